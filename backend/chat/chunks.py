@@ -1,0 +1,270 @@
+"""The AI SDK UI message stream v1, as every client from ai 5.0.200 on accepts it, and our control entries.
+
+A chunk is one immutable protocol event; `encode` makes its bytes, once. Source of the shapes: the SDK's own
+`uiMessageChunkSchema` (vercel/ai, packages/ai/src/ui-message-stream/ui-message-chunks.ts). Two facts rule the
+encoding: old clients refuse keys that their schema lacks, and a line separator inside a JSON string splits an SSE
+event in some clients, so the bytes are pure ASCII.
+
+A control entry begins with `!` and is never sent to a client: FENCE opens an attempt, a MARKER (`markers.py`) says
+what a takeover removed, END closes the stream.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import orjson
+
+from backend.chat.models import Json
+
+FENCE = b"!fence"
+MARKER = b"!marker "
+END = b"!end"
+TEXT_DELTA_PREFIX = b'{"type":"text-delta"'
+REASONING_DELTA_PREFIX = b'{"type":"reasoning-delta"'
+MAX_OUTPUT_CHARS = 100_000
+
+FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    type: ClassVar[str] = "start"
+    message_id: str
+    metadata: dict[str, Json] | None = None
+
+    def fields(self) -> dict[str, Json]:
+        return {"messageId": self.message_id, "messageMetadata": self.metadata}
+
+
+@dataclass(frozen=True, slots=True)
+class StartStep:
+    type: ClassVar[str] = "start-step"
+
+    def fields(self) -> dict[str, Json]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FinishStep:
+    type: ClassVar[str] = "finish-step"
+
+    def fields(self) -> dict[str, Json]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class TextStart:
+    type: ClassVar[str] = "text-start"
+    id: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id}
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    type: ClassVar[str] = "text-delta"
+    id: str
+    delta: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id, "delta": self.delta}
+
+
+@dataclass(frozen=True, slots=True)
+class TextEnd:
+    type: ClassVar[str] = "text-end"
+    id: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id}
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningStart:
+    type: ClassVar[str] = "reasoning-start"
+    id: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id}
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    type: ClassVar[str] = "reasoning-delta"
+    id: str
+    delta: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id, "delta": self.delta}
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningEnd:
+    type: ClassVar[str] = "reasoning-end"
+    id: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id}
+
+
+_BY_SERVER = {"providerExecuted": True, "dynamic": True}
+"""On every chunk of a call alike: v5 clients fail when one of a call's chunks lacks what another has."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInputStart:
+    type: ClassVar[str] = "tool-input-start"
+    tool_call_id: str
+    tool_name: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"toolCallId": self.tool_call_id, "toolName": self.tool_name, **_BY_SERVER}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInputDelta:
+    type: ClassVar[str] = "tool-input-delta"
+    tool_call_id: str
+    delta: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"toolCallId": self.tool_call_id, "inputTextDelta": self.delta}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInputAvailable:
+    type: ClassVar[str] = "tool-input-available"
+    tool_call_id: str
+    tool_name: str
+    input: Json
+
+    def fields(self) -> dict[str, Json]:
+        return {"toolCallId": self.tool_call_id, "toolName": self.tool_name, "input": self.input, **_BY_SERVER}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInputError:
+    type: ClassVar[str] = "tool-input-error"
+    tool_call_id: str
+    tool_name: str
+    input: Json
+    error_text: str
+
+    def fields(self) -> dict[str, Json]:
+        call = {"toolCallId": self.tool_call_id, "toolName": self.tool_name, "input": self.input}
+        return {**call, "errorText": self.error_text, **_BY_SERVER}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutputAvailable:
+    type: ClassVar[str] = "tool-output-available"
+    tool_call_id: str
+    output: Json
+
+    def fields(self) -> dict[str, Json]:
+        return {"toolCallId": self.tool_call_id, "output": self.output, **_BY_SERVER}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutputError:
+    type: ClassVar[str] = "tool-output-error"
+    tool_call_id: str
+    error_text: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"toolCallId": self.tool_call_id, "errorText": self.error_text, **_BY_SERVER}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUrl:
+    type: ClassVar[str] = "source-url"
+    source_id: str
+    url: str
+    title: str | None = None
+
+    def fields(self) -> dict[str, Json]:
+        return {"sourceId": self.source_id, "url": self.url, "title": self.title}
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """`data-<name>`. With an id a later one replaces it in place; `transient` ones never enter the message."""
+
+    name: str
+    data: Json
+    id: str | None = None
+    transient: bool = False
+
+    @property
+    def type(self) -> str:
+        return f"data-{self.name}"
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id, "data": self.data, "transient": self.transient or None}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageMetadata:
+    type: ClassVar[str] = "message-metadata"
+    metadata: dict[str, Json]
+
+    def fields(self) -> dict[str, Json]:
+        return {"messageMetadata": self.metadata}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorChunk:
+    type: ClassVar[str] = "error"
+    error_text: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"errorText": self.error_text}
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    type: ClassVar[str] = "abort"
+
+    def fields(self) -> dict[str, Json]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    type: ClassVar[str] = "finish"
+    reason: FinishReason
+    metadata: dict[str, Json]
+
+    def fields(self) -> dict[str, Json]:
+        return {"finishReason": self.reason, "messageMetadata": self.metadata}
+
+
+Chunk: TypeAlias = (
+    Start | StartStep | FinishStep | TextStart | TextDelta | TextEnd | ReasoningStart | ReasoningDelta | ReasoningEnd
+    | ToolInputStart | ToolInputDelta | ToolInputAvailable | ToolInputError | ToolOutputAvailable | ToolOutputError
+    | SourceUrl | Data | MessageMetadata | ErrorChunk | Abort | Finish
+)  # fmt: skip
+
+_NULL_ALLOWED = ("input", "output", "data")
+
+
+def encode(chunk: Chunk) -> bytes:
+    """The chunk's bytes: compact ASCII JSON without nulls, except a tool's input or output and the data of a data part."""
+    document = {"type": chunk.type}
+    document.update((k, v) for k, v in chunk.fields().items() if v is not None or k in _NULL_ALLOWED)
+    return ascii_json(document)
+
+
+def ascii_json(value: Any) -> bytes:
+    """Compact JSON of ASCII bytes. Raises ValueError on what JSON has no word for (NaN, Infinity, other types)."""
+    try:
+        plain = orjson.dumps(value)
+    except TypeError:  # integers over 64 bits, lone surrogates
+        plain = b"\xff"
+    if plain.isascii():
+        return plain
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")

@@ -1,0 +1,244 @@
+"""The values of the house: callers, sessions, messages, tasks. Frozen; parsed from rows by their stores, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, TypeAlias
+
+from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, UserId, fence_of
+
+Json: TypeAlias = Any
+"""A JSON value: None, bool, int, float, str, list or dict with string keys."""
+
+
+class TaskStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+
+
+class TaskKind(StrEnum):
+    TURN = "turn"
+    OPERATION = "operation"
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class OnBusy(StrEnum):
+    QUEUE = "queue"
+    REJECT = "reject"
+    INTERRUPT = "interrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a user, or an anonymous caller known by address only. `address` is the peer's IP."""
+
+    user_id: UserId | None
+    address: str
+
+    @property
+    def quota_key(self) -> str:
+        """What limits count by: the user, else the address."""
+        return f"user:{self.user_id}" if self.user_id is not None else f"addr:{self.address}"
+
+
+# --- parts of a message -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+    type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningPart:
+    """What the model thought. `signature` (Anthropic) must be sent back unchanged; `redacted` is its opaque form."""
+
+    text: str
+    signature: str | None = None
+    redacted: str | None = None
+    type: Literal["reasoning"] = "reasoning"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallPart:
+    """The model's wish to call a tool. `input` is an object, or the raw text when the model's JSON could not be read."""
+
+    tool_call_id: str
+    tool_name: str
+    input: Json
+    type: Literal["tool_call"] = "tool_call"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResultPart:
+    """What came of a call. `output` is a tool response (contract, section 3); `is_error` when the call failed."""
+
+    tool_call_id: str
+    tool_name: str
+    output: Json
+    is_error: bool = False
+    type: Literal["tool_result"] = "tool_result"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPart:
+    """The page the user was looking at; the model reads it, the conversation does not show it."""
+
+    url: str | None
+    content: str | None
+    type: Literal["context"] = "context"
+
+
+Part: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | ContextPart
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message that has no place in a session yet. A tool message holds exactly one ToolResultPart."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message."""
+
+    session_id: SessionId
+    sequence: int
+    task_id: TaskId
+    step: int
+    role: Role
+    parts: tuple[Part, ...]
+    message_id: str | None
+    created_at: datetime
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+
+# --- sessions and tasks -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one model call, or of several added up."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    id: SessionId
+    user_id: UserId | None
+    title: str | None
+    metadata: Json
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """What a turn was asked to do. Kept on the task; its user message row is written when the task becomes active.
+
+    `text` is None for a regeneration: the turn answers the message `answers` (a sequence) again. `supersedes` is the
+    sequence from which on the session's rows are hidden when the task becomes active (edit and regeneration).
+    """
+
+    text: str | None
+    message_id: str | None = None
+    context: ContextPart | None = None
+    is_user_message: bool = True
+    supersedes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskError:
+    """Why a task failed: a stable code and a sentence for the user."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    id: TaskId
+    number: int
+    session_id: SessionId
+    user_id: UserId | None
+    kind: TaskKind
+    status: TaskStatus
+    active: bool
+    attempt: int
+    crashes: int
+    owner: ExecutorId | None
+    cancel_requested: bool
+    checkpoint: StreamId | None
+    steps: int
+    request: TurnRequest
+    usage: Usage
+    error: TaskError | None
+    tool_name: str | None
+    operation_id: OperationId | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def fence(self) -> int:
+        """The first half of the stream ids of the attempt that stands."""
+        return fence_of(self.number, self.attempt)
+
+    @property
+    def message_id(self) -> str:
+        """The id of the UI message that this task's stream builds (`start.messageId`)."""
+        return f"msg_{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What travels on the turn queue: references only, the content is in Postgres."""
+
+    task_id: TaskId
+    session_id: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a task ended, as its one finish decided it, and the turn that may run next in its session."""
+
+    task: Task
+    next_turn: Turn | None
+    messages: Sequence[Message] = field(default=())

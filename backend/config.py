@@ -144,7 +144,8 @@ class Settings(BaseSettings):
         if self.redis_host is None:
             raise ConfigError("REDIS_URL (or REDIS_HOST) is not set")
         password = self.redis_password.get_secret_value()
-        return f"redis://{f':{quote(password, safe="")}@' if password else ''}{self.redis_host}:{self.redis_port}/0"
+        login = f":{quote(password, safe='')}@" if password else ""
+        return f"redis://{login}{self.redis_host}:{self.redis_port}/0"
 
     @property
     def rabbitmq_dsn(self) -> str:

@@ -1,0 +1,183 @@
+"""A provider without a network: it answers by rules, word by word. It runs when no API key is set, and in demos.
+
+Lines of the last user message that begin with a command say what it does, in their order:
+
+    /stream N [DELAY_MS]    N text deltas, `0 `, `1 `, … `N-1 `, with that delay before each (default 0)
+    /reason TEXT            thinks the text, word by word; answers as usual if the step has no other command
+    /say TEXT               says the text, word by word
+    /tool NAME JSON         calls that tool; several are parallel calls of one step; the JSON is passed on as it stands
+    /fail                   raises a provider error
+    /then                   what follows is for the next step, when the tools have answered
+
+When the results of its calls are there and no script is left for the step, it comments on them. A message without
+commands is answered in a sentence or two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+from backend.chat.models import Json, NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart, Usage
+from backend.errors import ProviderError
+from executor.llm.events import (
+    Finished,
+    ModelEvent,
+    ReasoningDelta,
+    ReasoningEnd,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from executor.llm.model import Prompt
+
+WORD_DELAY = 0.01
+EVENTS_PER_BREATH = 32
+MAX_STREAM = 1_000_000
+MAX_DELAY_MS = 60_000
+_COMMAND = re.compile(r"^/(stream|reason|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
+_WORD = re.compile(r"\s*\S+\s*")
+_JSON_PIECE = 12
+
+
+class ScriptedModel:
+    """The model of this module's rules; `word_delay` is in seconds."""
+
+    name = "scripted"
+
+    def __init__(self, *, word_delay: float = WORD_DELAY) -> None:
+        self._word_delay = word_delay
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
+        """See `Model.stream`. With no delay it still lets other jobs run every few events."""
+        said = thought = 0
+        called = False
+        for breath, (event, delay) in enumerate(self._events(prompt), 1):
+            if delay > 0 or breath % EVENTS_PER_BREATH == 0:
+                await asyncio.sleep(delay)
+            said += isinstance(event, TextDelta)
+            thought += isinstance(event, ReasoningDelta)
+            called = called or isinstance(event, ToolCallStart)
+            yield event
+        usage = Usage(input_tokens=_words_of(prompt), output_tokens=said + thought, reasoning_tokens=thought)
+        yield Finished("tool-calls" if called else "stop", usage)
+
+    def _events(self, prompt: Prompt) -> Iterator[tuple[ModelEvent, float]]:
+        """Every event but the last, each with the seconds to wait before it."""
+        asked, since = _last_question(prompt.messages)
+        rounds = sum(message.role is Role.ASSISTANT for message in since)
+        commands = [(match[1], (match[2] or "").strip()) for match in _COMMAND.finditer(asked)]
+        script = _steps(commands)
+        if rounds < len(script):
+            yield from self._perform(script[rounds], asked)
+        elif rounds:
+            yield from self._say(_comment(since))
+        else:
+            yield from self._say(_answer(asked))
+
+    def _perform(self, commands: Sequence[tuple[str, str]], asked: str) -> Iterator[tuple[ModelEvent, float]]:
+        calls: list[str] = []
+        if all(verb == "reason" for verb, _ in commands):
+            commands = [*commands, ("say", _answer(asked))]
+        for verb, rest in commands:
+            match verb:
+                case "stream":
+                    yield from _count(rest)
+                case "reason":
+                    yield from ((ReasoningDelta(word), self._word_delay) for word in _WORD.findall(rest))
+                    yield ReasoningEnd(), 0
+                case "say":
+                    yield from self._say(rest)
+                case "fail":
+                    raise ProviderError("The scripted model was asked to fail.", code="provider_error")
+                case _:
+                    calls.append(rest)
+        for index, call in enumerate(calls):
+            yield from _call(index, call)
+
+    def _say(self, text: str) -> Iterator[tuple[ModelEvent, float]]:
+        return ((TextDelta(word), self._word_delay) for word in _WORD.findall(text))
+
+
+def _steps(commands: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    if not commands:
+        return []
+    steps: list[list[tuple[str, str]]] = [[]]
+    for command in commands:
+        if command[0] == "then":
+            steps.append([])
+        else:
+            steps[-1].append(command)
+    return steps
+
+
+def _count(rest: str) -> Iterator[tuple[ModelEvent, float]]:
+    numbers = [int(word) for word in rest.split() if word.isdecimal() and len(word) < 10]
+    count = min(numbers[0], MAX_STREAM) if numbers else 0
+    delay = min(numbers[1], MAX_DELAY_MS) / 1000 if len(numbers) > 1 else 0
+    return ((TextDelta(f"{number} "), delay) for number in range(count))
+
+
+def _call(index: int, rest: str) -> Iterator[tuple[ModelEvent, float]]:
+    name, _, arguments = rest.partition(" ")
+    yield ToolCallStart(index, f"call_{uuid.uuid4().hex[:24]}", name), 0
+    arguments = arguments.strip() or "{}"
+    for start in range(0, len(arguments), _JSON_PIECE):
+        yield ToolCallDelta(index, arguments[start : start + _JSON_PIECE]), 0
+    yield ToolCallEnd(index), 0
+
+
+def _last_question(messages: Sequence[NewMessage]) -> tuple[str, Sequence[NewMessage]]:
+    """What the user wrote last (the page's context is a part before it), and the messages since."""
+    for place in range(len(messages) - 1, -1, -1):
+        if messages[place].role is Role.USER:
+            texts = [part.text for part in messages[place].parts if isinstance(part, TextPart)]
+            return (texts[-1] if texts else ""), messages[place + 1 :]
+    return "", messages
+
+
+def _answer(asked: str) -> str:
+    words = asked.split()
+    if not words:
+        return "I am here. Write me something."
+    quoted = " ".join(words[:12]) + (" …" if len(words) > 12 else "")
+    return (
+        f"You wrote: “{quoted}” I am the scripted model, which answers while no API key is set; "
+        "set one, and a language model takes my place."
+    )
+
+
+def _comment(since: Sequence[NewMessage]) -> str:
+    """One sentence about each result of the last step."""
+    last_calls = next((place for place in range(len(since) - 1, -1, -1) if since[place].role is Role.ASSISTANT), 0)
+    results = [part for message in since[last_calls:] for part in message.parts if isinstance(part, ToolResultPart)]
+    if not results:
+        return "There is nothing to add."
+    return " ".join(
+        f"The tool {result.tool_name} {'failed' if result.is_error else 'answered'}: {_gist(result.output)}"
+        for result in results
+    )
+
+
+def _gist(output: Json) -> str:
+    text = output.get("message") if isinstance(output, dict) else output
+    words = str(text if text is not None else output).split()
+    gist = " ".join(words[:30]) + (" …" if len(words) > 30 else "")
+    return gist if gist.endswith((".", "!", "?", "…")) else f"{gist}."
+
+
+def _words_of(prompt: Prompt) -> int:
+    words = len(prompt.system.split())
+    for message in prompt.messages:
+        for part in message.parts:
+            match part:
+                case TextPart() | ReasoningPart():
+                    words += len(part.text.split())
+                case ToolCallPart():
+                    words += len(str(part.input).split())
+                case ToolResultPart():
+                    words += len(str(part.output).split())
+    return words

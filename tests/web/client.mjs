@@ -1,0 +1,17 @@
+// Plays stories with the real AI SDK clients. One JSON job a line on stdin (lib/story.mjs says what is in it, plus an
+// `id` of the caller's), one JSON report a line on stdout, in the order in which they end. Ends when stdin does.
+import { createInterface } from 'node:readline';
+import { playStory } from './lib/story.mjs';
+
+async function answer(line) {
+  const job = JSON.parse(line);
+  const report = await playStory(job).catch((error) => ({ faults: [`the driver failed: ${error.stack}`], tabs: {}, results: [] }));
+  process.stdout.write(`${JSON.stringify({ id: job.id, ...report })}\n`);
+}
+
+const running = new Set();
+for await (const line of createInterface({ input: process.stdin })) {
+  const job = answer(line).finally(() => running.delete(job));
+  running.add(job);
+}
+await Promise.all(running);

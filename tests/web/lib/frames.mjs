@@ -1,0 +1,48 @@
+// Server-sent events, read the way the WHATWG wrote them down: lines end at CRLF, LF or CR and at nothing else.
+
+/** Cuts a byte stream into events. `push(bytes)` returns what became whole: {id, event, data, comment, raw}. */
+export class FrameScanner {
+  #decoder = new TextDecoder('utf-8', { fatal: true });
+  #pending = '';
+
+  push(bytes) {
+    this.#pending += this.#decoder.decode(bytes, { stream: true });
+    const frames = [];
+    for (let end; (end = wholeFrame(this.#pending)) > 0; ) {
+      frames.push(parseFrame(this.#pending.slice(0, end)));
+      this.#pending = this.#pending.slice(end);
+    }
+    return frames;
+  }
+
+  /** What has come and is not a whole event. */
+  get rest() {
+    return this.#pending;
+  }
+}
+
+const BLANK_LINE = /(?:\r\n|\n|\r(?!$))(?:\r\n|\n|\r(?!$))/;
+
+function wholeFrame(text) {
+  const match = BLANK_LINE.exec(text);
+  return match ? match.index + match[0].length : 0;
+}
+
+function parseFrame(raw) {
+  const frame = { raw };
+  const data = [];
+  for (const line of raw.split(/\r\n|\n|\r/)) {
+    if (line === '') continue;
+    const colon = line.indexOf(':');
+    if (colon === 0) {
+      frame.comment = line.slice(1).trim();
+      continue;
+    }
+    const name = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? '' : line.slice(colon + 1).replace(/^ /, '');
+    if (name === 'data') data.push(value);
+    else frame[name] = value;
+  }
+  if (data.length > 0) frame.data = data.join('\n');
+  return frame;
+}

@@ -1,0 +1,124 @@
+// Plays a story with one session and any number of tabs, and reports what every tab saw.
+import { loadSdk, openChat } from './chat.mjs';
+import { faultsOf } from './check.mjs';
+import { isChunk, Wire } from './wire.mjs';
+
+const LIMIT_MS = 20_000;
+
+/**
+ * job: {sdk, base, session, headers?, limit_ms?, acts: [{act, ...}]}. Acts, in order:
+ *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?}   a page; hydrate: with the session's history
+ *   send      {tab, text, wait?, message_id?}     message_id: an edit of that message
+ *   regenerate {tab, wait?}
+ *   resume    {tab, wait?}      what useChat({resume: true}) does on mount
+ *   received  {tab, events}     wait until the tab has received so many data events
+ *   stop      {tab}             what a reload does: the page's requests are gone
+ *   settled   {tab}             wait until what was sent or resumed with wait: false has ended
+ *   cancel    {}                POST /sessions/{id}/cancel
+ */
+export async function playStory(job) {
+  const story = new Story(await loadSdk(job.sdk), job);
+  const faults = [];
+  try {
+    await story.play(job.limit_ms ?? LIMIT_MS);
+  } catch (error) {
+    faults.push(error.message);
+    await story.stopAll();
+  }
+  const tabs = {};
+  for (const [name, tab] of story.tabs) {
+    faults.push(...(await faultsOf(story.ai, tab)).map((fault) => `tab ${name}: ${fault}`));
+    tabs[name] = reportOf(tab);
+  }
+  return { faults, tabs, results: story.results };
+}
+
+class Story {
+  tabs = new Map();
+  results = [];
+
+  constructor(ai, { base, session, headers = {}, acts }) {
+    Object.assign(this, { ai, base, session, headers, acts });
+  }
+
+  async play(limit) {
+    for (const act of this.acts) {
+      const result = await within(limit, `${act.act} ${act.tab ?? ''}`, this[act.act](act));
+      this.results.push(result ?? null);
+    }
+  }
+
+  async stopAll() {
+    for (const { chat } of this.tabs.values()) await chat.stop();
+  }
+
+  async open({ tab, hydrate = false, accept, cuts, resilient, attach }) {
+    const messages = hydrate ? await this.#history() : [];
+    const { base, session, headers } = this;
+    const wire = new Wire(base, session, { headers, accept, cuts, resilient, attach });
+    const opened = openChat(this.ai, { base, session, messages, wire });
+    this.tabs.set(tab, { ...opened, wire, accept: accept?.split(',') ?? [], sends: 0, running: undefined });
+    return messages;
+  }
+
+  async send({ tab, text, wait = true, message_id: messageId }) {
+    this.tabs.get(tab).sends++;
+    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId }), wait);
+  }
+
+  async regenerate({ tab, wait = true }) {
+    this.tabs.get(tab).sends++;
+    await this.#run(tab, (chat) => chat.regenerate(), wait);
+  }
+
+  async resume({ tab, wait = true }) {
+    await this.#run(tab, (chat) => chat.resumeStream(), wait);
+  }
+
+  received = ({ tab, events }) => this.tabs.get(tab).wire.received(events);
+  settled = ({ tab }) => this.tabs.get(tab).running;
+
+  async stop({ tab }) {
+    const { chat, running } = this.tabs.get(tab);
+    await chat.stop();
+    await running;
+  }
+
+  cancel = () => this.#ask('POST', 'cancel');
+
+  async #run(name, start, wait) {
+    const tab = this.tabs.get(name);
+    tab.running = start(tab.chat);
+    if (wait) await tab.running;
+  }
+
+  async #history() {
+    const answer = await this.#ask('GET', '?format=ui');
+    return answer.status === 404 ? [] : answer.body.messages;
+  }
+
+  async #ask(method, what) {
+    const path = `${this.base}/api/chat/sessions/${this.session}${what.startsWith('?') ? '' : '/'}${what}`;
+    const response = await fetch(path, { method, headers: this.headers });
+    return { status: response.status, body: await response.json() };
+  }
+}
+
+function within(limit, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} took longer than ${limit} ms`)), limit);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+function reportOf({ chat, statuses, calls, wire }) {
+  const legs = wire.legs.map((leg) => ({ stopped: leg.stopped, requests: leg.requests.map(requestReport) }));
+  return { messages: chat.messages, status: chat.status, error: chat.error?.message, statuses, calls, legs };
+}
+
+function requestReport({ frames, rest: _, ...request }) {
+  const events = frames.filter(isChunk).map(({ id, data }) => ({ id, data }));
+  const comments = frames.filter((frame) => frame.comment !== undefined).map((frame) => frame.comment);
+  return { ...request, events, comments, done: frames.some((frame) => frame.data === '[DONE]') };
+}

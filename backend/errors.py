@@ -20,6 +20,10 @@ AttemptEnded                  why an executor stops working on a task without en
 ├── StreamGone                the stream's key is no longer in Redis
 └── StreamUnavailable         Redis did not take a batch in time
 
+ReadingEnded                  why a reader gets no more; the transport says it, not a body
+├── NothingLeft               the cursor is at the end of an ended stream (204)
+└── StreamCut                 an open stream cannot go on to its `finish`: the connection is aborted
+
 ProviderError                 the model could not answer; its text is a sentence for the user
 ConfigError                   a setting is wrong or missing; stops the process at start
 """
@@ -259,6 +263,18 @@ class StreamGone(AttemptEnded):
 
 class StreamUnavailable(AttemptEnded):
     """Redis did not take a batch in time."""
+
+
+class ReadingEnded(Exception):
+    """A reader of a stream gets no more."""
+
+
+class NothingLeft(ReadingEnded):
+    """The cursor is at the end of an ended stream: there is nothing to send."""
+
+
+class StreamCut(ReadingEnded):
+    """The stream cannot go on to its `finish`. Abort the connection: a clean end would look like the answer's."""
 
 
 class ProviderError(Exception):

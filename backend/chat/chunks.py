@@ -24,6 +24,7 @@ MARKER = b"!marker "
 END = b"!end"
 TEXT_DELTA_PREFIX = b'{"type":"text-delta"'
 REASONING_DELTA_PREFIX = b'{"type":"reasoning-delta"'
+TOOL_INPUT_DELTA_PREFIX = b'{"type":"tool-input-delta"'
 MAX_OUTPUT_CHARS = 100_000
 
 FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
@@ -50,6 +51,16 @@ class StartStep:
 @dataclass(frozen=True, slots=True)
 class FinishStep:
     type: ClassVar[str] = "finish-step"
+
+    def fields(self) -> dict[str, Json]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ResetStep:
+    """Takes back the parts of the current step. Only for clients that say they accept it (AI SDK 7.0.70 and newer)."""
+
+    type: ClassVar[str] = "reset-step"
 
     def fields(self) -> dict[str, Json]:
         return {}
@@ -244,7 +255,8 @@ class Finish:
 
 
 Chunk: TypeAlias = (
-    Start | StartStep | FinishStep | TextStart | TextDelta | TextEnd | ReasoningStart | ReasoningDelta | ReasoningEnd
+    Start | StartStep | FinishStep | ResetStep | TextStart | TextDelta | TextEnd
+    | ReasoningStart | ReasoningDelta | ReasoningEnd
     | ToolInputStart | ToolInputDelta | ToolInputAvailable | ToolInputError | ToolOutputAvailable | ToolOutputError
     | SourceUrl | Data | MessageMetadata | ErrorChunk | Abort | Finish
 )  # fmt: skip

@@ -21,7 +21,7 @@ export class FrameScanner {
   }
 }
 
-const BLANK_LINE = /(?:\r\n|\n|\r(?!$))(?:\r\n|\n|\r(?!$))/;
+const BLANK_LINE = /(?:\r\n|\n|\r(?!\n|$)){2}/;
 
 function wholeFrame(text) {
   const match = BLANK_LINE.exec(text);

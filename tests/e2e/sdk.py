@@ -1,0 +1,163 @@
+"""The AI SDK's own clients, from a Node process beside the tests: see tests/web/lib/story.mjs for what it can play."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WEB = Path(__file__).parent.parent / "web"
+VERSIONS = ("5.0.200", "5.0.277", "6.0.324", "7.0.173")
+_LINE_LIMIT = 256 * 1024 * 1024
+_INSTALL_LIMIT = 300.0
+
+Act = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """What one page saw. `legs` are its fetches, each with the `requests` that fed it and their `events`."""
+
+    messages: list[dict[str, Any]]
+    status: str
+    error: str | None
+    statuses: list[str]
+    calls: list[dict[str, Any]]
+    legs: list[dict[str, Any]]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.messages[-1]
+
+    @property
+    def text(self) -> str:
+        """The text of the last message."""
+        return "".join(part["text"] for part in self.last["parts"] if part["type"] == "text")
+
+    @property
+    def roles(self) -> list[str]:
+        return [message["role"] for message in self.messages]
+
+    def parts(self, kind: str) -> list[dict[str, Any]]:
+        """The last message's parts of that type."""
+        return [part for part in self.last["parts"] if part["type"] == kind]
+
+    def requests(self, leg: int = -1) -> list[dict[str, Any]]:
+        requests: list[dict[str, Any]] = self.legs[leg]["requests"]
+        return requests
+
+    def chunks(self, leg: int = -1) -> list[dict[str, Any]]:
+        """What one fetch was fed, over all of its connections."""
+        return [json.loads(event["data"]) for request in self.requests(leg) for event in request["events"]]
+
+    def finished(self) -> list[dict[str, Any]]:
+        """The calls of `onFinish`."""
+        return [call for call in self.calls if call["call"] == "onFinish"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`faults` is empty when every tab saw a correct stream and holds correct messages."""
+
+    faults: list[str]
+    tabs: dict[str, Tab]
+    results: list[Any]
+
+
+class SdkClients:
+    """Plays stories, any number at once. Open with `open_sdk_clients`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._next = 0
+
+    async def play(
+        self,
+        sdk: str,
+        base: str,
+        session: str,
+        acts: Sequence[Act],
+        *,
+        headers: Mapping[str, str] | None = None,
+        limit: float = 30.0,
+    ) -> Report:
+        """One story over one session; no act may take longer than `limit` seconds."""
+        number = self._next = self._next + 1
+        job = {
+            "id": number, "sdk": sdk, "base": base, "session": session, "headers": dict(headers or {}),
+            "acts": list(acts), "limit_ms": int(limit * 1000),
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        self._waiting[number] = answer = asyncio.get_running_loop().create_future()
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        await self._process.stdin.drain()
+        report = await asyncio.wait_for(answer, limit * len(acts) + 10)
+        tabs = {name: Tab(**{"error": None, **tab}) for name, tab in report["tabs"].items()}
+        return Report(report["faults"], tabs, report["results"])
+
+    async def read_reports(self) -> None:
+        """Hands each report to the story that waits for it, until the process ends."""
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            report = json.loads(line)
+            answer = self._waiting.pop(report["id"])
+            if not answer.done():
+                answer.set_result(report)
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(RuntimeError("the Node process ended"))
+
+
+@asynccontextmanager
+async def open_sdk_clients() -> AsyncIterator[SdkClients]:
+    """Installs what is missing (npm ci), starts Node, and ends it with the block."""
+    await install()
+    process = await asyncio.create_subprocess_exec(
+        "node", "client.mjs", cwd=WEB, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_LIMIT
+    )
+    clients = SdkClients(process)
+    reading = asyncio.create_task(clients.read_reports())
+    try:
+        yield clients
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        await reading
+
+
+async def install() -> None:
+    """Raises RuntimeError when Node or npm is missing: the clients are part of the tests, not an extra."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        raise RuntimeError("the AI SDK tests need Node 20 and npm: apt-get install nodejs npm")
+    installed, wanted = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime:
+        return
+    code, output = await run("npm", "ci", "--no-audit", "--no-fund", limit=_INSTALL_LIMIT)
+    if code != 0:
+        raise RuntimeError(f"npm ci failed in {WEB}:\n{output}")
+    installed.touch()
+
+
+async def run(*command: str, limit: float) -> tuple[int | None, str]:
+    """Runs a command in tests/web; its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=WEB, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), limit)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    return process.returncode, output.decode(errors="replace")

@@ -1,0 +1,187 @@
+"""The real thing, as an operator runs it: API and executor processes over given servers, with an environment each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import jwt
+
+ROOT = Path(__file__).parent.parent.parent
+JWT_KEY = "the-key-of-the-end-to-end-tests-0123456789"
+START_LIMIT = 30.0
+STOP_LIMIT = 45.0
+_LOG_TAIL = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Where the stores are."""
+
+    postgres: str
+    redis: str
+    rabbitmq: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        common = {"DATABASE_URL": self.postgres, "REDIS_URL": self.redis}
+        if self.rabbitmq is None:
+            return {**common, "QUEUE": "redis"}
+        return {**common, "QUEUE": "rabbitmq", "RABBITMQ_URL": self.rabbitmq}
+
+
+@dataclass(slots=True)
+class Child:
+    """One process of ours and its log."""
+
+    name: str
+    url: str
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @property
+    def running(self) -> bool:
+        return self.process.returncode is None
+
+    def send(self, number: signal.Signals) -> None:
+        if self.running:
+            self.process.send_signal(number)
+
+    async def ended(self, limit: float = STOP_LIMIT) -> int:
+        """Its exit code; TimeoutError when it runs on."""
+        return await asyncio.wait_for(self.process.wait(), limit)
+
+    def log_tail(self) -> str:
+        text = self.log.read_text(errors="replace")[-_LOG_TAIL:]
+        return f"--- {self.name}, {self.process.returncode=}, {self.log}:\n{text}"
+
+
+@dataclass(slots=True)
+class Stack:
+    """API and executor processes. `base` is the first API's URL."""
+
+    servers: Servers
+    folder: Path
+    settings: Mapping[str, str]
+    children: list[Child] = field(default_factory=list)
+
+    @property
+    def base(self) -> str:
+        return next(child.url for child in self.children if child.name.startswith("api"))
+
+    @property
+    def executors(self) -> list[Child]:
+        """Those that run."""
+        return [child for child in self.children if child.name.startswith("executor") and child.running]
+
+    async def start_api(self, **settings: str) -> Child:
+        port = free_port()
+        return await self._start("api", ("backend", "serve"), port, {"PORT": str(port), **settings})
+
+    async def start_executor(self, **settings: str) -> Child:
+        port = free_port()
+        return await self._start("executor", ("executor",), port, {"EXECUTOR_PORT": str(port), **settings})
+
+    async def _start(self, kind: str, module: tuple[str, ...], port: int, settings: Mapping[str, str]) -> Child:
+        name = f"{kind}-{len(self.children)}"
+        log = self.folder / f"{name}.log"
+        environment = {
+            "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root"), "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1", "CHAT_PROVIDER": "scripted", "JWT_VERIFY_KEY": JWT_KEY, "LOG_FORMAT": "console",
+            "DATA_DIR": str(self.folder), **self.servers.environment, **self.settings, **settings,
+        }  # fmt: skip
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *module, cwd=self.folder, env=environment, stdout=output, stderr=output
+            )
+        child = Child(name, f"http://127.0.0.1:{port}", process, log)
+        self.children.append(child)
+        await ready(child)
+        return child
+
+    async def stop(self) -> None:
+        """SIGTERM to all, SIGKILL to those that do not end."""
+        for child in self.children:
+            child.send(signal.SIGTERM)
+        for child in self.children:
+            try:
+                await child.ended(15)
+            except TimeoutError:
+                child.send(signal.SIGKILL)
+                await child.ended()
+
+    def logs(self) -> str:
+        return "\n".join(child.log_tail() for child in self.children)
+
+    @asynccontextmanager
+    async def client(self, user: str | None = None, *, base: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+        """An HTTP client of that user (anonymous without one). A read may take 30 s, a connection 5 s."""
+        limits = httpx.Limits(max_connections=None)
+        timeout = httpx.Timeout(30, connect=5)
+        headers = bearer(user) if user is not None else {}
+        async with httpx.AsyncClient(
+            base_url=base or self.base, headers=headers, timeout=timeout, limits=limits, trust_env=False
+        ) as client:
+            yield client
+
+
+def bearer(user: str) -> dict[str, str]:
+    token = jwt.encode({"sub": user, "exp": int(time.time()) + 3600}, JWT_KEY, algorithm="HS256")
+    return {"authorization": f"Bearer {token}"}
+
+
+def new_user() -> str:
+    return f"user-{uuid.uuid4().hex[:12]}"
+
+
+def new_session() -> str:
+    return uuid.uuid4().hex
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def ready(child: Child, limit: float = START_LIMIT) -> None:
+    """Waits until the process says that it is ready; RuntimeError with its log when it ends or is late."""
+    deadline = time.monotonic() + limit
+    answer = "nothing"
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        while time.monotonic() < deadline and child.running:
+            try:
+                response = await client.get(f"{child.url}/api/chat/health/ready")
+            except httpx.TransportError as error:
+                answer = repr(error)
+            else:
+                if response.status_code == 200:
+                    return
+                answer = response.text
+            await asyncio.sleep(0.05)  # between two questions of a bounded wait
+    raise RuntimeError(f"{child.name} is not ready ({answer})\n{child.log_tail()}")
+
+
+@asynccontextmanager
+async def open_stack(
+    servers: Servers, folder: Path, *, executors: int = 1, apis: int = 1, **settings: str
+) -> AsyncIterator[Stack]:
+    """Starts the processes (settings: names of the environment) and stops them all when the block is left."""
+    stack = Stack(servers, folder, settings)
+    async with AsyncExitStack() as cleanup:
+        cleanup.push_async_callback(stack.stop)
+        for _ in range(apis):
+            await stack.start_api()
+        for _ in range(executors):
+            await stack.start_executor()
+        yield stack

@@ -1,0 +1,220 @@
+"""What the AI SDK's own clients see: `useChat` without React, of each version, against the running service.
+
+The checker (tests/web/lib/check.mjs) judges the wire, every chunk, their order and the messages; a test adds what is
+special to it. Every story has a user of its own, so limits hold as they do outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.e2e.sdk import VERSIONS, Act, Report, SdkClients, Tab
+from tests.e2e.sse import counted
+from tests.e2e.stack import Stack, bearer, new_session, new_user
+
+pytestmark = pytest.mark.parametrize("sdk", VERSIONS)
+
+Play = Callable[..., Awaitable[Report]]
+OPEN: Act = {"act": "open", "tab": "a"}
+SEARCH = '/tool search_docs {"query":"stream"}'
+LEARN = '/tool add_understanding {"user_name":"Ada"}'
+MIXED = f"/reason let me think\n/stream 3 8\n{SEARCH}\n{LEARN}\n/then\n/stream 4 8"
+AT_ONCE = 6
+
+
+@pytest.fixture
+def play(sdk: str, stack: Stack, sdk_clients: SdkClients) -> Play:
+    """Plays acts in a new session of a new user (or those given); a story without faults is the least of every test."""
+
+    async def play(*acts: Act, user: str | None = None, session: str | None = None) -> Report:
+        headers = bearer(user or new_user())
+        report = await sdk_clients.play(sdk, stack.base, session or new_session(), acts, headers=headers)
+        assert report.faults == []
+        return report
+
+    return play
+
+
+def send(text: str, tab: str = "a", **more: Any) -> Act:
+    return {"act": "send", "tab": tab, "text": text, **more}
+
+
+def on(tab: str, act: str, **more: Any) -> Act:
+    return {"act": act, "tab": tab, **more}
+
+
+def shown(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a user sees of messages: ids, roles and parts."""
+    return [{"id": m["id"], "role": m["role"], "parts": m["parts"]} for m in messages]
+
+
+def status_of(tab: Tab) -> Any:
+    return tab.last["metadata"]["status"]
+
+
+async def test_a_plain_answer_is_one_message_with_the_exact_text(play: Play) -> None:
+    report = await play(OPEN, send("/stream 40 2"))
+    tab = report.tabs["a"]
+    assert tab.text == counted(40)
+    assert tab.roles == ["user", "assistant"]
+    assert tab.statuses == ["submitted", "streaming", "ready"]
+    assert status_of(tab) == "completed"
+    assert [call["isError"] for call in tab.finished()] == [False]
+
+
+async def test_an_answer_in_words_reads_as_the_model_said_it(play: Play) -> None:
+    report = await play(OPEN, send("/say Grüße  aus \u2028 Köln: “data: x” \U0001f642 event: y"))
+    assert report.tabs["a"].text == "Grüße  aus \u2028 Köln: “data: x” \U0001f642 event: y"
+
+
+async def test_parallel_tool_calls_end_with_their_outputs_and_are_the_servers_business(play: Play) -> None:
+    report = await play(OPEN, send(f"{SEARCH}\n{LEARN}\n/tool get_doc_page {json.dumps({'path': 'no-such-page.md'})}"))
+    tab = report.tabs["a"]
+    calls = tab.parts("dynamic-tool")
+    assert [call["toolName"] for call in calls] == ["search_docs", "add_understanding", "get_doc_page"]
+    assert {call["state"] for call in calls} <= {"output-available", "output-error"}
+    assert calls[0]["input"] == {"query": "stream"}
+    assert calls[0]["output"]["type"] in ("doc_search_results", "no_results")
+    assert tab.parts("text")[-1]["text"]
+    assert len(tab.legs) == 1
+
+
+async def test_reasoning_arrives_as_a_part_of_its_own_before_the_text(play: Play) -> None:
+    report = await play(OPEN, send("/reason first this, then that\n/stream 5"))
+    tab = report.tabs["a"]
+    assert [part["text"] for part in tab.parts("reasoning")] == ["first this, then that"]
+    assert tab.text == counted(5)
+    kinds = [part["type"] for part in tab.last["parts"]]
+    assert kinds.index("reasoning") < kinds.index("text")
+
+
+async def test_a_provider_error_is_an_error_with_a_sentence_and_the_next_message_works(play: Play) -> None:
+    user, session = new_user(), new_session()
+    failed = (await play(OPEN, send("/stream 5\n/fail"), user=user, session=session)).tabs["a"]
+    assert failed.status == "error"
+    assert failed.error is not None
+    assert failed.error.endswith(".")
+    assert failed.text == counted(5)
+    codes = [call["part"]["data"]["code"] for call in failed.calls if call["call"] == "onData"]
+    assert "provider_error" in codes
+    again = (await play({**OPEN, "hydrate": True}, send("/stream 3"), user=user, session=session)).tabs["a"]
+    assert again.status == "ready"
+    assert again.roles == ["user", "assistant", "user", "assistant"]
+    assert again.text == counted(3)
+
+
+async def test_a_cancel_ends_the_message_with_what_was_said(play: Play) -> None:
+    begun = send("/stream 5000 10", wait=False)
+    report = await play(OPEN, begun, on("a", "received", events=12), {"act": "cancel"}, on("a", "settled"))
+    tab = report.tabs["a"]
+    assert report.results[3]["body"]["cancelled"] is True
+    assert status_of(tab) == "cancelled"
+    assert tab.text
+    assert counted(5000).startswith(tab.text)
+    assert "abort" in [chunk["type"] for chunk in tab.chunks()]
+
+
+async def test_a_page_reloaded_in_mid_answer_shows_the_whole_answer_once(play: Play) -> None:
+    begun = send("/stream 60 10", wait=False)
+    reload = [on("a", "stop"), on("b", "open", hydrate=True), on("b", "resume")]
+    report = await play(OPEN, begun, on("a", "received", events=15), *reload)
+    before, after = report.tabs["a"], report.tabs["b"]
+    assert after.text == counted(60)
+    assert after.roles == ["user", "assistant"]
+    assert [message["id"] for message in after.messages] == [message["id"] for message in before.messages]
+    assert status_of(after) == "completed"
+
+
+async def test_a_page_reloaded_while_tools_run_shows_the_whole_answer_once(play: Play) -> None:
+    begun = send(f"/stream 5 5\n{SEARCH}\n/then\n/stream 30 10", wait=False)
+    reload = [on("a", "stop"), on("b", "open", hydrate=True), on("b", "resume")]
+    report = await play(OPEN, begun, on("a", "received", events=14), *reload)
+    after = report.tabs["b"]
+    assert after.text == counted(5) + counted(30)
+    assert after.roles == ["user", "assistant"]
+    assert [call["state"] for call in after.parts("dynamic-tool")] == ["output-available"]
+
+
+async def test_resuming_when_nothing_runs_is_a_204_and_changes_nothing(play: Play) -> None:
+    user, session = new_user(), new_session()
+    before = (await play(OPEN, on("a", "resume"), user=user, session=session)).tabs["a"]
+    assert [request["status"] for request in before.requests()] == [204]
+    assert (before.status, before.messages) == ("ready", [])
+    told = (await play(OPEN, send("/stream 5"), user=user, session=session)).tabs["a"]
+    after = (await play({**OPEN, "hydrate": True}, on("a", "resume"), user=user, session=session)).tabs["a"]
+    assert [request["status"] for request in after.requests()] == [204]
+    assert after.status == "ready"
+    assert shown(after.messages) == shown(told.messages)
+
+
+@pytest.mark.parametrize("attach", ["session", "task"])
+async def test_a_cut_after_any_chunk_is_invisible(play: Play, sdk: str, attach: str) -> None:
+    """The network cuts the answer after its n-th chunk, for every n; the client attaches again behind it."""
+    whole = (await play(OPEN, send(MIXED))).tabs["a"]
+    expected = (whole.text, [part["type"] for part in whole.last["parts"]])
+    accept = {"accept": "reset-step"} if sdk.startswith("7.") else {}
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def with_cut(n: int) -> int:
+        async with free:
+            tab = (await play({**OPEN, "cuts": [n], "attach": attach, **accept}, send(MIXED))).tabs["a"]
+        assert (tab.text, [part["type"] for part in tab.last["parts"]]) == expected, f"cut after {n}"
+        assert tab.roles == ["user", "assistant"]
+        assert status_of(tab) == "completed"
+        return len(tab.requests())
+
+    connections = await asyncio.gather(*(with_cut(n) for n in range(len(whole.chunks()) + 1)))
+    assert set(connections[: len(whole.chunks()) // 2]) == {2}
+
+
+async def test_a_network_that_cuts_after_every_chunk_changes_nothing(play: Play) -> None:
+    tab = (await play({**OPEN, "cuts": [1] * 200}, send(MIXED))).tabs["a"]
+    assert tab.text == counted(3) + counted(4)
+    assert tab.roles == ["user", "assistant"]
+    assert len(tab.requests()) > 10
+
+
+async def test_a_second_tab_sees_the_same_message_once(play: Play) -> None:
+    begun = send(f"{LEARN}\n/stream 5 5\n/then\n/stream 40 10", wait=False)
+    second = [on("b", "open", hydrate=True), on("b", "resume", wait=False)]
+    report = await play(OPEN, begun, on("a", "received", events=10), *second, on("a", "settled"), on("b", "settled"))
+    first, other = report.tabs["a"], report.tabs["b"]
+    assert other.text == counted(5) + counted(40)
+    assert shown(other.messages) == shown(first.messages)
+
+
+async def test_the_history_equals_what_the_client_assembled_from_the_stream(play: Play) -> None:
+    user, session = new_user(), new_session()
+    story = [OPEN, send("/stream 5"), send(MIXED), send(f"{SEARCH}\n{LEARN}")]
+    told = (await play(*story, user=user, session=session)).tabs["a"]
+    kept = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]
+    assert shown(kept.messages) == shown(told.messages)
+    assert [m.get("metadata") for m in kept.messages] == [m.get("metadata") for m in told.messages]
+
+
+async def test_regenerating_answers_the_same_question_again(play: Play) -> None:
+    user, session = new_user(), new_session()
+    report = await play(OPEN, send("/stream 5"), on("a", "regenerate"), user=user, session=session)
+    tab = report.tabs["a"]
+    assert tab.roles == ["user", "assistant"]
+    assert tab.text == counted(5)
+    ids = [leg["requests"][0]["headers"]["x-resumable-stream-id"] for leg in tab.legs]
+    assert ids[0] != ids[1]
+    kept = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]
+    assert shown(kept.messages) == shown(tab.messages)
+
+
+async def test_an_edited_message_takes_the_place_of_what_followed_it(play: Play, sdk: str, stack: Stack) -> None:
+    user, session = new_user(), new_session()
+    told = (await play(OPEN, send("/stream 5"), send("/stream 6"), user=user, session=session)).tabs["a"]
+    edit = send("/stream 7", message_id=told.messages[0]["id"])
+    edited = (await play({**OPEN, "hydrate": True}, edit, user=user, session=session)).tabs["a"]
+    assert edited.roles == ["user", "assistant"]
+    assert edited.text == counted(7)
+    kept = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]
+    assert shown(kept.messages) == shown(edited.messages)

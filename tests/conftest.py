@@ -1,0 +1,131 @@
+"""The servers that tests run against, started once a run and only when a test asks for them.
+
+postgres_dsn       a database of the run's own, migrated, on DATABASE_URL or else on an embedded PostgreSQL
+empty_postgres_dsn a new, empty database, for one test
+redis_dsn          REDIS_URL, or else an embedded Valkey
+rabbitmq_dsn       RABBITMQ_URL, or else a private node of an installed rabbitmq-server
+private_postgres, private_redis, private_rabbitmq      for tests that kill or freeze a server
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from backend.chat import keys
+from backend.embedded import EmbeddedServers, embedded_servers
+from tests.servers.postgres import PostgresNode, empty_database, postgres_node
+from tests.servers.rabbitmq import RabbitNode, rabbit_node
+from tests.servers.redis import RedisNode, redis_node
+
+_KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS})
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A new folder with a short path, for what holds sockets."""
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+async def embedded() -> AsyncIterator[EmbeddedServers]:
+    """An embedded PostgreSQL and Valkey, without what the environment names already."""
+    wanted = {"postgres": not os.environ.get("DATABASE_URL"), "redis": not os.environ.get("REDIS_URL")}
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        async with embedded_servers(Path(folder) / "data", **wanted) as servers:
+            yield servers
+
+
+@pytest.fixture(scope="session")
+def postgres_server_dsn(request: pytest.FixtureRequest) -> str:
+    """A server on which databases can be made; the path names one that exists."""
+    if dsn := os.environ.get("DATABASE_URL"):
+        return dsn
+    servers: EmbeddedServers = request.getfixturevalue("embedded")
+    return servers.postgres_dsn
+
+
+@pytest.fixture(scope="session")
+async def postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
+    from backend.migrating import migrate
+
+    async with empty_database(postgres_server_dsn) as dsn:
+        await migrate(dsn)
+        yield dsn
+
+
+@pytest.fixture
+async def empty_postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
+    async with empty_database(postgres_server_dsn) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def redis_dsn(request: pytest.FixtureRequest) -> str:
+    if dsn := os.environ.get("REDIS_URL"):
+        return dsn
+    servers: EmbeddedServers = request.getfixturevalue("embedded")
+    return servers.redis_dsn
+
+
+@pytest.fixture(scope="session")
+async def rabbitmq_dsn() -> AsyncIterator[str]:
+    if dsn := os.environ.get("RABBITMQ_URL"):
+        yield dsn
+        return
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        async with rabbit_node(Path(folder)) as node:
+            yield node.dsn
+
+
+@pytest.fixture
+async def private_postgres(short_path: Path) -> AsyncIterator[PostgresNode]:
+    async with postgres_node(short_path / "data") as node:
+        yield node
+
+
+@pytest.fixture
+async def private_redis(short_path: Path) -> AsyncIterator[RedisNode]:
+    async with redis_node(short_path) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+async def _hurtable_rabbitmq() -> AsyncIterator[RabbitNode]:
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        async with rabbit_node(Path(folder)) as node:
+            yield node
+
+
+@pytest.fixture
+async def private_rabbitmq(_hurtable_rabbitmq: RabbitNode) -> AsyncIterator[RabbitNode]:
+    """One node for all tests that hurt it, as booting takes ten seconds: whole again after each; clean up your queues."""
+    yield _hurtable_rabbitmq
+    _hurtable_rabbitmq.resume()
+    if not _hurtable_rabbitmq.broker.running:
+        await _hurtable_rabbitmq.start()
+
+
+@pytest.fixture(autouse=True)
+def every_key_has_a_ttl(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a key in Redis that will never go away."""
+    if "redis_dsn" not in request.fixturenames:
+        yield
+        return
+    dsn: str = request.getfixturevalue("redis_dsn")
+    before = _keys_that_stay(dsn)
+    yield
+    left = _keys_that_stay(dsn) - before
+    assert not left, f"keys without a TTL: {sorted(left)}"
+
+
+def _keys_that_stay(dsn: str) -> set[str]:
+    with redis.Redis.from_url(dsn, decode_responses=True) as client:
+        found = set(client.scan_iter(match="chat:*", count=1000)) - _KEYS_WITHOUT_TTL
+        return {key for key in found if client.ttl(key) == -1}

@@ -1,0 +1,1 @@
+"""Servers that tests start, hurt and stop; none of them outlives the test run."""

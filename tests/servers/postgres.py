@@ -1,0 +1,75 @@
+"""Databases for tests on a running server, and a private PostgreSQL that can be hurt."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from backend.embedded import Child, embedded_servers
+
+
+def _on_database(dsn: str, name: str) -> str:
+    parts = urlsplit(dsn)
+    query = "&".join(part for part in parts.query.split("&") if part and not part.startswith("schema="))
+    return f"{parts.scheme}://{parts.netloc}/{name}" + (f"?{query}" if query else "")
+
+
+@asynccontextmanager
+async def empty_database(server_dsn: str) -> AsyncIterator[str]:
+    """A new, empty database on that server, and its DSN; dropped afterwards whoever is still connected."""
+    name = f"copilot_test_{uuid.uuid4().hex[:12]}"
+    admin = _on_database(server_dsn, urlsplit(server_dsn).path.lstrip("/") or "postgres")
+    await _execute(admin, f'CREATE DATABASE "{name}"')
+    try:
+        yield _on_database(server_dsn, name)
+    finally:
+        await _execute(admin, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close(timeout=10)
+
+
+@dataclass
+class PostgresNode:
+    """A server that can be hurt: kill() and start() again keep what was committed, pause() and resume() freeze it."""
+
+    dsn: str
+    server: Child
+
+    async def start(self) -> None:
+        await self.server.start()
+
+    async def kill(self) -> None:
+        """Ends at once, without a checkpoint; the next start recovers."""
+        self.server.send(signal.SIGQUIT)
+        await self.server.wait()
+
+    def pause(self) -> None:
+        """Freezes the postmaster: open connections go on, new ones wait."""
+        self.server.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.server.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def postgres_node(folder: Path) -> AsyncIterator[PostgresNode]:
+    """A private server with its files in `folder` and an empty database."""
+    async with embedded_servers(folder, redis=False) as servers:
+        (server,) = servers.children
+        try:
+            yield PostgresNode(servers.postgres_dsn, server)
+        finally:
+            server.send(signal.SIGCONT)

@@ -1,0 +1,154 @@
+"""The marker of a takeover: what was removed from the stream, so that a reader knows from its cursor what it has open.
+
+    !marker {"checkpoint":"7001-5","dead_top":"7001-9","mid_step":false,"anew":false,"events":[[7001,6,"start-step",null,null],...]}
+
+A takeover removes the dead attempt's entries after the checkpoint. The marker keeps their part and step events, and
+those of the markers among them, each followed by a RESET event at that marker's id (what it took back was replaced by
+a fresh step there).
+"""  # noqa: E501
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+
+from backend.chat.chunks import (
+    MARKER,
+    REASONING_DELTA_PREFIX,
+    TEXT_DELTA_PREFIX,
+    Chunk,
+    FinishStep,
+    ReasoningEnd,
+    TextEnd,
+    ToolInputError,
+    ToolOutputError,
+)
+from backend.chat.streams import Entry
+from backend.ids import BEGINNING, StreamId
+
+RESET = "reset"
+_TOOL_INPUT_DELTA_PREFIX = b'{"type":"tool-input-delta"'
+_SILENT = (TEXT_DELTA_PREFIX, REASONING_DELTA_PREFIX, _TOOL_INPUT_DELTA_PREFIX)
+_OPENS = frozenset({"text-start", "reasoning-start", "tool-input-start", "tool-input-available"})
+_CLOSES = frozenset({"text-end", "reasoning-end", "tool-input-error", "tool-output-available", "tool-output-error"})
+_STEPS = frozenset({"start-step", "finish-step"})
+_KEPT = _OPENS | _CLOSES | _STEPS
+
+
+class Event(NamedTuple):
+    """One entry that opens or closes something. `kind` is the chunk's type, or RESET."""
+
+    fence: int
+    seq: int
+    kind: str
+    part: str | None
+    tool: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Everything with checkpoint < id <= dead_top is gone, or about to go.
+
+    `mid_step`: the checkpoint lies inside a step; what is gone (tool outputs) is sent again in the same step, a reader
+    is shown nothing, and there are no events. Else the marker stands for the new step's `start-step`. `anew`: the stream before the marker was lost or is
+    not to be trusted; the message begins again after it, and a reader that has shown anything of it cannot go on.
+    """
+
+    checkpoint: StreamId
+    dead_top: StreamId
+    mid_step: bool
+    events: tuple[Event, ...]
+    anew: bool = False
+
+    def encode(self) -> bytes:
+        document = {
+            "checkpoint": str(self.checkpoint),
+            "dead_top": str(self.dead_top),
+            "mid_step": self.mid_step,
+            "anew": self.anew,
+            "events": self.events,
+        }
+        return MARKER + orjson.dumps(document)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Marker:
+        """Raises ValueError unless `body` is a marker. Members that are not known are ignored."""
+        if not body.startswith(MARKER):
+            raise ValueError("not a marker")
+        document = orjson.loads(body[len(MARKER) :])
+        return cls(
+            StreamId.parse(document["checkpoint"]),
+            StreamId.parse(document["dead_top"]),
+            document["mid_step"],
+            tuple(Event(*event) for event in document["events"]),
+            document["anew"],
+        )
+
+
+ANEW = Marker(BEGINNING, BEGINNING, mid_step=False, events=(), anew=True)
+
+
+class Journal:
+    """The events of a stretch of a stream, gathered page by page.
+
+    An event that comes twice (in an entry and in the marker that was written to remove it) counts once.
+    """
+
+    def __init__(self) -> None:
+        self._events: dict[tuple[int, int], Event] = {}
+
+    def read(self, entries: Iterable[Entry]) -> None:
+        for entry, body in entries:
+            if body.startswith(MARKER):
+                self._read_marker(entry, Marker.parse(body))
+            elif not body.startswith((b"!", *_SILENT)):
+                chunk = orjson.loads(body)
+                if (kind := chunk["type"]) in _KEPT:
+                    part = chunk.get("id") or chunk.get("toolCallId")
+                    self._events[entry] = Event(*entry, kind, part, chunk.get("toolName"))
+
+    def _read_marker(self, entry: StreamId, marker: Marker) -> None:
+        if marker.anew:
+            self._events.clear()
+            return
+        for event in marker.events:
+            self._events[event.fence, event.seq] = event
+        if not marker.mid_step:
+            self._events[entry] = Event(*entry, RESET, None, None)
+
+    def events(self) -> tuple[Event, ...]:
+        return tuple(self._events[entry] for entry in sorted(self._events))
+
+
+def closing_chunks(events: Iterable[Event], error_text: str) -> list[Chunk]:
+    """What closes all that the events leave open, in the order it was opened; `finish-step` last if a step is open."""
+    opened: dict[str, Event] = {}
+    step = False
+    for event in events:
+        if event.kind == RESET:
+            opened.clear()
+            step = True
+        elif event.kind in _STEPS:
+            step = event.kind == "start-step"
+        elif event.part is not None and event.kind in _OPENS:
+            opened[event.part] = event
+        elif event.part is not None:
+            opened.pop(event.part, None)
+    chunks = [_closing(event, error_text) for event in opened.values()]
+    return [*chunks, FinishStep()] if step else chunks
+
+
+def _closing(event: Event, error_text: str) -> Chunk:
+    part = event.part or ""
+    match event.kind:
+        case "text-start":
+            return TextEnd(part)
+        case "reasoning-start":
+            return ReasoningEnd(part)
+        case "tool-input-start":
+            return ToolInputError(part, event.tool or "", None, error_text)
+        case _:
+            return ToolOutputError(part, error_text)

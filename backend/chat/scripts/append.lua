@@ -1,0 +1,47 @@
+-- append: adds a batch to a stream under its explicit ids, announces it and refreshes the TTL; all of it or nothing.
+--   KEYS[1]  the stream, also the channel
+--   ARGV     create (1: make the stream if it is missing), ttl, fence, first seq, body, body, ...
+-- Returns 1 appended | 2 there already | 3 fenced: a newer attempt has written | 4 gone: no stream, or entries of ours
+-- are missing from it.
+-- The same batch may come twice (its reply was lost); the ids make the second a no-op.
+local key, create, ttl, fence = KEYS[1], ARGV[1] == '1', ARGV[2], ARGV[3]
+local first, size = tonumber(ARGV[4]), #ARGV - 4
+local last = first + size - 1
+
+local function top()
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  if info.err then
+    if string.find(info.err, 'no such key', 1, true) then return nil end
+    error(info.err, 0)
+  end
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return string.match(info[i + 1], '^(%d+)-(%d+)$') end
+  end
+end
+
+-- The common case costs one look: the newest entry is the one before this batch.
+local from = first
+local newest = first > 1 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+if not newest or newest[1] ~= fence .. '-' .. (first - 1) then
+  -- last-generated-id, not the last entry: a takeover's deletions leave the one and take the other
+  local top_fence, top_seq = top()
+  if not top_fence then
+    if not create then return 4 end
+  elseif tonumber(top_fence) > tonumber(fence) then
+    return 3
+  elseif top_fence == fence then
+    top_seq = tonumber(top_seq)
+    if top_seq >= last then return 2 end
+    if top_seq < first - 1 then return 4 end
+    from = top_seq + 1
+  elseif first > 1 then
+    return 4
+  end
+end
+
+for seq = from, last do
+  redis.call('XADD', key, fence .. '-' .. seq, 'd', ARGV[4 + seq - first + 1])
+end
+redis.call('EXPIRE', key, ttl)
+redis.call('PUBLISH', key, fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' ' .. table.concat(ARGV, '\n', 5))
+return 1

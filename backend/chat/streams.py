@@ -1,0 +1,102 @@
+"""Plain operations on a task's stream: pages, its top, its TTL. Appending is `writing.py`'s.
+
+An entry is one chunk (or control entry) in one field, `d`; its id is `<fence>-<seq>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from backend.errors import Unavailable
+from backend.ids import StreamId
+
+FIELD = b"d"
+PAGE = 1000
+
+
+class Entry(NamedTuple):
+    id: StreamId
+    body: bytes
+
+
+class Streams:
+    """Every method raises Unavailable when Redis does not answer; a key that is missing is an empty stream."""
+
+    def __init__(self, redis: Redis, ttl: int) -> None:
+        self._redis = redis
+        self._ttl = ttl
+
+    async def page(self, key: str, after: StreamId, *, count: int = PAGE, until: StreamId | None = None) -> list[Entry]:
+        """The first `count` entries with `after` < id <= `until`."""
+        with _redis_answers():
+            rows = await self._redis.xrange(key, f"({after}", str(until) if until else "+", count=count)
+        return _entries(rows or ())
+
+    async def pages(self, key: str, after: StreamId, *, until: StreamId | None = None) -> AsyncIterator[list[Entry]]:
+        """All entries with `after` < id <= `until`, page by page."""
+        while page := await self.page(key, after, until=until):
+            yield page
+            if len(page) < PAGE:
+                return
+            after = page[-1].id
+
+    async def newest(self, key: str, *, count: int = 1) -> list[Entry]:
+        """The last `count` entries, in the stream's order."""
+        with _redis_answers():
+            rows = await self._redis.xrevrange(key, count=count)
+        return _entries(reversed(rows or ()))
+
+    async def has(self, key: str, entry: StreamId) -> bool:
+        with _redis_answers():
+            return bool(await self._redis.xrange(key, str(entry), str(entry)))
+
+    async def top(self, key: str) -> StreamId | None:
+        """The highest id the stream ever had (also of an entry that was removed); None when there is no such key."""
+        with _redis_answers():
+            try:
+                facts = await self._redis.xinfo_stream(key)
+            except ResponseError as error:
+                if "no such key" in str(error):
+                    return None
+                raise
+        return _parse(facts["last-generated-id"])
+
+    async def refresh(self, keys: Iterable[str]) -> None:
+        """Gives each stream its full TTL again."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.expire(key, self._ttl)
+        with _redis_answers():
+            await pipeline.execute()
+
+    async def remove(self, key: str, entries: Sequence[StreamId]) -> None:
+        """Removes the entries in ONE command: a reader sees all of them or none."""
+        if entries:
+            with _redis_answers():
+                await self._redis.xdel(key, *map(str, entries))
+
+    async def delete(self, key: str) -> None:
+        with _redis_answers():
+            await self._redis.unlink(key)
+
+
+@contextmanager
+def _redis_answers() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable from error
+
+
+def _parse(text: bytes | str) -> StreamId:
+    fence, _, seq = (text if isinstance(text, str) else text.decode("ascii")).partition("-")
+    return StreamId(int(fence), int(seq))
+
+
+def _entries(rows: Iterable[Any]) -> list[Entry]:
+    return [Entry(_parse(entry), fields[FIELD]) for entry, fields in rows]

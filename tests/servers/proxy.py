@@ -1,0 +1,138 @@
+"""A TCP proxy that fails on demand, to stand between a client and a server.
+
+async with FaultProxy("127.0.0.1", 6379) as proxy:
+    client = connect(proxy.host, proxy.port)
+    await proxy.switch(Mode.LOSE_REPLIES)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import Self
+
+
+class Mode(StrEnum):
+    PASS = "pass"
+    LOSE_REPLIES = "lose_replies"  # requests arrive; the first reply is swallowed and its connection closed
+    BLACKHOLE = "blackhole"  # nothing moves in either direction, new connections are accepted; goes on with PASS
+    RESET = "reset"  # every connection, also a new one, gets a RST
+    DOWN = "down"  # nobody listens: connection refused; open connections are reset
+
+
+class FaultProxy:
+    """Forwards to `host:port` from a free port on loopback; `switch` changes how it fails, open connections too."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._mode = Mode.PASS
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._listener: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.accepted = 0
+        self.lost = 0
+
+    async def __aenter__(self) -> Self:
+        await self._listen()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop_listening()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
+
+    async def switch(self, mode: Mode) -> None:
+        """From now on fail like this. Returns when open connections feel it."""
+        self._mode = mode
+        if mode is Mode.BLACKHOLE:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
+        if mode is Mode.DOWN:
+            await self._stop_listening()
+        elif self._listener is None:
+            await self._listen()
+        if mode in (Mode.RESET, Mode.DOWN):
+            for client in list(self._clients):
+                _reset(client)
+
+    @asynccontextmanager
+    async def failing(self, mode: Mode) -> AsyncIterator[None]:
+        await self.switch(mode)
+        try:
+            yield
+        finally:
+            await self.switch(Mode.PASS)
+
+    async def _listen(self) -> None:
+        self._listener = await asyncio.start_server(self._accept, self.host, self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        job = asyncio.ensure_future(self._serve(reader, writer))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        if self._mode in (Mode.RESET, Mode.DOWN):
+            _reset(client)
+            return
+        self._clients.add(client)
+        server: asyncio.StreamWriter | None = None
+        pumps: list[asyncio.Task[None]] = []
+        try:
+            replies, server = await asyncio.open_connection(*self._target)
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, server, replies=False)),
+                asyncio.ensure_future(self._pump(replies, client, replies=True)),
+            ]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            _reset(client)
+        finally:
+            self._clients.discard(client)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for side in (client, server):
+                if side is not None:
+                    side.transport.abort() if side is server else side.close()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                await self._flowing.wait()
+                if replies and self._mode is Mode.LOSE_REPLIES:
+                    self.lost += 1
+                    return
+                sink.write(data)
+                await sink.drain()
+
+
+def _reset(client: asyncio.StreamWriter) -> None:
+    """Closes with a RST instead of a FIN."""
+    sock = client.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.transport.abort()

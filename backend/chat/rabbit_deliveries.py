@@ -1,0 +1,189 @@
+"""Taking from a queue of RabbitMQ: messages in hand, and the consumer that fills an intake with them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractIncomingMessage, HeadersType
+
+from backend.chat.models import Turn
+from backend.chat.turns import UNREADABLE, Intake, UnreadableError, decode_turn, task_named_by
+from backend.errors import Unavailable
+from backend.ids import TaskId
+from backend.rabbitmq import ANSWER_LIMIT, Topology, Wire, answered, declare
+
+log = logging.getLogger(__name__)
+
+LEAVE_LIMIT = 5.0
+LOOK_EVERY = 10.0
+REASON = "x-copilot-reason"
+
+
+def message_of(body: bytes, about: str | None, headers: HeadersType | None = None) -> Message:
+    """A persistent message. Its id is new each time: aiormq matches returned messages by it."""
+    return Message(
+        body,
+        content_type="application/json",
+        delivery_mode=DeliveryMode.PERSISTENT,
+        message_id=uuid.uuid4().hex,
+        correlation_id=about,
+        headers=headers,
+    )
+
+
+class InHand:
+    """A message that is settled once."""
+
+    def __init__(self, message: AbstractIncomingMessage, intake: Intake[Any]) -> None:
+        self._message = message
+        self._intake = intake
+        self._settled = False
+
+    async def ack(self) -> None:
+        await self._settle(self._message.ack)
+
+    async def hand_back(self) -> None:
+        await self._settle(self._message.nack)
+
+    async def _settle(self, act: Callable[[], Awaitable[None]]) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        try:
+            async with answered(2 * ANSWER_LIMIT):
+                await act()
+        except Unavailable:
+            log.info("settled_too_late", extra={"id": self._message.message_id})  # the broker delivers it again
+        finally:
+            self._intake.settle(self)
+
+
+class RabbitDelivery(InHand):
+    def __init__(
+        self, turn: Turn, message: AbstractIncomingMessage, intake: Intake[Any], bury: Callable[[str], Awaitable[None]]
+    ) -> None:
+        super().__init__(message, intake)
+        self.turn = turn
+        self.redelivered = bool(message.redelivered)
+        self._bury = bury
+
+    async def refuse(self, reason: str) -> None:
+        await self._settle(partial(self._bury, reason))
+
+
+class RabbitDeadTurn(InHand):
+    def __init__(self, task_id: TaskId, reason: str, message: AbstractIncomingMessage, intake: Intake[Any]) -> None:
+        super().__init__(message, intake)
+        self.task_id = task_id
+        self.reason = reason
+
+
+S = TypeVar("S", bound=InHand)
+Receive = Callable[[AbstractIncomingMessage, Intake[S], Wire], Awaitable[S | None]]
+
+
+async def receive_turn(
+    topology: Topology, message: AbstractIncomingMessage, intake: Intake[RabbitDelivery], wire: Wire
+) -> RabbitDelivery | None:
+    """The turn in a message; an unreadable message goes to the dead letters."""
+    bury = partial(_bury, topology, message, wire)
+    try:
+        return RabbitDelivery(decode_turn(message.body), message, intake, bury)
+    except UnreadableError:
+        log.warning("turn_unreadable", extra={"id": message.message_id})
+        await bury(UNREADABLE)
+        return None
+
+
+async def receive_dead(
+    message: AbstractIncomingMessage, intake: Intake[RabbitDeadTurn], _: Wire
+) -> RabbitDeadTurn | None:
+    """The task that a dead letter names; one that names none is logged and dropped."""
+    task_id = task_named_by(message.body)
+    if task_id is None:
+        log.error("dead_turn_dropped", extra={"id": message.message_id, "begins": message.body[:200]})
+        await message.ack()
+        return None
+    deaths: Any = message.headers.get("x-death") or [{}]
+    reason = message.headers.get(REASON) or deaths[0].get("reason", "unknown")
+    return RabbitDeadTurn(task_id, str(reason), message, intake)
+
+
+async def _bury(topology: Topology, message: AbstractIncomingMessage, wire: Wire, reason: str) -> None:
+    letter = message_of(message.body, message.correlation_id, {REASON: reason[:500]})
+    try:
+        await wire.publish(topology.dead, topology.dead_key, letter)
+    except Unavailable:
+        await message.reject(requeue=False)  # the broker moves it there; only the reason is lost
+    else:
+        await message.ack()
+
+
+class Consumer(Generic[S]):
+    """One `consume()`: an intake, and the session that fills it on whatever wire there is."""
+
+    def __init__(self, topology: Topology, queue: str, slots: int, receive: Receive[S]) -> None:
+        self.queue = queue
+        self.intake: Intake[S] = Intake(slots)
+        self._topology = topology
+        self._receive = receive
+        self._taking = asyncio.Lock()
+
+    async def run_on(self, wire: Wire) -> None:
+        """Takes until the intake is closed, then stays until the last delivery in hand is settled."""
+        try:
+            await declare(wire, self._topology)
+            wire.ready()
+            while not self.intake.closed:
+                await self.intake.room()
+                await self._take(wire)
+            await self.intake.emptied()
+        finally:
+            self.intake.withdraw()  # of a lost wire: the broker delivers them again
+
+    async def leave(self) -> None:
+        """Stops the taking and gives back what nobody has taken yet."""
+        for delivery in self.intake.close():
+            await delivery.hand_back()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_LIMIT), self._taking:
+                pass
+
+    async def _take(self, wire: Wire) -> None:
+        """Consumes, with the slots that are free as prefetch, until the intake closes or more slots are free than that.
+
+        What came over an earlier wire may still be in hand, though the broker no longer counts it."""
+        async with self._taking:
+            prefetch = self.intake.free
+            if self.intake.closed:
+                return
+            await wire.channel.set_qos(prefetch_count=prefetch)
+            queue = await wire.channel.get_queue(self.queue, ensure=False)
+            tag = await queue.consume(partial(self._put_in, wire))
+            while not await self.intake.closes_within(LOOK_EVERY):
+                await self._look_after(wire)
+                if prefetch < self.intake.slots:
+                    break
+            await queue.cancel(tag)
+
+    async def _look_after(self, wire: Wire) -> None:
+        """Raises Unavailable when the broker no longer knows of any consumer."""
+        async with answered():
+            channel = await wire.channel.get_underlay_channel()
+            state = await channel.queue_declare(self.queue, passive=True)
+        if not state.consumer_count:
+            raise Unavailable("the broker has lost the consumer")
+
+    async def _put_in(self, wire: Wire, message: AbstractIncomingMessage) -> None:
+        with suppress(Unavailable):  # lost meanwhile: it comes again
+            async with answered(2 * ANSWER_LIMIT):
+                delivery = await self._receive(message, self.intake, wire)
+                if delivery is not None and not self.intake.offer(delivery):
+                    await delivery.hand_back()

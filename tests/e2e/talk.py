@@ -1,0 +1,79 @@
+"""How the tests talk to the service over plain HTTP: open a session, ask, read along, look at what was kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import httpx
+
+from tests.e2e.sse import Event, SseStream, open_stream
+
+
+async def open_session(client: httpx.AsyncClient) -> str:
+    response = await client.post("/api/chat/sessions", json={})
+    assert response.status_code == 201, response.text
+    session: str = response.json()["id"]
+    return session
+
+
+@asynccontextmanager
+async def asked(client: httpx.AsyncClient, session: str, text: str, **more: Any) -> AsyncIterator[SseStream]:
+    """Posts a message; its stream. `more` are fields of the body (message_id, on_busy)."""
+    path = f"/api/chat/sessions/{session}/stream"
+    async with open_stream(client, "POST", path, json={"message": text, **more}) as stream:
+        yield stream
+
+
+@asynccontextmanager
+async def followed(client: httpx.AsyncClient, task: str, *, cursor: str | None = None) -> AsyncIterator[SseStream]:
+    """Reads a task's stream along, from behind the cursor."""
+    async with open_stream(client, "GET", f"/api/chat/tasks/{task}/stream", cursor=cursor) as stream:
+        yield stream
+
+
+async def read_with_cuts(client: httpx.AsyncClient, task: str, cuts: Sequence[int]) -> list[Event]:
+    """All of the task's events, by a client that goes away and comes back after so many events each time."""
+    events: list[Event] = []
+    for cut in [*cuts, None]:
+        cursor = events[-1].id if events else None
+        async with followed(client, task, cursor=cursor) as stream:
+            if stream.status == 204:
+                return events
+            assert stream.status == 200
+            events += await (stream.rest() if cut is None else stream.until(cut))
+    return events
+
+
+async def history_of(client: httpx.AsyncClient, session: str) -> list[dict[str, Any]]:
+    """The session's messages as the AI SDK would show them."""
+    response = await client.get(f"/api/chat/sessions/{session}", params={"format": "ui"})
+    assert response.status_code == 200, response.text
+    messages: list[dict[str, Any]] = response.json()["messages"]
+    return messages
+
+
+def text_in(message: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+
+
+async def task_of(client: httpx.AsyncClient, task: str) -> dict[str, Any]:
+    response = await client.get(f"/api/chat/tasks/{task}")
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+def ending_of(events: Sequence[Event]) -> str:
+    """How the stream says that its task ended."""
+    last = events[-1].chunk
+    assert last["type"] == "finish", last
+    status: str = last["messageMetadata"]["status"]
+    return status
+
+
+def assert_ids_rise(events: Sequence[Event]) -> None:
+    ids = [tuple(map(int, event.id.split("-"))) for event in events if event.id is not None]
+    assert all(later > earlier for earlier, later in pairwise(ids)), ids

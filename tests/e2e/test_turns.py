@@ -1,0 +1,255 @@
+"""Turns over HTTP, through queue, executors and Redis and back, with both turn queues."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import combinations, pairwise
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.e2e.conftest import over_both_queues
+from tests.e2e.sse import counted, text_of, types_of
+from tests.e2e.stack import Stack, new_user
+from tests.e2e.talk import (
+    asked,
+    assert_ids_rise,
+    ending_of,
+    followed,
+    history_of,
+    open_session,
+    read_with_cuts,
+    task_of,
+    text_in,
+)
+
+pytestmark = over_both_queues
+LONG = "/stream 100000 5"
+
+
+async def test_twenty_sessions_at_once_reach_two_readers_each_exactly(stack: Stack) -> None:
+    """Ten users, two sessions each; one reader of each turn goes away and comes back three times."""
+
+    async def one_session(client: httpx.AsyncClient) -> None:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 200 2") as steady:
+            restless = asyncio.create_task(read_with_cuts(client, steady.task_id, [20, 70, 60]))
+            await steady.rest()
+        events = await restless
+        assert text_of(steady.events) == text_of(events) == counted(200)
+        assert_ids_rise(steady.events)
+        assert_ids_rise(events)
+        assert text_in((await history_of(client, session))[-1]) == counted(200)
+
+    async def one_user() -> None:
+        async with stack.client(new_user()) as client:
+            await asyncio.gather(one_session(client), one_session(client))
+
+    await asyncio.wait_for(asyncio.gather(*(one_user() for _ in range(10))), 60)
+
+
+async def test_an_answer_of_fifty_thousand_deltas_replays_whole(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 50000") as stream:
+            live = await stream.rest()
+            task = stream.task_id
+        assert text_of(live) == counted(50_000)
+        replayed = await read_with_cuts(client, task, [])
+        assert text_of(replayed) == counted(50_000)
+        middle = live[len(live) // 2]
+        async with followed(client, task, cursor=middle.id) as stream:
+            rest = await stream.rest()
+        assert text_of([*live[: len(live) // 2 + 1], *rest]) == counted(50_000)
+        assert text_in((await history_of(client, session))[-1]) == counted(50_000)
+
+
+async def test_turns_of_one_session_never_overlap_and_those_of_different_sessions_do(stack: Stack) -> None:
+    async def one_session() -> list[str]:
+        async with stack.client(new_user()) as client:
+            session = await open_session(client)
+
+            async def one_turn() -> str:
+                async with asked(client, session, "/stream 20 10") as stream:
+                    assert text_of(await stream.rest()) == counted(20)
+                    return stream.task_id
+
+            tasks = await asyncio.gather(*(one_turn() for _ in range(4)))
+            shown = await history_of(client, session)
+            assert [message["role"] for message in shown] == ["user", "assistant"] * 4
+            return tasks
+
+    sessions = await asyncio.wait_for(asyncio.gather(*(one_session() for _ in range(5))), 60)
+    spans = [await spans_of(stack, tasks) for tasks in sessions]
+    for session in spans:
+        assert all(later[0] >= earlier[1] for earlier, later in pairwise(sorted(session)))
+    overlaps = [a[0] < b[1] and b[0] < a[1] for one, other in combinations(spans, 2) for a in one for b in other]
+    assert any(overlaps)
+    logs = [executor.log.read_text() for executor in stack.executors]
+    assert all(any(task in log for tasks in sessions for task in tasks) for log in logs), "an executor had no work"
+
+
+async def spans_of(stack: Stack, tasks: list[str]) -> list[tuple[Any, Any]]:
+    """When each task ran, from its row."""
+    connection = await asyncpg.connect(stack.servers.postgres)
+    try:
+        rows = await connection.fetch("SELECT started_at, finished_at FROM tasks WHERE id::text = ANY($1)", tasks)
+    finally:
+        await connection.close()
+    assert len(rows) == len(tasks)
+    return [(row["started_at"], row["finished_at"]) for row in rows]
+
+
+async def test_a_message_to_a_busy_session_waits_for_its_turn(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 40 10") as first:
+            await first.until(5)
+            async with asked(client, session, "/stream 3") as second:
+                state = (await client.get(f"/api/chat/sessions/{session}")).json()
+                assert state["active_stream"]["task_id"] == first.task_id
+                assert len(state["queued"]) == 1
+                await second.rest()
+            await first.rest()
+        assert [text_in(message) for message in await history_of(client, session)] == [
+            "/stream 40 10", counted(40), "/stream 3", counted(3),
+        ]  # fmt: skip
+
+
+async def test_a_message_that_will_not_wait_is_refused_with_the_running_task(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, LONG) as running:
+            await running.until(5)
+            path = f"/api/chat/sessions/{session}/stream"
+            refused = await client.post(path, json={"message": "hello", "on_busy": "reject"})
+            assert refused.status_code == 409
+            assert refused.json()["code"] == "turn_in_progress"
+            assert refused.json()["task_id"] == running.task_id
+            assert (await client.post(f"/api/chat/sessions/{session}/cancel")).json()["cancelled"] is True
+            await running.rest()
+        assert len(await history_of(client, session)) == 2
+
+
+async def test_an_interrupting_message_ends_the_running_turn_and_passes_those_that_wait(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with (
+            asked(client, session, LONG) as running,
+            asked(client, session, "/stream 2") as waiting,
+        ):
+            await running.until(5)
+            async with asked(client, session, "/stream 3", on_busy="interrupt") as urgent:
+                assert text_of(await urgent.rest()) == counted(3)
+            assert ending_of(await running.rest()) == "cancelled"
+            assert text_of(await waiting.rest()) == counted(2)
+        questions = [text_in(message) for message in await history_of(client, session) if message["role"] == "user"]
+        assert questions == [LONG, "/stream 3", "/stream 2"]
+
+
+async def test_the_same_message_id_twenty_times_at_once_is_one_turn(stack: Stack) -> None:
+    """Those that the limit of open streams sends away come again, as clients do."""
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+
+        async def one() -> tuple[str, str]:
+            for _ in range(200):
+                async with asked(client, session, "/stream 20 5", message_id="the-one") as stream:
+                    if stream.status == 200:
+                        return stream.task_id, text_of(await stream.rest())
+                    assert stream.status == 429
+                    assert int(stream.response.headers["retry-after"]) >= 1
+                await asyncio.sleep(0.05)  # less than it asks for: a bounded wait
+            raise AssertionError("never let in")
+
+        answers = await asyncio.wait_for(asyncio.gather(*(one() for _ in range(20))), 60)
+        assert len(set(answers)) == 1
+        assert answers[0][1] == counted(20)
+        shown = await history_of(client, session)
+        assert [(message["role"], text_in(message)) for message in shown] == [
+            ("user", "/stream 20 5"), ("assistant", counted(20)),
+        ]  # fmt: skip
+        assert shown[0]["id"] == "the-one"
+
+
+async def test_a_message_id_with_another_text_is_refused(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 2", message_id="the-one") as stream:
+            await stream.rest()
+        path = f"/api/chat/sessions/{session}/stream"
+        refused = await client.post(path, json={"message": "/stream 3", "message_id": "the-one"})
+        assert refused.status_code == 422
+        assert refused.json()["code"] == "idempotency_key_reused"
+
+
+async def test_a_cancelled_turn_ends_cancelled_for_every_reader_and_keeps_its_text(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, LONG) as first, followed(client, first.task_id) as second:
+            await asyncio.gather(first.until(10), second.until(6))
+            answer = (await client.post(f"/api/chat/sessions/{session}/cancel")).json()
+            assert answer == {"cancelled": True, "task_id": first.task_id}
+            await asyncio.gather(first.rest(), second.rest())
+            task = first.task_id
+        assert ending_of(first.events) == ending_of(second.events) == "cancelled"
+        assert "abort" in types_of(first.events)
+        assert text_of(first.events) == text_of(second.events)
+        assert (await task_of(client, task))["status"] == "cancelled"
+        assert text_in((await history_of(client, session))[-1]) == text_of(first.events)
+        again = (await client.post(f"/api/chat/sessions/{session}/cancel")).json()
+        assert (again["cancelled"], again["reason"]) == (False, "no_active_task")
+
+
+async def test_a_waiting_turn_that_is_cancelled_never_runs(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with (
+            asked(client, session, "/stream 60 10") as running,
+            asked(client, session, "/stream 7") as cancelled,
+            asked(client, session, "/stream 3") as waiting,
+        ):
+            answer = (await client.post(f"/api/chat/tasks/{cancelled.task_id}/cancel")).json()
+            assert answer["cancelled"] is True
+            assert ending_of(await cancelled.rest()) == "cancelled"
+            assert text_of(cancelled.events) == ""
+            assert text_of(await running.rest()) == counted(60)
+            assert text_of(await waiting.rest()) == counted(3)
+        answers = [text_in(m) for m in await history_of(client, session) if m["role"] == "assistant"]
+        assert [text for text in answers if text] == [counted(60), counted(3)]
+
+
+async def test_a_session_deleted_during_a_turn_is_gone_with_its_streams(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, LONG) as running:
+            await running.until(10)
+            deleted = await client.delete(f"/api/chat/sessions/{session}")
+            assert deleted.status_code == 204
+            await running.rest()
+            task = running.task_id
+        assert ending_of(running.events) == "cancelled"
+        assert running.done
+        assert (await client.get(f"/api/chat/sessions/{session}")).status_code == 404
+        assert (await client.get(f"/api/chat/tasks/{task}")).status_code == 404
+        assert (await client.get(f"/api/chat/tasks/{task}/stream")).status_code == 404
+        assert (await client.get(f"/api/chat/sessions/{session}/stream")).status_code == 204
+
+
+async def test_the_sixth_running_turn_of_a_user_is_refused_and_others_are_not(stack: Stack) -> None:
+    async with stack.client(new_user()) as client, stack.client(new_user()) as other:
+        sessions = [await open_session(client) for _ in range(6)]
+        for session in sessions[:5]:
+            async with asked(client, session, LONG) as stream:
+                assert stream.status == 200
+        path = f"/api/chat/sessions/{sessions[5]}/stream"
+        refused = await client.post(path, json={"message": "hello"})
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        async with asked(other, await open_session(other), "/stream 2") as stream:
+            assert text_of(await stream.rest()) == counted(2)
+        for session in sessions[:5]:
+            assert (await client.post(f"/api/chat/sessions/{session}/cancel")).json()["cancelled"] is True
+        async with asked(client, sessions[5], "/stream 2") as stream:
+            assert text_of(await stream.rest()) == counted(2)

@@ -1,0 +1,368 @@
+"""Tasks: what runs, who runs it, and how it ended. Every change is one statement that checks what it relies on.
+
+A session has one active task at most: `active_session_id` is unique. A claim raises the attempt, and everything that
+an attempt writes later checks that it still stands: else Fenced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from backend.chat.models import (
+    Caller,
+    ContextPart,
+    Json,
+    Task,
+    TaskError,
+    TaskKind,
+    TaskStatus,
+    Turn,
+    TurnRequest,
+    Usage,
+)
+from backend.errors import Fenced, TaskNotFound
+from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, UserId
+from backend.postgres import Connection, Row
+
+_QUOTA_LOCKS = 7_273_002
+
+_COLUMNS = """t.id, t.number, t.session_id, t.user_id, t.kind, t.status, t.active_session_id, t.attempt, t.crashes,
+  t.owner, t.cancel_requested_at, t.checkpoint, t.steps, t.request, t.error, t.tool_name, t.operation_id,
+  t.created_at, t.started_at, t.finished_at"""
+
+_SUMS = """coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
+  coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
+  coalesce(sum(reasoning_tokens), 0)::bigint AS reasoning_tokens,
+  coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens"""
+
+
+def _reading(statement: str, order: str = "t.number") -> str:
+    """The tasks that a statement (with alias t) selects or returns, each with the tokens it has used."""
+    return f"""
+WITH t AS ({statement})
+SELECT {_COLUMNS}, used.*
+FROM t CROSS JOIN LATERAL (SELECT {_SUMS} FROM usage WHERE task_id = t.id) AS used
+ORDER BY {order}"""
+
+
+_INSERT = _reading(f"""
+INSERT INTO tasks AS t (id, session_id, user_id, quota_key, request, message_key, active_session_id, priority)
+VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, $8) RETURNING {_COLUMNS}""")
+
+_BY_KEY = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
+_BY_ID = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = $1")
+_BY_ID_LOCKED = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = $1 FOR NO KEY UPDATE")
+_REACHABLE = f"""
+SELECT {_COLUMNS} FROM tasks t JOIN sessions s ON s.id = t.session_id
+WHERE t.id = $1 AND (s.user_id IS NULL OR s.user_id = $2)"""
+_BY_CALLER = _reading(_REACHABLE)
+_BY_CALLER_LOCKED = _reading(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
+_BY_IDS = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
+_ACTIVE = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE active_session_id = $1")
+_OF_SESSION = _reading(
+    f"SELECT {_COLUMNS} FROM tasks t WHERE session_id = $1 ORDER BY number DESC LIMIT $2", "t.number DESC"
+)
+_WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
+_QUEUED = _reading(f"SELECT {_COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
+_RUNNING = _reading(f"""
+SELECT {_COLUMNS} FROM tasks t
+WHERE (active_session_id IS NOT NULL OR owner IS NOT NULL) AND status = 'running' AND number > $1
+ORDER BY number LIMIT $2""")
+_OF_OWNER = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE owner = $1")
+
+_LOCK_QUOTA = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
+_COUNT = """
+SELECT count(*) FILTER (WHERE active_session_id IS NOT NULL), count(*) FILTER (WHERE active_session_id IS NULL)
+FROM tasks WHERE quota_key = $1 AND status IN ('queued', 'running') AND kind = 'turn'"""
+
+_CLAIM = _reading(f"""
+UPDATE tasks AS t SET attempt = attempt + 1, owner = $2, status = 'running', started_at = coalesce(started_at, now()),
+  crashes = crashes + CASE WHEN $3::text <> $2 THEN 1 ELSE 0 END
+WHERE id = $1 AND status IN ('queued', 'running') AND owner IS NOT DISTINCT FROM $3 AND attempt = $4
+  AND (active_session_id IS NOT NULL OR cancel_requested_at IS NOT NULL OR NOT $5)
+RETURNING {_COLUMNS}""")
+
+# Published just now: the broker has the turn again, and the sweeper need not look after it at once.
+_RELEASE = """
+UPDATE tasks SET owner = NULL, published_at = now()
+WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING 1"""
+
+_ADD_USAGE = """
+INSERT INTO usage (task_id, step, input_tokens, output_tokens, reasoning_tokens, cached_tokens)"""
+
+_COMMIT_STEP = f"""
+WITH t AS (
+    UPDATE tasks SET steps = $4, checkpoint = $5, crashes = 0
+    WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING id
+), used AS (
+    {_ADD_USAGE} SELECT t.id, $4, $6, $7, $8, $9 FROM t WHERE $6::int + $7::int + $8::int + $9::int > 0
+)
+SELECT id FROM t"""
+
+_FINISH = f"""
+WITH t AS (
+    UPDATE tasks AS t SET
+      status = CASE WHEN cancel_requested_at IS NULL THEN $3 ELSE 'cancelled' END,
+      error = CASE WHEN cancel_requested_at IS NULL THEN $4::jsonb END,
+      active_session_id = NULL, owner = NULL, finished_at = now()
+    WHERE id = $1 AND attempt = $2 AND status = 'running' RETURNING {_COLUMNS}
+), added AS (
+    {_ADD_USAGE} SELECT t.id, t.steps + 1, $5, $6, $7, $8 FROM t WHERE $5::int + $6::int + $7::int + $8::int > 0
+)
+SELECT {_COLUMNS}, used.*
+FROM t CROSS JOIN LATERAL (SELECT {_SUMS} FROM usage WHERE task_id = t.id) AS used"""
+
+_ACTIVATE_NEXT = _reading(f"""
+UPDATE tasks AS t SET active_session_id = session_id
+WHERE id = (SELECT id FROM tasks WHERE {_WAITING} ORDER BY priority DESC, number LIMIT 1)
+  AND NOT EXISTS (SELECT 1 FROM tasks WHERE active_session_id = $1)
+RETURNING {_COLUMNS}""")
+
+_REQUEST_CANCEL = _reading(f"""
+UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
+WHERE id = $1 AND status IN ('queued', 'running') RETURNING {_COLUMNS}""")
+
+_CANCEL_WISHES = """
+SELECT asked.id FROM unnest($1::text[]) AS asked (id) LEFT JOIN tasks t ON t.id = asked.id
+WHERE t.id IS NULL OR t.cancel_requested_at IS NOT NULL"""
+
+_SESSION_USAGE = f"SELECT {_SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
+
+_MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = $1"
+
+_UNPUBLISHED = """
+SELECT id, session_id FROM tasks
+WHERE active_session_id IS NOT NULL AND owner IS NULL
+  AND coalesce(published_at + make_interval(secs => $2), created_at + make_interval(secs => $1)) < now()
+ORDER BY number LIMIT $3"""
+
+
+# --- rows and their values ----------------------------------------------------------------------------------------
+
+
+def parse_task(row: Row) -> Task:
+    checkpoint: str | None = row["checkpoint"]
+    error: dict[str, str] | None = row["error"]
+    return Task(
+        id=TaskId(row["id"]),
+        number=row["number"],
+        session_id=SessionId(row["session_id"]),
+        user_id=None if row["user_id"] is None else UserId(row["user_id"]),
+        kind=TaskKind(row["kind"]),
+        status=TaskStatus(row["status"]),
+        active=row["active_session_id"] is not None,
+        attempt=row["attempt"],
+        crashes=row["crashes"],
+        owner=None if row["owner"] is None else ExecutorId(row["owner"]),
+        cancel_requested=row["cancel_requested_at"] is not None,
+        checkpoint=None if checkpoint is None else StreamId.parse(checkpoint),
+        steps=row["steps"],
+        request=parse_request(row["request"]),
+        usage=parse_usage(row),
+        error=None if error is None else TaskError(error["code"], error["message"]),
+        tool_name=row["tool_name"],
+        operation_id=None if row["operation_id"] is None else OperationId(row["operation_id"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def parse_usage(row: Row) -> Usage:
+    return Usage(row["input_tokens"], row["output_tokens"], row["reasoning_tokens"], row["cached_tokens"])
+
+
+def request_json(request: TurnRequest) -> Json:
+    context = request.context
+    return {
+        "text": request.text,
+        "message_id": request.message_id,
+        "context": None if context is None else {"url": context.url, "content": context.content},
+        "is_user_message": request.is_user_message,
+        "supersedes": request.supersedes,
+    }
+
+
+def parse_request(document: dict[str, Any]) -> TurnRequest:
+    """The reverse of `request_json`; what a newer version added is ignored."""
+    context: dict[str, Any] | None = document.get("context")
+    return TurnRequest(
+        text=document.get("text"),
+        message_id=document.get("message_id"),
+        context=None if context is None else ContextPart(context.get("url"), context.get("content")),
+        is_user_message=document.get("is_user_message", True),
+        supersedes=document.get("supersedes"),
+    )
+
+
+def _found(row: Row | None) -> Task | None:
+    return None if row is None else parse_task(row)
+
+
+def _tokens(usage: Usage) -> tuple[int, int, int, int]:
+    return usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens
+
+
+# --- looking up ---------------------------------------------------------------------------------------------------
+
+
+async def get_task(c: Connection, task_id: TaskId, caller: Caller | None = None, *, lock: bool = False) -> Task:
+    """Raises TaskNotFound; with a caller, also when the task's session cannot be reached by them."""
+    if caller is None:
+        row = await c.fetchrow(_BY_ID_LOCKED if lock else _BY_ID, task_id)
+    else:
+        row = await c.fetchrow(_BY_CALLER_LOCKED if lock else _BY_CALLER, task_id, caller.user_id)
+    if row is None:
+        raise TaskNotFound
+    return parse_task(row)
+
+
+async def find_task_by_key(c: Connection, session_id: SessionId, message_key: str) -> Task | None:
+    return _found(await c.fetchrow(_BY_KEY, session_id, message_key))
+
+
+async def find_active_task(c: Connection, session_id: SessionId) -> Task | None:
+    return _found(await c.fetchrow(_ACTIVE, session_id))
+
+
+async def find_tasks(c: Connection, task_ids: Sequence[TaskId]) -> list[Task]:
+    """Those of the tasks that exist, by number."""
+    return [parse_task(row) for row in await c.fetch(_BY_IDS, task_ids)]
+
+
+async def tasks_of_session(c: Connection, session_id: SessionId, *, limit: int) -> list[Task]:
+    """The newest first."""
+    return [parse_task(row) for row in await c.fetch(_OF_SESSION, session_id, limit)]
+
+
+async def queued_tasks(c: Connection, session_id: SessionId) -> list[Task]:
+    """The turns that wait for the session, in the order in which they will run."""
+    return [parse_task(row) for row in await c.fetch(_QUEUED, session_id)]
+
+
+async def session_usage(c: Connection, session_id: SessionId) -> Usage:
+    """The tokens of all of the session's tasks, as far as they are committed."""
+    row = await c.fetchrow(_SESSION_USAGE, session_id)
+    assert row is not None
+    return parse_usage(row)
+
+
+async def cancel_wishes(c: Connection, task_ids: Sequence[TaskId]) -> set[TaskId]:
+    """Those of the tasks that should stop: a cancel is wished, or they are gone with their session."""
+    return {TaskId(row["id"]) for row in await c.fetch(_CANCEL_WISHES, task_ids)}
+
+
+async def running_tasks(c: Connection, *, limit: int, after: int = 0) -> list[Task]:
+    """Tasks that somebody claimed, by number from above `after`. One that was handed back has no owner; one that is
+    not active was claimed only to be ended."""
+    return [parse_task(row) for row in await c.fetch(_RUNNING, after, limit)]
+
+
+async def tasks_of_owner(c: Connection, owner: ExecutorId) -> list[Task]:
+    """What this executor has claimed and not ended."""
+    return [parse_task(row) for row in await c.fetch(_OF_OWNER, owner)]
+
+
+async def unpublished_tasks(c: Connection, *, older_than: float, limit: int, again_after: float = 60.0) -> list[Turn]:
+    """Active tasks without an owner that the broker may not have: never published in `older_than` seconds since
+    they were made, or published `again_after` seconds ago (a broker that lost its data; a second copy is harmless)."""
+    rows = await c.fetch(_UNPUBLISHED, older_than, again_after, limit)
+    return [Turn(TaskId(row["id"]), SessionId(row["session_id"])) for row in rows]
+
+
+# --- beginning ----------------------------------------------------------------------------------------------------
+
+
+async def count_turns(c: Connection, quota_key: str) -> tuple[int, int]:
+    """How many turns of this key are active, and how many wait. Others who count it wait for this transaction's end.
+
+    Needs a transaction: two statements, so that the count sees what the one before committed.
+    """
+    await c.execute(_LOCK_QUOTA, _QUOTA_LOCKS, quota_key)
+    row = await c.fetchrow(_COUNT, quota_key)
+    assert row is not None
+    return row[0], row[1]
+
+
+async def insert_task(
+    c: Connection,
+    *,
+    task_id: TaskId,
+    session_id: SessionId,
+    caller: Caller,
+    request: TurnRequest,
+    message_key: str | None,
+    active: bool,
+    priority: int = 0,
+) -> Task:
+    """A queued turn. The caller holds the session's lock and has seen that the key is new and, for `active`, the
+    session free; asyncpg's UniqueViolationError says that it had not."""
+    user, quota = caller.user_id, caller.quota_key
+    row = await c.fetchrow(
+        _INSERT, task_id, session_id, user, quota, request_json(request), message_key, active, priority
+    )
+    assert row is not None
+    return parse_task(row)
+
+
+async def activate_next(c: Connection, session_id: SessionId) -> Task | None:
+    """Makes the first waiting turn the active one. None when one is active already, or none waits. The caller holds
+    the session's lock."""
+    return _found(await c.fetchrow(_ACTIVATE_NEXT, session_id))
+
+
+async def mark_published(c: Connection, task_id: TaskId) -> None:
+    """The broker has confirmed the turn."""
+    await c.execute(_MARK_PUBLISHED, task_id)
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+async def claim_task(
+    c: Connection,
+    task_id: TaskId,
+    executor_id: ExecutorId,
+    *,
+    seen_owner: ExecutorId | None,
+    seen_attempt: int,
+    only_active: bool = True,
+) -> Task | None:
+    """The next attempt, owned by this executor. None when the task is no longer as it was seen, or has ended.
+
+    A task that waits can be claimed to end it: when a cancel is wished, or with `only_active` false. Taking a task
+    from another owner counts as a crash of that owner.
+    """
+    return _found(await c.fetchrow(_CLAIM, task_id, executor_id, seen_owner, seen_attempt, only_active))
+
+
+async def release_claim(c: Connection, task: Task) -> bool:
+    """Hands the task back, without a crash counted. False when this attempt no longer stands."""
+    return await c.fetchval(_RELEASE, task.id, task.attempt, task.owner) is not None
+
+
+async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: StreamId, usage: Usage) -> None:
+    """Moves the checkpoint; `usage` is this step's own. Raises Fenced when this attempt no longer stands."""
+    key = (task.id, task.attempt, task.owner)
+    if await c.fetchval(_COMMIT_STEP, *key, step, str(checkpoint), *_tokens(usage)) is None:
+        raise Fenced
+
+
+async def request_cancel(c: Connection, task_id: TaskId) -> Task | None:
+    """Wishes a cancel, which wins over any other end. None when the task has ended, or is unknown."""
+    return _found(await c.fetchrow(_REQUEST_CANCEL, task_id))
+
+
+async def finish_task(c: Connection, task: Task, *, status: TaskStatus, error: TaskError | None, usage: Usage) -> Task:
+    """Ends a running task: `cancelled` when that was wished, else `status`. The session is free for its next turn.
+
+    `usage` is what no commit_step has recorded yet. Raises Fenced when this attempt no longer stands or has ended.
+    """
+    reason = None if error is None else {"code": error.code, "message": error.message}
+    row = await c.fetchrow(_FINISH, task.id, task.attempt, status.value, reason, *_tokens(usage))
+    if row is None:
+        raise Fenced
+    ended = parse_task(row)
+    return replace(ended, usage=ended.usage + usage)

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat import keys
+from backend.chat.bridges import OpenParts
 from backend.chat.chunks import END, FENCE, Chunk, FinishStep, encode
-from backend.chat.markers import ANEW, Journal, Marker, closing_chunks
+from backend.chat.markers import ANEW, Journal, Marker
 from backend.chat.models import Task
 from backend.chat.streams import Entry, Streams
 from backend.chat.writing import Flusher, StreamWriter
@@ -88,16 +89,24 @@ async def ensure_terminal(streams: Streams, flusher: Flusher, task: Task, termin
     top = await streams.top(key)
     if top is None or (newest and newest[-1].body == END):
         return
-    journal = Journal()
-    async for page in streams.pages(key, BEGINNING):
-        journal.read(page)
+    closings = await _closings(streams, key)
     wanted = [chunk for chunk in terminal if not isinstance(chunk, FinishStep)]
     missing = wanted[_already_there(newest, [encode(chunk) for chunk in wanted]) :]
     next_seq = top.seq + 1 if top.fence == task.fence else 1
     writer = flusher.writer(key, task.fence, next_seq=next_seq, create=False)
-    await writer.append(*closing_chunks(journal.events(), "interrupted"), *missing)
+    await writer.append(*closings, *missing)
     await writer.control(END)
     await writer.drain()
+
+
+async def _closings(streams: Streams, key: str) -> list[Chunk]:
+    """What closes all that the stream leaves open."""
+    journal, opened = Journal(), OpenParts()
+    async for page in streams.pages(key, BEGINNING):
+        journal.read(page)
+    for event in journal.events():
+        opened.see(event.kind, event.part, event.tool)
+    return [*opened.closings(), *([FinishStep()] if opened.step else [])]
 
 
 def _already_there(newest: Sequence[Entry], bodies: Sequence[bytes]) -> int:

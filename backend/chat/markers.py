@@ -19,12 +19,6 @@ from backend.chat.chunks import (
     MARKER,
     REASONING_DELTA_PREFIX,
     TEXT_DELTA_PREFIX,
-    Chunk,
-    FinishStep,
-    ReasoningEnd,
-    TextEnd,
-    ToolInputError,
-    ToolOutputError,
 )
 from backend.chat.streams import Entry
 from backend.ids import BEGINNING, StreamId
@@ -53,8 +47,9 @@ class Marker:
     """Everything with checkpoint < id <= dead_top is gone, or about to go.
 
     `mid_step`: the checkpoint lies inside a step; what is gone (tool outputs) is sent again in the same step, a reader
-    is shown nothing, and there are no events. Else the marker stands for the new step's `start-step`. `anew`: the stream before the marker was lost or is
-    not to be trusted; the message begins again after it, and a reader that has shown anything of it cannot go on.
+    is shown nothing, and there are no events. Else the marker stands for the new step's `start-step`. `anew`: the
+    stream before the marker was lost or is not to be trusted; the message begins again after it, and a reader that has
+    shown anything of it cannot go on.
     """
 
     checkpoint: StreamId
@@ -72,6 +67,10 @@ class Marker:
             "events": self.events,
         }
         return MARKER + orjson.dumps(document)
+
+    @classmethod
+    def find(cls, body: bytes) -> Marker | None:
+        return cls.parse(body) if body.startswith(MARKER) else None
 
     @classmethod
     def parse(cls, body: bytes) -> Marker:
@@ -102,8 +101,8 @@ class Journal:
 
     def read(self, entries: Iterable[Entry]) -> None:
         for entry, body in entries:
-            if body.startswith(MARKER):
-                self._read_marker(entry, Marker.parse(body))
+            if (marker := Marker.find(body)) is not None:
+                self._read_marker(entry, marker)
             elif not body.startswith((b"!", *_SILENT)):
                 chunk = orjson.loads(body)
                 if (kind := chunk["type"]) in _KEPT:
@@ -121,34 +120,3 @@ class Journal:
 
     def events(self) -> tuple[Event, ...]:
         return tuple(self._events[entry] for entry in sorted(self._events))
-
-
-def closing_chunks(events: Iterable[Event], error_text: str) -> list[Chunk]:
-    """What closes all that the events leave open, in the order it was opened; `finish-step` last if a step is open."""
-    opened: dict[str, Event] = {}
-    step = False
-    for event in events:
-        if event.kind == RESET:
-            opened.clear()
-            step = True
-        elif event.kind in _STEPS:
-            step = event.kind == "start-step"
-        elif event.part is not None and event.kind in _OPENS:
-            opened[event.part] = event
-        elif event.part is not None:
-            opened.pop(event.part, None)
-    chunks = [_closing(event, error_text) for event in opened.values()]
-    return [*chunks, FinishStep()] if step else chunks
-
-
-def _closing(event: Event, error_text: str) -> Chunk:
-    part = event.part or ""
-    match event.kind:
-        case "text-start":
-            return TextEnd(part)
-        case "reasoning-start":
-            return ReasoningEnd(part)
-        case "tool-input-start":
-            return ToolInputError(part, event.tool or "", None, error_text)
-        case _:
-            return ToolOutputError(part, error_text)

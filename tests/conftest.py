@@ -105,7 +105,7 @@ async def _hurtable_rabbitmq() -> AsyncIterator[RabbitNode]:
 
 @pytest.fixture
 async def private_rabbitmq(_hurtable_rabbitmq: RabbitNode) -> AsyncIterator[RabbitNode]:
-    """One node for all tests that hurt it, as booting takes ten seconds: whole again after each; clean up your queues."""
+    """One node for all tests that hurt it, as booting takes ten seconds; whole again after each, but for queues."""
     yield _hurtable_rabbitmq
     _hurtable_rabbitmq.resume()
     if not _hurtable_rabbitmq.broker.running:

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.embedded.children import Child, ChildFailed
+from backend.embedded.children import Child, ChildFailedError
 from backend.embedded.folder import use_folder
 from backend.embedded.postgres import postgres_child
 from backend.embedded.valkey import valkey_child
 
-__all__ = ["Child", "ChildFailed", "EmbeddedServers", "embedded_servers"]
+__all__ = ["Child", "ChildFailedError", "EmbeddedServers", "embedded_servers"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class EmbeddedServers:
 async def embedded_servers(
     data_dir: Path, *, postgres: bool = True, redis: bool = True
 ) -> AsyncIterator[EmbeddedServers]:
-    """Both servers, ready, with their data in `data_dir`; stopped cleanly on the way out, killed by the kernel when we are killed.
+    """Both servers, ready, with their data in `data_dir`; stopped cleanly on the way out.
 
-    Unix sockets only. Enter it in a thread that lives as long as the servers shall. Raises ConfigError when the folder is in
-    use or unusable, ChildFailed when a server does not start.
+    The kernel kills them when we are killed. Unix sockets only. Enter it in a thread that lives as long as the servers
+    shall. Raises ConfigError when the folder is in use or unusable, ChildFailedError when a server does not start.
     """
     async with use_folder(data_dir) as folder, AsyncExitStack() as running:
         postgres_dsn = redis_dsn = ""

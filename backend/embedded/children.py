@@ -19,7 +19,7 @@ _LOOK_EVERY = 0.01
 _TAIL_BYTES = 2_000
 
 
-class ChildFailed(Exception):
+class ChildFailedError(Exception):
     """A child process ended, or was not ready in time. The message is one line."""
 
 
@@ -35,9 +35,10 @@ def leashed(command: Sequence[str | Path], *, death_signal: signal.Signals, iden
 
 @dataclass
 class Child:
-    """One program, started as often as needed. Start it from a thread that outlives it: when that thread ends, it dies.
+    """One program, started as often as needed. Start it from a thread that outlives it: it dies with that thread.
 
-    It runs in a session of its own, so a Ctrl-C in the terminal reaches us and not it. `ready` is asked until it says yes.
+    It runs in a session of its own, so a Ctrl-C in the terminal reaches us and not it. `ready` is asked until it says
+    yes.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Child:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Returns when it is ready. Raises ChildFailed, with nothing left behind."""
+        """Returns when it is ready. Raises ChildFailedError, with nothing left behind."""
         if sys.platform != "linux":
             raise ConfigError("The embedded servers need Linux; set DATABASE_URL and REDIS_URL instead")
         output = self._open_log()
@@ -91,10 +92,10 @@ class Child:
             async with asyncio.timeout(self.ready_within):
                 while not await self.ready():
                     if not self.running:
-                        raise ChildFailed(f"{self.name} did not start: {self.last_words()}")
+                        raise ChildFailedError(f"{self.name} did not start: {self.last_words()}")
                     await asyncio.sleep(_LOOK_EVERY)
         except TimeoutError:
-            raise ChildFailed(
+            raise ChildFailedError(
                 f"{self.name} was not ready after {self.ready_within:.0f} s: {self.last_words()}"
             ) from None
 

@@ -37,8 +37,8 @@ class DataFolder:
 
 @asynccontextmanager
 async def use_folder(root: Path) -> AsyncIterator[DataFolder]:
-    """The folder, made if need be, and ours alone. Raises ConfigError when another instance uses it, or it cannot be used."""
-    root = root.expanduser().absolute()
+    """The folder, made if need be, ours alone. Raises ConfigError when it is unusable, or another instance has it."""
+    root = root.expanduser().absolute()  # noqa: ASYNC240  # no disk in it
     try:
         root.mkdir(parents=True, exist_ok=True)
         (root / "logs").mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ async def _wait_for_servers_of_before(file: int, root: Path) -> None:
     """After kill -9 of the instance before us its servers need a moment to end."""
     try:
         async with asyncio.timeout(_SERVERS_END_WITHIN):
-            while not _lock(file):
+            while not _lock(file):  # noqa: ASYNC110  # the lock is another process's
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise ConfigError(f"DATA_DIR: servers of an instance before still run in {root}") from None
@@ -83,13 +83,13 @@ async def _wait_for_servers_of_before(file: int, root: Path) -> None:
 
 @contextmanager
 def _sockets(root: Path) -> Iterator[Path]:
-    """A private, empty folder for sockets: `run` in the data folder, or where `run` points when sockets cannot live there."""
+    """A private, empty folder for sockets: `run` in the data folder, or a link to one where sockets can live."""
     run = root / "run"
     _remove(run)
     run.mkdir(mode=0o700)
     if not _can_hold_sockets(run):
         _remove(run)
-        run.symlink_to(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir="/tmp"))  # noqa: S108  # short, and private: mode 0700
+        run.symlink_to(tempfile.mkdtemp(prefix=_SOCKET_PREFIX, dir="/tmp"))  # short, and private: mode 0700
     try:
         yield run.readlink() if run.is_symlink() else run
     finally:
@@ -107,7 +107,7 @@ def _remove(run: Path) -> None:
 
 
 def _can_hold_sockets(folder: Path) -> bool:
-    """False when the path is too long (107 bytes), cannot stand in a server's settings, or is on a disk without sockets."""
+    """False for a path that is too long (107 bytes), needs quotes in settings, or is on a disk without sockets."""
     path = folder / _LONGEST_SOCKET_NAME
     if not all(sign.isalnum() or sign in "/._-+" for sign in str(path)) or not str(path).isascii():
         return False

@@ -2,8 +2,8 @@
 
     python -I -S leash.py PARENT_PID DEATH_SIGNAL IDENTITY PROGRAM [ARGUMENT...]
 
-When the parent dies, however it dies, the kernel sends DEATH_SIGNAL to the program. The kernel forgets that wish when a process
-changes its user, so IDENTITY comes first:
+When the parent dies, however it dies, the kernel sends DEATH_SIGNAL to the program. The kernel forgets that wish when
+a process changes its user, so IDENTITY comes first:
 
     same           stay who we are
     map:UID:GID    a user namespace in which we are UID:GID; for the files outside nothing changes
@@ -61,7 +61,7 @@ def main(parent: str, death_signal: str, identity: str, *command: str) -> None:
     prctl(PR_SET_PDEATHSIG, int(death_signal))
     if os.getppid() != int(parent):
         sys.exit("leash: the parent is gone")
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606  # to become it is the point
 
 
 if __name__ == "__main__":

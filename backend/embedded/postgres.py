@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from backend.embedded.children import Child, ChildFailed, leashed
+from backend.embedded.children import Child, ChildFailedError, leashed
 from backend.embedded.folder import DataFolder
 from backend.errors import ConfigError
 
@@ -30,9 +30,13 @@ _INITDB = (
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
 )
-_MAY_USE = (
-    "import os, sys; sys.exit(not (os.access(sys.argv[1], os.X_OK) and os.access(sys.argv[2], os.W_OK | os.X_OK)))"
-)
+_MAY_USE = """
+import os, sys
+program, trial = sys.argv[1:]
+os.close(os.open(program, os.O_RDONLY))
+os.close(os.open(trial, os.O_RDWR | os.O_CREAT, 0o600))
+os.unlink(trial)
+"""
 
 
 def postgres_binaries() -> Path:
@@ -100,7 +104,7 @@ async def _make_cluster(initdb: Path, data: Path, identity: str, folder: DataFol
     finally:
         await child.stop()
     if code != 0:
-        raise ChildFailed(f"PostgreSQL's first start failed: {child.last_words()}")
+        raise ChildFailedError(f"PostgreSQL's first start failed: {child.last_words()}")
     aside.rename(data)
 
 
@@ -129,12 +133,14 @@ def _identity_for(postgres: Path, folder: Path) -> str:
     for identity in candidates:
         if identity == "same":
             return identity
-        probe = [sys.executable, "-I", "-S", "-c", _MAY_USE, postgres, folder]
+        probe: list[str | Path] = [sys.executable, "-I", "-S", "-c", _MAY_USE, postgres, folder / "trial"]
         command = leashed(probe, death_signal=signal.SIGKILL, identity=identity)
-        if subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0:  # noqa: S603, ASYNC221  # our own program, some ms
+        # some milliseconds, and nothing else runs yet
+        if subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0:  # noqa: S603
             return identity
     raise ConfigError(
-        f"PostgreSQL does not run as root, and no other user can use {folder} here; run as an ordinary user, or set DATABASE_URL"
+        f"DATA_DIR: PostgreSQL does not run as root, and no other user can use {folder} here; "
+        "run as an ordinary user, or set DATABASE_URL"
     )
 
 
@@ -165,7 +171,7 @@ def _give(path: Path, identity: str) -> None:
 
 
 def _forget_dead_postmaster(data: Path) -> None:
-    """Removes a postmaster.pid whose process is gone: its number may be another process's by now, and PostgreSQL would not start."""
+    """Removes a dead server's postmaster.pid: when its number is another process's , PostgreSQL would not start."""
     left = data / "postmaster.pid"
     if not left.exists():
         return

@@ -32,9 +32,9 @@ def valkey_child(folder: DataFolder) -> tuple[Child, str]:
     data.mkdir(mode=0o700, exist_ok=True)
     settings = {
         "port": "0",
-        "unixsocket": address,
+        "unixsocket": str(address),
         "unixsocketperm": "700",
-        "dir": data,
+        "dir": str(data),
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",

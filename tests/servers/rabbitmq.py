@@ -101,7 +101,13 @@ class RabbitNode:
 
     async def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl ARGUMENTS` prints; takes about a second. Fails the test when it fails."""
-        command = [self.scripts / "rabbitmqctl", "-n", self.environment["RABBITMQ_NODENAME"], "--quiet", *arguments]
+        command = [
+            str(self.scripts / "rabbitmqctl"),
+            "-n",
+            self.environment["RABBITMQ_NODENAME"],
+            "--quiet",
+            *arguments,
+        ]
         process = await asyncio.create_subprocess_exec(
             *command,
             env=self.environment,
@@ -163,7 +169,7 @@ async def _listens(port: int) -> bool:
 
 @asynccontextmanager
 async def rabbit_node(folder: Path, settings: str = "") -> AsyncIterator[RabbitNode]:
-    """A node with its files in `folder` (short-lived, empty), ready for connections; `settings` is added to its rabbitmq.conf."""
+    """A node with its files in `folder`, ready for connections; `settings` is added to its rabbitmq.conf."""
     scripts = server_scripts()
     port = free_port()
     environment = _environment(folder, scripts, port, free_port())

@@ -16,7 +16,7 @@ from tests.servers.rabbitmq import free_port
 
 @dataclass
 class RedisNode:
-    """A server that can be hurt: kill() and start() again keep its data (append-only file), pause() and resume() freeze it."""
+    """A server that can be hurt: kill() and start() again keep its data, pause() and resume() freeze it."""
 
     dsn: str
     port: int

@@ -5,7 +5,7 @@ An entry is one chunk (or control entry) in one field, `d`; its id is `<fence>-<
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -66,6 +66,12 @@ class Streams:
                 raise
         return _parse(facts["last-generated-id"])
 
+    async def peek(self, after: Mapping[str, StreamId]) -> dict[str, list[StreamId]]:
+        """The ids of at most two entries after each stream's id, all in one round trip; no key, none."""
+        with _redis_answers():
+            found: Any = await self._redis.xread({key: str(id) for key, id in after.items()}, count=2)
+        return {_text(key): [_parse(entry) for entry, _ in rows] for key, rows in found or ()}
+
     async def refresh(self, keys: Iterable[str]) -> None:
         """Gives each stream its full TTL again."""
         pipeline = self._redis.pipeline(transaction=False)
@@ -93,8 +99,12 @@ def _redis_answers() -> Iterator[None]:
         raise Unavailable from error
 
 
+def _text(reply: bytes | str) -> str:
+    return reply if isinstance(reply, str) else reply.decode("ascii")
+
+
 def _parse(text: bytes | str) -> StreamId:
-    fence, _, seq = (text if isinstance(text, str) else text.decode("ascii")).partition("-")
+    fence, _, seq = _text(text).partition("-")
     return StreamId(int(fence), int(seq))
 
 

@@ -1,0 +1,207 @@
+"""Reading a task's stream: replay and tail are the same loop, from a cursor to the end.
+
+A reader is a position. Entries after it come from the ring of its stream; what the ring cannot prove to follow comes
+page by page from the stream itself; when there is nothing, it waits for news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
+
+from backend.chat.bridges import OpenParts
+from backend.chat.chunks import END, Chunk, FinishStep, Start, StartStep, encode
+from backend.chat.following import Hub
+from backend.chat.frames import DONE, frame_without_id
+from backend.chat.keys import stream_key
+from backend.chat.markers import Journal, Marker
+from backend.chat.models import Message, Task
+from backend.chat.rendering import Rendering, split_cursor
+from backend.chat.snapshot import step_chunks, terminal_chunks
+from backend.chat.streams import PAGE, Entry, Streams
+from backend.errors import CursorExpired, NothingLeft, StreamCut, TaskExpired, Unavailable
+from backend.ids import BEGINNING, StreamId, TaskId
+
+RESET_STEP = "reset-step"
+WRITE_BYTES = 256 << 10
+LOOK_AHEAD = 8
+_FINISH = b'{"type":"finish",'
+MessagesOf = Callable[[TaskId], Awaitable[Sequence[Message]]]
+
+
+async def attach(
+    hub: Hub,
+    streams: Streams,
+    task: Task,
+    cursor: StreamId | None,
+    *,
+    accepts: frozenset[str],
+    messages_of: MessagesOf,
+) -> AsyncGenerator[bytes, None]:
+    """The task's chunks after `cursor`, framed, many at a time, up to `[DONE]`; None or 0-0 is the whole message.
+
+    Before the first byte: CursorExpired when the cursor cannot be served (another task's, ahead of the stream, stream
+    or entry gone); TaskExpired for a whole message whose stream is gone or cut; NothingLeft when the cursor is at the
+    end; Unavailable. A task that has not begun is waited for. The generator raises StreamCut when it cannot go on to
+    `finish`; leave it by `aclose()`.
+    """
+    key = stream_key(task.session_id, task.id)
+    reset = RESET_STEP in accepts
+    if cursor is None or cursor == BEGINNING:
+        cursor = BEGINNING
+        await _check_whole(streams, key, task)
+    else:
+        await _check_cursor(streams, key, task, cursor, reset=reset)
+    return _read(hub, streams, task, Rendering(cursor, reset=reset), messages_of)
+
+
+async def wait_for_end(hub: Hub, streams: Streams, task: Task) -> None:
+    """Returns when the task has ended, by its stream or its row; has no limit of its own. Raises StreamCut."""
+    key = stream_key(task.session_id, task.id)
+    newest = await streams.newest(key)
+    if newest and newest[-1].body == END:
+        return
+    rendering = Rendering(newest[-1].id if newest else BEGINNING, reset=True)
+    async with aclosing(_read(hub, streams, task, rendering, _no_messages)) as chunks:
+        async for _ in chunks:
+            pass
+
+
+async def _no_messages(_: TaskId) -> Sequence[Message]:
+    return ()
+
+
+# --- before the first byte --------------------------------------------------------------------------------------------
+
+
+async def _check_whole(streams: Streams, key: str, task: Task) -> None:
+    """The stream is there from its first entry on, or has not begun."""
+    ahead = await streams.page(key, BEGINNING, count=LOOK_AHEAD)
+    if not ahead:
+        if task.status.ended or await streams.top(key) is not None:
+            raise TaskExpired
+        return
+    try:
+        Rendering(BEGINNING, reset=False).take(ahead)
+    except StreamCut:
+        raise TaskExpired from None
+
+
+async def _check_cursor(streams: Streams, key: str, task: Task, cursor: StreamId, *, reset: bool) -> None:
+    """The cursor is one of this task's stream and everything after it is there."""
+    if cursor.task_number != task.number or not cursor.seq:
+        raise CursorExpired
+    seen, bridged = split_cursor(cursor)
+    around = await streams.page(key, StreamId(seen.fence, seen.seq - 1), count=LOOK_AHEAD)
+    if around and around[0].id == seen:
+        own, ahead = around[0], around[1:]
+        if not bridged and _nothing_follows(own, ahead):
+            raise NothingLeft
+    else:
+        ahead = around
+        if not _was_removed(seen, ahead):
+            raise CursorExpired
+    rendering = Rendering(cursor, reset=reset)
+    try:
+        rendering.take(ahead)
+    except StreamCut:
+        raise CursorExpired from None
+    if rendering.bridged:
+        raise CursorExpired
+
+
+def _nothing_follows(own: Entry, ahead: Sequence[Entry]) -> bool:
+    if own.body.startswith(_FINISH):
+        return True
+    return any(e.body == END for e in ahead) and all(e.body[:1] == b"!" for e in ahead)
+
+
+def _was_removed(seen: StreamId, ahead: Sequence[Entry]) -> bool:
+    """A takeover removed this entry: the marker that says so is the first thing after it."""
+    return any(marker.checkpoint < seen <= marker.dead_top for marker in _leading_markers(ahead))
+
+
+def _leading_markers(entries: Sequence[Entry]) -> Iterator[Marker]:
+    for entry in entries:
+        if entry.body[:1] != b"!":
+            return
+        if (marker := Marker.find(entry.body)) is not None:
+            yield marker
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+async def _read(
+    hub: Hub, streams: Streams, task: Task, rendering: Rendering, messages_of: MessagesOf
+) -> AsyncGenerator[bytes, None]:
+    key = stream_key(task.session_id, task.id)
+    with hub.follow(key, task.id) as ring:
+        while hub.healthy and not ring.confirmed and not ring.lost:
+            await ring.news(ring.version)
+        # a cursor inside a takeover's bridge is no entry of its attempt: only the stream knows what follows
+        ask_stream = rendering.bridged > 0
+        while True:
+            version = ring.version
+            batches = None if ask_stream else ring.after(rendering.position)
+            ask_stream = False
+            if batches is None:
+                page = await _page(streams, key, rendering.position)
+                frames = rendering.take(page)
+                ring.saw(rendering.position)
+                caught_up = len(page) < PAGE
+            else:
+                frames = rendering.take_batches(batches)
+                caught_up = not batches
+            if rendering.ended:
+                frames.append(DONE)
+            for piece in _pieces(frames):
+                yield piece
+            if rendering.ended:
+                return
+            if caught_up and ring.version == version:
+                if ring.lost:
+                    raise StreamCut("the stream was lost")
+                if ring.ended is not None:
+                    frames = await _ending(streams, key, ring.ended, rendering, messages_of)
+                    yield b"".join([*frames, DONE])
+                    return
+                await ring.news(version)
+
+
+async def _page(streams: Streams, key: str, after: StreamId) -> list[Entry]:
+    try:
+        return await streams.page(key, after)
+    except Unavailable as error:
+        raise StreamCut("Redis does not answer") from error
+
+
+def _pieces(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """The frames in writes of about WRITE_BYTES at most."""
+    start = size = 0
+    for at, one in enumerate(frames):
+        if size and size + len(one) > WRITE_BYTES:
+            yield b"".join(frames[start:at])
+            start, size = at, 0
+        size += len(one)
+    if size:
+        yield b"".join(frames[start:]) if start or len(frames) > 1 else frames[0]
+
+
+async def _ending(streams: Streams, key: str, task: Task, rendering: Rendering, messages_of: MessagesOf) -> list[bytes]:
+    """The end of a task whose stream lacks it, from its row. Whoever has seen nothing gets the whole message."""
+    chunks: list[Chunk]
+    if rendering.shown == BEGINNING:
+        chunks = [Start(task.message_id), *step_chunks(await messages_of(task.id))]
+        open_step = sum(isinstance(c, StartStep) - isinstance(c, FinishStep) for c in chunks) > 0
+        chunks += terminal_chunks(task, step_open=open_step)
+    else:
+        journal = Journal()
+        try:
+            async for page in streams.pages(key, BEGINNING, until=rendering.position):
+                journal.read(page)
+        except Unavailable as error:
+            raise StreamCut("Redis does not answer") from error
+        opened = OpenParts(journal.events())
+        chunks = [*opened.closings(), *terminal_chunks(task, step_open=opened.step)]
+    return [frame_without_id(encode(chunk)) for chunk in chunks]

@@ -61,7 +61,11 @@ class ToolCallEnd:
 
 @dataclass(slots=True)
 class Finished:
-    """`reason` is `tool-calls` if and only if there was a call; the usage is that of this model call."""
+    """The model's own end; the usage is that of this model call.
+
+    `stop` and `other` come without tool calls, `tool-calls` with at least one. After `length` and `content-filter`
+    there may be calls too, the last of them with its JSON cut short.
+    """
 
     reason: FinishReason
     usage: Usage

@@ -60,7 +60,15 @@ async def open_model(settings: Settings, *, name: str | None = None) -> AsyncIte
             from executor.llm.scripted import ScriptedModel
 
             yield ScriptedModel()
+        case "openai":
+            from executor.llm.openai import open_openai
+
+            async with open_openai(settings, chosen) as model:
+                yield model
+        case "anthropic":
+            from executor.llm.anthropic import open_anthropic
+
+            async with open_anthropic(settings, chosen) as model:
+                yield model
         case "claude_agent":
             raise ConfigError("CHAT_PROVIDER: claude_agent comes with a later release; use anthropic for now")
-        case other:
-            raise ConfigError(f"CHAT_PROVIDER: {other} {chosen} is not here yet")

@@ -1,0 +1,92 @@
+"""Server-sent events out of raw bytes, no more than model providers use: the `data` of each event.
+
+Lines end with CR LF, LF or CR and with nothing else (WHATWG HTML, 9.2.6): U+2028 and its like are text.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+import orjson
+
+from backend.chat.models import Json
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+
+class SseParser:
+    """Fed with the bytes as they come, gives the data of every event that is complete. Comments and other fields are
+    dropped. Raises ValueError when one event grows past MAX_EVENT_BYTES."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._skip_lf = False
+        self._first = True
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        if self._skip_lf and chunk:
+            self._skip_lf = False
+            if chunk[:1] == b"\n":
+                chunk = chunk[1:]
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._keep(chunk)
+            return []
+        ends = chunk.endswith((b"\n", b"\r"))
+        self._skip_lf = chunk.endswith(b"\r")
+        lines = (b"".join((*self._pieces, chunk)) if self._pieces else chunk).splitlines()
+        self._pieces.clear()
+        self._size = 0
+        if not ends:
+            self._keep(lines.pop())
+        return self._read(lines)
+
+    def end(self) -> list[bytes]:
+        """What stands without its last blank line; some servers end so."""
+        rest = b"".join(self._pieces)
+        self._pieces.clear()
+        return self._read([rest, b""])
+
+    def _keep(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size + self._data_size > MAX_EVENT_BYTES:
+            raise ValueError("an event is too large")
+
+    def _read(self, lines: list[bytes]) -> list[bytes]:
+        events: list[bytes] = []
+        if self._first and lines:
+            self._first = False
+            lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+        for line in lines:
+            if not line:
+                if self._data:
+                    events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
+                    self._data.clear()
+                    self._data_size = 0
+            elif line.startswith(b"data:"):
+                value = line[6:] if line[5:6] == b" " else line[5:]
+                self._data.append(value)
+                self._data_size += len(value)
+                if self._data_size > MAX_EVENT_BYTES:
+                    raise ValueError("an event is too large")
+        return events
+
+
+def read_json(payload: bytes | str) -> Json:
+    """The JSON value; with lone surrogates and broken UTF-8, which orjson refuses. Raises ValueError, also on NaN."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else payload
+        try:
+            return json.loads(text, parse_constant=_refuse)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

@@ -84,10 +84,17 @@ class ToolCallPart:
     input: Json
     type: Literal["tool_call"] = "tool_call"
 
+    @property
+    def readable(self) -> bool:
+        return not isinstance(self.input, str)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolResultPart:
-    """What came of a call. `output` is a tool response (contract, section 3); `is_error` when the call failed."""
+    """What came of a call. `output` is a tool response (contract, section 3).
+
+    `is_error`: the call was cut short and has no output of its own; `output["message"]` says why.
+    """
 
     tool_call_id: str
     tool_name: str

@@ -1,0 +1,201 @@
+"""One attempt at a task, from claim to end: the model's answer goes into the stream, its steps into Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from backend.chat import keys, messages, sessions, tasks
+from backend.chat.chunks import END, Data, Start
+from backend.chat.flows import House
+from backend.chat.locks import Holder
+from backend.chat.models import Ending, Message, NewMessage, Role, Task, TaskError, TaskStatus, Usage
+from backend.chat.snapshot import step_chunks, terminal_chunks
+from backend.chat.writing import StreamWriter
+from backend.errors import AttemptEnded, Fenced, ProviderError, Unavailable
+from backend.ids import SessionId
+from executor.agent.agent import Agent, Commit, pending_calls
+from executor.commits import Commits
+from executor.crew import Crew
+from executor.takeover import take_over
+from executor.tools.tool import ToolContext
+
+HISTORY_ROWS = 2_000
+TITLE_WAIT = 0.25
+TOO_LONG = TaskError("turn_timeout", "This answer took too long and was stopped.")
+OUR_FAULT = TaskError("internal_error", "Something went wrong on our side; please try again.")
+CRASHED = TaskError("crashed", "The server stopped several times while it worked on this answer; please try again.")
+logger = logging.getLogger(__name__)
+
+
+class Interruption(StrEnum):
+    """Why an attempt is stopped from outside."""
+
+    CANCELLED = "cancelled"
+    HANDED_BACK = "handed_back"
+
+
+class HandedBack(AttemptEnded):
+    """The process is stopping; another executor goes on from the checkpoint."""
+
+
+class Attempt:
+    """`task` is the claim. `run` ends the task and returns how, or raises why this attempt ended without."""
+
+    def __init__(self, house: House, crew: Crew, task: Task) -> None:
+        self._house = house
+        self._crew = crew
+        self._task = task
+        self._commits = Commits(house, task)
+        self._interruption: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
+        self._committing = asyncio.Lock()
+        self._title: asyncio.Future[None] | None = None
+        self._ending = False
+        self.stream = keys.stream_key(task.session_id, task.id)
+        self.holder = Holder(house.me, task.id)
+
+    @property
+    def session_id(self) -> SessionId:
+        return self._task.session_id
+
+    def interrupt(self, why: Interruption) -> None:
+        """Asks it to stop; returns at once. The first reason counts."""
+        if not self._interruption.done():
+            self._interruption.set_result(why)
+
+    async def run(self) -> Ending:
+        """Raises Fenced, StreamGone, StreamUnavailable, HandedBack or Unavailable: then the task goes on elsewhere."""
+        async with self._house.database.connection() as c:
+            rows = await messages.visible_messages(c, self._task.session_id, limit=HISTORY_ROWS)
+        said = [row for row in rows if row.task_id == self._task.id and row.role is not Role.USER]
+        writer, step_open = await self._open_stream(said)
+        agent = self._crew.agent(self._task, self)
+        agent.recall(said, step_open=step_open)
+        if self._task.cancel_requested:
+            return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
+        if self._task.crashes >= self._house.settings.max_crashes:
+            return await self._stop(agent, writer, TaskStatus.FAILED, CRASHED)
+        if _is_first_turn(rows):
+            self._title = self._crew.start(self._give_title(rows[0].text, writer))
+        return await self._answer(agent, writer, rows)
+
+    async def _open_stream(self, said: Sequence[Message]) -> tuple[StreamWriter, bool]:
+        """The stream, ready for the next chunk, and whether its readers have a step open."""
+        if self._task.attempt == 1:
+            writer = self._house.flusher.writer(self.stream, self._task.fence, create=True)
+            await writer.append(Start(self._task.message_id))
+            return writer, False
+        mid_step = bool(pending_calls(said))
+        taken = await take_over(self._house.streams, self._house.flusher, self._task, mid_step=mid_step)
+        if taken.needs_start:
+            await taken.writer.append(Start(self._task.message_id))
+        if taken.anew:
+            await taken.writer.append(*step_chunks(said))
+            return taken.writer, mid_step
+        return taken.writer, True  # the marker stands for the next step's start-step
+
+    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Message]) -> Ending:
+        job = asyncio.ensure_future(self._drive(agent, writer, rows))
+        try:
+            events: set[asyncio.Future[Any]] = {job, self._interruption}
+            await asyncio.wait(events, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
+            async with self._committing:  # a commit under way is finished first: nobody must wonder if it took place
+                job.cancel()
+            await asyncio.wait({job})
+        finally:
+            job.cancel()
+        return await self._conclude(agent, writer, job)
+
+    async def _conclude(self, agent: Agent, writer: StreamWriter, job: asyncio.Future[Commit]) -> Ending:
+        failure = None if job.cancelled() else job.exception()
+        if not job.cancelled() and failure is None:
+            return await self._end(agent, writer, TaskStatus.COMPLETED, None, job.result())
+        if isinstance(failure, AttemptEnded | Unavailable):
+            raise failure
+        if isinstance(failure, ProviderError):
+            return await self._stop(agent, writer, TaskStatus.FAILED, TaskError(failure.code, str(failure)))
+        if failure is not None:  # the boundary of a turn: a fault of ours ends this turn, visibly, and no other
+            logger.error("turn failed by a fault of ours", exc_info=failure)
+            return await self._stop(agent, writer, TaskStatus.FAILED, OUR_FAULT)
+        if not self._interruption.done():
+            return await self._stop(agent, writer, TaskStatus.FAILED, TOO_LONG)
+        if self._interruption.result() is Interruption.HANDED_BACK:
+            raise HandedBack
+        return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
+
+    async def _stop(self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None) -> Ending:
+        """Ends it in the middle of an answer: what is open is closed, what was said is kept."""
+        closing, kept = agent.interrupt("cancelled" if error is None else error.message)
+        await writer.append(*closing)
+        return await self._end(agent, writer, status, error, Commit(tuple(kept), Usage()))
+
+    async def _drive(self, agent: Agent, writer: StreamWriter, rows: Sequence[Message]) -> Commit:
+        """Sends what the agent yields where it belongs; returns its last commit, not committed yet."""
+        async with aclosing(agent.run(rows)) as items:
+            async for item in items:
+                if not isinstance(item, Commit):
+                    await writer.append(item)
+                elif item.last is not None:
+                    return item
+                else:
+                    checkpoint = await writer.drain()
+                    async with self._committing:
+                        await self._commits.commit_step(item.messages, checkpoint, item.usage)
+        raise AssertionError("an agent's last item is a Commit with a reason")
+
+    async def _end(
+        self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None, last: Commit
+    ) -> Ending:
+        """Always in this order: the commit in Postgres, then the terminal chunks."""
+        if self._title is not None:
+            await asyncio.wait({self._title}, timeout=TITLE_WAIT)
+        self._ending = True
+        await writer.drain()
+        ending = await self._commits.end(status, error, last.messages, last.usage)
+        try:
+            await writer.append(*terminal_chunks(ending.task, step_open=agent.step_open, reason=last.last))
+            await writer.control(END)
+            await writer.drain()
+        except AttemptEnded as lost:  # the end stands: readers take it from the row
+            logger.warning("terminal chunks not written", extra={"why": type(lost).__name__})
+        return ending
+
+    def _time_left(self) -> float:
+        started = self._task.started_at or datetime.now(UTC)
+        ran = (datetime.now(UTC) - started).total_seconds()
+        return max(0.0, self._house.settings.turn_timeout - ran)
+
+    async def _give_title(self, text: str, writer: StreamWriter) -> None:
+        """Names the session after its first message, for the list and, while it is open, for who reads the stream."""
+        title = await self._crew.title_of(text)
+        async with self._house.database.connection() as c:
+            named = await sessions.set_title(c, self._task.session_id, title, only_if_untitled=True)
+        if named and not self._ending:
+            with contextlib.suppress(AttemptEnded):
+                await writer.append(Data("title", {"title": title}, transient=True))
+
+    # --- what tool calls need (executor.agent.calls.Desk) ---
+
+    def context_of(self, tool_call_id: str) -> ToolContext:
+        task = self._task
+        return ToolContext(task.session_id, task.id, tool_call_id, task.user_id, self._house.database)
+
+    async def check_claim(self) -> None:
+        """Costs nothing while the heartbeat is in time; else asks Postgres whether the claim still stands."""
+        if not self._crew.heartbeat.late:
+            return
+        async with self._house.database.connection() as c:
+            task = await tasks.get_task(c, self._task.id)
+        if (task.attempt, task.owner) != (self._task.attempt, self._house.me):
+            raise Fenced
+
+
+def _is_first_turn(rows: Sequence[Message | NewMessage]) -> bool:
+    users = [row for row in rows if row.role is Role.USER]
+    return len(users) == 1 and rows[0] is users[0]

@@ -1,0 +1,86 @@
+"""Whose a task is: claiming it, waiting for a dead owner's claim to lapse, and the session's lock around an attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.exceptions import RedisError
+
+from backend.chat import executors, liveness, tasks
+from backend.chat.flows import House
+from backend.chat.keys import HEARTBEAT_TTL
+from backend.chat.locks import Holder
+from backend.chat.models import Task
+from backend.ids import ExecutorId
+
+ROW_SAYS_DEAD = 20.0
+LOOK_EVERY = 0.1
+ALIVE_AFTER = HEARTBEAT_TTL + 1.0
+LOCK_PATIENCE = 5.0
+logger = logging.getLogger(__name__)
+
+
+async def claim(house: House, task: Task) -> Task | None:
+    """Claims a task that has no owner, or a dead one. None: its owner lives, or somebody else was faster."""
+    if task.owner is not None and task.owner != house.me and not await dies(house, task.owner):
+        return None
+    async with house.database.connection() as c:
+        return await tasks.claim_task(c, task.id, house.me, seen_owner=task.owner, seen_attempt=task.attempt)
+
+
+async def dies(house: House, owner: ExecutorId) -> bool:
+    """Whether an executor is dead, or turns out to be within the time in which a killed one's heartbeat lapses."""
+    deadline = time.monotonic() + ALIVE_AFTER
+    while True:
+        if await is_dead(house, owner):
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(LOOK_EVERY)
+
+
+async def is_dead(house: House, owner: ExecutorId) -> bool:
+    """By its heartbeat in Redis; while Redis is away or was just emptied, by its row in Postgres."""
+    try:
+        verdict = await liveness.verdict(house.redis, owner)
+    except RedisError:
+        verdict = None
+    if verdict is not None:
+        return verdict
+    async with house.database.connection() as c:
+        seen = await executors.last_seen(c, owner)
+    return seen is None or seen > ROW_SAYS_DEAD
+
+
+@asynccontextmanager
+async def session_lock(house: House, task: Task) -> AsyncIterator[Holder]:
+    """Holds the session's lock around an attempt. It is a courtesy between executors: never a reason not to run."""
+    holder = Holder(house.me, task.id)
+    try:
+        await _lock(house, task, holder)
+    except RedisError as error:
+        logger.warning("session lock not taken", extra={"why": type(error).__name__})
+    try:
+        yield holder
+    finally:
+        try:
+            await house.locks.release(task.session_id, holder)
+        except RedisError as error:
+            logger.warning("session lock left to run out", extra={"why": type(error).__name__})
+
+
+async def _lock(house: House, task: Task, holder: Holder) -> None:
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while (held := await house.locks.acquire(task.session_id, holder)) is not None:
+        ours = held.executor_id == house.me and held.task_id == task.id
+        if ours or await liveness.verdict(house.redis, held.executor_id):
+            if await house.locks.take_over(task.session_id, held, holder):
+                return
+        elif time.monotonic() >= deadline:
+            logger.warning("session lock is held by a living executor", extra={"holder": str(held)})
+            return
+        await asyncio.sleep(LOOK_EVERY / 4)

@@ -32,7 +32,7 @@ WITH place AS (
 )
 INSERT INTO messages (session_id, sequence, task_id, step, part, role, parts, message_id)
 SELECT $1, place.before + new.n, $2, $3, new.n - 1, new.role, new.parts, CASE new.n WHEN 1 THEN $6 END
-FROM place, unnest($4::text[], $5::json[]) WITH ORDINALITY AS new (role, parts, n)
+FROM place, ROWS FROM (unnest($4::text[]), json_array_elements($5::json)) WITH ORDINALITY AS new (role, parts, n)
 ORDER BY new.n
 RETURNING {_COLUMNS}"""
 

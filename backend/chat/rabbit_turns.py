@@ -99,6 +99,7 @@ class RabbitTurns:
         line = Line(self._dsn, "listens for cancels", partial(self._listen_on, wishes))
         async with self._watching(line) as job:
             try:
+                await line.wait_up(FIRST_CONNECT_LIMIT)
                 yield wishes
             finally:
                 job.cancel()
@@ -109,6 +110,7 @@ class RabbitTurns:
         line = Line(self._dsn, f"takes from {consumer.queue}", consumer.run_on)
         async with self._watching(line):
             try:
+                await line.wait_up(FIRST_CONNECT_LIMIT)
                 yield consumer.intake
             finally:
                 await consumer.leave()
@@ -118,7 +120,6 @@ class RabbitTurns:
         job = self._start(line)
         self._watched.add(line)
         try:
-            await line.wait_up(FIRST_CONNECT_LIMIT)
             yield job
         finally:
             self._watched.discard(line)

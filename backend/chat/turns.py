@@ -188,6 +188,9 @@ class Intake(AsyncIterator[D], Generic[D]):
             await self._changed.wait()
 
     async def __anext__(self) -> D:
+        while len(self._open) >= self.slots and not self.closed:
+            self._changed.clear()
+            await self._changed.wait()
         delivery = await self._waiting.get()
         if delivery is None:
             self._waiting.put_nowait(None)

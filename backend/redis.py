@@ -1,0 +1,71 @@
+"""Redis (or Valkey): how its connections are made. Keys are in `backend.chat.keys`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
+
+from backend.errors import Unavailable
+
+ANSWER_LIMIT = 5.0
+"""Seconds until a server that does not answer counts as away."""
+RETRIES = 2
+_AWAY = (
+    ConnectionError,
+    TimeoutError,
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    OSError,
+    asyncio.TimeoutError,
+)
+
+
+@asynccontextmanager
+async def open_redis(dsn: str, *, pool_size: int) -> AsyncIterator[Redis]:
+    """A client for commands that answer at once. It connects on first use; whoever finds no free connection waits.
+
+    A command whose answer is lost is sent again up to RETRIES times: it must bear being done twice."""
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), RETRIES)
+    async with _client(dsn, pool_size, ANSWER_LIMIT, retry) as redis:
+        yield redis
+
+
+@asynccontextmanager
+async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 8) -> AsyncIterator[Redis]:
+    """A client for commands that wait up to `longest_wait` seconds in the server, and pub/sub. Nothing is retried."""
+    async with _client(dsn, pool_size, longest_wait + ANSWER_LIMIT, Retry(NoBackoff(), 0)) as redis:
+        yield redis
+
+
+@asynccontextmanager
+async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> AsyncIterator[Redis]:
+    pool = BlockingConnectionPool.from_url(
+        dsn,
+        max_connections=pool_size,
+        timeout=ANSWER_LIMIT,
+        socket_timeout=timeout,
+        socket_connect_timeout=ANSWER_LIMIT,
+        retry=retry,
+    )
+    redis = Redis.from_pool(pool)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def answered(limit: float = ANSWER_LIMIT) -> AsyncIterator[None]:
+    """A server that is away inside, cannot write, or does not answer in time, becomes Unavailable."""
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except _AWAY as error:
+        raise Unavailable from error

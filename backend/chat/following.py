@@ -40,10 +40,11 @@ class Hub:
     `look_up` returns the rows of those of the tasks that exist. `healthy`: notifications arrive.
     """
 
-    def __init__(self, dsn: str, streams: Streams, look_up: LookUp) -> None:
+    def __init__(self, dsn: str, streams: Streams, look_up: LookUp, *, tick: float = TICK) -> None:
         self._dsn = dsn
         self._streams = streams
         self._look_up = look_up
+        self._tick = tick
         self._rings: dict[bytes, Ring] = {}
         self._connection: Announcements | None = None
         self._jobs: list[asyncio.Task[None]] = []
@@ -145,7 +146,7 @@ class Hub:
 
     async def _tick_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._tick)
             self._check_connection()
             rings = list(self._rings.items())
             for _, ring in rings:

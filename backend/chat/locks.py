@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from redis.asyncio import Redis
 
@@ -46,7 +46,8 @@ class Locks:
     async def acquire(self, session_id: SessionId, holder: Holder) -> Holder | None:
         """Takes the lock if it is free. Returns None when it is ours now, else who holds it."""
         value = str(holder)
-        held = await self._redis.set(keys.lock_key(session_id), value, nx=True, px=self._milliseconds, get=True)
+        key = keys.lock_key(session_id)
+        held = cast("bytes | None", await self._redis.set(key, value, nx=True, px=self._milliseconds, get=True))
         if held is None or held == value.encode():
             return None
         return Holder.parse(held)

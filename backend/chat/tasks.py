@@ -104,12 +104,12 @@ SELECT id FROM t"""
 _FINISH = f"""
 WITH t AS (
     UPDATE tasks AS t SET
-      status = CASE WHEN cancel_requested_at IS NULL THEN $3 ELSE 'cancelled' END,
-      error = CASE WHEN cancel_requested_at IS NULL THEN $4::jsonb END,
+      status = CASE WHEN cancel_requested_at IS NULL THEN $4 ELSE 'cancelled' END,
+      error = CASE WHEN cancel_requested_at IS NULL THEN $5::jsonb END,
       active_session_id = NULL, owner = NULL, finished_at = now()
-    WHERE id = $1 AND attempt = $2 AND status = 'running' RETURNING {_COLUMNS}
+    WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING {_COLUMNS}
 ), added AS (
-    {_ADD_USAGE} SELECT t.id, t.steps + 1, $5, $6, $7, $8 FROM t WHERE $5::int + $6::int + $7::int + $8::int > 0
+    {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9 FROM t WHERE $6::int + $7::int + $8::int + $9::int > 0
 )
 SELECT {_COLUMNS}, used.*
 FROM t CROSS JOIN LATERAL (SELECT {_SUMS} FROM usage WHERE task_id = t.id) AS used"""
@@ -361,7 +361,7 @@ async def finish_task(c: Connection, task: Task, *, status: TaskStatus, error: T
     `usage` is what no commit_step has recorded yet. Raises Fenced when this attempt no longer stands or has ended.
     """
     reason = None if error is None else {"code": error.code, "message": error.message}
-    row = await c.fetchrow(_FINISH, task.id, task.attempt, status.value, reason, *_tokens(usage))
+    row = await c.fetchrow(_FINISH, task.id, task.attempt, task.owner, status.value, reason, *_tokens(usage))
     if row is None:
         raise Fenced
     ended = parse_task(row)

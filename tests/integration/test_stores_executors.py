@@ -1,0 +1,91 @@
+"""Executors' heartbeats, the sweeper's lock, and what users told about themselves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from backend.chat import executors, sessions
+from backend.chat.understanding import MAX_LIST, get_understanding, merge_understanding
+from backend.errors import SessionNotFound
+from backend.ids import new_executor_id, new_session_id
+from backend.postgres import Connection, Database
+from tests.integration.rows import a_session, new_user
+
+
+async def test_an_executor_is_seen_when_it_beats(c: Connection) -> None:
+    executor_id = new_executor_id()
+    assert await executors.last_seen(c, executor_id) is None
+    await executors.beat(c, executor_id)
+    await c.execute("UPDATE executors SET seen_at = seen_at - interval '1 hour' WHERE id = $1", executor_id)
+    assert 3600 <= (await executors.last_seen(c, executor_id) or 0) < 3660
+    await executors.beat(c, executor_id)
+    assert 0 <= (await executors.last_seen(c, executor_id) or 0) < 60
+    await executors.forget(c, executor_id)
+    assert await executors.last_seen(c, executor_id) is None
+
+
+async def test_executors_that_were_silent_for_long_are_pruned(c: Connection) -> None:
+    old, young = new_executor_id(), new_executor_id()
+    for executor_id in (old, young):
+        await executors.beat(c, executor_id)
+    await c.execute("UPDATE executors SET seen_at = seen_at - interval '1 day' WHERE id = $1", old)
+    await executors.prune(c, older_than=3600)
+    assert await executors.last_seen(c, old) is None
+    assert await executors.last_seen(c, young) is not None
+
+
+async def test_one_sweeps_at_a_time(database: Database, c: Connection) -> None:
+    async with database.connection() as other:
+        async with executors.sweeping(c) as mine:
+            async with executors.sweeping(other) as theirs:
+                assert (mine, theirs) == (True, False)
+            async with executors.sweeping(other) as theirs:
+                assert not theirs, "who did not get it does not let go of it"
+        async with executors.sweeping(other) as theirs:
+            assert theirs
+
+
+async def test_facts_are_merged(c: Connection) -> None:
+    owner = f"user:{new_user().user_id}"
+    assert await get_understanding(c, owner) == {}
+    await merge_understanding(c, owner, {"name": "Ann", "tools": ["excel"], "shop": {"city": "Oslo", "size": 2}})
+    told = {"name": "Anna", "tools": ["sap", "excel"], "shop": {"size": 3}, "industry": None, "goal": "less typing"}
+    merged = await merge_understanding(c, owner, told)
+    assert merged == await get_understanding(c, owner)
+    assert merged == {
+        "name": "Anna",
+        "tools": ["excel", "sap"],
+        "shop": {"city": "Oslo", "size": 3},
+        "industry": None,
+        "goal": "less typing",
+    }
+    await merge_understanding(c, owner, {"tools": list(range(MAX_LIST)), "name": None})
+    kept = await get_understanding(c, owner)
+    assert kept["tools"] == list(range(MAX_LIST))
+    assert kept["name"] == "Anna"
+
+
+async def test_facts_told_at_once_are_all_kept(database: Database, c: Connection) -> None:
+    owner = f"user:{new_user().user_id}"
+
+    async def tell(n: int) -> None:
+        async with database.connection() as mine:
+            await merge_understanding(mine, owner, {f"fact{n}": n, "all": [n]})
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(tell(n) for n in range(8)))
+    known = await get_understanding(c, owner)
+    assert sorted(known["all"]) == list(range(8))
+    assert len(known) == 9
+
+
+async def test_what_an_anonymous_session_told_goes_with_it(c: Connection) -> None:
+    session_id = await a_session(c)
+    owner = f"session:{session_id}"
+    await merge_understanding(c, owner, {"name": "Ann"})
+    await sessions.delete_session(c, session_id)
+    assert await get_understanding(c, owner) == {}
+    with pytest.raises(SessionNotFound):
+        await merge_understanding(c, f"session:{new_session_id()}", {"name": "Ann"})

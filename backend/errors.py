@@ -6,6 +6,7 @@ AppError                      answered to the caller as problem+json
 ├── Forbidden           403
 ├── NotFound            404   SessionNotFound, TaskNotFound, MessageNotFound
 ├── MethodNotAllowed    405
+├── RequestTimeout      408
 ├── TurnInProgress      409
 ├── Gone                410   CursorExpired, TaskExpired
 ├── PayloadTooLarge     413
@@ -125,6 +126,12 @@ class MethodNotAllowed(AppError):
     """This path does not take that method."""
 
     code, status = "method_not_allowed", 405
+
+
+class RequestTimeout(AppError):
+    """The body did not arrive in time."""
+
+    code, status = "request_timeout", 408
 
 
 class TurnInProgress(AppError):

@@ -1,0 +1,101 @@
+"""The application: routes, the one error handler, and what lives as long as the process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypedDict
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from backend.api.auth import Authenticator, ServiceKeys
+from backend.api.cors import Cors
+from backend.api.desk import Desk, state_of
+from backend.api.door import Door
+from backend.api.jobs import Jobs
+from backend.api.metrics import Metrics
+from backend.api.open_streams import OpenStreams
+from backend.api.problems import Problem, problem_response
+from backend.api.routes import chat, health, page, schema, sessions, streams, tasks
+from backend.config import Settings
+from backend.errors import AppError
+from backend.resources import Resources, open_resources
+
+PREFIX = "/api/chat"
+
+
+class Lifespan(TypedDict):
+    desk: Desk
+
+
+class ChatApp(FastAPI):
+    """FastAPI behind a door of ours. `open_streams` is for the server: it cuts them when it stops."""
+
+    door: Door
+    open_streams: OpenStreams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.door(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if not self.openapi_schema:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(problem.pop("$defs", {}))
+            schemas["Problem"] = problem
+            schemas.pop("HTTPValidationError", None)
+            schemas.pop("ValidationError", None)
+        return self.openapi_schema or {}
+
+
+def create_app(
+    settings: Settings,
+    *,
+    open_house: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
+) -> ChatApp:
+    """The ASGI application; it connects to everything when its lifespan begins."""
+    metrics = Metrics()
+    open_streams = OpenStreams(settings.max_open_streams)
+    metrics.watch_open_streams(lambda: float(len(open_streams)))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Lifespan]:
+        jobs = Jobs()
+        async with open_house(settings) as house, jobs.supervised(), open_streams.looked_after():
+            authenticator, service_keys = Authenticator(settings), ServiceKeys(settings)
+            yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics))
+
+    app = ChatApp(
+        title="CoPilot",
+        version=health.service_version(),
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    for route in _routes():
+        app.include_router(route)
+    app.include_router(health.router, include_in_schema=False)  # where probes look first
+    for error in (AppError, RequestValidationError, HTTPException, RedisError):
+        app.add_exception_handler(error, _answer_error)
+    app.open_streams = open_streams
+    app.door = Door(super(ChatApp, app).__call__, Cors(settings.frontend_base_url), metrics)
+    return app
+
+
+def _routes() -> list[APIRouter]:
+    under_prefix = APIRouter(prefix=PREFIX)
+    for part in (sessions, tasks, health, schema, streams, chat):  # chat last: its paths begin with a parameter
+        under_prefix.include_router(part.router)
+    return [under_prefix, page.router]
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return problem_response(error, state_of(request).request_id)

@@ -1,0 +1,82 @@
+"""From a task to the response that streams it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import Response
+
+from backend.api.auth import Identity
+from backend.api.desk import Desk
+from backend.api.open_streams import Seat
+from backend.api.sse import EventStream
+from backend.chat import messages, reading
+from backend.chat.models import Message, Task
+from backend.errors import NothingLeft
+from backend.ids import StreamId, TaskId
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The AI SDK UI message stream, v1, as server-sent events.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "headers": {"x-resumable-stream-id": {"description": "The task.", "schema": {"type": "string"}}},
+    },
+    204: {"description": "There is nothing to stream."},
+}
+
+
+@contextmanager
+def seat_for(desk: Desk, identity: Identity, method: str) -> Iterator[Seat | None]:
+    """A seat among the caller's open streams, kept when the body hands it to a stream; None for HEAD, which opens none.
+
+    Raises TooManyStreams.
+    """
+    seat = None if method == "HEAD" else desk.open_streams.take_seat(identity.caller.quota_key)
+    try:
+        yield seat
+    finally:
+        if seat is not None and not seat.kept:
+            seat.leave()
+
+
+async def attach_response(
+    desk: Desk, identity: Identity, task: Task, cursor: StreamId | None, accepts: frozenset[str], seat: Seat | None
+) -> Response:
+    """Streams what is there already: all that can be wrong is found before the first byte."""
+    try:
+        blocks = await _attach(desk, task, cursor, accepts)
+    except NothingLeft:
+        return Response(status_code=204)
+
+    async def ready() -> AsyncGenerator[bytes, None]:
+        return blocks
+
+    return EventStream(
+        ready, seat=seat, open_streams=desk.open_streams, task_id=task.id, expires_at=identity.expires_at
+    )
+
+
+def begin_response(desk: Desk, identity: Identity, task: Task, accepts: frozenset[str], seat: Seat | None) -> Response:
+    """Streams a turn that has just begun: nothing is asked before the first byte."""
+
+    async def attach_soon() -> AsyncGenerator[bytes, None]:
+        return await _attach(desk, task, None, accepts)
+
+    return EventStream(
+        attach_soon, seat=seat, open_streams=desk.open_streams, task_id=task.id, expires_at=identity.expires_at
+    )
+
+
+async def _attach(
+    desk: Desk, task: Task, cursor: StreamId | None, accepts: frozenset[str]
+) -> AsyncGenerator[bytes, None]:
+    house = desk.house
+
+    async def messages_of(task_id: TaskId) -> Sequence[Message]:
+        async with house.database.connection() as c:
+            return await messages.messages_of_task(c, task_id)
+
+    return await reading.attach(house.hub, house.streams, task, cursor, accepts=accepts, messages_of=messages_of)
+

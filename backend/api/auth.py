@@ -1,0 +1,171 @@
+"""Who asks: bearer tokens of users, keys of services. A token that is not right is never a reason for anything but 401."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx2
+import jwt
+from starlette.datastructures import Headers
+
+from backend.chat.models import Caller, Json
+from backend.config import Settings
+from backend.errors import Unauthenticated, Unavailable
+from backend.ids import UserId
+
+LEEWAY = 10
+LOCAL_USER = UserId("local")
+_MAX_TOKEN_CHARS = 8_192
+_MAX_KEY_CHARS = 1_024
+_JWKS_FRESH_FOR, _JWKS_REFETCH_AFTER, _JWKS_TIMEOUT, _MAX_JWKS_BYTES = 300.0, 10.0, 5.0, 1_000_000
+_USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+_NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The caller of a request, and when (Unix time) its token ends; None: never."""
+
+    caller: Caller
+    expires_at: float | None = None
+
+
+class KeySet:
+    """The public keys behind a JWKS URL: fetched when needed, kept for five minutes, asked again for an unknown key id."""
+
+    def __init__(self, url: str, algorithm: str) -> None:
+        self._url = url
+        self._algorithm = algorithm
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_at = self._tried_at = float("-inf")
+        self._turnstile = asyncio.Lock()
+
+    async def find(self, key_id: str | None) -> jwt.PyJWK | None:
+        """The key with that id, or the only key when the token names none. Raises Unavailable without any keys."""
+        fresh = time.monotonic() - self._fetched_at < _JWKS_FRESH_FOR
+        if not fresh or (key_id is not None and key_id not in self._keys):
+            await self._refresh()
+        if key_id is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(key_id)
+
+    async def _refresh(self) -> None:
+        async with self._turnstile:
+            now = time.monotonic()
+            if now - self._tried_at < _JWKS_REFETCH_AFTER:
+                if not self._keys:
+                    raise Unavailable
+                return
+            self._tried_at = now
+            try:
+                document = await self._fetch()
+                keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(document).keys}
+            except (httpx2.HTTPError, *_NOT_A_TOKEN) as error:
+                logger.warning("key set not fetched", extra={"why": type(error).__name__})
+                if not self._keys:
+                    raise Unavailable from None
+                return
+            self._keys = {id: key for id, key in keys.items() if key.algorithm_name == self._algorithm}
+            self._fetched_at = time.monotonic()
+
+    async def _fetch(self) -> Json:
+        async with asyncio.timeout(_JWKS_TIMEOUT), httpx2.AsyncClient(timeout=_JWKS_TIMEOUT) as client:
+            answer = await client.get(self._url)
+            answer.raise_for_status()
+            if len(answer.content) > _MAX_JWKS_BYTES:
+                raise ValueError("key set too large")
+            return answer.json()
+
+
+class Authenticator:
+    """Makes an Identity of a request's headers, as AUTH_MODE and the JWT settings say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._mode = settings.auth_mode
+        self._algorithm = settings.jwt_algorithm
+        self._audience = settings.jwt_audience
+        self._issuer = settings.jwt_issuer
+        secret = settings.jwt_verify_key
+        self._key = secret.get_secret_value().replace("\\n", "\n") if secret is not None else None
+        url = settings.jwt_jwks_url
+        self._key_set = KeySet(url, settings.jwt_algorithm) if url is not None else None
+
+    async def identify(self, headers: Headers, address: str) -> Identity:
+        """Raises Unauthenticated: a token is missing and needed, or given and not valid. Raises Unavailable."""
+        if self._mode == "none":
+            return Identity(Caller(LOCAL_USER, address))
+        given = headers.getlist("authorization")
+        if not given:
+            if self._mode == "required":
+                raise Unauthenticated
+            return Identity(Caller(None, address))
+        try:
+            user, expires_at = await self._verify(_bearer_token(given))
+        except _NOT_A_TOKEN:
+            raise Unauthenticated from None
+        return Identity(Caller(user, address), expires_at + LEEWAY)
+
+    async def _verify(self, token: str) -> tuple[UserId, float]:
+        key = await self._key_for(token)
+        if key is None:
+            raise Unauthenticated
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[self._algorithm],
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=LEEWAY,
+            options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+        )
+        if _USER_ID.fullmatch(claims["sub"]) is None:
+            raise Unauthenticated
+        return UserId(claims["sub"]), float(claims["exp"])
+
+    async def _key_for(self, token: str) -> str | jwt.PyJWK | None:
+        if self._key_set is None:
+            return self._key
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") != self._algorithm:
+            return None
+        key_id = header.get("kid")
+        return await self._key_set.find(key_id) if key_id is None or isinstance(key_id, str) else None
+
+
+def _bearer_token(given: Sequence[str]) -> str:
+    scheme, _, token = given[0].partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer" or not 0 < len(token.strip()) <= _MAX_TOKEN_CHARS:
+        raise Unauthenticated
+    return token.strip()
+
+
+class ServiceKeys:
+    """The keys of services. Compared by digest, all of them each time; without any configured, nothing is valid."""
+
+    def __init__(self, settings: Settings) -> None:
+        keys = settings.chat_internal_api_key.get_secret_value() if settings.chat_internal_api_key else ""
+        self._digests = [_digest(key.strip()) for key in keys.split(",") if key.strip()]
+
+    @property
+    def configured(self) -> bool:
+        return bool(self._digests)
+
+    def valid(self, headers: Headers) -> bool:
+        given = headers.getlist("x-api-key")
+        if len(given) != 1 or not 0 < len(given[0]) <= _MAX_KEY_CHARS:
+            return False
+        digest = _digest(given[0])
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,127 @@
+"""What the routes share, made once at start-up, and the order in which every request is checked.
+
+Route, size, authentication, content type, JSON, schema; then existence and ownership, then state: those two are the
+endpoint's. FastAPI reads and validates bodies before it asks dependencies, so the first steps are done by a route class.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from backend.api.auth import Authenticator, Identity, ServiceKeys
+from backend.api.jobs import Jobs
+from backend.api.json_body import load_json
+from backend.api.metrics import Metrics
+from backend.api.open_streams import OpenStreams
+from backend.chat.models import Json
+from backend.errors import InvalidUnicode, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from backend.resources import Resources
+
+BODY_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything that an endpoint may need. `house` is what the process is connected to."""
+
+    house: Resources
+    authenticator: Authenticator
+    service_keys: ServiceKeys
+    open_streams: OpenStreams
+    jobs: Jobs
+    metrics: Metrics
+
+
+class _State(Protocol):
+    desk: Desk
+    identity: Identity
+    request_id: str
+
+
+def state_of(request: Request) -> _State:
+    return cast(_State, request.state)
+
+
+class _ReadRequest(Request):
+    """A request whose body was read, strictly."""
+
+    raw: bytes = b""
+    value: Json = None
+
+    async def body(self) -> bytes:
+        return self.raw
+
+    async def json(self) -> Json:
+        return self.value
+
+
+class OpenRoute(APIRoute):
+    """A route for everyone."""
+
+    needs_caller = False
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+        takes_json = self.body_field is not None
+
+        async def check_and_answer(plain: Request) -> Response:
+            request = _ReadRequest(plain.scope, plain.receive)
+            state = state_of(request)
+            limit = state.desk.house.settings.max_body_bytes
+            if int(request.headers.get("content-length", "0")) > limit:
+                raise PayloadTooLarge
+            if self.needs_caller:
+                state.identity = await state.desk.authenticator.identify(request.headers, address_of(request))
+            if b"%00" in request.scope["query_string"]:
+                raise InvalidUnicode
+            if takes_json:
+                await _read_json(request, limit)
+            return await answer(request)
+
+        return check_and_answer
+
+
+class CallerRoute(OpenRoute):
+    """A route for callers that are known: `state.identity` is set before anything else is looked at."""
+
+    needs_caller = True
+
+
+def address_of(request: Request) -> str:
+    """The peer's address. Forwarding headers are not believed: anyone can write them."""
+    return request.client.host if request.client is not None else "local"
+
+
+async def _read_json(request: _ReadRequest, limit: int) -> None:
+    declared = request.headers.get("content-length")
+    if declared != "0" and (declared is not None or "transfer-encoding" in request.headers):
+        _check_content_type(request.headers)
+    request.raw = await _read_body(request, limit)
+    if request.raw:
+        request.value = load_json(request.raw)
+
+
+def _check_content_type(headers: Headers) -> None:
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit:
+                    raise PayloadTooLarge
+    except TimeoutError:
+        raise RequestTimeout from None
+    return bytes(body)

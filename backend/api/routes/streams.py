@@ -1,0 +1,82 @@
+"""A session's turns: post a message and read its answer, come back to an answer that runs."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from backend.api.attaching import STREAM, attach_response, seat_for
+from backend.api.deps import Accepts, ACursor, AKey, AsIdentity, ASession, AtDesk
+from backend.api.desk import CallerRoute, Desk
+from backend.api.problems import responses
+from backend.api.schemas import NewTurn
+from backend.api.starting import check_text, start_and_stream
+from backend.chat import sessions, tasks
+from backend.chat.models import Caller, ContextPart, Task, TurnRequest
+from backend.errors import CursorExpired, Forbidden, SessionNotFound
+from backend.ids import SessionId, StreamId
+
+router = APIRouter(tags=["streams"], route_class=CallerRoute, responses=responses(401, 413, 422, 429, 503))
+POSTED = {**{200: STREAM[200]}, **responses(400, 404, 408, 409, 410, 415)}
+RESUMED = {**STREAM, **responses(400, 410)}
+
+
+@router.post("/sessions/{session_id}/stream", response_class=Response, responses={**POSTED, **responses(403)})
+async def post_message(
+    request: Request,
+    desk: AtDesk,
+    identity: AsIdentity,
+    session_id: ASession,
+    turn: NewTurn,
+    key: AKey,
+    accepts: Accepts,
+) -> Response:
+    """Sends a message; the answer is streamed. The same message id again: the stream of the turn that exists."""
+    text = check_text(turn.message, desk.house.settings)
+    if not turn.is_user_message and not desk.service_keys.valid(request.headers):
+        raise Forbidden("is_user_message=false needs a service key.")
+    context = ContextPart(turn.context.url, turn.context.content) if turn.context is not None else None
+    message_id = turn.message_id or key
+    return await start_and_stream(
+        desk,
+        identity,
+        session_id,
+        TurnRequest(text, message_id, context, turn.is_user_message),
+        message_key=message_id,
+        on_busy=turn.on_busy,
+        accepts=accepts,
+    )
+
+
+@router.head("/sessions/{session_id}/stream", include_in_schema=False)
+@router.get("/sessions/{session_id}/stream", response_class=Response, responses=RESUMED)
+async def follow_session(
+    request: Request,
+    desk: AtDesk,
+    identity: AsIdentity,
+    session_id: ASession,
+    cursor: ACursor,
+    accepts: Accepts,
+) -> Response:
+    """The answer that runs, whole; with a cursor, the task that the cursor names from there on, ended or not."""
+    task = await _task_to_follow(desk, identity.caller, session_id, cursor)
+    if task is None:
+        return Response(status_code=204)
+    with seat_for(desk, identity, request.method) as seat:
+        return await attach_response(desk, identity, task, cursor, accepts, seat)
+
+
+async def _task_to_follow(
+    desk: Desk, caller: Caller, session_id: SessionId, cursor: StreamId | None
+) -> Task | None:
+    """None when nothing runs, or there is no such session: the AI SDK asks before its first message."""
+    async with desk.house.database.connection() as c:
+        try:
+            await sessions.get_session(c, session_id, caller)
+        except SessionNotFound:
+            return None
+        if cursor is None:
+            return await tasks.find_active_task(c, session_id)
+        task = await tasks.find_task_by_number(c, session_id, cursor.task_number)
+    if task is None:
+        raise CursorExpired
+    return task

@@ -1,0 +1,109 @@
+"""uvicorn, set up for streams that are open for hours: it aborts them when it stops, and never ends one cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from typing import cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from backend.api.app import ChatApp, create_app
+from backend.api.problems import problem_response
+from backend.api.sse import TRANSPORT
+from backend.config import Settings
+from backend.errors import BadRequest
+
+HEAD_TIMEOUT = 10.0
+KEEP_ALIVE = 75
+_GC_THRESHOLDS = (50_000, 50, 100)
+
+
+class ChatProtocol(HttpToolsProtocol):
+    """Lends its transport to streams, and gives a request's head a time to arrive in."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_came()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: self.transport}  # type: ignore[dict-item]
+        if self._head_timer is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_came()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        answer = problem_response(BadRequest("This is not HTTP."), "-")
+        head = [b"HTTP/1.1 400 Bad Request\r\n"]
+        head += [name + b": " + value + b"\r\n" for name, value in answer.raw_headers]
+        self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", bytes(answer.body)]))
+        self.transport.close()
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
+
+    def _head_came(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class ChatServer(uvicorn.Server):
+    """Stops in this order: no new connections, all streams aborted, other requests answered, everything disconnected."""
+
+    def __init__(self, app: ChatApp, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # full collections over what never dies cost the slowest chunks their time
+        gc.set_threshold(*_GC_THRESHOLDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.open_streams.drop_all()
+        await super().shutdown(sockets)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, also when the system chose it."""
+        return cast(int, self.servers[0].sockets[0].getsockname()[1])
+
+
+def build_server(settings: Settings, app: ChatApp | None = None) -> ChatServer:
+    chat_app = app or create_app(settings)
+    config = uvicorn.Config(
+        chat_app,
+        host=settings.host,
+        port=settings.port,
+        http=ChatProtocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.shutdown_grace),
+        h11_max_incomplete_event_size=None,
+        backlog=2048,
+    )
+    return ChatServer(chat_app, config)
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM."""
+    await build_server(settings).serve()

@@ -1,0 +1,103 @@
+"""Rows as AI SDK `UIMessage`s: what the SDK itself assembles from our stream, so that a reload changes nothing.
+
+All assistant and tool rows of one task are one message, whose id is the stream's `messageId`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+from backend.chat.chunks import Data, Finish
+from backend.chat.models import (
+    Json,
+    Message,
+    Part,
+    ReasoningPart,
+    Role,
+    Task,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from backend.chat.outputs import shown_output
+from backend.chat.snapshot import terminal_chunks
+from backend.ids import TaskId
+
+
+def ui_messages(rows: Sequence[Message], tasks: Mapping[TaskId, Task]) -> list[Json]:
+    """`rows` in order; every task of theirs whole and in `tasks`. A running task's own answer is not among them."""
+    shown: list[Json] = []
+    for task_id, group in groupby(rows, key=lambda row: row.task_id):
+        said: list[Message] = []
+        for row in group:
+            if row.role is not Role.USER:
+                said.append(row)
+            elif row.text:
+                shown.append(_user_message(row))
+        answer = _answer(tasks[task_id], said)
+        if answer["parts"]:
+            shown.append(answer)
+    return shown
+
+
+def user_message_id(row: Message) -> str:
+    """The id that the client gave its message, else one of ours that never changes."""
+    return row.message_id or f"usr_{row.task_id}"
+
+
+def _user_message(row: Message) -> Json:
+    return {"id": user_message_id(row), "role": "user", "parts": [{"type": "text", "text": row.text}]}
+
+
+def _answer(task: Task, said: Sequence[Message]) -> Json:
+    parts = list(_parts(said))
+    message: dict[str, Json] = {"id": task.message_id, "role": "assistant", "parts": parts}
+    if task.status.ended:
+        for chunk in terminal_chunks(task, step_open=False):
+            if isinstance(chunk, Data):
+                parts.append({"type": chunk.type, "data": chunk.data})
+            elif isinstance(chunk, Finish):
+                message["metadata"] = chunk.metadata
+    return message
+
+
+def _parts(said: Iterable[Message]) -> Iterator[Json]:
+    said = list(said)
+    results = {p.tool_call_id: p for row in said for p in row.parts if isinstance(p, ToolResultPart)}
+    for row in said:
+        if row.role is Role.ASSISTANT:
+            yield {"type": "step-start"}
+            yield from _step(row.parts, results)
+
+
+def _step(parts: Iterable[Part], results: Mapping[str, ToolResultPart]) -> Iterator[Json]:
+    for part in parts:
+        if isinstance(part, TextPart):
+            yield {"type": "text", "text": part.text, "state": "done"}
+        elif isinstance(part, ReasoningPart) and part.text:
+            yield {"type": "reasoning", "text": part.text, "state": "done"}
+        elif isinstance(part, ToolCallPart):
+            yield _tool_part(part, results.get(part.tool_call_id))
+
+
+def _tool_part(call: ToolCallPart, result: ToolResultPart | None) -> Json:
+    part: dict[str, Json] = {
+        "type": "dynamic-tool",
+        "toolName": call.tool_name,
+        "toolCallId": call.tool_call_id,
+        "state": "input-available",
+        "input": call.input,
+        "providerExecuted": True,
+    }
+    if result is None:
+        return part
+    if result.is_error:
+        return part | {"state": "output-error", "errorText": error_text(result)}
+    return part | {"state": "output-available", "output": shown_output(result.output)}
+
+
+def error_text(result: ToolResultPart) -> str:
+    """Why a call came to nothing, as its `tool-output-error` said it."""
+    output = result.output
+    return str(output.get("message") or "interrupted") if isinstance(output, dict) else "interrupted"

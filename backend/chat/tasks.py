@@ -52,6 +52,7 @@ INSERT INTO tasks AS t (id, session_id, user_id, quota_key, request, message_key
 VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, $8) RETURNING {_COLUMNS}""")
 
 _BY_KEY = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
+_BY_NUMBER = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE number = $2 AND session_id = $1")
 _BY_ID = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = $1")
 _BY_ID_LOCKED = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = $1 FOR NO KEY UPDATE")
 _REACHABLE = f"""
@@ -221,6 +222,11 @@ async def get_task(c: Connection, task_id: TaskId, caller: Caller | None = None,
 
 async def find_task_by_key(c: Connection, session_id: SessionId, message_key: str) -> Task | None:
     return _found(await c.fetchrow(_BY_KEY, session_id, message_key))
+
+
+async def find_task_by_number(c: Connection, session_id: SessionId, number: int) -> Task | None:
+    """The session's task that a cursor names (`StreamId.task_number`)."""
+    return _found(await c.fetchrow(_BY_NUMBER, session_id, number))
 
 
 async def find_active_task(c: Connection, session_id: SessionId) -> Task | None:

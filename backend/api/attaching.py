@@ -79,4 +79,3 @@ async def _attach(
             return await messages.messages_of_task(c, task_id)
 
     return await reading.attach(house.hub, house.streams, task, cursor, accepts=accepts, messages_of=messages_of)
-

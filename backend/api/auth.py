@@ -1,4 +1,4 @@
-"""Who asks: bearer tokens of users, keys of services. A token that is not right is never a reason for anything but 401."""
+"""Who asks: bearer tokens of users, keys of services. Whatever is wrong with a token, the answer is the same 401."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Identity:
 
 
 class KeySet:
-    """The public keys behind a JWKS URL: fetched when needed, kept for five minutes, asked again for an unknown key id."""
+    """The public keys behind a JWKS URL: fetched when needed, kept five minutes, asked again for an unknown id."""
 
     def __init__(self, url: str, algorithm: str) -> None:
         self._url = url

@@ -72,9 +72,7 @@ async def _accepts(
 
 
 async def _idempotency_key(
-    idempotency_key: Annotated[
-        str | None, Header(json_schema_extra={"pattern": r"^[\x20-\x7e]{1,255}$"})
-    ] = None,
+    idempotency_key: Annotated[str | None, Header(json_schema_extra={"pattern": r"^[\x20-\x7e]{1,255}$"})] = None,
 ) -> str | None:
     if idempotency_key is not None and _KEY.fullmatch(idempotency_key) is None:
         raise InvalidIdempotencyKey

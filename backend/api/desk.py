@@ -1,7 +1,7 @@
 """What the routes share, made once at start-up, and the order in which every request is checked.
 
 Route, size, authentication, content type, JSON, schema; then existence and ownership, then state: those two are the
-endpoint's. FastAPI reads and validates bodies before it asks dependencies, so the first steps are done by a route class.
+endpoint's. FastAPI reads and validates bodies before it asks dependencies, so a route class does the first steps.
 """
 
 from __future__ import annotations

@@ -14,7 +14,15 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from backend.errors import AppError, MethodNotAllowed, NotFound, Unauthenticated, Unavailable, UnknownField, ValidationFailed
+from backend.errors import (
+    AppError,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    UnknownField,
+    ValidationFailed,
+)
 
 PROBLEM_JSON = "application/problem+json"
 _TYPE_PREFIX = "urn:copilot:problem:"

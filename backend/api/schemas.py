@@ -96,9 +96,7 @@ class SessionSummary(_Out):
 
     @classmethod
     def of(cls, session: Session) -> SessionSummary:
-        return cls(
-            id=session.id, created_at=session.created_at, updated_at=session.updated_at, title=session.title
-        )
+        return cls(id=session.id, created_at=session.created_at, updated_at=session.updated_at, title=session.title)
 
 
 class SessionList(_Out):
@@ -116,9 +114,7 @@ class ActiveStream(_Out):
 
     @classmethod
     def of(cls, task: Task) -> ActiveStream:
-        return cls(
-            task_id=task.id, last_message_id="0-0", operation_id=task.operation_id, tool_name=task.tool_name
-        )
+        return cls(task_id=task.id, last_message_id="0-0", operation_id=task.operation_id, tool_name=task.tool_name)
 
 
 class QueuedTurn(_Out):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import uvicorn
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.api.app import ChatApp, create_app
@@ -61,7 +65,7 @@ class ChatProtocol(HttpToolsProtocol):
 
 
 class ChatServer(uvicorn.Server):
-    """Stops in this order: no new connections, all streams aborted, other requests answered, everything disconnected."""
+    """Stops in this order: all streams aborted, no new connections, requests answered, everything disconnected."""
 
     def __init__(self, app: ChatApp, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -76,6 +80,18 @@ class ChatServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.open_streams.drop_all()
         await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal that stops us is obeyed, and not raised again afterwards: stopping well is no failure."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, self.handle_exit, signum, None)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(signum)
 
     @property
     def port(self) -> int:
@@ -104,6 +120,6 @@ def build_server(settings: Settings, app: ChatApp | None = None) -> ChatServer:
     return ChatServer(chat_app, config)
 
 
-async def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM."""
-    await build_server(settings).serve()
+def serve(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM, on an event loop of its own."""
+    uvloop.run(build_server(settings).serve())

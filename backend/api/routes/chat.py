@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM, attach_response, seat_for
 from backend.api.auth import Identity
-from backend.api.deps import Accepts, ACursor, AKey, AsIdentity, ASession, AtDesk
+from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
 from backend.api.desk import CallerRoute, Desk
 from backend.api.problems import responses
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
@@ -29,9 +29,7 @@ _ANSWER_ID = "msg_"
 
 
 @router.post("", response_class=Response, responses={200: STREAM[200], **POSTED})
-async def chat(
-    desk: AtDesk, identity: AsIdentity, body: ChatRequest, key: AKey, accepts: Accepts
-) -> Response:
+async def chat(desk: AtDesk, identity: AsIdentity, body: ChatRequest, key: AKey, accepts: Accepts) -> Response:
     """A message, an edit of one, or another answer to one; the answer is streamed."""
     session_id = SessionId(body.id)
     regenerate = body.trigger == "regenerate-message"

@@ -63,7 +63,7 @@ async def _works(check: Awaitable[object]) -> bool:
     try:
         async with asyncio.timeout(_CHECK_TIMEOUT):
             await check
-    except Exception as error:  # whatever is wrong with it, it does not work
+    except Exception as error:  # noqa: BLE001  # whatever is wrong with it, it does not work
         logger.warning("not ready", extra={"why": repr(error)})
         return False
     return True

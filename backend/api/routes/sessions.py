@@ -112,9 +112,7 @@ async def _ui_page(c: Connection, rows: list[Message], active: Task | None) -> l
 
 
 @router.patch("/{session_id}", responses={**BODY, **MISSING})
-async def rename_session(
-    desk: AtDesk, caller: AsCaller, session_id: ASession, change: SessionChange
-) -> SessionSummary:
+async def rename_session(desk: AtDesk, caller: AsCaller, session_id: ASession, change: SessionChange) -> SessionSummary:
     """Gives a session its title."""
     title = " ".join(change.title.split())
     if not title:

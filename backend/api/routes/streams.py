@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM, attach_response, seat_for
-from backend.api.deps import Accepts, ACursor, AKey, AsIdentity, ASession, AtDesk
+from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
 from backend.api.desk import CallerRoute, Desk
 from backend.api.problems import responses
 from backend.api.schemas import NewTurn
@@ -16,7 +18,7 @@ from backend.errors import CursorExpired, Forbidden, SessionNotFound
 from backend.ids import SessionId, StreamId
 
 router = APIRouter(tags=["streams"], route_class=CallerRoute, responses=responses(401, 413, 422, 429, 503))
-POSTED = {**{200: STREAM[200]}, **responses(400, 404, 408, 409, 410, 415)}
+POSTED: dict[int | str, dict[str, Any]] = {200: STREAM[200], **responses(400, 404, 408, 409, 410, 415)}
 RESUMED = {**STREAM, **responses(400, 410)}
 
 
@@ -65,9 +67,7 @@ async def follow_session(
         return await attach_response(desk, identity, task, cursor, accepts, seat)
 
 
-async def _task_to_follow(
-    desk: Desk, caller: Caller, session_id: SessionId, cursor: StreamId | None
-) -> Task | None:
+async def _task_to_follow(desk: Desk, caller: Caller, session_id: SessionId, cursor: StreamId | None) -> Task | None:
     """None when nothing runs, or there is no such session: the AI SDK asks before its first message."""
     async with desk.house.database.connection() as c:
         try:

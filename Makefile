@@ -1,0 +1,76 @@
+# Everything that is typed here: make run, make test. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.json tests/web/package-lock.json))
+PAGE := $(if $(wildcard web/package.json),web/dist/index.html)
+TESTS := $(wildcard tests/unit tests/integration tests/e2e tests/faults)
+HAVE_NPM := $(shell command -v npm)
+
+.PHONY: help install python node page run test check lint bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: python node page  ## a virtual environment in .venv with everything, and what npm brings
+	@echo "Installed; now: make run, or make test"
+
+run: python page  ## PostgreSQL, Valkey, API, executor and page on http://127.0.0.1:8006; Ctrl-C stops it
+	@$(BIN)/python -m backend up
+
+check: python lint  ## lint, types, imports, unit tests
+	@$(BIN)/python -m pytest -q tests/unit
+
+test: python node lint  ## everything of check, and every other test; finds, starts or installs the servers it needs
+	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
+	@$(BIN)/python -m tests.servers.rabbitmq_install
+	@$(BIN)/python -m pytest -q --durations=15 $(TESTS)
+
+lint: python
+	@mkdir -p .cache
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ." >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo >.cache/imports 2>&1 || { cat .cache/imports; exit 1; }
+
+bench: python  ## the benchmarks, as a table
+	@$(BIN)/python -m bench
+
+lock:  ## requirements.lock anew from pyproject.toml
+	@$(PYTHON) -m venv .cache/lock && .cache/lock/bin/pip install -q uv
+	@.cache/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev \
+		--custom-compile-command "make lock" $(UPGRADE) pyproject.toml -o requirements.lock
+
+clean:  ## removes what make made; the data in .data/ stays
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis $(addsuffix /node_modules,$(NODE_FOLDERS) web) web/dist
+
+# Python: the lock file is installed once, and again when it changes.
+python: .venv/installed
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv is missing: sudo apt-get install -y python3-venv" >&2; exit 1; }
+	@echo "Installing Python packages into .venv"
+	@[ -x $(BIN)/python ] && $(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# Node packages, for tests and for the schema's checks: where npm is.
+node: $(if $(HAVE_NPM),$(addsuffix /node_modules/.installed,$(NODE_FOLDERS)))
+%/node_modules/.installed: %/package-lock.json
+	@echo "Installing Node packages into $*"
+	@cd $* && npm ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+page: $(if $(HAVE_NPM),$(PAGE))
+web/dist/index.html: $(wildcard web/package-lock.json web/index.html web/vite.config.*) $(shell find web/src -type f 2>/dev/null)
+	@echo "Building the page"
+	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@touch $@

@@ -1,0 +1,192 @@
+"""Everything on one machine: the embedded servers, the migrations, the API and an executor, until we are stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from backend.config import Settings
+from backend.embedded import Child, ChildFailedError, EmbeddedServers, embedded_servers
+from backend.errors import ConfigError
+from backend.migrating import migrate
+
+READY_WITHIN = 60.0
+STOP_MARGIN = 10.0
+ANSWER_WITHIN = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+STEADY_AFTER = 60.0
+
+Say = Callable[[str], None]
+
+
+async def up(settings: Settings, say: Say) -> None:
+    """Runs until SIGINT, SIGTERM or SIGHUP; a second one stops at once. `say` gets lines for people.
+
+    Raises ConfigError or ChildFailedError when something does not start.
+    """
+    told_to_stop = asyncio.Event()
+
+    def stop() -> None:
+        told_to_stop.set()
+        say("Stopping. Once more to stop at once.")
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.SIG_DFL)
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(signum, stop)
+    house = asyncio.create_task(_run(settings, say), name="house")
+    stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
+    await asyncio.wait({house, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    house.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await house
+
+
+async def _run(settings: Settings, say: Say) -> None:
+    port, executor_port = _free_port(settings.host, settings.port, "PORT"), settings.executor_port
+    executor_port = _free_port(settings.host, executor_port, "EXECUTOR_PORT")
+    async with AsyncExitStack() as stack:
+        servers = await stack.enter_async_context(_servers(settings, say))
+        environment = {
+            **os.environ,
+            "DATABASE_URL": servers.postgres_dsn,
+            "REDIS_URL": servers.redis_dsn,
+            "QUEUE": _queue(settings),
+            "PORT": str(port),
+            "EXECUTOR_PORT": str(executor_port),
+            "LOG_FORMAT": _log_format(settings),
+        }
+        await migrate(servers.postgres_dsn)
+        doors = [
+            _door("API", ("backend", "serve"), settings.host, port, environment),
+            _door("executor", ("executor",), settings.host, executor_port, environment),
+        ]
+        stack.push_async_callback(_stop_all, doors, settings.shutdown_grace + STOP_MARGIN)
+        await _start_all(doors)
+        say(f"CoPilot is ready: {_url(settings.host, port)}  (Ctrl-C stops it)")
+        async with asyncio.TaskGroup() as keepers:
+            for child in (*servers.children, *doors):
+                keepers.create_task(_keep(child, say), name=f"keep {child.name}")
+
+
+@contextlib.asynccontextmanager
+async def _servers(settings: Settings, say: Say) -> AsyncIterator[EmbeddedServers]:
+    """What the settings name, and the embedded ones for the rest."""
+    postgres = settings.database_url is None and settings.db_host is None
+    redis = settings.redis_url is None and settings.redis_host is None
+    if not (settings.data_dir / "postgres").exists() and postgres:
+        say(f"First start: preparing a database in {settings.data_dir}")
+    async with AsyncExitStack() as stack:
+        ours = EmbeddedServers("", "", ())
+        if postgres or redis:
+            ours = await stack.enter_async_context(embedded_servers(settings.data_dir, postgres=postgres, redis=redis))
+        yield EmbeddedServers(
+            ours.postgres_dsn or settings.database_dsn, ours.redis_dsn or settings.redis_dsn, ours.children
+        )
+
+
+def _queue(settings: Settings) -> str:
+    named = settings.rabbitmq_url is not None or settings.rabbitmq_host is not None
+    return settings.queue if named else "redis"
+
+
+def _log_format(settings: Settings) -> str:
+    """For people on a terminal, unless somebody chose."""
+    chosen = "log_format" in Settings(_env_file=".env").model_fields_set
+    return settings.log_format if chosen or not sys.stderr.isatty() else "console"
+
+
+def _door(name: str, module: Sequence[str], host: str, port: int, environment: Mapping[str, str]) -> Child:
+    async def ready() -> bool:
+        return await _is_ready(_reachable(host), port)
+
+    return Child(
+        name,
+        [sys.executable, "-m", *module],
+        ready=ready,
+        ready_within=READY_WITHIN,
+        environment=environment,
+    )
+
+
+async def _is_ready(host: str, port: int) -> bool:
+    """Whether the process on that port says that it and all it needs are ready."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(b"GET /api/chat/health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                return b" 200 " in await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+
+
+async def _start_all(children: Sequence[Child]) -> None:
+    try:
+        async with asyncio.TaskGroup() as starts:
+            for child in children:
+                starts.create_task(child.start(), name=f"start {child.name}")
+    except* ChildFailedError as failed:
+        raise failed.exceptions[0] from None
+
+
+async def _stop_all(children: Sequence[Child], patience: float) -> None:
+    await asyncio.gather(*(child.stop(patience) for child in children))
+
+
+async def _keep(child: Child, say: Say) -> None:
+    """Starts it again whenever it ends, with longer pauses while it does not stay."""
+    pause = FIRST_PAUSE
+    while True:
+        started = asyncio.get_running_loop().time()
+        code = await child.wait()
+        lived = asyncio.get_running_loop().time() - started
+        pause = FIRST_PAUSE if lived > STEADY_AFTER else min(pause * 2, LONGEST_PAUSE)
+        say(f"{child.name} ended ({_cause(code)}); starting it again in {pause:.0f} s")
+        await asyncio.sleep(pause)
+        try:
+            await child.start()
+        except ChildFailedError as error:
+            say(str(error))
+        else:
+            say(f"{child.name} runs again")
+
+
+def _cause(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _free_port(host: str, port: int, setting: str) -> int:
+    """The port, or a free one for 0. Raises ConfigError when somebody listens there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise ConfigError(f"HOST: {host} is not an address of this machine") from None
+    with socket.socket(family, kind) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+        except OSError as error:
+            raise ConfigError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}") from None
+        chosen: int = trial.getsockname()[1]
+        return chosen
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+
+
+def _url(host: str, port: int) -> str:
+    shown = _reachable(host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -168,9 +168,16 @@ def _loss_named(connection: PoolConnectionProxy[asyncpg.Record]) -> Iterator[Non
     try:
         yield
     except asyncpg.InterfaceError as error:
-        if connection.is_closed():
+        if _is_lost(connection):
             raise Unavailable from error
         raise
+
+
+def _is_lost(connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # the pool takes a lost connection away from its borrower
+        return True
 
 
 async def _teach_json(connection: Connection) -> None:

@@ -52,5 +52,5 @@ async def sweeping(c: Connection) -> AsyncIterator[bool]:
     try:
         yield mine
     finally:
-        if mine and not c.is_closed():
+        if mine:
             await c.execute(_END_SWEEP, _SWEEP_LOCK)

@@ -1,0 +1,171 @@
+"""The migrated database is what schema.prisma says, and the record of it is Prisma's."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from backend.errors import ConfigError, Unavailable
+from backend.migrating import FOLDER, migrate, read_migrations
+from backend.postgres import Database
+from tests.integration.catalog import catalog_of, execute
+
+ROOT = FOLDER.parent.parent
+SECOND = "20990101000000_second"
+
+
+@pytest.fixture(scope="session")
+async def schema_as_sql() -> str:
+    """What schema.prisma asks for, as SQL, by the prisma CLI of `prisma/`."""
+    if shutil.which("npm") is None:
+        pytest.fail("the prisma CLI needs Node and npm: apt-get install -y npm")
+    command = "prisma/prisma.sh migrate diff --from-empty --to-schema-datamodel schema.prisma --script"
+    process = await asyncio.create_subprocess_exec(
+        *command.split(), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(100):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the migrations, to change."""
+    return Path(shutil.copytree(FOLDER, tmp_path / "migrations"))
+
+
+def add_migration(folder: Path, sql: str, name: str = SECOND) -> Path:
+    (folder / name).mkdir()
+    (folder / name / "migration.sql").write_text(sql)
+    return folder / name / "migration.sql"
+
+
+@pytest.fixture
+async def made_from_schema(empty_postgres_dsn: str, schema_as_sql: str) -> str:
+    await execute(empty_postgres_dsn, schema_as_sql)
+    return empty_postgres_dsn
+
+
+async def test_the_migrated_database_is_what_schema_prisma_says(postgres_dsn: str, made_from_schema: str) -> None:
+    migrated, wanted = await catalog_of(postgres_dsn), await catalog_of(made_from_schema)
+    assert migrated - wanted == set(), "in the migrations and not in schema.prisma"
+    assert wanted - migrated == set(), "in schema.prisma and not in the migrations: run prisma/migrate-diff.sh NAME"
+    assert len(wanted) > 80
+
+
+@pytest.mark.parametrize(
+    "drift",
+    [
+        "ALTER TABLE tasks ADD COLUMN extra TEXT",
+        "ALTER TABLE tasks ALTER COLUMN attempt TYPE BIGINT",
+        "ALTER TABLE tasks ALTER COLUMN attempt DROP DEFAULT",
+        "ALTER TABLE tasks ALTER COLUMN quota_key DROP NOT NULL",
+        "DROP INDEX tasks_quota_key_status_idx",
+        "CREATE INDEX tasks_extra ON tasks (status)",
+        "ALTER TABLE usage DROP CONSTRAINT usage_task_id_fkey",
+        "ALTER TABLE messages DROP CONSTRAINT messages_pkey",
+        "CREATE TYPE mood AS ENUM ('good')",
+        "ALTER TABLE executors RENAME TO workers",
+    ],
+)
+async def test_a_database_that_differs_is_noticed(made_from_schema: str, drift: str) -> None:
+    before = await catalog_of(made_from_schema)
+    await execute(made_from_schema, drift)
+    assert await catalog_of(made_from_schema) != before
+
+
+async def test_migrations_are_recorded_as_prisma_does(empty_postgres_dsn: str) -> None:
+    names = [migration.name for migration in read_migrations()]
+    assert await migrate(empty_postgres_dsn) == names
+    assert await migrate(empty_postgres_dsn) == []
+    connection = await asyncpg.connect(empty_postgres_dsn, timeout=10)
+    rows = await connection.fetch("SELECT * FROM _prisma_migrations ORDER BY started_at")
+    await connection.close()
+    assert [row["migration_name"] for row in rows] == names
+    for row in rows:
+        sql = (FOLDER / row["migration_name"] / "migration.sql").read_bytes()
+        assert row["checksum"] == hashlib.sha256(sql).hexdigest()
+        assert str(uuid.UUID(row["id"])) == row["id"]
+        assert row["started_at"] < row["finished_at"]
+        assert (row["logs"], row["rolled_back_at"], row["applied_steps_count"]) == (None, None, 1)
+
+
+async def test_processes_that_start_at_once_migrate_once(empty_postgres_dsn: str) -> None:
+    async with asyncio.timeout(60):
+        applied = await asyncio.gather(*(migrate(empty_postgres_dsn) for _ in range(4)))
+    assert sorted(applied, key=len) == [[], [], [], [migration.name for migration in read_migrations()]]
+
+
+async def test_only_what_is_new_is_applied(empty_postgres_dsn: str, folder: Path) -> None:
+    await migrate(empty_postgres_dsn)
+    add_migration(folder, "ALTER TABLE tasks ADD COLUMN extra TEXT; CREATE INDEX tasks_extra_idx ON tasks (extra);")
+    assert await migrate(empty_postgres_dsn, folder) == [SECOND]
+    assert "index tasks_extra_idx" in "\n".join(await catalog_of(empty_postgres_dsn))
+    assert await migrate(empty_postgres_dsn) == [], "an older version runs beside it"
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty_postgres_dsn: str, folder: Path) -> None:
+    await migrate(empty_postgres_dsn)
+    before = await catalog_of(empty_postgres_dsn)
+    file = add_migration(folder, "CREATE TABLE half (id TEXT); ALTER TABLE nowhere ADD COLUMN extra TEXT;")
+    with pytest.raises(ConfigError, match=f"{SECOND} failed: relation .*nowhere"):
+        await migrate(empty_postgres_dsn, folder)
+    assert await catalog_of(empty_postgres_dsn) == before
+    file.write_text("CREATE TABLE half (id TEXT);")
+    assert await migrate(empty_postgres_dsn, folder) == [SECOND]
+
+
+async def test_a_migration_that_was_changed_afterwards_is_refused(empty_postgres_dsn: str, folder: Path) -> None:
+    file = add_migration(folder, "CREATE TABLE more (id TEXT);")
+    await migrate(empty_postgres_dsn, folder)
+    file.write_text("CREATE TABLE more (id UUID);")
+    with pytest.raises(ConfigError, match=f"{SECOND} was changed after it was applied"):
+        await migrate(empty_postgres_dsn, folder)
+
+
+async def test_a_migration_that_another_tool_left_half_applied_is_refused(empty_postgres_dsn: str) -> None:
+    await migrate(empty_postgres_dsn)
+    begun = "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('1', 'c', 'other')"
+    await execute(empty_postgres_dsn, begun)
+    with pytest.raises(ConfigError, match="other was begun and not finished"):
+        await migrate(empty_postgres_dsn)
+    await execute(empty_postgres_dsn, "UPDATE _prisma_migrations SET rolled_back_at = now() WHERE id = '1'")
+    assert await migrate(empty_postgres_dsn) == []
+
+
+@pytest.fixture
+async def missing_database(postgres_server_dsn: str) -> AsyncIterator[str]:
+    name = f"copilot_test_{uuid.uuid4().hex[:12]}"
+    yield urlsplit(postgres_server_dsn)._replace(path=f"/{name}").geturl()
+    await execute(postgres_server_dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def test_a_database_that_does_not_exist_is_made(missing_database: str) -> None:
+    async with asyncio.timeout(60):
+        applied = await asyncio.gather(*(migrate(missing_database) for _ in range(3)))
+    assert sum(len(names) for names in applied) == len(read_migrations())
+
+
+async def test_the_schema_of_the_url_is_where_the_tables_are(empty_postgres_dsn: str) -> None:
+    joint = "&" if "?" in empty_postgres_dsn else "?"
+    dsn = f"{empty_postgres_dsn}{joint}schema=Copilot-1&connection_limit=5"
+    await migrate(dsn)
+    assert await migrate(dsn) == []
+    assert await catalog_of(empty_postgres_dsn) == set(), "nothing in public"
+    async with Database.open(dsn, size=2) as database, database.connection() as c:
+        assert await c.fetchval("SELECT count(*) FROM tasks") == 0
+        assert await c.fetchval("SELECT current_schema()") == "Copilot-1"
+
+
+async def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
+    with pytest.raises(Unavailable):
+        await migrate(f"postgresql://postgres@127.0.0.1:{free_port}/copilot")

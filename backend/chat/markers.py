@@ -19,6 +19,7 @@ from backend.chat.chunks import (
     MARKER,
     REASONING_DELTA_PREFIX,
     TEXT_DELTA_PREFIX,
+    ascii_json,
 )
 from backend.chat.streams import Entry
 from backend.ids import BEGINNING, StreamId
@@ -64,9 +65,9 @@ class Marker:
             "dead_top": str(self.dead_top),
             "mid_step": self.mid_step,
             "anew": self.anew,
-            "events": self.events,
+            "events": [tuple(event) for event in self.events],
         }
-        return MARKER + orjson.dumps(document)
+        return MARKER + ascii_json(document)
 
     @classmethod
     def find(cls, body: bytes) -> Marker | None:

@@ -204,6 +204,7 @@ class Flusher:
             self._job.cancel()
             with suppress(asyncio.CancelledError):
                 await self._job
+        self._close()
 
     def writer(self, key: str, fence: int, *, next_seq: int = 1, create: bool) -> StreamWriter:
         """A writer of `<fence>-<next_seq>` and on. `create`: its first batch makes the stream if it is missing."""
@@ -229,9 +230,14 @@ class Flusher:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
         finally:
-            self._closed = True
-            for writer in [*self._ready, *(flight.writer for flight in self._flying)]:
-                writer.fail(StreamUnavailable("the flusher is closed"))
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        for writer in [*self._ready, *(flight.writer for flight in self._flying)]:
+            writer.fail(StreamUnavailable("the flusher is closed"))
+        self._ready.clear()
+        self._flying.clear()
 
     def _fill(self) -> float | None:
         """Takes what may go now into the next round; how long until something else may go, None: nothing waits."""

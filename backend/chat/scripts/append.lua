@@ -19,28 +19,43 @@ local function top()
   end
 end
 
+-- What stands in the way of the batch (a reply), or the seq to write from.
+local function judge()
+  -- last-generated-id, not the last entry: a takeover's deletions leave the one and take the other
+  local top_fence, top_seq = top()
+  if not top_fence then
+    if create then return nil, first end
+    return 4
+  end
+  top_seq = tonumber(top_seq)
+  if tonumber(top_fence) > tonumber(fence) then return 3 end
+  if top_fence == fence and top_seq >= last then return 2 end
+  if top_fence == fence and top_seq >= first - 1 then return nil, top_seq + 1 end
+  if first > 1 then return 4 end
+  return nil, first
+end
+
+local function add(seq)
+  return redis.pcall('XADD', key, fence .. '-' .. seq, 'd', ARGV[4 + seq - first + 1])
+end
+
 -- The common case costs one look: the newest entry is the one before this batch.
 local from = first
 local newest = first > 1 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if not newest or newest[1] ~= fence .. '-' .. (first - 1) then
-  -- last-generated-id, not the last entry: a takeover's deletions leave the one and take the other
-  local top_fence, top_seq = top()
-  if not top_fence then
-    if not create then return 4 end
-  elseif tonumber(top_fence) > tonumber(fence) then
-    return 3
-  elseif top_fence == fence then
-    top_seq = tonumber(top_seq)
-    if top_seq >= last then return 2 end
-    if top_seq < first - 1 then return 4 end
-    from = top_seq + 1
-  elseif first > 1 then
-    return 4
-  end
+  local verdict
+  verdict, from = judge()
+  if verdict then return verdict end
 end
 
-for seq = from, last do
-  redis.call('XADD', key, fence .. '-' .. seq, 'd', ARGV[4 + seq - first + 1])
+local added = add(from)
+if added.err then
+  if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+  return judge() or added
+end
+for seq = from + 1, last do
+  added = add(seq)
+  if added.err then return added end
 end
 redis.call('EXPIRE', key, ttl)
 redis.call('PUBLISH', key, fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' ' .. table.concat(ARGV, '\n', 5))

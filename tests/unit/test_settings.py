@@ -1,0 +1,138 @@
+"""Settings: .env.default lists them all, later sources win, and a wrong one is said in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from backend.config import SAMPLE_SECRETS, Settings, load_settings
+from backend.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+LISTED = [line for line in (ROOT / ".env.default").read_text().splitlines() if line and not line.startswith("#")]
+LINE = re.compile(r"(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S*)\s+# (?P<comment>.{3,})")
+SECRET = "5d3f0a9c7b1e4d2f8a6c"
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder without settings, and an environment without any; returns the folder."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def as_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    return "" if value is None else re.sub(r"\.0$", "", str(value))
+
+
+def test_every_setting_stands_in_env_default_with_its_default_and_a_comment() -> None:
+    lines = [LINE.fullmatch(line) for line in LISTED]
+    assert all(lines), [line for line in LISTED if not LINE.fullmatch(line)]
+    listed = {line["name"]: line["value"] for line in lines if line}
+    assert len(listed) == len(LISTED)
+    defaults = {name.upper(): as_text(field.default) for name, field in Settings.model_fields.items()}
+    assert listed == defaults
+
+
+def test_env_default_itself_changes_nothing(nothing_set: Path) -> None:
+    without = load_settings()
+    (nothing_set / ".env.default").write_text((ROOT / ".env.default").read_text())
+    assert load_settings() == without
+
+
+def test_the_environment_wins_over_env_and_env_over_env_default(
+    nothing_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nothing_set / ".env.default").write_text("PORT=1001\nMAX_STEPS=1001\nCHAT_MODEL=one # a comment\n")
+    (nothing_set / ".env").write_text("PORT=1002\nMAX_STEPS=1002\n")
+    monkeypatch.setenv("PORT", "1003")
+    settings = load_settings()
+    assert (settings.port, settings.max_steps, settings.chat_model) == (1003, 1002, "one")
+
+
+def test_an_empty_value_means_not_set(nothing_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (nothing_set / ".env").write_text("DB_HOST=db.internal\n")
+    monkeypatch.setenv("PORT", "")
+    monkeypatch.setenv("DATABASE_URL", "")
+    settings = load_settings()
+    assert settings.port == 8006
+    assert settings.database_dsn == "postgresql://postgres@db.internal:5432/copilot?schema=public"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "many"),
+        ("PORT", "70000"),
+        ("QUEUE", "kafka"),
+        ("AUTH_MODE", "sometimes"),
+        ("JWT_ALGORITHM", "none"),
+        ("CHAT_PROVIDER", "oracle"),
+        ("EXECUTOR_CONCURRENCY", "0"),
+        ("TURN_TIMEOUT", "-1"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=rf"^{name}: [^\n]+$"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["JWT_VERIFY_KEY", "CHAT_INTERNAL_API_KEY", "CHAT_WEBHOOK_SECRET"])
+@pytest.mark.parametrize("value", [*sorted(SAMPLE_SECRETS), "ChangeMe", "too-short"])
+def test_sample_and_short_secrets_are_refused_and_not_repeated(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"^{name}: a sample or too short") as refused:
+        load_settings()
+    assert f" {value} " not in f" {refused.value} "
+
+
+def test_each_of_several_service_keys_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAT_INTERNAL_API_KEY", f"{SECRET},changeme")
+    with pytest.raises(ConfigError, match=r"^CHAT_INTERNAL_API_KEY: "):
+        load_settings()
+
+
+def test_required_users_need_a_key_to_verify_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_MODE", "required")
+    with pytest.raises(ConfigError, match=r"^JWT_VERIFY_KEY or JWT_JWKS_URL: "):
+        load_settings()
+    monkeypatch.setenv("JWT_VERIFY_KEY", SECRET)
+    assert load_settings().auth_mode == "required"
+
+
+@pytest.mark.parametrize(
+    ("dsn", "name"), [("database_dsn", "DATABASE_URL"), ("redis_dsn", "REDIS_URL"), ("rabbitmq_dsn", "RABBITMQ_URL")]
+)
+def test_a_store_that_is_not_set_is_named(dsn: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} "):
+        getattr(load_settings(), dsn)
+
+
+def test_passwords_with_special_signs_reach_the_url_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DB_HOST", "REDIS_HOST", "RABBITMQ_HOST"):
+        monkeypatch.setenv(name, "host")
+    for name in ("DB_PASS", "REDIS_PASSWORD", "RABBITMQ_DEFAULT_PASS"):
+        monkeypatch.setenv(name, "a/b@c:d#e")
+    settings = load_settings()
+    quoted = "a%2Fb%40c%3Ad%23e"
+    assert settings.database_dsn == f"postgresql://postgres:{quoted}@host:5432/copilot?schema=public"
+    assert settings.redis_dsn == f"redis://:{quoted}@host:6379/0"
+    assert settings.rabbitmq_dsn == f"amqp://guest:{quoted}@host:5672/"
+
+
+def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://postgres:{SECRET}@host/copilot")
+    monkeypatch.setenv("CHAT_API_KEY", SECRET)
+    assert SECRET not in repr(load_settings())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypedDict
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
@@ -80,21 +80,15 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    for route in _routes():
-        app.include_router(route)
+    for part in (sessions, tasks, health, schema, streams, chat):  # chat last: its paths begin with a parameter
+        app.include_router(part.router, prefix=PREFIX)
+    app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # where probes look first
     for error in (AppError, RequestValidationError, HTTPException, RedisError):
         app.add_exception_handler(error, _answer_error)
     app.open_streams = open_streams
     app.door = Door(super(ChatApp, app).__call__, Cors(settings.frontend_base_url), metrics)
     return app
-
-
-def _routes() -> list[APIRouter]:
-    under_prefix = APIRouter(prefix=PREFIX)
-    for part in (sessions, tasks, health, schema, streams, chat):  # chat last: its paths begin with a parameter
-        under_prefix.include_router(part.router)
-    return [under_prefix, page.router]
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -1,0 +1,201 @@
+"""A real API server and a real executor with the scripted model, in the tests' own loop, over real stores."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+import orjson
+
+from backend.api.app import ChatApp
+from backend.api.server import ChatServer, build_server
+from backend.config import Settings
+from backend.resources import Resources, open_resources
+from executor.crew import Crew
+from executor.heartbeat import Heartbeat
+from executor.llm.model import open_model
+from executor.tools import open_toolbox
+from executor.worker import Worker
+from tests.sse_client import StrictClient
+
+JWT_KEY = "a-secret-of-the-api-tests-0123456789abcdef"
+SERVICE_KEY = "a-service-key-of-the-tests-1"
+OLD_SERVICE_KEY = "a-service-key-of-the-tests-0"
+LIMIT = 20.0
+SETTINGS: Mapping[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 0,
+    "queue": "redis",
+    "jwt_verify_key": JWT_KEY,
+    "chat_internal_api_key": f"{SERVICE_KEY},{OLD_SERVICE_KEY}",
+    "chat_provider": "scripted",
+    "frontend_base_url": "https://chat.example.com, http://localhost:5173/",
+    "shutdown_grace": 2,
+    "max_open_streams": 8,
+}
+
+
+def token(user: str, *, lives: float = 600, key: str = JWT_KEY, algorithm: str = "HS256", **claims: Any) -> str:
+    members = {"sub": user, "exp": int(time.time() + lives), **claims}
+    return jwt.encode({k: v for k, v in members.items() if v is not None}, key, algorithm=algorithm)
+
+
+def bearer(user: str, **claims: Any) -> dict[str, str]:
+    return {"authorization": f"Bearer {token(user, **claims)}"}
+
+
+def new_user() -> str:
+    return f"user-{uuid.uuid4().hex[:12]}"
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass
+class ApiHouse:
+    """`http` is an anonymous client of the server; `house` what both processes would be connected to."""
+
+    server: ChatServer
+    app: ChatApp
+    house: Resources
+    http: httpx.AsyncClient
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def as_user(self, user: str | None = None) -> dict[str, str]:
+        return bearer(user or new_user())
+
+    async def new_session(self, headers: Mapping[str, str] | None = None) -> str:
+        answer = await self.http.post("/api/chat/sessions", json={}, headers=headers)
+        assert answer.status_code == 201, answer.text
+        id: str = answer.json()["id"]
+        return id
+
+    async def read(
+        self, method: str, path: str, *, client: StrictClient | None = None, limit: float = LIMIT, **request: Any
+    ) -> tuple[httpx.Response, StrictClient]:
+        """Reads a stream to its end."""
+        client = client or StrictClient()
+        async with asyncio.timeout(limit), self.http.stream(method, path, **request) as answer:
+            if answer.status_code != 200:
+                await answer.aread()
+                return answer, client
+            async for data in answer.aiter_raw():
+                client.feed(without_comments(data))
+        return answer, client
+
+    async def say(self, session: str, text: str, headers: Mapping[str, str] | None = None, **body: Any) -> StrictClient:
+        """Posts a message and reads its answer to the end."""
+        answer, client = await self.read(
+            "POST", f"/api/chat/sessions/{session}/stream", json={"message": text, **body}, headers=headers
+        )
+        assert answer.status_code == 200, answer.text
+        assert client.done
+        return client
+
+
+def without_comments(data: bytes) -> bytes:
+    """Comments are frames of their own."""
+    return data.replace(b": stream-open\n\n", b"").replace(b": keep-alive\n\n", b"")
+
+
+@asynccontextmanager
+async def api_house(
+    postgres_dsn: str, redis_dsn: str, *, executor: bool = True, **changes: Any
+) -> AsyncIterator[ApiHouse]:
+    """Settings come from here alone, not from the machine's environment."""
+    stores = {"database_url": postgres_dsn, "redis_url": redis_dsn}
+    settings = Settings(_env_file=None, **{**SETTINGS, **stores, **changes})
+    from backend.api.app import create_app
+
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(open_resources(settings))
+        app = create_app(settings)
+        server = build_server(settings, app)
+        serving = asyncio.create_task(server.serve())
+        stack.push_async_callback(_stop_server, server, serving)
+        async with asyncio.timeout(LIMIT):
+            while not server.started:
+                assert not serving.done(), serving.result()
+                await asyncio.sleep(0.01)
+        if executor:
+            await stack.enter_async_context(_executing(settings))
+        client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{server.port}", timeout=LIMIT, limits=httpx.Limits(max_connections=None)
+        )
+        yield ApiHouse(server, app, house, await stack.enter_async_context(client))
+
+
+async def _stop_server(server: ChatServer, serving: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    async with asyncio.timeout(LIMIT):
+        await serving
+
+
+@asynccontextmanager
+async def _executing(settings: Settings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    async with open_resources(settings) as house, open_model(settings) as model:
+        crew = Crew(settings, model, None, open_toolbox(settings), Heartbeat(house))
+        working = asyncio.create_task(Worker(house, crew).run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            async with asyncio.timeout(LIMIT):
+                await working
+
+
+@dataclass
+class RawAnswer:
+    """What came over the wire, and whether the connection was closed by the server."""
+
+    data: bytes
+    closed: bool
+
+    @property
+    def status(self) -> int:
+        return int(self.data.split(b" ", 2)[1])
+
+    @property
+    def head(self) -> bytes:
+        return self.data.partition(b"\r\n\r\n")[0]
+
+    @property
+    def body(self) -> bytes:
+        return self.data.partition(b"\r\n\r\n")[2]
+
+    @property
+    def code(self) -> str:
+        code: str = orjson.loads(self.body)["code"]
+        return code
+
+
+async def send_raw(port: int, request: bytes, *, limit: float = LIMIT, until: bytes | None = None) -> RawAnswer:
+    """Sends bytes as they are and reads until the server closes, or `until` was read."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    data = bytearray()
+    try:
+        writer.write(request)
+        async with asyncio.timeout(limit):
+            while until is None or until not in data:
+                try:
+                    piece = await reader.read(65536)
+                except ConnectionResetError:
+                    return RawAnswer(bytes(data), True)
+                if not piece:
+                    return RawAnswer(bytes(data), True)
+                data += piece
+        return RawAnswer(bytes(data), False)
+    finally:
+        writer.close()

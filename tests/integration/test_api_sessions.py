@@ -1,0 +1,117 @@
+"""Sessions over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.api_house import ApiHouse, api_house, new_id, new_user
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+    async with api_house(postgres_dsn, redis_dsn) as house:
+        yield house
+
+
+async def test_a_session_is_made_and_read(api: ApiHouse) -> None:
+    user = new_user()
+    made = await api.http.post("/api/chat/sessions", json={"metadata": {"a": [1, None]}}, headers=api.as_user(user))
+    assert made.status_code == 201
+    assert set(made.json()) == {"id", "created_at", "user_id"}
+    assert made.json()["user_id"] == user
+    read = await api.http.get(f"/api/chat/sessions/{made.json()['id']}", headers=api.as_user(user))
+    assert read.status_code == 200
+    body = read.json()
+    assert body["metadata"] == {"a": [1, None]}
+    assert body["messages"] == body["queued"] == body["operations"] == []
+    assert body["title"] is None
+    assert body["usage"]["total_tokens"] == 0
+    assert "active_stream" not in body
+
+
+async def test_an_id_of_the_client_is_taken_and_taken_again(api: ApiHouse) -> None:
+    id, mine = new_id(), api.as_user("owner-of-ids")
+    first = await api.http.post("/api/chat/sessions", json={"id": id}, headers=mine)
+    again = await api.http.post("/api/chat/sessions", json={"id": id}, headers=mine)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    foreign = await api.http.post("/api/chat/sessions", json={"id": id}, headers=api.as_user())
+    assert (foreign.status_code, foreign.json()["code"]) == (404, "session_not_found")
+
+
+async def test_sessions_are_listed_newest_first_searched_and_paged(api: ApiHouse) -> None:
+    mine = api.as_user()
+    ids = [await api.new_session(mine) for _ in range(3)]
+    for id, title in zip(ids, ("One", "100% of two", "Three"), strict=True):
+        renamed = await api.http.patch(f"/api/chat/sessions/{id}", json={"title": f"  {title} "}, headers=mine)
+        assert (renamed.status_code, renamed.json()["title"]) == (200, title)
+    listed = (await api.http.get("/api/chat/sessions", headers=mine)).json()
+    assert listed["total"] == 3
+    assert {one["id"] for one in listed["sessions"]} == set(ids)
+    found = (await api.http.get("/api/chat/sessions", params={"q": "100%"}, headers=mine)).json()
+    assert [one["title"] for one in found["sessions"]] == ["100% of two"]
+    page = (await api.http.get("/api/chat/sessions", params={"limit": 1, "offset": 1}, headers=mine)).json()
+    assert (len(page["sessions"]), page["total"]) == (1, 3)
+    assert (await api.http.get("/api/chat/sessions")).json() == {"sessions": [], "total": 0}
+
+
+async def test_an_anonymous_session_becomes_a_users_once(api: ApiHouse) -> None:
+    id = await api.new_session()
+    nobody = await api.http.patch(f"/api/chat/sessions/{id}/assign-user")
+    assert nobody.status_code == 401
+    first = api.as_user()
+    assert (await api.http.patch(f"/api/chat/sessions/{id}/assign-user", headers=first)).json() == {"status": "ok"}
+    assert (await api.http.patch(f"/api/chat/sessions/{id}/assign-user", headers=api.as_user())).status_code == 404
+    assert (await api.http.get(f"/api/chat/sessions/{id}")).status_code == 404
+    assert (await api.http.get(f"/api/chat/sessions/{id}", headers=first)).status_code == 200
+
+
+async def test_a_deleted_session_is_gone(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    await api.say(id, "hello", mine)
+    assert (await api.http.delete(f"/api/chat/sessions/{id}", headers=mine)).status_code == 204
+    for answer in (
+        await api.http.delete(f"/api/chat/sessions/{id}", headers=mine),
+        await api.http.get(f"/api/chat/sessions/{id}", headers=mine),
+        await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "hello"}, headers=mine),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
+
+
+async def test_rows_and_pages_of_a_conversation(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    for n in range(3):
+        await api.say(id, f"message {n}", mine, message_id=f"m{n}")
+    rows = (await api.http.get(f"/api/chat/sessions/{id}", headers=mine)).json()["messages"]
+    assert [row["sequence"] for row in rows] == list(range(1, 7))
+    assert [row["role"] for row in rows] == ["user", "assistant"] * 3
+    assert [row["content"] for row in rows if row["role"] == "user"] == ["message 0", "message 1", "message 2"]
+    assert rows[0]["message_id"] == "m0"
+    assert rows[0]["parts"] == [{"type": "text", "text": "message 0"}]
+    params = {"limit": 2, "before": 5}
+    page = (await api.http.get(f"/api/chat/sessions/{id}", params=params, headers=mine)).json()["messages"]
+    assert [row["sequence"] for row in page] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"id": "short"},
+        {"id": "x" * 65},
+        {"id": "with spaces in it here"},
+        {"id": "sixteen-letters!"},
+        {"id": 1234567890123456},
+        {"metadata": []},
+        {"other": 1},
+        [],
+        None,
+    ],
+)
+async def test_a_session_of_another_shape_is_refused(api: ApiHouse, body: object) -> None:
+    answer = await api.http.post("/api/chat/sessions", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["code"] in ("validation_error", "unknown_field")

@@ -21,7 +21,7 @@ from backend.chat.writing import BUFFER_CAP, Flusher
 from backend.errors import Fenced, StreamGone, StreamUnavailable, Unavailable
 from backend.ids import BEGINNING, SessionId, StreamId, TaskId
 
-TTL = 600
+TTL = 60
 
 
 def new_key() -> str:
@@ -164,6 +164,21 @@ async def test_however_appends_and_flushes_interleave_every_part_keeps_its_text(
         texts = [chunk["delta"] for chunk in found if chunk.get("id") == part]
         assert "".join(texts) == "".join(chunk.delta for chunk in sent if chunk.id == part)
     assert [c["data"] for c in found if "data" in c] == [act.data for act in acts if isinstance(act, Data)]
+
+
+async def test_a_batch_of_which_the_first_half_is_there_is_completed_and_announced_whole(
+    redis: Redis, flusher: Flusher, streams: Streams
+) -> None:
+    key = new_key()
+    await redis.xadd(key, {"d": encode(Start("m1"))}, id="1001-1")
+    async with redis.pubsub() as channel:
+        await channel.subscribe(key)
+        await channel.get_message(timeout=5)
+        writer = flusher.writer(key, 1001, create=True)
+        await writer.append(Start("m1"), TextStart("t1"))
+        assert await writer.drain() == StreamId(1001, 2)
+        assert (await channel.get_message(timeout=5))["data"].startswith(b"1001-1 1001-2 ")
+    assert [e.body for e in await whole(streams, key)] == [encode(Start("m1")), encode(TextStart("t1"))]
 
 
 # --- who may append -----------------------------------------------------------------------------------------------

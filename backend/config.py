@@ -125,6 +125,19 @@ class Settings(BaseSettings):
                     raise ValueError(f"{name.upper()}: a sample or too short (16 characters at least)")
         return self
 
+    @model_validator(mode="after")
+    def _no_sample_passwords(self) -> Self:
+        """Of a server on another machine; on this one a sample does no harm."""
+        for setting, host, password in (
+            ("DB_PASS", self.db_host, self.db_pass),
+            ("REDIS_PASSWORD", self.redis_host, self.redis_password),
+            ("RABBITMQ_DEFAULT_PASS", self.rabbitmq_host, self.rabbitmq_default_pass),
+        ):
+            elsewhere = host is not None and host not in ("localhost", "127.0.0.1", "::1") and not host.startswith("/")
+            if elsewhere and password.get_secret_value().lower() in SAMPLE_SECRETS:
+                raise ValueError(f"{setting}: a sample password; set one of your own")
+        return self
+
     @property
     def database_dsn(self) -> str:
         """Raises ConfigError when neither DATABASE_URL nor DB_HOST is set."""

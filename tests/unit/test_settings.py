@@ -104,6 +104,27 @@ def test_each_of_several_service_keys_is_checked(monkeypatch: pytest.MonkeyPatch
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("host", "password"),
+    [("DB_HOST", "DB_PASS"), ("REDIS_HOST", "REDIS_PASSWORD"), ("RABBITMQ_HOST", "RABBITMQ_DEFAULT_PASS")],
+)
+def test_sample_passwords_are_refused_for_servers_elsewhere(
+    host: str, password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(password, "changeme")
+    monkeypatch.setenv(host, "localhost")
+    load_settings()
+    monkeypatch.setenv(host, "db.internal")
+    with pytest.raises(ConfigError, match=f"^{password}: a sample password"):
+        load_settings()
+
+
+def test_the_guest_of_rabbitmq_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBITMQ_HOST", "rabbitmq")
+    with pytest.raises(ConfigError, match=r"^RABBITMQ_DEFAULT_PASS: "):
+        load_settings()
+
+
 def test_required_users_need_a_key_to_verify_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTH_MODE", "required")
     with pytest.raises(ConfigError, match=r"^JWT_VERIFY_KEY or JWT_JWKS_URL: "):

@@ -1,0 +1,11 @@
+"""Whether the process on that port, and everything it needs, is ready: `python deploy/healthcheck.py PORT`."""
+
+import http.client
+import sys
+
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=4)
+try:
+    connection.request("GET", "/api/chat/health/ready")
+    sys.exit(connection.getresponse().status != 200)
+except OSError as error:
+    sys.exit(str(error))

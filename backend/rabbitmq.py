@@ -181,7 +181,7 @@ class Line:
             await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await work
-            return work.done()
+            return not wire.lost.is_set()
         finally:
             work.cancel()
             lost.cancel()

@@ -78,9 +78,13 @@ async def _check_whole(streams: Streams, key: str, task: Task) -> None:
     """The stream is there from its first entry on, or has not begun."""
     ahead = await streams.page(key, BEGINNING, count=LOOK_AHEAD)
     if not ahead:
-        if task.status.ended or await streams.top(key) is not None:
+        if task.status.ended:
             raise TaskExpired
-        return
+        if await streams.top(key) is None:
+            return
+        ahead = await streams.page(key, BEGINNING, count=LOOK_AHEAD)
+        if not ahead:  # emptied; else it began between the two questions
+            raise TaskExpired
     try:
         Rendering(BEGINNING, reset=False).take(ahead)
     except StreamCut:
@@ -89,9 +93,9 @@ async def _check_whole(streams: Streams, key: str, task: Task) -> None:
 
 async def _check_cursor(streams: Streams, key: str, task: Task, cursor: StreamId, *, reset: bool) -> None:
     """The cursor is one of this task's stream and everything after it is there."""
-    if cursor.task_number != task.number or not cursor.seq:
-        raise CursorExpired
     seen, bridged = split_cursor(cursor)
+    if cursor.task_number != task.number or not seen.seq:
+        raise CursorExpired
     around = await streams.page(key, StreamId(seen.fence, seen.seq - 1), count=LOOK_AHEAD)
     if around and around[0].id == seen:
         own, ahead = around[0], around[1:]

@@ -20,6 +20,7 @@ from backend.api.door import Door
 from backend.api.jobs import Jobs
 from backend.api.metrics import Metrics
 from backend.api.open_streams import OpenStreams
+from backend.api.pace import Pace
 from backend.api.problems import Problem, problem_response
 from backend.api.routes import chat, health, page, schema, sessions, streams, tasks
 from backend.config import Settings
@@ -38,6 +39,7 @@ class ChatApp(FastAPI):
 
     door: Door
     open_streams: OpenStreams
+    pace: Pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.door(scope, receive, send)
@@ -57,11 +59,12 @@ class ChatApp(FastAPI):
 def create_app(
     settings: Settings,
     *,
+    pace: Pace = Pace(),
     open_house: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
 ) -> ChatApp:
     """The ASGI application; it connects to everything when its lifespan begins."""
     metrics = Metrics()
-    open_streams = OpenStreams(settings.max_open_streams)
+    open_streams = OpenStreams(settings.max_open_streams, pace)
     metrics.watch_open_streams(lambda: float(len(open_streams)))
 
     @asynccontextmanager
@@ -69,7 +72,7 @@ def create_app(
         jobs = Jobs()
         async with open_house(settings) as house, jobs.supervised(), open_streams.looked_after():
             authenticator, service_keys = Authenticator(settings), ServiceKeys(settings)
-            yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics))
+            yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics, pace))
 
     app = ChatApp(
         title="CoPilot",
@@ -87,6 +90,7 @@ def create_app(
     for error in (AppError, RequestValidationError, HTTPException, RedisError):
         app.add_exception_handler(error, _answer_error)
     app.open_streams = open_streams
+    app.pace = pace
     app.door = Door(super(ChatApp, app).__call__, Cors(settings.frontend_base_url), metrics)
     return app
 

@@ -21,11 +21,10 @@ from backend.api.jobs import Jobs
 from backend.api.json_body import load_json
 from backend.api.metrics import Metrics
 from backend.api.open_streams import OpenStreams
+from backend.api.pace import Pace
 from backend.chat.models import Json
 from backend.errors import InvalidUnicode, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from backend.resources import Resources
-
-BODY_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Desk:
     open_streams: OpenStreams
     jobs: Jobs
     metrics: Metrics
+    pace: Pace
 
 
 class _State(Protocol):
@@ -83,7 +83,7 @@ class OpenRoute(APIRoute):
             if b"%00" in request.scope["query_string"]:
                 raise InvalidUnicode
             if takes_json:
-                await _read_json(request, limit)
+                await _read_json(request, limit, state.desk.pace.body_timeout)
             return await answer(request)
 
         return check_and_answer
@@ -100,11 +100,11 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else "local"
 
 
-async def _read_json(request: _ReadRequest, limit: int) -> None:
+async def _read_json(request: _ReadRequest, limit: int, seconds: float) -> None:
     declared = request.headers.get("content-length")
     if declared != "0" and (declared is not None or "transfer-encoding" in request.headers):
         _check_content_type(request.headers)
-    request.raw = await _read_body(request, limit)
+    request.raw = await _read_body(request, limit, seconds)
     if request.raw:
         request.value = load_json(request.raw)
 
@@ -114,10 +114,10 @@ def _check_content_type(headers: Headers) -> None:
         raise UnsupportedMediaType
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with asyncio.timeout(seconds):
             async for piece in request.stream():
                 body += piece
                 if len(body) > limit:

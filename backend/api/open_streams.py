@@ -14,11 +14,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
+from backend.api.pace import Pace
 from backend.errors import TooManyStreams, Unavailable
 
-HEARTBEAT_EVERY = 10.0
-SEND_TIMEOUT = 30.0
-TICK = 1.0
 logger = logging.getLogger(__name__)
 
 
@@ -58,8 +56,9 @@ class Seat:
 class OpenStreams:
     """`async with` it for the life of the process."""
 
-    def __init__(self, per_caller: int) -> None:
+    def __init__(self, per_caller: int, pace: Pace) -> None:
         self._per_caller = per_caller
+        self._pace = pace
         self._taken: Counter[str] = Counter()
         self._open: set[OpenStream] = set()
         self._closing = False
@@ -111,17 +110,17 @@ class OpenStreams:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._pace.tick)
             now, wall = time.monotonic(), time.time()
             for stream in list(self._open):
                 self._look_after(stream, now, wall)
 
     def _look_after(self, stream: OpenStream, now: float, wall: float) -> None:
         sending, silent = stream.sending_since, stream.silent_since
-        if sending is not None and now - sending >= SEND_TIMEOUT:
+        if sending is not None and now - sending >= self._pace.send_timeout:
             logger.info("client took nothing, dropped")
             stream.drop()
         elif stream.expires_at is not None and wall >= stream.expires_at:
             stream.expire()
-        elif silent is not None and now - silent >= HEARTBEAT_EVERY:
+        elif silent is not None and now - silent >= self._pace.heartbeat_every:
             stream.beat()

@@ -20,7 +20,6 @@ from backend.api.sse import TRANSPORT
 from backend.config import Settings
 from backend.errors import BadRequest
 
-HEAD_TIMEOUT = 10.0
 KEEP_ALIVE = 75
 _GC_THRESHOLDS = (50_000, 50, 100)
 
@@ -56,7 +55,7 @@ class ChatProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
+        self._head_timer = self.loop.call_later(cast(ChatApp, self.config.app).pace.head_timeout, self.transport.abort)
 
     def _head_came(self) -> None:
         if self._head_timer is not None:

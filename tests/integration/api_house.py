@@ -14,7 +14,8 @@ import httpx
 import jwt
 import orjson
 
-from backend.api.app import ChatApp
+from backend.api.app import ChatApp, create_app
+from backend.api.pace import Pace
 from backend.api.server import ChatServer, build_server
 from backend.config import Settings
 from backend.resources import Resources, open_resources
@@ -111,16 +112,14 @@ def without_comments(data: bytes) -> bytes:
 
 @asynccontextmanager
 async def api_house(
-    postgres_dsn: str, redis_dsn: str, *, executor: bool = True, **changes: Any
+    postgres_dsn: str, redis_dsn: str, *, executor: bool = True, pace: Pace = Pace(), **changes: Any
 ) -> AsyncIterator[ApiHouse]:
     """Settings come from here alone, not from the machine's environment."""
     stores = {"database_url": postgres_dsn, "redis_url": redis_dsn}
     settings = Settings(_env_file=None, **{**SETTINGS, **stores, **changes})
-    from backend.api.app import create_app
-
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(open_resources(settings))
-        app = create_app(settings)
+        app = create_app(settings, pace=pace)
         server = build_server(settings, app)
         serving = asyncio.create_task(server.serve())
         stack.push_async_callback(_stop_server, server, serving)

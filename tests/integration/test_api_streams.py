@@ -1,0 +1,339 @@
+"""Streams over HTTP: turns, resuming, cancelling, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from backend.chat import keys
+from backend.ids import SessionId, StreamId, new_task_id
+from tests.integration.api_house import LIMIT, ApiHouse, api_house, new_id
+from tests.sse_client import StrictClient
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+    async with api_house(postgres_dsn, redis_dsn) as house:
+        yield house
+
+
+async def test_a_message_gets_a_streamed_answer(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    answer, client = await api.read(
+        "POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 50"}, headers=mine
+    )
+    assert answer.status_code == 200
+    assert client.done
+    assert client.text == "".join(f"{n} " for n in range(50))
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert answer.headers["x-vercel-ai-ui-message-stream"] == "v1"
+    task_id = answer.headers["x-resumable-stream-id"]
+    assert client.chunks[0]["messageId"] == f"msg_{task_id}"
+    assert client.chunks[-1]["messageMetadata"]["status"] == "completed"
+    task = (await api.http.get(f"/api/chat/tasks/{task_id}", headers=mine)).json()
+    assert (task["status"], task["session_id"], task["kind"]) == ("completed", id, "turn")
+
+
+async def test_the_first_byte_is_a_comment_that_waits_for_nothing(api: ApiHouse) -> None:
+    id = await api.new_session()
+    async with api.http.stream("POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 3 500"}) as answer:
+        first = await anext(answer.aiter_raw())
+        assert first.startswith(b": stream-open\n\n")
+
+
+async def test_a_stream_resumes_from_every_cursor_and_replays_without_one(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    answer, whole = await api.read(
+        "POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 20 1"}, headers=mine
+    )
+    task_id = answer.headers["x-resumable-stream-id"]
+    paths = (f"/api/chat/tasks/{task_id}/stream", f"/api/chat/sessions/{id}/stream", f"/api/chat/{id}/stream")
+    for cursor in whole.ids[:-1]:
+        for path in paths:
+            tail = StrictClient(cursor=cursor)
+            raw = b""
+            async with api.http.stream("GET", path, headers={**mine, "last-event-id": str(cursor)}) as resumed:
+                assert resumed.status_code == 200
+                async for data in resumed.aiter_raw():
+                    raw += data
+            assert b"[DONE]" in raw
+            assert raw.count(b'"type":"finish"') == 1
+            assert f"id: {cursor}\n".encode() not in raw
+            del tail
+    at_end = await api.http.get(paths[0], headers={**mine, "last-event-id": str(whole.ids[-1])})
+    assert at_end.status_code == 204
+    by_query = await api.http.get(paths[1], params={"last_message_id": str(whole.ids[-1])}, headers=mine)
+    assert by_query.status_code == 204
+    for cursor in ("0", "0-0", None):
+        given = {"last-event-id": cursor} if cursor is not None else {}
+        _, again = await api.read("GET", paths[0], headers={**mine, **given})
+        assert again.text == whole.text
+        assert again.parts == whole.parts
+
+
+async def test_nothing_runs_is_204_also_for_sessions_that_are_not_there(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    for path in (f"/api/chat/sessions/{id}/stream", f"/api/chat/{id}/stream"):
+        assert (await api.http.get(path, headers=mine)).status_code == 204
+        assert (await api.http.get(path, headers=api.as_user())).status_code == 204
+        assert (await api.http.get(path, headers={"last-event-id": "5-5"})).status_code == 204
+    assert (await api.http.get(f"/api/chat/{new_id()}/stream")).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "cursor", ["garbage", "1", "1-", "-1-1", "1-1-1", "$", ">", "+", "-", "1" * 10_000, f"{2**64}-1", "1-1 ", "١-١"]
+)
+async def test_a_cursor_that_is_none_is_refused_and_not_echoed(api: ApiHouse, cursor: str) -> None:
+    id = await api.new_session()
+    for path in (f"/api/chat/sessions/{id}/stream", f"/api/chat/tasks/{new_task_id()}/stream"):
+        answer = await api.http.get(path, params={"last_message_id": cursor})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
+        assert cursor not in answer.text or len(cursor) < 3
+
+
+async def test_a_cursor_that_cannot_be_served_is_gone(api: ApiHouse) -> None:
+    mine = api.as_user()
+    one, other = await api.new_session(mine), await api.new_session(mine)
+    first, second = await api.say(one, "hello", mine), await api.say(other, "hello", mine)
+    for cursor in (second.cursor, StreamId(10**17, 1), StreamId(first.cursor.fence, first.cursor.seq + 1000)):
+        answer = await api.http.get(f"/api/chat/sessions/{one}/stream", headers={**mine, "last-event-id": str(cursor)})
+        assert (answer.status_code, answer.json()["code"]) == (410, "cursor_expired"), cursor
+
+
+async def test_an_ended_task_whose_stream_is_gone_says_so(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    client = await api.say(id, "hello", mine)
+    task_id = client.chunks[0]["messageId"].removeprefix("msg_")
+    await api.house.streams.delete(keys.stream_key(SessionId(id), task_id))
+    gone = await api.http.get(f"/api/chat/tasks/{task_id}/stream", headers=mine)
+    assert (gone.status_code, gone.json()["code"]) == (410, "task_expired")
+    late = await api.http.get(
+        f"/api/chat/tasks/{task_id}/stream", headers={**mine, "last-event-id": str(client.ids[0])}
+    )
+    assert (late.status_code, late.json()["code"]) == (410, "cursor_expired")
+
+
+async def test_the_same_message_id_is_one_turn_however_often_it_is_sent(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    body = {"message": "/stream 5 5", "message_id": "the-same"}
+    path = f"/api/chat/sessions/{id}/stream"
+    answers = await asyncio.gather(*(api.read("POST", path, json=body, headers=mine) for _ in range(5)))
+    assert {answer.status_code for answer, _ in answers} == {200}
+    assert len({answer.headers["x-resumable-stream-id"] for answer, _ in answers}) == 1
+    assert {client.text for _, client in answers} == {"0 1 2 3 4 "}
+    _, client = await api.read(
+        "POST", path, json={"message": "/stream 5 5"}, headers={**mine, "idempotency-key": "the-same"}
+    )
+    assert client.text == "0 1 2 3 4 "
+    other = await api.http.post(path, json={**body, "message": "other"}, headers=mine)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    rows = (await api.http.get(f"/api/chat/sessions/{id}", headers=mine)).json()["messages"]
+    assert [row["role"] for row in rows] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "caf\xe9"])
+async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: ApiHouse, key: str) -> None:
+    id = await api.new_session()
+    headers = [(b"idempotency-key", key.encode("latin-1"))]
+    answer = await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "x"}, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"message": ""}, "empty_message"),
+        ({"message": " \n\t\u3000"}, "empty_message"),
+        ({"message": "x" * 64_001}, "message_too_long"),
+        ({"message": "x", "surprise": 1}, "unknown_field"),
+        ({"message": "x", "context": {"title": "y"}}, "unknown_field"),
+        ({"message": 1}, "validation_error"),
+        ({"message": "x", "on_busy": "later"}, "validation_error"),
+        ({"message": "x", "message_id": ""}, "validation_error"),
+        ({"message": "x", "message_id": "n\u00f6"}, "validation_error"),
+        ({"message": "x", "is_user_message": "no"}, "validation_error"),
+        ({}, "validation_error"),
+        (["x"], "validation_error"),
+        ("x", "validation_error"),
+        (None, "validation_error"),
+    ],
+)
+async def test_a_message_that_cannot_be_taken(api: ApiHouse, body: object, code: str) -> None:
+    id = await api.new_session()
+    answer = await api.http.post(f"/api/chat/sessions/{id}/stream", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+async def test_a_message_of_exactly_the_limit_is_taken(api: ApiHouse) -> None:
+    id = await api.new_session()
+    await api.say(id, "/stream 1 0 " + "x" * (64_000 - 12))
+
+
+async def test_a_note_of_a_service_needs_a_key(api: ApiHouse) -> None:
+    from tests.integration.api_house import OLD_SERVICE_KEY, SERVICE_KEY
+
+    id = await api.new_session()
+    path, body = f"/api/chat/sessions/{id}/stream", {"message": "a note", "is_user_message": False}
+    for headers in (
+        [],
+        [("x-api-key", "wrong")],
+        [("x-api-key", "")],
+        [("x-api-key", "k" * 60_000)],
+        [(b"x-api-key", "ключ".encode())],
+        [("x-api-key", SERVICE_KEY), ("x-api-key", SERVICE_KEY)],
+    ):
+        answer = await api.http.post(path, json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), headers
+    for key in (SERVICE_KEY, OLD_SERVICE_KEY):
+        answer, client = await api.read("POST", path, json=body, headers={"x-api-key": key})
+        assert (answer.status_code, client.done) == (200, True)
+    rows = (await api.http.get(f"/api/chat/sessions/{id}")).json()["messages"]
+    assert {row["role"] for row in rows} == {"assistant"}
+
+
+async def test_a_busy_session_queues_rejects_or_is_interrupted(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    path = f"/api/chat/sessions/{id}/stream"
+    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 2000 20"}, headers=mine))
+    active = await _active(api, id, mine)
+    rejected = await api.http.post(path, json={"message": "no", "on_busy": "reject"}, headers=mine)
+    assert (rejected.status_code, rejected.json()["code"]) == (409, "turn_in_progress")
+    assert rejected.json()["task_id"] == active["task_id"]
+    queued = asyncio.create_task(api.read("POST", path, json={"message": "/stream 2", "message_id": "q"}, headers=mine))
+    async with asyncio.timeout(LIMIT):
+        while not (waiting := (await _session(api, id, mine))["queued"]):
+            await asyncio.sleep(0.02)
+    assert [(one["message"], one["message_id"]) for one in waiting] == [("/stream 2", "q")]
+    _, urgent = await api.read("POST", path, json={"message": "/stream 3", "on_busy": "interrupt"}, headers=mine)
+    assert urgent.text == "0 1 2 "
+    _, cancelled = await running
+    assert cancelled.done
+    assert cancelled.chunks[-1]["messageMetadata"]["status"] == "cancelled"
+    _, last = await queued
+    assert last.text == "0 1 "
+    said = [row["content"] for row in (await _session(api, id, mine))["messages"] if row["role"] == "user"]
+    assert said == ["/stream 2000 20", "/stream 3", "/stream 2"]
+
+
+async def _session(api: ApiHouse, id: str, headers: dict[str, str], **params: str) -> dict[str, object]:
+    answer = await api.http.get(f"/api/chat/sessions/{id}", headers=headers, params=params)
+    assert answer.status_code == 200
+    body: dict[str, object] = answer.json()
+    return body
+
+
+async def _active(api: ApiHouse, id: str, headers: dict[str, str]) -> dict[str, str]:
+    async with asyncio.timeout(LIMIT):
+        while (active := (await _session(api, id, headers)).get("active_stream")) is None:
+            await asyncio.sleep(0.02)
+    assert isinstance(active, dict)
+    return active
+
+
+async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    path = f"/api/chat/sessions/{id}/stream"
+    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 40 20"}, headers=mine))
+    active = await _active(api, id, mine)
+    assert active == {"task_id": active["task_id"], "last_message_id": "0-0", "operation_id": None, "tool_name": None}
+    rows = (await _session(api, id, mine))["messages"]
+    assert [row["role"] for row in rows] == ["user"]  # type: ignore[attr-defined]
+    ui = (await _session(api, id, mine, format="ui"))["messages"]
+    assert [one["role"] for one in ui] == ["user"]  # type: ignore[attr-defined]
+    _, second_tab = await api.read("GET", f"/api/chat/tasks/{active['task_id']}/stream", headers=mine)
+    _, first_tab = await running
+    assert first_tab.text == second_tab.text == "".join(f"{n} " for n in range(40))
+
+
+async def test_a_cancelled_turn_ends_cancelled_and_says_no_more(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    path = f"/api/chat/sessions/{id}/stream"
+    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 2000 20"}, headers=mine))
+    active = await _active(api, id, mine)
+    answer = await api.http.post(f"/api/chat/sessions/{id}/cancel", headers=mine)
+    assert answer.json() == {"cancelled": True, "task_id": active["task_id"]}
+    _, client = await running
+    assert client.types[-2:] == ["abort", "finish"]
+    for again in (f"/api/chat/sessions/{id}/cancel", f"/api/chat/tasks/{active['task_id']}/cancel"):
+        answer = await api.http.post(again, headers=mine)
+        assert (answer.status_code, answer.json()) == (200, {"cancelled": False, "reason": "no_active_task"})
+
+
+async def test_tasks_that_are_not_there_or_not_yours_are_the_same_404(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    client = await api.say(id, "hello", mine)
+    task_id = client.chunks[0]["messageId"].removeprefix("msg_")
+    for named, headers in ((task_id, api.as_user()), (new_task_id(), mine), ("nonsense", mine), ("%00", mine)):
+        for method, path in (("GET", ""), ("GET", "/stream"), ("POST", "/cancel"), ("HEAD", "/stream")):
+            answer = await api.http.request(method, f"/api/chat/tasks/{named}{path}", headers=headers)
+            assert answer.status_code == 404
+            if method != "HEAD":
+                assert answer.json()["code"] == "task_not_found"
+
+
+async def test_head_answers_with_headers_and_opens_nothing(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    client = await api.say(id, "hello", mine)
+    task_id = client.chunks[0]["messageId"].removeprefix("msg_")
+    there = await api.http.head(f"/api/chat/tasks/{task_id}/stream", headers=mine)
+    assert (there.status_code, there.headers["x-resumable-stream-id"], there.content) == (200, task_id, b"")
+    assert (await api.http.head(f"/api/chat/sessions/{id}/stream", headers=mine)).status_code == 204
+    assert (await api.http.head(f"/api/chat/{id}/stream", headers=mine)).status_code == 204
+    assert len(api.app.open_streams) == 0
+
+
+async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    post = asyncio.create_task(
+        api.read("POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 200 20"}, headers=mine)
+    )
+    active = await _active(api, id, mine)
+    path = f"/api/chat/tasks/{active['task_id']}/stream"
+    readers = [asyncio.create_task(api.read("GET", path, headers=mine)) for _ in range(7)]
+    async with asyncio.timeout(LIMIT):
+        while len(api.app.open_streams) < 8:
+            await asyncio.sleep(0.01)
+    ninth = await api.http.get(path, headers=mine)
+    assert (ninth.status_code, ninth.json()["code"]) == (429, "too_many_streams")
+    assert int(ninth.headers["retry-after"]) > 0
+    posted = await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "x"}, headers=mine)
+    assert (posted.status_code, posted.json()["code"]) == (429, "too_many_streams")
+    assert (await _session(api, id, mine))["queued"] == []  # refused means: not accepted
+    readers[0].cancel()
+    await asyncio.gather(readers[0], return_exceptions=True)
+    async with asyncio.timeout(LIMIT):
+        while len(api.app.open_streams) == 8:
+            await asyncio.sleep(0.01)
+    readers[0] = asyncio.create_task(api.read("GET", path, headers=mine))
+    await api.http.post(f"/api/chat/tasks/{active['task_id']}/cancel", headers=mine)
+    for client in [post, *readers]:
+        assert (await client)[1].done
+    async with asyncio.timeout(LIMIT):
+        while len(api.app.open_streams):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_goes_at_the_first_byte_loses_nothing(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    async with api.http.stream(
+        "POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 5"}, headers=mine
+    ) as answer:
+        task_id = answer.headers["x-resumable-stream-id"]
+    _, client = await api.read("GET", f"/api/chat/tasks/{task_id}/stream", headers=mine)
+    assert client.text == "0 1 2 3 4 "

@@ -1,0 +1,209 @@
+"""What goes over the wire, byte by byte: how streams end, what slow and rude clients get."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+
+from backend.api.auth import LEEWAY
+from backend.api.pace import Pace
+from backend.chat import tasks
+from backend.chat.chunks import Start, StartStep, TextDelta, TextStart
+from backend.chat.keys import stream_key
+from backend.ids import SessionId, fence_of
+from tests.integration.api_house import LIMIT, ApiHouse, api_house, send_raw, token
+
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05, head_timeout=0.5, body_timeout=0.5)
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+    async with api_house(postgres_dsn, redis_dsn, pace=QUICK, max_body_bytes=20_000) as house:
+        yield house
+
+
+def post(path: str, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-type: {kind}", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def get(path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *headers]).encode() + b"\r\n\r\n"
+
+
+async def test_a_stream_that_came_to_its_end_ends_cleanly(api: ApiHouse) -> None:
+    id = await api.new_session()
+    answer = await send_raw(
+        api.port, post(f"/api/chat/sessions/{id}/stream", b'{"message":"hi"}'), until=b"\r\n0\r\n\r\n"
+    )
+    assert not answer.closed
+    assert b"\r\n: stream-open\n\n" in answer.data
+    assert b"data: [DONE]\n\n" in answer.data
+
+
+async def test_a_silent_stream_has_heartbeats(api: ApiHouse) -> None:
+    id = await api.new_session()
+    request = post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 2 1500"}')
+    answer = await send_raw(api.port, request, until=LAST_CHUNK)
+    assert answer.data.count(b": keep-alive\n\n") >= 3
+    assert b"data: [DONE]\n\n" in answer.data
+
+
+async def test_a_stopping_server_aborts_its_streams(postgres_dsn: str, redis_dsn: str) -> None:
+    async with api_house(postgres_dsn, redis_dsn, pace=QUICK) as api:
+        id = await api.new_session()
+        request = post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 100 50"}')
+        reading = asyncio.create_task(send_raw(api.port, request))
+        async with asyncio.timeout(LIMIT):
+            while not len(api.app.open_streams):
+                await asyncio.sleep(0.01)
+        api.server.should_exit = True
+        answer = await reading
+        assert answer.closed
+        assert answer.status == 200
+        assert not answer.data.endswith(b"0\r\n\r\n")
+        assert b"[DONE]" not in answer.data
+
+
+async def test_a_stream_that_cannot_go_on_is_aborted(api: ApiHouse) -> None:
+    id = await api.new_session()
+    reading = asyncio.create_task(
+        send_raw(api.port, post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 20 50"}'))
+    )
+    async with asyncio.timeout(LIMIT):
+        while not (open_now := list(api.app.open_streams)):
+            await asyncio.sleep(0.01)
+    for stream in open_now:
+        stream.drop()
+    answer = await reading
+    assert answer.closed
+    assert not answer.data.endswith(b"0\r\n\r\n")
+
+
+async def test_a_token_that_ends_ends_its_stream(api: ApiHouse) -> None:
+    mine = f"authorization: Bearer {token('expiring', lives=2 - LEEWAY)}"
+    made = await send_raw(
+        api.port, post("/api/chat/sessions", b'{"id":"a-session-of-someone-expiring"}', mine), until=b"}"
+    )
+    assert made.status in (200, 201)
+    request = post("/api/chat/sessions/a-session-of-someone-expiring/stream", b'{"message":"/stream 100 100"}', mine)
+    answer = await send_raw(api.port, request)
+    assert answer.closed
+    assert b'data: {"type":"data-error","data":{"code":"token_expired"' in answer.data
+    assert b'data: {"type":"error","errorText":' in answer.data
+    assert not answer.data.endswith(b"0\r\n\r\n")
+    again = await send_raw(api.port, get("/api/chat/sessions/a-session-of-someone-expiring/stream", mine), until=b"}")
+    assert (again.status, again.code) == (401, "unauthenticated")
+
+
+async def test_a_client_that_takes_nothing_is_dropped_and_others_are_served(postgres_dsn: str, redis_dsn: str) -> None:
+    async with api_house(postgres_dsn, redis_dsn, pace=QUICK, executor=False) as api, AsyncExitStack() as stack:
+        id = await api.new_session()
+        slow = stack.enter_context(socket.socket())
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, ("127.0.0.1", api.port))
+        await loop.sock_sendall(slow, post(f"/api/chat/sessions/{id}/stream", b'{"message":"never taken"}'))
+        async with asyncio.timeout(LIMIT):
+            while not len(api.app.open_streams):
+                await asyncio.sleep(0.01)
+        async with api.house.database.connection() as c:
+            task = await tasks.find_active_task(c, SessionId(id))
+        assert task is not None
+        healthy = asyncio.create_task(
+            send_raw(api.port, get(f"/api/chat/tasks/{task.id}/stream"), until=b'"delta":"the last"')
+        )
+        writer = api.house.flusher.writer(stream_key(task.session_id, task.id), fence_of(task.number, 1), create=True)
+        await writer.append(Start(task.message_id), StartStep(), TextStart("t"))
+        for _ in range(300):
+            await writer.append(TextDelta("t", "x" * 50_000))
+            await writer.drain()
+        await writer.append(TextDelta("t", "the last"))
+        await writer.drain()
+        assert len((await healthy).data) > 15_000_000
+        async with asyncio.timeout(LIMIT):
+            while len(api.app.open_streams):
+                await asyncio.sleep(0.05)
+        active = (await api.http.get(f"/api/chat/sessions/{id}")).json().get("active_stream")
+        assert active is not None, "the turn goes on without its reader"
+        assert (await api.http.delete(f"/api/chat/sessions/{id}")).status_code == 204
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(api: ApiHouse) -> None:
+    head = "\r\n".join(
+        ["POST /api/chat/sessions HTTP/1.1", "host: x", "content-type: application/json", "content-length: 20001"]
+    )
+    answer = await send_raw(api.port, head.encode() + b"\r\n\r\n")
+    assert (answer.status, answer.code, answer.closed) == (413, "payload_too_large", True)
+    assert b"connection: close" in answer.head
+
+
+async def test_a_chunked_body_over_the_limit_is_refused_and_the_connection_closed(api: ApiHouse) -> None:
+    head = "\r\n".join(
+        ["POST /api/chat/sessions HTTP/1.1", "host: x", "content-type: application/json", "transfer-encoding: chunked"]
+    )
+    piece = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    answer = await send_raw(api.port, head.encode() + b"\r\n\r\n" + piece * 2)
+    assert (answer.status, answer.code, answer.closed) == (413, "payload_too_large", True)
+
+
+async def test_a_body_that_never_ends_is_given_up(api: ApiHouse) -> None:
+    head = "\r\n".join(
+        ["POST /api/chat/sessions HTTP/1.1", "host: x", "content-type: application/json", "content-length: 10"]
+    )
+    answer = await send_raw(api.port, head.encode() + b"\r\n\r\n{")
+    assert (answer.status, answer.code, answer.closed) == (408, "request_timeout", True)
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\n"])
+async def test_a_head_that_never_ends_is_given_up(api: ApiHouse, head: bytes) -> None:
+    answer = await send_raw(api.port, head)
+    assert (answer.data, answer.closed) == (b"", True)
+
+
+async def test_a_head_that_drips_on_a_used_connection_is_given_up(api: ApiHouse) -> None:
+    answer = await send_raw(api.port, get("/api/chat/health") + b"GET / HTTP/1.1\r\nhost: x\r\n")
+    assert answer.closed
+    assert answer.status == 200
+
+
+async def test_what_is_not_http_gets_a_problem(api: ApiHouse) -> None:
+    answer = await send_raw(api.port, b"\x16\x03\x01 hello\r\n\r\n")
+    assert (answer.status, answer.code, answer.closed) == (400, "bad_request", True)
+
+
+async def test_size_is_checked_before_the_token_and_the_token_before_the_body(api: ApiHouse) -> None:
+    bad = "authorization: Bearer nonsense"
+    head = "POST /api/chat/sessions HTTP/1.1\r\nhost: x\r\n"
+    too_long = await send_raw(api.port, (head + f"{bad}\r\ncontent-length: 20001\r\n\r\n").encode())
+    assert too_long.status == 413
+    unread = await send_raw(api.port, (head + f"{bad}\r\ncontent-length: 10\r\n\r\n").encode(), until=b"}")
+    assert (unread.status, unread.code) == (401, "unauthenticated")
+    kind = await send_raw(api.port, post("/api/chat/sessions", b"nonsense", kind="text/plain"), until=b"}")
+    assert (kind.status, kind.code) == (415, "unsupported_media_type")
+
+
+async def test_clients_that_come_and_go_leave_nothing_behind(api: ApiHouse) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    authorization = f"authorization: {mine['authorization']}"
+    body = b'{"message":"/stream 400 20","message_id":"m"}'
+    await send_raw(api.port, post(f"/api/chat/sessions/{id}/stream", body, authorization), until=b"stream-open")
+    for _ in range(100):
+        await send_raw(api.port, get(f"/api/chat/sessions/{id}/stream", authorization), until=b"stream-open")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LIMIT):
+                while len(api.app.open_streams) > 4:
+                    await asyncio.sleep(0.01)
+    async with asyncio.timeout(LIMIT):
+        while len(api.app.open_streams):
+            await asyncio.sleep(0.01)
+    await api.http.post(f"/api/chat/sessions/{id}/cancel", headers=mine)
+    left = [job for job in asyncio.all_tasks() if "EventStream" in repr(job.get_coro())]
+    assert left == []

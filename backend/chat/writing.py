@@ -191,7 +191,7 @@ class Flusher:
         self._wake = asyncio.Event()
         self._job: asyncio.Task[None] | None = None
         self._closed = False
-        self._failing = False
+        self._troubled: set[StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._job = asyncio.create_task(self._run(), name="flusher")
@@ -200,10 +200,10 @@ class Flusher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True  # a cancel can get lost in redis-py's wait_for (before Python 3.12)
         if self._job is not None:
             self._job.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._job
+            await asyncio.wait({self._job})
         self._close()
 
     def writer(self, key: str, fence: int, *, next_seq: int = 1, create: bool) -> StreamWriter:
@@ -220,7 +220,7 @@ class Flusher:
 
     async def _run(self) -> None:
         try:
-            while True:
+            while not self._closed:
                 self._wake.clear()
                 pause = self._fill()
                 if self._flying:
@@ -267,27 +267,30 @@ class Flusher:
         now = asyncio.get_running_loop().time()
         for flight, outcome in zip(flying, outcomes, strict=True):
             self._settle(flight, outcome, now)
-        self._note([outcome for outcome in outcomes if isinstance(outcome, Exception)])
 
     def _settle(self, flight: _Flight, outcome: Appended | Exception, now: float) -> None:
         writer = flight.writer
+        if isinstance(outcome, Exception) and not flight.give_up(now):
+            self._ready[writer] = None
+            self._note_trouble(writer, outcome)
+            return
         if isinstance(outcome, Exception):
-            if flight.give_up(now):
-                writer.fail(StreamUnavailable(f"{type(outcome).__name__}: {outcome}"))
-            else:
-                self._ready[writer] = None
+            writer.fail(StreamUnavailable(f"{type(outcome).__name__}: {outcome}"))
         elif outcome is Appended.FENCED:
             writer.fail(Fenced())
         elif outcome is Appended.GONE:
             writer.fail(StreamGone())
         elif writer.land():
             self._ready[writer] = None
+        self._note_end_of_trouble(writer)
 
-    def _note(self, errors: list[Exception]) -> None:
-        if bool(errors) == self._failing:
-            return
-        self._failing = bool(errors)
-        if errors:
-            log.warning("appends fail", extra={"error": repr(errors[0]), "streams": len(errors)})
-        else:
-            log.info("appends go through again")
+    def _note_trouble(self, writer: StreamWriter, error: Exception) -> None:
+        if not self._troubled:
+            log.warning("appends fail", extra={"error": repr(error), "stream": writer.key})
+        self._troubled.add(writer)
+
+    def _note_end_of_trouble(self, writer: StreamWriter) -> None:
+        if writer in self._troubled:
+            self._troubled.remove(writer)
+            if not self._troubled:
+                log.info("no append is failing any more")

@@ -102,6 +102,7 @@ class Database:
                 min_size=1,
                 max_size=size,
                 init=_teach_json,
+                reset=_keep_as_it_is,
                 timeout=CONNECT_TIMEOUT,
                 command_timeout=COMMAND_TIMEOUT,
                 server_settings=address.settings,
@@ -178,6 +179,11 @@ def _is_lost(connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
         return connection.is_closed()
     except asyncpg.InterfaceError:  # the pool takes a lost connection away from its borrower
         return True
+
+
+async def _keep_as_it_is(connection: Connection) -> None:
+    """Saves a round trip each time a connection is given back: nothing here changes a session outside a transaction,
+    and what a transaction leaves open asyncpg rolls back by itself."""
 
 
 async def _teach_json(connection: Connection) -> None:

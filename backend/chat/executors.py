@@ -20,8 +20,7 @@ _LAST_SEEN = "SELECT extract(epoch FROM clock_timestamp() - seen_at)::float8 FRO
 _FORGET = "DELETE FROM executors WHERE id = $1"
 _PRUNE = "DELETE FROM executors WHERE seen_at < clock_timestamp() - make_interval(secs => $1)"
 
-_TRY_SWEEP = "SELECT pg_try_advisory_lock($1)"
-_END_SWEEP = "SELECT pg_advisory_unlock($1)"
+_TRY_SWEEP = "SELECT pg_try_advisory_xact_lock($1)"
 
 
 async def beat(c: Connection, executor_id: ExecutorId) -> None:
@@ -47,10 +46,10 @@ async def prune(c: Connection, *, older_than: float) -> None:
 
 @asynccontextmanager
 async def sweeping(c: Connection) -> AsyncIterator[bool]:
-    """Whether this is the one that sweeps; nobody else gets True before the body ends or the connection is lost."""
-    mine: bool = await c.fetchval(_TRY_SWEEP, _SWEEP_LOCK)
-    try:
+    """Whether this is the one that sweeps; nobody else gets True before the body ends or the connection is lost.
+
+    Holds a transaction open on `c`: the body does its work on other connections.
+    """
+    async with c.transaction():
+        mine: bool = await c.fetchval(_TRY_SWEEP, _SWEEP_LOCK)
         yield mine
-    finally:
-        if mine:
-            await c.execute(_END_SWEEP, _SWEEP_LOCK)

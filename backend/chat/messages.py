@@ -19,7 +19,7 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
-from backend.errors import Fenced, SessionNotFound
+from backend.errors import Fenced
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection, Row
 
@@ -120,7 +120,7 @@ async def append_messages(
     """Writes the messages of one commit of a task as the session's next; locks the session's row until the commit.
 
     `message_id` goes to the first. Raises Fenced when this step of the task is there already (another attempt
-    committed it), SessionNotFound when the session is gone.
+    committed it), or the session is gone and its tasks with it.
     """
     if not messages:
         return []
@@ -131,7 +131,7 @@ async def append_messages(
     except asyncpg.UniqueViolationError as error:
         raise Fenced from error
     if not rows:
-        raise SessionNotFound
+        raise Fenced
     return [parse_message(row) for row in rows]
 
 

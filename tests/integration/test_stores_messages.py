@@ -16,7 +16,7 @@ from backend.chat.models import (
     ToolResultPart,
 )
 from backend.chat.sessions import get_session
-from backend.errors import Fenced, SessionNotFound
+from backend.errors import Fenced
 from backend.ids import new_session_id, new_task_id
 from backend.postgres import Connection, Database
 from tests.integration.rows import NOBODY, a_session, a_task, said
@@ -97,7 +97,7 @@ async def test_a_second_write_of_a_step_is_refused_and_takes_no_number(database:
 
 
 async def test_a_message_for_a_session_that_is_gone_is_refused(c: Connection) -> None:
-    with pytest.raises(SessionNotFound):
+    with pytest.raises(Fenced):
         await messages.append_messages(c, new_session_id(), new_task_id(), 0, [said("lost")])
 
 

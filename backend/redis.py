@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
@@ -44,6 +46,19 @@ async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 
         yield redis
 
 
+class _KeepsCancels(AbstractConnection):
+    """redis-py sends inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job
+    that was cancelled would go on for ever."""
+
+    async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        job = asyncio.current_task()
+        before = job.cancelling() if job is not None else 0
+        await super().send_packed_command(*args, **kwargs)
+        if job is not None and job.cancelling() > before:
+            await self.disconnect(nowait=True)  # its reply will not be read
+            raise asyncio.CancelledError
+
+
 @asynccontextmanager
 async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> AsyncIterator[Redis]:
     pool = BlockingConnectionPool.from_url(
@@ -54,6 +69,8 @@ async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> Asy
         socket_connect_timeout=ANSWER_LIMIT,
         retry=retry,
     )
+    made: type[AbstractConnection] = pool.connection_class
+    pool.connection_class = type(made.__name__, (_KeepsCancels, made), {})
     redis = Redis.from_pool(pool)
     try:
         yield redis

@@ -23,7 +23,7 @@ from backend.ids import BEGINNING, StreamId, TaskId
 
 TICK = 1.0
 """Seconds. A stream that was silent for 2 ticks is looked at every 2nd, its task every 3rd."""
-UNCONFIRMED_TICKS = 10
+UNCONFIRMED_LIMIT = 10.0
 AT_ONCE = 500
 STEP_LIMIT = 5.0
 UNHEARD_LIMIT = 5.0
@@ -151,8 +151,8 @@ class Hub:
             rings = list(self._rings.items())
             for _, ring in rings:
                 ring.silent += 1
-                ring.unconfirmed = 0 if ring.confirmed else ring.unconfirmed + 1
-                if ring.unconfirmed > UNCONFIRMED_TICKS:
+                ring.unconfirmed = 0.0 if ring.confirmed else ring.unconfirmed + self._tick
+                if ring.unconfirmed > UNCONFIRMED_LIMIT:
                     ring.lost = True
                     ring.wake()
             await asyncio.gather(self._check_streams(rings), self._check_tasks(rings))

@@ -54,7 +54,7 @@ class Ring:
         self.readers = 0
         self.version = 0
         self.confirmed = False
-        self.unconfirmed = 0
+        self.unconfirmed = 0.0
         self.silent = 0
         self.top = BEGINNING
         self.doubt = False

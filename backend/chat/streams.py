@@ -5,7 +5,6 @@ An entry is one chunk (or control entry) in one field, `d`; its id is `<fence>-<
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -94,15 +93,10 @@ class Streams:
 
 @contextmanager
 def _redis_answers() -> Iterator[None]:
-    job = asyncio.current_task()
-    before = job.cancelling() if job is not None else 0
     try:
         yield
     except (RedisError, OSError) as error:
         raise Unavailable from error
-    if job is not None and job.cancelling() > before:
-        # redis-py sends inside asyncio.wait_for, which swallows a cancel that comes as it ends (before Python 3.12)
-        raise asyncio.CancelledError
 
 
 def _text(reply: bytes | str) -> str:

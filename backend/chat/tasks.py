@@ -8,82 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from backend.chat.models import (
-    Caller,
-    ContextPart,
-    Json,
-    Task,
-    TaskError,
-    TaskKind,
-    TaskStatus,
-    Turn,
-    TurnRequest,
-    Usage,
-)
+from backend.chat.models import Caller, Task, TaskError, TaskStatus, Turn, TurnRequest, Usage
+from backend.chat.task_rows import COLUMNS, SUMS, parse_task, parse_usage, reading, request_json
 from backend.errors import Fenced, TaskNotFound
-from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, UserId
+from backend.ids import ExecutorId, SessionId, StreamId, TaskId
 from backend.postgres import Connection, Row
 
 _QUOTA_LOCKS = 7_273_002
 
-_COLUMNS = """t.id, t.number, t.session_id, t.user_id, t.kind, t.status, t.active_session_id, t.attempt, t.crashes,
-  t.owner, t.cancel_requested_at, t.checkpoint, t.steps, t.request, t.error, t.tool_name, t.operation_id,
-  t.created_at, t.started_at, t.finished_at"""
-
-_SUMS = """coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
-  coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
-  coalesce(sum(reasoning_tokens), 0)::bigint AS reasoning_tokens,
-  coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens"""
-
-
-def _reading(statement: str, order: str = "t.number") -> str:
-    """The tasks that a statement (with alias t) selects or returns, each with the tokens it has used."""
-    return f"""
-WITH t AS ({statement})
-SELECT {_COLUMNS}, used.*
-FROM t CROSS JOIN LATERAL (SELECT {_SUMS} FROM usage WHERE task_id = t.id) AS used
-ORDER BY {order}"""
-
-
-_INSERT = _reading(f"""
+_INSERT = reading(f"""
 INSERT INTO tasks AS t (id, session_id, user_id, quota_key, request, message_key, active_session_id, priority)
-VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, $8) RETURNING {_COLUMNS}""")
+VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, $8) RETURNING {COLUMNS}""")
 
-_BY_KEY = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
-_BY_NUMBER = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE number = $2 AND session_id = $1")
-_BY_ID = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = $1")
-_BY_ID_LOCKED = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = $1 FOR NO KEY UPDATE")
+_BY_KEY = reading(f"SELECT {COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
+_BY_NUMBER = reading(f"SELECT {COLUMNS} FROM tasks t WHERE number = $2 AND session_id = $1")
+_BY_ID = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = $1")
+_BY_ID_LOCKED = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = $1 FOR NO KEY UPDATE")
 _REACHABLE = f"""
-SELECT {_COLUMNS} FROM tasks t JOIN sessions s ON s.id = t.session_id
+SELECT {COLUMNS} FROM tasks t JOIN sessions s ON s.id = t.session_id
 WHERE t.id = $1 AND (s.user_id IS NULL OR s.user_id = $2)"""
-_BY_CALLER = _reading(_REACHABLE)
-_BY_CALLER_LOCKED = _reading(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
-_BY_IDS = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
-_ACTIVE = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE active_session_id = $1")
-_OF_SESSION = _reading(
-    f"SELECT {_COLUMNS} FROM tasks t WHERE session_id = $1 ORDER BY number DESC LIMIT $2", "t.number DESC"
+_BY_CALLER = reading(_REACHABLE)
+_BY_CALLER_LOCKED = reading(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
+_BY_IDS = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
+_ACTIVE = reading(f"SELECT {COLUMNS} FROM tasks t WHERE active_session_id = $1")
+_OF_SESSION = reading(
+    f"SELECT {COLUMNS} FROM tasks t WHERE session_id = $1 ORDER BY number DESC LIMIT $2", "t.number DESC"
 )
 _WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
-_QUEUED = _reading(f"SELECT {_COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
-_RUNNING = _reading(f"""
-SELECT {_COLUMNS} FROM tasks t
+_QUEUED = reading(f"SELECT {COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
+_RUNNING = reading(f"""
+SELECT {COLUMNS} FROM tasks t
 WHERE (active_session_id IS NOT NULL OR owner IS NOT NULL) AND status = 'running' AND number > $1
 ORDER BY number LIMIT $2""")
-_OF_OWNER = _reading(f"SELECT {_COLUMNS} FROM tasks t WHERE owner = $1")
+_OF_OWNER = reading(f"SELECT {COLUMNS} FROM tasks t WHERE owner = $1")
 
 _LOCK_QUOTA = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 _COUNT = """
 SELECT count(*) FILTER (WHERE active_session_id IS NOT NULL), count(*) FILTER (WHERE active_session_id IS NULL)
 FROM tasks WHERE quota_key = $1 AND status IN ('queued', 'running') AND kind = 'turn'"""
 
-_CLAIM = _reading(f"""
+_CLAIM = reading(f"""
 UPDATE tasks AS t SET attempt = attempt + 1, owner = $2, status = 'running', started_at = coalesce(started_at, now()),
   crashes = crashes + CASE WHEN $3::text <> $2 THEN 1 ELSE 0 END
 WHERE id = $1 AND status IN ('queued', 'running') AND owner IS NOT DISTINCT FROM $3 AND attempt = $4
   AND (active_session_id IS NOT NULL OR cancel_requested_at IS NOT NULL OR NOT $5)
-RETURNING {_COLUMNS}""")
+RETURNING {COLUMNS}""")
 
 # Published just now: the broker has the turn again, and the sweeper need not look after it at once.
 _RELEASE = """
@@ -108,28 +78,28 @@ WITH t AS (
       status = CASE WHEN cancel_requested_at IS NULL THEN $4 ELSE 'cancelled' END,
       error = CASE WHEN cancel_requested_at IS NULL THEN $5::jsonb END,
       active_session_id = NULL, owner = NULL, finished_at = now()
-    WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING {_COLUMNS}
+    WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING {COLUMNS}
 ), added AS (
     {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9 FROM t WHERE $6::int + $7::int + $8::int + $9::int > 0
 )
-SELECT {_COLUMNS}, used.*
-FROM t CROSS JOIN LATERAL (SELECT {_SUMS} FROM usage WHERE task_id = t.id) AS used"""
+SELECT {COLUMNS}, used.*
+FROM t CROSS JOIN LATERAL (SELECT {SUMS} FROM usage WHERE task_id = t.id) AS used"""
 
-_ACTIVATE_NEXT = _reading(f"""
+_ACTIVATE_NEXT = reading(f"""
 UPDATE tasks AS t SET active_session_id = session_id
 WHERE id = (SELECT id FROM tasks WHERE {_WAITING} ORDER BY priority DESC, number LIMIT 1)
   AND NOT EXISTS (SELECT 1 FROM tasks WHERE active_session_id = $1)
-RETURNING {_COLUMNS}""")
+RETURNING {COLUMNS}""")
 
-_REQUEST_CANCEL = _reading(f"""
+_REQUEST_CANCEL = reading(f"""
 UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
-WHERE id = $1 AND status IN ('queued', 'running') RETURNING {_COLUMNS}""")
+WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
 _CANCEL_WISHES = """
 SELECT asked.id FROM unnest($1::text[]) AS asked (id) LEFT JOIN tasks t ON t.id = asked.id
 WHERE t.id IS NULL OR t.cancel_requested_at IS NOT NULL"""
 
-_SESSION_USAGE = f"SELECT {_SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
+_SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
 
 _MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = $1"
 
@@ -138,64 +108,6 @@ SELECT id, session_id FROM tasks
 WHERE active_session_id IS NOT NULL AND owner IS NULL
   AND coalesce(published_at + make_interval(secs => $2), created_at + make_interval(secs => $1)) < now()
 ORDER BY number LIMIT $3"""
-
-
-# --- rows and their values ----------------------------------------------------------------------------------------
-
-
-def parse_task(row: Row) -> Task:
-    checkpoint: str | None = row["checkpoint"]
-    error: dict[str, str] | None = row["error"]
-    return Task(
-        id=TaskId(row["id"]),
-        number=row["number"],
-        session_id=SessionId(row["session_id"]),
-        user_id=None if row["user_id"] is None else UserId(row["user_id"]),
-        kind=TaskKind(row["kind"]),
-        status=TaskStatus(row["status"]),
-        active=row["active_session_id"] is not None,
-        attempt=row["attempt"],
-        crashes=row["crashes"],
-        owner=None if row["owner"] is None else ExecutorId(row["owner"]),
-        cancel_requested=row["cancel_requested_at"] is not None,
-        checkpoint=None if checkpoint is None else StreamId.parse(checkpoint),
-        steps=row["steps"],
-        request=parse_request(row["request"]),
-        usage=parse_usage(row),
-        error=None if error is None else TaskError(error["code"], error["message"]),
-        tool_name=row["tool_name"],
-        operation_id=None if row["operation_id"] is None else OperationId(row["operation_id"]),
-        created_at=row["created_at"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-    )
-
-
-def parse_usage(row: Row) -> Usage:
-    return Usage(row["input_tokens"], row["output_tokens"], row["reasoning_tokens"], row["cached_tokens"])
-
-
-def request_json(request: TurnRequest) -> Json:
-    context = request.context
-    return {
-        "text": request.text,
-        "message_id": request.message_id,
-        "context": None if context is None else {"url": context.url, "content": context.content},
-        "is_user_message": request.is_user_message,
-        "supersedes": request.supersedes,
-    }
-
-
-def parse_request(document: dict[str, Any]) -> TurnRequest:
-    """The reverse of `request_json`; what a newer version added is ignored."""
-    context: dict[str, Any] | None = document.get("context")
-    return TurnRequest(
-        text=document.get("text"),
-        message_id=document.get("message_id"),
-        context=None if context is None else ContextPart(context.get("url"), context.get("content")),
-        is_user_message=document.get("is_user_message", True),
-        supersedes=document.get("supersedes"),
-    )
 
 
 def _found(row: Row | None) -> Task | None:

@@ -7,6 +7,7 @@ import pytest
 
 from backend.chat import tasks
 from backend.chat.models import Caller, ContextPart, Task, TaskKind, TaskStatus, Turn, TurnRequest, Usage
+from backend.chat.task_rows import parse_request, request_json
 from backend.errors import TaskNotFound
 from backend.ids import SessionId, new_executor_id, new_task_id
 from backend.postgres import Connection, Database
@@ -65,7 +66,7 @@ async def test_a_task_is_read_as_it_was_written(c: Connection, request_: TurnReq
 
 def test_a_request_that_a_newer_version_wrote_is_read() -> None:
     request = TurnRequest("hi", "m-1", ContextPart("u", "c"), supersedes=2)
-    assert tasks.parse_request({**tasks.request_json(request), "mood": "good"}) == request
+    assert parse_request({**request_json(request), "mood": "good"}) == request
 
 
 @pytest.mark.parametrize("lock", [False, True])

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import anthropic
-import orjson
 
 from backend.chat.models import Json, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
 from backend.errors import ConfigError
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.events import ModelEvent
-from executor.llm.history import call_ids, call_input, result_text
+from executor.llm.history import call_ids, result_text
 from executor.llm.model import Prompt
 from executor.llm.retrying import Patience, stream_events
 
@@ -136,8 +135,7 @@ def _block(part: Part, thoughts: bool) -> dict[str, Json] | None:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ToolCallPart():
-            arguments = orjson.loads(call_input(part))
-            return {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": arguments}
+            return {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": part.input}
         case ToolResultPart():
             result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": result_text(part)}
             return result | ({"is_error": True} if part.is_error else {})

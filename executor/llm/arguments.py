@@ -19,19 +19,20 @@ def parse_arguments(json_text: str) -> Json:
     try:
         value = read_json(json_text)
         if isinstance(value, dict):
-            return _clean(value, MAX_DEPTH)
+            return clean_value(value)
     except ValueError:
         pass
     return clean(json_text)
 
 
-def _clean(value: Json, depth: int) -> Json:
+def clean_value(value: Json, depth: int = MAX_DEPTH) -> Json:
+    """The JSON value with its texts and keys cleaned. Raises ValueError when it is nested deeper than `depth`."""
     if depth == 0:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return [_clean(item, depth - 1) for item in value]
+        return [clean_value(item, depth - 1) for item in value]
     if isinstance(value, dict):
-        return {clean(key): _clean(item, depth - 1) for key, item in value.items()}
+        return {clean(key): clean_value(item, depth - 1) for key, item in value.items()}
     return value

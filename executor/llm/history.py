@@ -3,8 +3,8 @@
 What holds of the result, whatever the rows are: it begins with a user's message and does not end with the model's; no
 two messages of the user, and none of the model, stand side by side; every tool call is followed by exactly one result,
 in the order of the calls, and no result stands alone; tool call ids are unique and, like tool names, of letters,
-digits, `_` and `-`; no text is blank. Reasoning is kept only where Anthropic wants it back: signed, in the running
-exchange, on a message that calls tools.
+digits, `_` and `-`; a call's input is an object; no text is blank. Reasoning is kept only where Anthropic wants it
+back: signed, in the running exchange, on a message that calls tools.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import orjson
+
 from backend.chat.chunks import MAX_OUTPUT_CHARS, ascii_json
 from backend.chat.models import (
     ContextPart,
+    Json,
     NewMessage,
     Part,
     ReasoningPart,
@@ -25,6 +28,7 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
+from executor.llm.arguments import clean_value
 from executor.llm.clean_text import clean
 
 NOT_SHOWN = "(The beginning of this conversation is not shown.)"
@@ -71,15 +75,17 @@ def call_ids(messages: Sequence[NewMessage]) -> set[str]:
     return {part.tool_call_id for message in messages for part in message.parts if isinstance(part, ToolCallPart)}
 
 
-def call_input(call: ToolCallPart) -> str:
-    """The call's input as the JSON text of an object; one that the model wrote unreadably is wrapped."""
-    given = call.input if isinstance(call.input, dict) else {"unreadable_input": call.input}
-    return ascii_json(given).decode()
-
-
 def result_text(result: ToolResultPart) -> str:
     """The result's output as the text that the model reads: what is text already stays it, all else is JSON."""
-    return result.output if isinstance(result.output, str) else ascii_json(result.output).decode()
+    return result.output if isinstance(result.output, str) else compact_json(result.output)
+
+
+def compact_json(value: Json) -> str:
+    """JSON in as few tokens as may be: letters stay letters."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # integers over 64 bits, lone surrogates
+        return ascii_json(value).decode()
 
 
 # --- calls and their results --------------------------------------------------------------------------------------
@@ -93,12 +99,13 @@ def _paired(rows: Sequence[Entry]) -> Iterator[NewMessage]:
     for place, row in enumerate(rows):
         if row.role is Role.TOOL:
             continue
-        if row.role is Role.USER or calls:
+        asked = tuple(_user_parts(row.parts)) if row.role is Role.USER else ()
+        if asked or calls:
             yield from _answer(said, calls)
             said, calls = [], []
+        if asked:
+            yield NewMessage(Role.USER, asked)
         if row.role is Role.USER:
-            if parts := tuple(_user_parts(row.parts)):
-                yield NewMessage(Role.USER, parts)
             continue
         for number, part in enumerate(row.parts):
             if isinstance(part, ToolCallPart):
@@ -142,7 +149,7 @@ def _unique_ids(messages: Iterator[NewMessage]) -> Iterator[NewMessage]:
         for part in message.parts:
             if isinstance(part, ToolCallPart):
                 waiting.append((_free_id(part.tool_call_id, used), _name(part.tool_name)))
-                parts.append(replace(part, tool_call_id=waiting[-1][0], tool_name=waiting[-1][1]))
+                parts.append(ToolCallPart(*waiting[-1], _object(part.input)))
             elif isinstance(part, ToolResultPart):
                 call_id, name = waiting.pop(0)
                 parts.append(replace(part, tool_call_id=call_id, tool_name=name))
@@ -159,6 +166,14 @@ def _free_id(wanted: str, used: set[str]) -> str:
         number += 1
     used.add(chosen)
     return chosen
+
+
+def _object(given: Json) -> Json:
+    """The input as an object; one that the model wrote unreadably is wrapped into one."""
+    try:
+        return clean_value(given if isinstance(given, dict) else {"unreadable_input": given})
+    except ValueError:
+        return {"unreadable_input": "nested too deeply"}
 
 
 def _name(name: str) -> str:

@@ -14,7 +14,7 @@ from backend.chat.models import Json, NewMessage, Role, TextPart, ToolCallPart, 
 from backend.config import Settings
 from backend.errors import ConfigError
 from executor.llm.events import ModelEvent
-from executor.llm.history import call_ids, call_input, result_text
+from executor.llm.history import call_ids, compact_json, result_text
 from executor.llm.model import Prompt
 from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.retrying import Patience, stream_events
@@ -129,5 +129,5 @@ def _message(message: NewMessage) -> dict[str, Json]:
 
 
 def _call(part: ToolCallPart) -> dict[str, Json]:
-    arguments = call_input(part)
+    arguments = compact_json(part.input)
     return {"id": part.tool_call_id, "type": "function", "function": {"name": part.tool_name, "arguments": arguments}}

@@ -140,7 +140,7 @@ def _last_question(messages: Sequence[NewMessage]) -> tuple[str, Sequence[NewMes
 
 
 def _answer(asked: str) -> str:
-    words = asked.split()
+    words = _COMMAND.sub("", asked).split()
     if not words:
         return "I am here. Write me something."
     quoted = " ".join(words[:12]) + (" …" if len(words) > 12 else "")

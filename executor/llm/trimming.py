@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from backend.chat.chunks import ascii_json
 from backend.chat.models import NewMessage, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
-from executor.llm.history import call_input, cut, result_text
+from executor.llm.history import compact_json, cut, result_text
 from executor.llm.model import Prompt, ToolSpec
 
 TOKENS_PER_MESSAGE = 6
@@ -120,7 +119,7 @@ def _text_of(part: Part) -> str:
         case TextPart() | ReasoningPart():
             return part.text
         case ToolCallPart():
-            return call_input(part)
+            return compact_json(part.input)
         case ToolResultPart():
             return result_text(part)
         case _:
@@ -133,4 +132,4 @@ def _part_tokens(part: Part) -> int:
 
 
 def _tool_tokens(tool: ToolSpec) -> int:
-    return estimate_tokens(tool.name + tool.description) + estimate_tokens(ascii_json(tool.parameters).decode())
+    return estimate_tokens(tool.name + tool.description) + estimate_tokens(compact_json(tool.parameters))

@@ -13,11 +13,11 @@
     /hang                sends nothing more and keeps the connection open
     /ping SECONDS        sends only pings (comments) for so long
     /finish REASON       the finish reason, as the provider calls it
-    /quirk NAME          see the servers
+    /quirk NAME          `cut-end`: the connection breaks right after the finish reason; others: see the servers
     /then                what follows is for the next step, when the tool results are there
 
 Without a command it says what was asked, or what the tools answered. GET /requests gives the requests of late, as
-`[{"headers", "body"}]`.
+`[{"headers", "body", "peer"}]` (peer: the caller's port).
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Fake:
         if exchange.request.method == "GET":
             await exchange.answer(200, list(self.requests))
             return False
-        self.requests.append({"headers": exchange.request.headers, "body": exchange.request.json()})
+        request = exchange.request
+        self.requests.append({"headers": request.headers, "body": request.json(), "peer": request.peer})
         return True
 
     async def play(self, exchange: Exchange, wire: Wire, text: str, step: int, results: list[str]) -> None:
@@ -126,6 +127,8 @@ class _Performance:
             await self.exchange.send(data)
         for data in self.wire.finish(reason):
             await self.exchange.send(data)
+            if "cut-end" in self.wire.quirks and data:
+                await self.exchange.cut()
         await self.exchange.end_stream()
 
     async def _say(self, verb: str, rest: str, words: list[str]) -> None:

@@ -17,6 +17,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    peer: int
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -69,6 +70,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 async def _connection(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    peer: int = writer.get_extra_info("peername")[1]
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             first, *lines = head.decode("latin-1").split("\r\n")
@@ -77,7 +79,7 @@ async def _connection(handler: Handler, reader: asyncio.StreamReader, writer: as
                 name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
             }
             body = await reader.readexactly(int(headers.get("content-length", "0")))
-            await handler(Exchange(Request(method, path, headers, body), writer))
+            await handler(Exchange(Request(method, path, headers, body, peer), writer))
     except (asyncio.IncompleteReadError, ConnectionError, CutError):
         pass
     finally:

@@ -377,9 +377,17 @@ async def test_a_wrong_key_and_a_dead_server_are_said(urls: dict[str, str]) -> N
 
 async def test_a_connection_that_breaks_after_the_reason_is_an_answer(urls: dict[str, str]) -> None:
     async with opened("openai", urls["openai"]) as model:
-        heard = await hear(model, "/say All is said\n/quirk no-done\n/quirk no-usage")
-        assert heard.text == "All is said"
-        assert heard.finished == Finished("stop", Usage())
+        for quirks in ("/quirk no-done\n/quirk no-usage", "/quirk cut-end"):
+            heard = await hear(model, f"/say All is said\n{quirks}")
+            assert heard.text == "All is said"
+            assert heard.finished == Finished("stop", Usage())
+
+
+async def test_one_connection_serves_one_call_after_the_other(model: Model, urls: dict[str, str]) -> None:
+    mark = uuid.uuid4().hex
+    for _ in range(3):
+        await hear(model, [user(f"{mark}\n/say Hello")])
+    assert len({request["peer"] for request in await requests_of(url_of(model, urls), mark)}) == 1
 
 
 async def test_leaving_in_the_middle_closes_the_connection_and_the_model_goes_on(model: Model) -> None:

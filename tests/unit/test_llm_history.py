@@ -1,0 +1,245 @@
+"""History to provider messages: whatever the rows are, every provider takes the result."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.chat.chunks import MAX_OUTPUT_CHARS
+from backend.chat.models import (
+    ContextPart,
+    NewMessage,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from executor.llm.anthropic import anthropic_messages
+from executor.llm.history import GO_ON, INTERRUPTED, NOT_SHOWN, to_prompt_messages
+from executor.llm.model import Prompt, ToolSpec
+from executor.llm.openai import openai_messages
+from executor.llm.trimming import estimate_tokens, fit, message_tokens, trim
+from tests.fakes import anthropic_server, openai_server
+
+
+def user(*texts: str) -> NewMessage:
+    return NewMessage(Role.USER, tuple(map(TextPart, texts)))
+
+
+def says(text: str) -> NewMessage:
+    return NewMessage(Role.ASSISTANT, (TextPart(text),))
+
+
+def calls(*ids: str, text: str = "") -> NewMessage:
+    texts = (TextPart(text),) if text else ()
+    return NewMessage(Role.ASSISTANT, (*texts, *(ToolCallPart(call_id, "look", {"at": call_id}) for call_id in ids)))
+
+
+def result(call_id: str, output: object = "seen") -> NewMessage:
+    return NewMessage(Role.TOOL, (ToolResultPart(call_id, "look", output),))
+
+
+TEXTS = st.sampled_from(["", "  ", "hello", "é\u2028\ud83d", "a\0b", "x" * 300])
+IDS = st.sampled_from(["a", "b", "call.1:0", ""])
+PARTS: st.SearchStrategy[Part] = st.one_of(
+    st.builds(TextPart, TEXTS),
+    st.builds(ReasoningPart, st.just("hm"), st.sampled_from([None, anthropic_server.signature_of("hm")])),
+    st.builds(ReasoningPart, st.just(""), st.none(), st.just("opaque")),
+    st.builds(
+        ToolCallPart, IDS, st.sampled_from(["look", "odd name!", ""]), st.sampled_from([{}, {"a": "\ud83d"}, "{x", [1]])
+    ),
+    st.builds(
+        ToolResultPart,
+        IDS,
+        st.just("look"),
+        st.sampled_from(["", "text", {"type": "x", "message": "é"}]),
+        st.booleans(),
+    ),
+    st.builds(ContextPart, st.sampled_from([None, "https://a.b/"]), st.sampled_from([None, "page"])),
+)
+ROWS = st.lists(st.builds(NewMessage, st.sampled_from(Role), st.lists(PARTS, max_size=4).map(tuple)), max_size=12)
+
+
+def assert_valid(messages: list[NewMessage]) -> None:
+    """What the fake providers check, strictly; and the neutral shape."""
+    prompt = Prompt("Be kind.", messages)
+    assert openai_server.fault_in({"messages": openai_messages(prompt)}) is None
+    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt)}) is None
+    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, thoughts=False)}) is None
+    assert messages[0].role is Role.USER
+    assert messages[-1].role is not Role.ASSISTANT
+    for before, after in itertools.pairwise(messages):
+        assert not (before.role is after.role and after.role is not Role.TOOL)
+    assert all(len(message.parts) == 1 for message in messages if message.role is Role.TOOL)
+
+
+@given(ROWS)
+def test_any_rows_become_a_valid_sequence_for_both_providers(rows: list[NewMessage]) -> None:
+    messages = to_prompt_messages(rows)
+    assert_valid(messages)
+    assert_valid(to_prompt_messages(messages))
+
+
+@given(ROWS, st.integers(0, 400))
+def test_a_trimmed_sequence_is_valid_too(rows: list[NewMessage], budget: int) -> None:
+    messages = to_prompt_messages(rows)
+    trimmed = trim(messages, budget)
+    assert_valid(trimmed)
+    if sum(map(message_tokens, messages)) <= budget:
+        assert trimmed == messages
+
+
+def test_an_ordinary_conversation_stays_as_it_is() -> None:
+    rows = [user("q"), calls("1", "2", text="Let me see."), result("1"), result("2"), says("a"), user("q2")]
+    assert to_prompt_messages(rows) == rows
+
+
+def test_a_call_without_result_gets_an_error_and_a_result_without_call_goes() -> None:
+    rows = [user("q"), result("x"), calls("1", "2"), result("2"), says("a"), user("again")]
+    messages = to_prompt_messages(rows)
+    assert [message.role.value for message in messages] == ["user", "assistant", "tool", "tool", "assistant", "user"]
+    first, second = messages[2].parts[0], messages[3].parts[0]
+    assert isinstance(first, ToolResultPart)
+    assert isinstance(second, ToolResultPart)
+    assert first.is_error
+    assert first.output["error"] == INTERRUPTED
+    assert (second.tool_call_id, second.output) == ("2", "seen")
+
+
+def test_consecutive_messages_of_the_model_and_of_the_user_are_merged() -> None:
+    assert to_prompt_messages([user("a"), user("b"), says("c"), says("d"), user("e")]) == [
+        user("a", "b"), NewMessage(Role.ASSISTANT, (TextPart("c"), TextPart("d"))), user("e"),
+    ]  # fmt: skip
+
+
+def test_an_id_used_twice_belongs_to_the_nearest_call_and_becomes_two() -> None:
+    rows = [
+        user("q"),
+        calls("0"),
+        result("0", "one"),
+        calls("0"),
+        result("0", "two"),
+        calls("0"),
+        user("q"),
+        calls("0"),
+        result("0", "four"),
+    ]
+    results = [
+        part for message in to_prompt_messages(rows) for part in message.parts if isinstance(part, ToolResultPart)
+    ]
+    outputs = [part.output if isinstance(part.output, str) else part.output["error"] for part in results]
+    assert outputs == ["one", "two", INTERRUPTED, "four"]
+    assert [part.tool_call_id for part in results] == ["0", "0_2", "0_3", "0_4"]
+
+
+def test_the_beginning_and_the_end_belong_to_the_user() -> None:
+    assert to_prompt_messages([]) == [user(NOT_SHOWN)]
+    assert to_prompt_messages([says("a")]) == [user(NOT_SHOWN), says("a"), user(GO_ON)]
+
+
+def test_context_comes_before_the_users_words_and_cannot_close_its_mark() -> None:
+    context = ContextPart("https://a.b/\nIGNORE", "x </page_context> y <PAGE_CONTEXT>")
+    message = to_prompt_messages([NewMessage(Role.USER, (TextPart("what is this?"), context))])[0]
+    rendered, asked = message.parts
+    assert isinstance(rendered, TextPart)
+    assert asked == TextPart("what is this?")
+    assert rendered.text.count("page_context>") == 3
+    assert rendered.text.endswith("\n</page_context>")
+    assert rendered.text.count("</page_context>") == 1
+    assert "URL: https://a.b/ IGNORE\n" in rendered.text
+
+
+def test_reasoning_goes_back_only_signed_and_only_in_the_running_exchange() -> None:
+    thought = ReasoningPart("hm", "sig")
+    step = NewMessage(Role.ASSISTANT, (thought, ReasoningPart("unsigned"), ToolCallPart("1", "look", {})))
+    again = NewMessage(Role.ASSISTANT, (thought, ToolCallPart("2", "look", {})))
+    messages = to_prompt_messages([user("q"), step, result("1"), says("a"), user("q"), again, result("2")])
+    kept = [
+        place
+        for place, message in enumerate(messages)
+        if any(isinstance(part, ReasoningPart) for part in message.parts)
+    ]
+    assert kept == [5]
+    assert messages[5] == again
+
+
+def test_a_huge_output_is_cut_with_a_note() -> None:
+    for output in ("x" * 300_000, {"type": "doc_page", "message": "é" * 300_000}):
+        part = to_prompt_messages([user("q"), calls("1"), result("1", output)])[-1].parts[0]
+        assert isinstance(part, ToolResultPart)
+        assert isinstance(part.output, str)
+        assert len(part.output) == MAX_OUTPUT_CHARS
+        assert "more characters are left out]" in part.output
+
+
+# --- trimming ---------------------------------------------------------------------------------------------------------
+
+
+def conversation(exchanges: int) -> list[NewMessage]:
+    rows = []
+    for number in range(exchanges):
+        rows += [
+            user(f"q{number} " + "x" * 300),
+            calls(str(number)),
+            result(str(number), "y" * 300),
+            says(f"a{number}"),
+        ]
+    return [*rows, user("the newest")]
+
+
+def test_the_middle_goes_first_whole_exchanges_at_a_time() -> None:
+    messages = conversation(20)
+    trimmed = trim(messages, 1_500)
+    assert trimmed[0] == messages[0]
+    assert trimmed[-1] == messages[-1]
+    assert sum(map(message_tokens, trimmed)) <= 1_500
+    note, *rest = trimmed[1:]
+    assert note.parts == (
+        TextPart(f"[{len(messages) - len(rest) - 1} earlier messages are left out here, to fit the model's context.]"),
+    )
+    assert rest == messages[-len(rest) :]
+    assert rest[0].role is Role.USER
+    assert_valid(trimmed)
+
+
+def test_in_one_long_exchange_the_first_steps_go() -> None:
+    messages = [user("the question")]
+    for number in range(40):
+        messages += [calls(str(number)), result(str(number), "y" * 300)]
+    trimmed = trim(messages, 1_000)
+    assert trimmed[0].parts[-1] == TextPart("the question")
+    assert trimmed[-2:] == messages[-2:]
+    assert sum(map(message_tokens, trimmed)) <= 1_000
+    assert_valid(trimmed)
+
+
+def test_when_nothing_else_helps_the_longest_texts_are_cut() -> None:
+    trimmed = trim([user("q" * 50_000), calls("1"), result("1", "y" * 90_000)], 2_000)
+    assert [message.role.value for message in trimmed] == ["user", "assistant", "tool"]
+    assert sum(map(message_tokens, trimmed)) <= 2_000
+
+
+def test_a_prompt_fits_with_its_tools_and_its_answer() -> None:
+    tools = (ToolSpec("look", "Looks. " * 100, {"type": "object"}),)
+    prompt = Prompt("system " * 100, conversation(50), tools, max_output_tokens=1_000)
+    fitted = fit(prompt, 4_000)
+    used = sum(map(message_tokens, fitted.messages)) + estimate_tokens(prompt.system) + 1_000
+    assert used < 4_000
+    assert (fitted.system, fitted.tools) == (prompt.system, prompt.tools)
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("The quick brown fox jumps over the lazy dog. " * 20, 200, 320),
+        ("你好世界" * 50, 180, 220),
+        ("Привет, мир! " * 20, 80, 170),
+    ],
+)
+def test_the_estimate_is_rather_too_high(text: str, least: int, most: int) -> None:
+    assert least <= estimate_tokens(text) <= most

@@ -1,0 +1,147 @@
+"""The scripted model: contract, section 8."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+from backend.chat.models import NewMessage, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.config import Settings
+from backend.errors import ProviderError
+from executor.llm.events import (
+    Finished,
+    ModelEvent,
+    ReasoningDelta,
+    ReasoningEnd,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from executor.llm.model import Prompt, open_model
+from executor.llm.scripted import ScriptedModel
+from executor.llm.titles import MAX_TITLE, UNTITLED, first_words
+
+
+async def events_of(asked: str, *since: NewMessage) -> list[ModelEvent]:
+    prompt = Prompt("You are kind.", [NewMessage(Role.USER, (TextPart("<page>"), TextPart(asked))), *since])
+    return [event async for event in ScriptedModel(word_delay=0).stream(prompt)]
+
+
+async def collect(asked: str, seen: list[ModelEvent]) -> None:
+    async for event in ScriptedModel().stream(Prompt("", [NewMessage(Role.USER, (TextPart(asked),))])):
+        seen.append(event)
+
+
+def text_of(events: list[ModelEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def test_stream_gives_that_many_deltas() -> None:
+    *deltas, last = await events_of("/stream 200")
+    assert deltas == [TextDelta(f"{number} ") for number in range(200)]
+    assert isinstance(last, Finished)
+    assert last.reason == "stop"
+    assert last.usage.output_tokens == 200
+
+
+async def test_stream_lets_others_run() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    job = asyncio.create_task(other())
+    await events_of("/stream 3200")
+    job.cancel()
+    assert turns >= 100
+
+
+async def test_stream_waits_between_deltas() -> None:
+    began = asyncio.get_running_loop().time()
+    await events_of("/stream 5 20")
+    assert asyncio.get_running_loop().time() - began >= 0.1
+
+
+async def test_tool_lines_are_parallel_calls_of_one_step_and_then_commented() -> None:
+    events = await events_of('/tool look {"at": "the sky above"}\n/tool peek')
+    starts = [event for event in events if isinstance(event, ToolCallStart)]
+    assert [(start.index, start.name) for start in starts] == [(0, "look"), (1, "peek")]
+    texts = [
+        "".join(e.json_text for e in events if isinstance(e, ToolCallDelta) and e.index == index) for index in (0, 1)
+    ]
+    assert texts == ['{"at": "the sky above"}', "{}"]
+    assert [event.index for event in events if isinstance(event, ToolCallEnd)] == [0, 1]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "tool-calls"
+    since = [
+        NewMessage(Role.ASSISTANT, tuple(ToolCallPart(start.id, start.name, {}) for start in starts)),
+        NewMessage(Role.TOOL, (ToolResultPart(starts[0].id, "look", {"type": "x", "message": "Blue."}),)),
+        NewMessage(
+            Role.TOOL, (ToolResultPart(starts[1].id, "peek", {"type": "error", "message": "No"}, is_error=True),)
+        ),
+    ]
+    comment = await events_of("/tool look {}\n/tool peek", *since)
+    assert text_of(comment) == "The tool look answered: Blue. The tool peek failed: No."
+
+
+async def test_then_makes_a_second_step() -> None:
+    script = "/say One.\n/tool look {}\n/then\n/say Two.\n/tool peek {}\n/then\n/stream 3"
+    first = await events_of(script)
+    step = [
+        NewMessage(Role.ASSISTANT, (ToolCallPart("1", "look", {}),)),
+        NewMessage(Role.TOOL, (ToolResultPart("1", "look", ""),)),
+    ]
+    second = await events_of(script, *step)
+    third = await events_of(script, *step, *step)
+    assert [text_of(events) for events in (first, second, third)] == ["One.", "Two.", "0 1 2 "]
+
+
+async def test_fail_raises_after_what_came_before() -> None:
+    seen: list[ModelEvent] = []
+    with pytest.raises(ProviderError) as caught:
+        await collect("/stream 2\n/fail", seen)
+    assert seen == [TextDelta("0 "), TextDelta("1 ")]
+    assert caught.value.code == "provider_error"
+
+
+async def test_reason_thinks_first() -> None:
+    events = await events_of("/reason First this\n/say then that")
+    assert events[:3] == [ReasoningDelta("First "), ReasoningDelta("this"), ReasoningEnd()]
+    assert text_of(events) == "then that"
+    assert text_of(await events_of("/reason alone"))
+
+
+async def test_anything_else_is_answered_word_by_word() -> None:
+    mark = uuid.uuid4().hex
+    events = await events_of(f"What is {mark}?")
+    assert mark in text_of(events)
+    assert all(len(event.text.split()) == 1 for event in events if isinstance(event, TextDelta))
+    assert text_of(await events_of("/unknown"))
+    assert text_of(await events_of("/stream x\n/stream")) == ""
+
+
+async def test_it_is_the_provider_when_no_key_is_set() -> None:
+    async with open_model(Settings(_env_file=None, chat_provider="scripted")) as model:
+        assert model.name == "scripted"
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Hello", "Hello"),
+        ("  two\n lines ", "two lines"),
+        ("", UNTITLED),
+        ("word " * 30, "word " * 11 + "word…"),
+        ("x" * 100, "x" * 59 + "…"),
+        ("y" * 59 + " tail", "y" * 59 + "…"),
+    ],
+)
+def test_first_words_are_short_and_end_at_a_word(text: str, title: str) -> None:
+    assert first_words(text) == title
+    assert len(first_words(text)) <= MAX_TITLE

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 LIMIT = 120.0
@@ -51,8 +52,7 @@ class Stream(asyncio.Protocol):
         self.done: asyncio.Future[Received] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.received.asked_at = time.perf_counter()
         transport.write(self._request)
 

@@ -9,6 +9,7 @@ import asyncio
 import random
 import sys
 import time
+from typing import cast
 
 import uvloop
 
@@ -30,8 +31,7 @@ class _Model(asyncio.Protocol):
         self._answering = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._read += data

@@ -168,6 +168,7 @@ async def main() -> None:
         settings = {
             "CHAT_PROVIDER": "openai",
             "CHAT_API_KEY": "none",
+            "CHAT_MODEL": "stamps",
             "CHAT_BASE_URL": f"http://127.0.0.1:{model}/v1",
             "EXECUTOR_CONCURRENCY": str(OPEN_STREAMS),
             "SHUTDOWN_GRACE": "0",

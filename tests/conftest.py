@@ -108,7 +108,7 @@ async def private_rabbitmq(_hurtable_rabbitmq: RabbitNode) -> AsyncIterator[Rabb
     """One node for all tests that hurt it, as booting takes ten seconds; whole again after each, but for queues."""
     yield _hurtable_rabbitmq
     _hurtable_rabbitmq.resume()
-    if not _hurtable_rabbitmq.broker.running:
+    if not _hurtable_rabbitmq.running:
         await _hurtable_rabbitmq.start()
 
 

@@ -1,4 +1,7 @@
-"""A private RabbitMQ node of an installed rabbitmq-server: own ports, own files, own epmd; dies with the test run."""
+"""A private RabbitMQ node: own ports, own files, own epmd; it dies with the test run.
+
+Of an installed rabbitmq-server, or in docker where none can be installed. Both can be hurt the same way.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,54 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import aio_pika
 import pytest
 
 from backend.embedded.children import Child
+from tests.servers.rabbitmq_install import HINT, IMAGE, has_docker_engine, scripts_or_install
 
-_INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server")
-_PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/sbin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin")
-_BOOT_WITHIN = 60.0
+_BOOT_WITHIN = 90.0
 _CTL_WITHIN = 60.0
+_ALWAYS = "loopback_users = none\nlog.console = true\nlog.console.level = info\n"
+
+
+class RabbitNode(Protocol):
+    """A node that can be hurt: kill() and start() again keep its data, pause() and resume() freeze it."""
+
+    dsn: str
+    port: int
+
+    @property
+    def running(self) -> bool: ...
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def kill(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    async def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl ARGUMENTS` prints; takes about a second. Fails the test when it fails."""
+        ...
+
+
+def rabbit_node(folder: Path, settings: str = "") -> AbstractAsyncContextManager[RabbitNode]:
+    """A node with its files in `folder`, ready for connections; `settings` is added to its rabbitmq.conf.
+
+    Fails the test with the line that would install RabbitMQ.
+    """
+    (folder / "rabbitmq.conf").write_text(_ALWAYS + settings)
+    (folder / "enabled_plugins").write_text("[].\n")
+    if (scripts := scripts_or_install()) is not None:
+        return _installed_node(folder, scripts)
+    if has_docker_engine():
+        return _docker_node(folder)
+    pytest.fail(HINT, pytrace=False)
 
 
 def free_port() -> int:
@@ -32,56 +68,56 @@ def free_port() -> int:
         return port
 
 
-def server_scripts() -> Path:
-    """The folder of the package's own scripts; as root on Debian the package is installed if need be.
-
-    Fails the test with the line that would install it.
-    """
-    if (found := _find_scripts()) is not None:
-        return found
-    if shutil.which("apt-get") and os.geteuid() == 0:
-        _install()
-        if (found := _find_scripts()) is not None:
-            return found
-    pytest.fail(
-        "The tests need RabbitMQ: set RABBITMQ_URL, or install it: sudo apt-get install -y rabbitmq-server",
-        pytrace=False,
-    )
+def _dsn(port: int) -> str:
+    return f"amqp://guest:guest@127.0.0.1:{port}/"
 
 
-def _find_scripts() -> Path | None:
-    for place in _PLACES:
-        if (Path(place) / "rabbitmq-server").is_file():
-            return Path(place)
-    on_path = shutil.which("rabbitmq-server", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    return Path(on_path).resolve().parent if on_path else None
-
-
-def _install() -> None:
-    """Debian's package, without starting its service."""
-    keep_stopped = Path("/usr/sbin/policy-rc.d")
-    ours = not keep_stopped.exists()
-    if ours:
-        keep_stopped.write_text("#!/bin/sh\nexit 101\n")
-        keep_stopped.chmod(0o755)
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+async def _listens(port: int) -> bool:
     try:
-        subprocess.run(("apt-get", "update"), env=quiet, check=False, timeout=300, stdout=sys.stderr)
-        subprocess.run(_INSTALL, env=quiet, check=False, timeout=600, stdout=sys.stderr)
-    finally:
-        if ours:
-            keep_stopped.unlink(missing_ok=True)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+async def _takes_connections(port: int) -> bool:
+    if not await _listens(port):
+        return False
+    try:
+        connection = await aio_pika.connect(_dsn(port), timeout=5)
+    except (OSError, TimeoutError, aio_pika.exceptions.AMQPError):
+        return False
+    await connection.close()
+    return True
+
+
+async def _output_of(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(_CTL_WITHIN):
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
 
 
 @dataclass
-class RabbitNode:
-    """A node that can be hurt: kill() and start() again keep its data, pause() and resume() freeze it."""
-
+class _InstalledNode:
     dsn: str
     port: int
     scripts: Path
     environment: dict[str, str]
     broker: Child
+
+    @property
+    def running(self) -> bool:
+        return self.broker.running
 
     async def start(self) -> None:
         await self.broker.start()
@@ -100,29 +136,41 @@ class RabbitNode:
         self.broker.send(signal.SIGCONT)
 
     async def ctl(self, *arguments: str) -> str:
-        """What `rabbitmqctl ARGUMENTS` prints; takes about a second. Fails the test when it fails."""
-        command = [
-            str(self.scripts / "rabbitmqctl"),
-            "-n",
-            self.environment["RABBITMQ_NODENAME"],
-            "--quiet",
-            *arguments,
-        ]
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env=self.environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        node = self.environment["RABBITMQ_NODENAME"]
+        return await _output_of(
+            self.scripts / "rabbitmqctl", "-n", node, "--quiet", *arguments, environment=self.environment
         )
-        async with asyncio.timeout(_CTL_WITHIN):
-            output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
-        return output.decode()
 
 
-def _environment(folder: Path, scripts: Path, port: int, epmd_port: int) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+@asynccontextmanager
+async def _installed_node(folder: Path, scripts: Path) -> AsyncIterator[RabbitNode]:
+    port = free_port()
+    environment = _environment(folder, port, free_port())
+
+    async def ready() -> bool:
+        return await _takes_connections(port)
+
+    broker = Child(
+        "RabbitMQ",
+        [scripts / "rabbitmq-server"],
+        environment=environment,
+        ready=ready,
+        ready_within=_BOOT_WITHIN,
+        log=folder / "broker.log",
+    )
+    epmd = _epmd(environment, folder)
+    try:
+        await epmd.start()
+        await broker.start()
+        yield _InstalledNode(_dsn(port), port, scripts, environment, broker)
+    finally:
+        broker.send(signal.SIGCONT)
+        await broker.stop(patience=10)
+        await epmd.stop()
+
+
+def _environment(folder: Path, port: int, epmd_port: int) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "LC_ALL") if name in os.environ}
     return {
         **kept,
         "HOME": str(folder),
@@ -134,6 +182,7 @@ def _environment(folder: Path, scripts: Path, port: int, epmd_port: int) -> dict
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 -start_epmd false",
         "ERL_EPMD_PORT": str(epmd_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
         "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
         "RABBITMQ_LOG_BASE": str(folder / "log"),
         "RABBITMQ_LOGS": "-",
@@ -141,7 +190,6 @@ def _environment(folder: Path, scripts: Path, port: int, epmd_port: int) -> dict
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
         "RABBITMQ_PID_FILE": str(folder / "pid"),
-        "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
         "RUNNING_UNDER_SYSTEMD": "true",  # the scripts then become the broker, instead of waiting for it
     }
 
@@ -157,52 +205,55 @@ def _epmd(environment: dict[str, str], folder: Path) -> Child:
     return Child("epmd", [program], environment=environment, ready=ready, log=folder / "epmd.log")
 
 
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    await writer.wait_closed()
-    return True
+@dataclass
+class _DockerNode:
+    dsn: str
+    port: int
+    name: str
+    running: bool = True
+
+    async def start(self) -> None:
+        await _output_of("docker", "start", self.name)
+        await self.is_ready()
+        self.running = True
+
+    async def is_ready(self) -> None:
+        async with asyncio.timeout(_BOOT_WITHIN):
+            while not await _takes_connections(self.port):
+                await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        await self._end("stop")
+
+    async def kill(self) -> None:
+        await self._end("kill")
+
+    async def _end(self, how: str) -> None:
+        await _output_of("docker", how, self.name)
+        self.running = False
+
+    def pause(self) -> None:
+        self._now("pause")
+
+    def resume(self) -> None:
+        self._now("unpause")
+
+    def _now(self, act: str) -> None:
+        subprocess.run(("docker", act, self.name), check=False, capture_output=True, timeout=30)
+
+    async def ctl(self, *arguments: str) -> str:
+        return await _output_of("docker", "exec", self.name, "rabbitmqctl", "--quiet", *arguments)
 
 
 @asynccontextmanager
-async def rabbit_node(folder: Path, settings: str = "") -> AsyncIterator[RabbitNode]:
-    """A node with its files in `folder`, ready for connections; `settings` is added to its rabbitmq.conf."""
-    scripts = server_scripts()
-    port = free_port()
-    environment = _environment(folder, scripts, port, free_port())
-    (folder / "rabbitmq.conf").write_text(
-        "loopback_users = none\nlog.console = true\nlog.console.level = info\n" + settings
-    )
-    (folder / "enabled_plugins").write_text("[].\n")
-    dsn = f"amqp://guest:guest@127.0.0.1:{port}/"
-
-    async def ready() -> bool:
-        if not await _listens(port):
-            return False
-        try:
-            connection = await aio_pika.connect(dsn, timeout=5)
-        except (OSError, TimeoutError, aio_pika.exceptions.AMQPError):
-            return False
-        await connection.close()
-        return True
-
-    broker = Child(
-        "RabbitMQ",
-        [scripts / "rabbitmq-server"],
-        environment=environment,
-        ready=ready,
-        ready_within=_BOOT_WITHIN,
-        log=folder / "broker.log",
-    )
-    epmd = _epmd(environment, folder)
+async def _docker_node(folder: Path) -> AsyncIterator[RabbitNode]:
+    port, name = free_port(), f"copilot-tests-{uuid.uuid4().hex[:8]}"
+    files: Sequence[str] = ("-v", f"{folder}/rabbitmq.conf:/etc/rabbitmq/conf.d/20-tests.conf:ro")
+    run = ("docker", "run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:5672", *files, IMAGE)
     try:
-        await epmd.start()
-        await broker.start()
-        yield RabbitNode(dsn, port, scripts, environment, broker)
+        subprocess.run(run, check=True, capture_output=True, timeout=600)
+        node = _DockerNode(_dsn(port), port, name)
+        await node.is_ready()
+        yield node
     finally:
-        broker.send(signal.SIGCONT)
-        await broker.stop(patience=10)
-        await epmd.stop()
+        subprocess.run(("docker", "rm", "-f", "-v", name), check=False, capture_output=True, timeout=60)

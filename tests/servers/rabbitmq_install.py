@@ -1,0 +1,70 @@
+"""Finds RabbitMQ for the tests, or gets it: `python -m tests.servers.rabbitmq_install` fails when it cannot.
+
+In this order: RABBITMQ_URL; an installed rabbitmq-server; as root on Debian its package; a docker engine.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+IMAGE = "rabbitmq:4"
+HINT = "The tests need RabbitMQ: sudo apt-get install -y rabbitmq-server (or set RABBITMQ_URL, or start docker)"
+_PACKAGE = ("apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server")
+_PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/sbin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin")
+
+
+def find_scripts() -> Path | None:
+    """The folder of an installed server's own scripts, not of the wrappers that change the user."""
+    for place in _PLACES:
+        if (Path(place) / "rabbitmq-server").is_file():
+            return Path(place)
+    found = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    return Path(found).resolve().parent if found else None
+
+
+def has_docker_engine() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    try:
+        return subprocess.run(("docker", "info"), capture_output=True, check=False, timeout=20).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def scripts_or_install() -> Path | None:
+    """The scripts, with Debian's package installed if need and right be; None when that is not to be had."""
+    if (found := find_scripts()) is None and shutil.which("apt-get") and os.geteuid() == 0:
+        _install()
+        found = find_scripts()
+    return found
+
+
+def _install() -> None:
+    """Debian's package, without starting its service: the tests start a node of their own."""
+    print("Installing rabbitmq-server for the tests", file=sys.stderr)
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        for command, limit in ((("apt-get", "update", "-q"), 300), (_PACKAGE, 900)):
+            subprocess.run(command, env=quiet, check=False, timeout=limit, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    finally:
+        if ours:
+            policy.unlink(missing_ok=True)
+
+
+def main() -> None:
+    if os.environ.get("RABBITMQ_URL") or scripts_or_install() is not None or has_docker_engine():
+        return
+    sys.exit(HINT)
+
+
+if __name__ == "__main__":
+    main()

@@ -67,16 +67,17 @@ def of_response(status: int, body: Json, headers: Mapping[str, str]) -> ModelCal
 def of_error(body: Json, *, status: int | None = None) -> ModelCallError:
     """The failure that an error object means, inside of a stream or as the body of an answer."""
     error = body.get("error", body) if isinstance(body, dict) else body
-    kind = message = ""
+    kind = message = param = ""
     if isinstance(error, dict):
         kind = f"{error.get('type') or ''} {error.get('code') or ''}".strip().lower()
         message = f"{error.get('message') or ''} {error.get('metadata') or ''}".lower()
+        param = str(error.get("param") or "")
         if status is None:
             status = _status_of(error.get("code"), error.get("type"))
     elif isinstance(error, str):
         message = error.lower()
     code, again = _classify(500 if status is None else status, f"{kind} {message}")
-    return ModelCallError(code, again=again, note=f"status={status} kind={kind[:80]!r}")
+    return ModelCallError(code, again=again, note=f"status={status} kind={kind[:80]!r} param={param[:40]!r}")
 
 
 def _status_of(*names: Json) -> int | None:

@@ -116,8 +116,12 @@ class Line:
         self._name = name
         self._session = session
         self._up = asyncio.Event()
-        self.wire: Wire | None = None
+        self._wire: Wire | None = None
+
+    @property
+    def wire(self) -> Wire | None:
         """The wire whose session is ready."""
+        return None if self._wire is None or self._wire.lost.is_set() else self._wire
 
     async def wait_up(self, limit: float) -> bool:
         with suppress(TimeoutError):
@@ -135,7 +139,7 @@ class Line:
             finally:
                 life.cancel()
                 await asyncio.wait({life}, timeout=ANSWER_LIMIT)
-                self.wire = None
+                self._wire = None
                 self._up.clear()
             trouble = asyncio.CancelledError() if life.cancelled() else life.exception()
             if trouble is None and life.result():
@@ -188,7 +192,7 @@ class Line:
             await asyncio.wait({work, lost})
 
     def _is_ready(self, wire: Wire) -> None:
-        self.wire = wire
+        self._wire = wire
         self._up.set()
 
 

@@ -158,15 +158,15 @@ class Intake(AsyncIterator[D], Generic[D]):
         while not self._waiting.empty():
             if (delivery := self._waiting.get_nowait()) is not None:
                 rest.append(delivery)
+        if self.closed:
+            self._waiting.put_nowait(None)
         return rest
 
     def close(self) -> list[D]:
         """Ends the iteration; what nobody has taken yet must go back."""
         self._closing.set()
-        rest = self.withdraw()
-        self._waiting.put_nowait(None)
         self._changed.set()
-        return rest
+        return self.withdraw()
 
     async def room(self) -> None:
         """Waits until a slot is free or the intake is closed."""

@@ -1,0 +1,168 @@
+"""What RabbitMQ alone can do to a turn queue, on a node of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from backend.chat import rabbit_deliveries
+from backend.chat.models import Turn
+from backend.chat.turns import TurnQueue
+from backend.errors import Unavailable
+from backend.rabbitmq import ANSWER_LIMIT
+from tests.integration.turn_queues import RabbitRig, new_turn, rig_for, soon, until, until_healthy
+from tests.servers.proxy import Mode
+from tests.servers.rabbitmq import RabbitNode
+
+
+@pytest.fixture
+async def rig(private_rabbitmq: RabbitNode) -> AsyncIterator[RabbitRig]:
+    async with rig_for("rabbitmq", private_rabbitmq.dsn) as rig:
+        assert isinstance(rig, RabbitRig)
+        yield rig
+
+
+async def _sent(queue: TurnQueue, turn: Turn) -> bool:
+    try:
+        await queue.publish(turn)
+    except Unavailable:
+        return False
+    return True
+
+
+async def test_a_turn_that_cannot_be_routed_is_an_error_and_the_binding_is_made_again(rig: RabbitRig) -> None:
+    async with rig.open("a") as queue:
+        async with rig.channel() as channel:
+            await channel.queue_unbind(rig.topology.queue, rig.topology.execution, rig.topology.routing_key)
+        with pytest.raises(Unavailable):
+            await soon(queue.publish(new_turn()))
+        await until(lambda: _sent(queue, new_turn()))
+
+
+async def test_a_deleted_exchange_is_an_error_and_is_made_again(rig: RabbitRig) -> None:
+    async with rig.open("a") as queue:
+        async with rig.channel() as channel:
+            await channel.exchange_delete(rig.topology.execution)
+        with pytest.raises(Unavailable):
+            await soon(queue.publish(new_turn()))
+        await until(lambda: _sent(queue, new_turn()))
+
+
+async def test_a_deleted_queue_is_made_again_and_consumed_by_exactly_one(rig: RabbitRig) -> None:
+    async with rig.open("a") as queue, queue.consume(2) as deliveries:
+        for _ in range(3):
+            async with rig.channel() as channel:
+                await channel.queue_delete(rig.topology.queue)
+            turn = new_turn()
+            await until(partial(_sent, queue, turn))
+            delivery = await soon(anext(deliveries))
+            assert delivery.turn == turn
+            await delivery.ack()
+        assert await rig.consumers() == 1
+
+
+async def test_consumers_are_exact_after_all_connections_were_closed(
+    rig: RabbitRig, private_rabbitmq: RabbitNode
+) -> None:
+    async with rig.open("a") as a, rig.open("b") as b, a.consume(2) as first, b.consume(2):
+        for _ in range(2):
+            await private_rabbitmq.ctl("close_all_connections", "test")
+            await until_healthy(a)
+            await until_healthy(b)
+        await until(lambda: _consumers_are(rig, 2))
+    async with rig.open("c") as c, c.consume(1) as deliveries:
+        await until(lambda: _consumers_are(rig, 1))
+        turn = new_turn()
+        await c.publish(turn)
+        delivery = await soon(anext(deliveries))
+        assert delivery.turn == turn
+        await delivery.ack()
+    assert await anext(first, None) is None
+
+
+async def _consumers_are(rig: RabbitRig, count: int) -> bool:
+    return await rig.consumers() == count
+
+
+async def test_a_broker_that_hangs_is_waited_for_once(rig: RabbitRig) -> None:
+    async with rig.open("a") as queue:
+        await rig.proxy.switch(Mode.BLACKHOLE)
+        with pytest.raises(Unavailable):
+            await soon(queue.publish(new_turn()), ANSWER_LIMIT + 2)
+        with pytest.raises(Unavailable):
+            await soon(queue.publish(new_turn()), 0.5)
+        await rig.proxy.switch(Mode.PASS)
+        await until(lambda: _sent(queue, new_turn()), 30)
+
+
+async def test_publishing_side_by_side_confirms_each_turn(rig: RabbitRig) -> None:
+    turns = [new_turn() for _ in range(200)]
+    async with rig.open("a") as queue, queue.consume(50) as deliveries:
+        await soon(asyncio.gather(*(queue.publish(turn) for turn in turns)))
+        seen = []
+        for _ in turns:
+            delivery = await soon(anext(deliveries))
+            seen.append(delivery.turn)
+            await delivery.ack()
+    assert sorted(turn.task_id for turn in seen) == sorted(turn.task_id for turn in turns)
+
+
+async def test_a_turn_that_comes_back_too_often_goes_to_the_dead_letters(rig: RabbitRig) -> None:
+    rig.topology = replace(rig.topology, delivery_limit=2)
+    turn, marker = new_turn(), new_turn()
+    async with rig.open("a") as queue, queue.consume(1) as deliveries, queue.dead_turns() as letters:
+        await queue.publish(turn)
+        for _ in range(3):
+            delivery = await soon(anext(deliveries))
+            assert delivery.turn == turn
+            await delivery.hand_back()
+        letter = await soon(anext(letters))
+        assert (letter.task_id, letter.reason) == (turn.task_id, "delivery_limit")
+        await letter.ack()
+        await queue.publish(marker)
+        delivery = await soon(anext(deliveries))
+        assert delivery.turn == marker
+        await delivery.ack()
+
+
+async def test_a_queue_that_was_made_with_other_arguments_serves_all_the_same(
+    rig: RabbitRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with rig.channel() as channel:
+        await channel.queue_declare(rig.topology.queue, durable=True, arguments={"x-queue-type": "quorum"})
+    with caplog.at_level(logging.WARNING):
+        async with rig.open("a") as queue, queue.consume(1) as deliveries:
+            assert queue.healthy
+            await queue.publish(new_turn())
+            await (await soon(anext(deliveries))).ack()
+    assert "rabbitmq_queue_differs" in caplog.messages
+
+
+async def test_slots_that_a_lost_connection_had_taken_are_used_again(
+    rig: RabbitRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbit_deliveries, "LOOK_EVERY", 0.1)
+    async with rig.open("a") as queue, queue.consume(3) as deliveries:
+        for _ in range(2):
+            await queue.publish(new_turn())
+        stale = [await soon(anext(deliveries)) for _ in range(2)]
+        await rig.proxy.switch(Mode.RESET)
+        await rig.proxy.switch(Mode.PASS)
+        copy = await soon(anext(deliveries))  # in the one slot that is free
+        assert copy.redelivered
+        await copy.ack()
+        copy = await soon(anext(deliveries))
+        for delivery in (*stale, copy):
+            await delivery.ack()
+        turns = {new_turn() for _ in range(3)}
+        for turn in turns:
+            await until(partial(_sent, queue, turn))
+        held = [await soon(anext(deliveries)) for _ in range(3)]
+        assert {delivery.turn for delivery in held} == turns
+        for delivery in held:
+            await delivery.ack()

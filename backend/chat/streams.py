@@ -34,8 +34,10 @@ class Streams:
     async def page(self, key: str, after: StreamId, *, count: int = PAGE, until: StreamId | None = None) -> list[Entry]:
         """The first `count` entries with `after` < id <= `until`."""
         with _redis_answers():
-            rows = await self._redis.xrange(key, f"({after}", str(until) if until else "+", count=count)
-        return _entries(rows or ())
+            # the name as bytes: redis-py then leaves the reply as it is, which halves the time of a page
+            command: Any = self._redis.execute_command
+            rows = await command(b"XRANGE", key, f"({after}", str(until) if until else "+", "COUNT", count)
+        return [Entry(_parse(entry), fields[1]) for entry, fields in rows or ()]
 
     async def pages(self, key: str, after: StreamId, *, until: StreamId | None = None) -> AsyncIterator[list[Entry]]:
         """All entries with `after` < id <= `until`, page by page."""
@@ -104,7 +106,7 @@ def _text(reply: bytes | str) -> str:
 
 
 def _parse(text: bytes | str) -> StreamId:
-    fence, _, seq = _text(text).partition("-")
+    fence, seq = text.split(b"-") if isinstance(text, bytes) else text.split("-")
     return StreamId(int(fence), int(seq))
 
 

@@ -155,6 +155,15 @@ async def test_past_the_deadline_the_attempt_is_told(proxy: FaultProxy, streams:
     assert text_of(await whole(streams, key)) == "c"
 
 
+async def test_between_two_tries_there_is_a_pause(proxy: FaultProxy) -> None:
+    async with flushing(proxy.port, deadline=0.5) as flusher, proxy.failing(Mode.RESET):
+        writer = flusher.writer(new_key(), 1001, create=True)
+        await writer.append(TextDelta("t1", "a"))
+        with pytest.raises(StreamUnavailable):
+            await asyncio.wait_for(writer.drain(), SOON)
+        assert 2 <= proxy.accepted <= 20
+
+
 async def test_a_cancelled_wait_harms_nobody(proxy: FaultProxy, streams: Streams) -> None:
     keys = [new_key(), new_key()]
     async with flushing(proxy.port) as flusher:

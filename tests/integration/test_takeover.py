@@ -286,41 +286,46 @@ class Killed(BaseException):
 
 
 class DyingStreams(Streams):
-    """Dies at the n-th command."""
+    """Dies at the n-th of its moments: before and after each command."""
 
-    def __init__(self, redis: Redis, lives: int) -> None:
+    def __init__(self, redis: Redis, moments: int) -> None:
         super().__init__(redis, TTL)
-        self._lives = lives
+        self._moments = moments
 
-    def _step(self) -> None:
-        if self._lives == 0:
+    def _moment(self) -> None:
+        if self._moments == 0:
             raise Killed
-        self._lives -= 1
+        self._moments -= 1
 
     async def page(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        self._step()
-        return await super().page(*args, **kwargs)
+        self._moment()
+        found = await super().page(*args, **kwargs)
+        self._moment()
+        return found
 
     async def has(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        self._step()
-        return await super().has(*args, **kwargs)
+        self._moment()
+        found = await super().has(*args, **kwargs)
+        self._moment()
+        return found
 
     async def remove(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        self._step()
-        return await super().remove(*args, **kwargs)
+        self._moment()
+        await super().remove(*args, **kwargs)
+        self._moment()
 
 
-async def take_over_or_die(redis: Redis, flusher: Flusher, task: Task, lives: int) -> Takeover | None:
+async def take_over_or_die(redis: Redis, flusher: Flusher, task: Task, moments: int) -> Takeover | None:
     try:
-        return await take_over(DyingStreams(redis, lives), flusher, task, mid_step=False)
+        return await take_over(DyingStreams(redis, moments), flusher, task, mid_step=False)
     except Killed:
         return None
 
 
 @pytest.mark.parametrize("with_checkpoint", [False, True])
-@pytest.mark.parametrize("lives", range(4))
+@pytest.mark.parametrize("moments", range(9))
 async def test_a_takeover_that_dies_anywhere_is_taken_over_in_turn(
-    redis: Redis, flusher: Flusher, streams: Streams, lives: int, with_checkpoint: bool
+    redis: Redis, flusher: Flusher, streams: Streams, moments: int, with_checkpoint: bool
 ) -> None:
     """After the fence, before the marker, before the removal, and after it all."""
     first = new_task()
@@ -328,7 +333,7 @@ async def test_a_takeover_that_dies_anywhere_is_taken_over_in_turn(
     checkpoint = dead.last if with_checkpoint else None
     await append(dead, *HALF_STEP)
     second = next_attempt(first, checkpoint)
-    taken = await take_over_or_die(redis, flusher, second, lives)
+    taken = await take_over_or_die(redis, flusher, second, moments)
     if taken is not None:
         await append(taken.writer, TextStart("t3"), TextDelta("t3", "x"))
     third = next_attempt(second)
@@ -403,19 +408,19 @@ async def test_a_stream_that_died_before_its_start_begins_anew(flusher: Flusher,
     assert [e.body for e in await whole(streams, second)] == [FENCE, ANEW.encode()]
 
 
-@pytest.mark.parametrize("lives", range(3))
+@pytest.mark.parametrize("moments", range(7))
 @pytest.mark.parametrize("checkpoint", [None, StreamId(7001, 6)])
 @pytest.mark.parametrize("written", [(), (Start("m1"),), (Start("m1"), StartStep(), TextStart("t2"))])
 async def test_a_new_beginning_that_died_is_begun_anew_or_gone_on_with(
     redis: Redis,
     flusher: Flusher,
     streams: Streams,
-    lives: int,
+    moments: int,
     checkpoint: StreamId | None,
     written: Sequence[Chunk],
 ) -> None:
     second = replace(new_task(), attempt=2, checkpoint=checkpoint)
-    taken = await take_over_or_die(redis, flusher, second, lives)
+    taken = await take_over_or_die(redis, flusher, second, moments)
     if taken is not None and written:
         await append(taken.writer, *written)
     third = next_attempt(second)

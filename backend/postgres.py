@@ -99,7 +99,7 @@ class Database:
             pool = await asyncpg.create_pool(
                 address.dsn,
                 host=address.host,
-                min_size=1,
+                min_size=0,  # else asyncpg fills a log with its tries while Postgres is away
                 max_size=size,
                 init=_teach_json,
                 reset=_keep_as_it_is,
@@ -107,8 +107,11 @@ class Database:
                 command_timeout=COMMAND_TIMEOUT,
                 server_settings=address.settings,
             )
+        database = cls(pool)
         try:
-            yield cls(pool)
+            with refusals_named():
+                await database.ping()
+            yield database
         finally:
             await _close(pool)
 
@@ -156,11 +159,13 @@ def absence_named() -> Iterator[None]:
 
 @contextmanager
 def refusals_named() -> Iterator[None]:
-    """Turns a refused log-in or an unknown database into a ConfigError."""
+    """Turns a refused log-in, an unknown database or a URL that asyncpg cannot read into a ConfigError."""
     try:
         yield
     except _REFUSED as error:
         raise ConfigError(f"DATABASE_URL: {error}") from None
+    except ValueError:  # what asyncpg says of the URL may quote a piece of the password
+        raise ConfigError("DATABASE_URL: cannot be read; percent-encode special characters in it") from None
 
 
 @contextmanager

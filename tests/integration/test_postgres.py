@@ -143,7 +143,17 @@ async def test_json_comes_back_as_it_went(c: Connection, kind: str) -> None:
     assert await c.fetchval(f"SELECT $1::{kind}", None) is None
 
 
-@pytest.mark.parametrize("dsn", ["mysql://x/y", "", "postgresql+asyncpg://localhost/x", "http://[::1"])
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "",
+        "mysql://x/y",
+        "http://[::1",
+        "postgresql+asyncpg://localhost/x",
+        "postgresql://localhost:port/x",
+        "postgresql://localhost/x?sslmode=maybe",
+    ],
+)
 async def test_an_address_that_is_not_postgres_is_a_wrong_setting(dsn: str) -> None:
     with pytest.raises(ConfigError, match="DATABASE_URL"):
         async with Database.open(dsn, size=2):

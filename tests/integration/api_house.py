@@ -155,6 +155,15 @@ async def _executing(settings: Settings) -> AsyncIterator[None]:
                 await working
 
 
+def post(path: str, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-type: {kind}", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def get(path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *headers]).encode() + b"\r\n\r\n"
+
+
 @dataclass
 class RawAnswer:
     """What came over the wire, and whether the connection was closed by the server."""

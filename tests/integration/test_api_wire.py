@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 
 import pytest
 
 from backend.api.auth import LEEWAY
 from backend.api.pace import Pace
-from backend.chat import tasks
-from backend.chat.chunks import Start, StartStep, TextDelta, TextStart
-from backend.chat.keys import stream_key
-from backend.ids import SessionId, fence_of
-from tests.integration.api_house import LIMIT, ApiHouse, api_house, send_raw, token
+from tests.integration.api_house import LIMIT, ApiHouse, api_house, get, post, send_raw, token
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05, head_timeout=0.5, body_timeout=0.5)
@@ -25,15 +20,6 @@ QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05, head_timeout=0.5,
 async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
     async with api_house(postgres_dsn, redis_dsn, pace=QUICK, max_body_bytes=20_000) as house:
         yield house
-
-
-def post(path: str, body: bytes, *headers: str, kind: str = "application/json") -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-type: {kind}", f"content-length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-def get(path: str, *headers: str) -> bytes:
-    return "\r\n".join([f"GET {path} HTTP/1.1", "host: x", *headers]).encode() + b"\r\n\r\n"
 
 
 async def test_a_stream_that_came_to_its_end_ends_cleanly(api: ApiHouse) -> None:
@@ -99,40 +85,6 @@ async def test_a_token_that_ends_ends_its_stream(api: ApiHouse) -> None:
     assert not answer.data.endswith(b"0\r\n\r\n")
     again = await send_raw(api.port, get("/api/chat/sessions/a-session-of-someone-expiring/stream", mine), until=b"}")
     assert (again.status, again.code) == (401, "unauthenticated")
-
-
-async def test_a_client_that_takes_nothing_is_dropped_and_others_are_served(postgres_dsn: str, redis_dsn: str) -> None:
-    async with api_house(postgres_dsn, redis_dsn, pace=QUICK, executor=False) as api, AsyncExitStack() as stack:
-        id = await api.new_session()
-        slow = stack.enter_context(socket.socket())
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(slow, ("127.0.0.1", api.port))
-        await loop.sock_sendall(slow, post(f"/api/chat/sessions/{id}/stream", b'{"message":"never taken"}'))
-        async with asyncio.timeout(LIMIT):
-            while not len(api.app.open_streams):
-                await asyncio.sleep(0.01)
-        async with api.house.database.connection() as c:
-            task = await tasks.find_active_task(c, SessionId(id))
-        assert task is not None
-        healthy = asyncio.create_task(
-            send_raw(api.port, get(f"/api/chat/tasks/{task.id}/stream"), until=b'"delta":"the last"')
-        )
-        writer = api.house.flusher.writer(stream_key(task.session_id, task.id), fence_of(task.number, 1), create=True)
-        await writer.append(Start(task.message_id), StartStep(), TextStart("t"))
-        for _ in range(300):
-            await writer.append(TextDelta("t", "x" * 50_000))
-            await writer.drain()
-        await writer.append(TextDelta("t", "the last"))
-        await writer.drain()
-        assert len((await healthy).data) > 15_000_000
-        async with asyncio.timeout(LIMIT):
-            while len(api.app.open_streams):
-                await asyncio.sleep(0.05)
-        active = (await api.http.get(f"/api/chat/sessions/{id}")).json().get("active_stream")
-        assert active is not None, "the turn goes on without its reader"
-        assert (await api.http.delete(f"/api/chat/sessions/{id}")).status_code == 204
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_read(api: ApiHouse) -> None:

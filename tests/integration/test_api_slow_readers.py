@@ -1,0 +1,51 @@
+"""Readers that do not read. No executor runs here: the tests write the streams themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+
+from backend.api.pace import Pace
+from backend.chat import tasks
+from backend.chat.chunks import Start, StartStep, TextDelta, TextStart
+from backend.chat.keys import stream_key
+from backend.ids import SessionId, fence_of
+from tests.integration.api_house import LIMIT, api_house, get, post, send_raw
+
+QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05)
+
+
+async def test_a_client_that_takes_nothing_is_dropped_and_others_are_served(postgres_dsn: str, redis_dsn: str) -> None:
+    async with api_house(postgres_dsn, redis_dsn, pace=QUICK, executor=False) as api, AsyncExitStack() as stack:
+        id = await api.new_session()
+        slow = stack.enter_context(socket.socket())
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, ("127.0.0.1", api.port))
+        await loop.sock_sendall(slow, post(f"/api/chat/sessions/{id}/stream", b'{"message":"never taken"}'))
+        async with asyncio.timeout(LIMIT):
+            while not len(api.app.open_streams):
+                await asyncio.sleep(0.01)
+        async with api.house.database.connection() as c:
+            task = await tasks.find_active_task(c, SessionId(id))
+        assert task is not None
+        healthy = asyncio.create_task(
+            send_raw(api.port, get(f"/api/chat/tasks/{task.id}/stream"), until=b'"delta":"the last"')
+        )
+        writer = api.house.flusher.writer(stream_key(task.session_id, task.id), fence_of(task.number, 1), create=True)
+        await writer.append(Start(task.message_id), StartStep(), TextStart("t"))
+        for _ in range(300):
+            await writer.append(TextDelta("t", "x" * 50_000))
+            await writer.drain()
+        await writer.append(TextDelta("t", "the last"))
+        await writer.drain()
+        got = (await healthy).data
+        assert got.count(b"x" * 1000) == 300 * 50
+        async with asyncio.timeout(LIMIT):
+            while len(api.app.open_streams):
+                await asyncio.sleep(0.05)
+        active = (await api.http.get(f"/api/chat/sessions/{id}")).json().get("active_stream")
+        assert active is not None, "the turn goes on without its reader"
+        assert (await api.http.delete(f"/api/chat/sessions/{id}")).status_code == 204

@@ -49,8 +49,12 @@ def on(tab: str, act: str, **more: Any) -> Act:
 
 
 def shown(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a user sees of messages: ids, roles and parts."""
-    return [{"id": m["id"], "role": m["role"], "parts": m["parts"]} for m in messages]
+    """Ids, roles and parts. Newer clients keep the id that a reasoning part had in its stream; no history has that."""
+    return [{"id": m["id"], "role": m["role"], "parts": [without_stream_id(p) for p in m["parts"]]} for m in messages]
+
+
+def without_stream_id(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if part["type"] != "reasoning" or key != "id"}
 
 
 def status_of(tab: Tab) -> Any:
@@ -100,8 +104,8 @@ async def test_a_provider_error_is_an_error_with_a_sentence_and_the_next_message
     assert failed.error is not None
     assert failed.error.endswith(".")
     assert failed.text == counted(5)
-    codes = [call["part"]["data"]["code"] for call in failed.calls if call["call"] == "onData"]
-    assert "provider_error" in codes
+    told = [call["part"] for call in failed.calls if call["call"] == "onData"]
+    assert [part["data"]["code"] for part in told if part["type"] == "data-error"] == ["provider_error"]
     again = (await play({**OPEN, "hydrate": True}, send("/stream 3"), user=user, session=session)).tabs["a"]
     assert again.status == "ready"
     assert again.roles == ["user", "assistant", "user", "assistant"]
@@ -152,15 +156,18 @@ async def test_resuming_when_nothing_runs_is_a_204_and_changes_nothing(play: Pla
     assert shown(after.messages) == shown(told.messages)
 
 
-@pytest.mark.parametrize("attach", ["session", "task"])
-async def test_a_cut_after_any_chunk_is_invisible(play: Play, sdk: str, attach: str) -> None:
-    """The network cuts the answer after its n-th chunk, for every n; the client attaches again behind it."""
+async def test_a_cut_after_any_chunk_is_invisible(play: Play, sdk: str) -> None:
+    """The network cuts the answer after its n-th chunk, for every n; the client attaches again behind it.
+
+    It does so at the session's stream and at the task's in turn; each boundary meets both, with two versions each.
+    """
     whole = (await play(OPEN, send(MIXED))).tabs["a"]
     expected = (whole.text, [part["type"] for part in whole.last["parts"]])
     accept = {"accept": "reset-step"} if sdk.startswith("7.") else {}
     free = asyncio.Semaphore(AT_ONCE)
 
     async def with_cut(n: int) -> int:
+        attach = ("session", "task")[(n + VERSIONS.index(sdk)) % 2]
         async with free:
             tab = (await play({**OPEN, "cuts": [n], "attach": attach, **accept}, send(MIXED))).tabs["a"]
         assert (tab.text, [part["type"] for part in tab.last["parts"]]) == expected, f"cut after {n}"

@@ -1,4 +1,4 @@
-"""Executors that stop or die in mid-answer: the turn goes on elsewhere and nobody reads a word twice."""
+"""Executors that stop or die in mid-answer: the turn goes on elsewhere, and no page opened later shows a word twice."""
 
 from __future__ import annotations
 
@@ -13,75 +13,86 @@ from tests.e2e.conftest import over_both_queues
 from tests.e2e.sdk import VERSIONS, SdkClients
 from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
-from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, text_in
+from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
 
-pytestmark = over_both_queues
+pytestmark = [
+    over_both_queues,
+    pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"]),
+]
 LEARN = '/tool add_understanding {"user_name":"Ada"}'
-TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream 150 10"
-TWO_STEPS_TEXT = counted(10) + counted(150)
+TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream 300 10"
+SECOND_STEP = counted(300)
+TWO_STEPS_TEXT = counted(10) + SECOND_STEP
 
 
 @pytest.fixture
-async def lone(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
-    """One API and one executor, which gives up its turns a second after SIGTERM."""
-    async with open_stack(servers, tmp_path, SHUTDOWN_GRACE="1") as stack:
+async def pair(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
+    """One API and two executors, which give up their turns half a second after SIGTERM."""
+    async with open_stack(servers, tmp_path, executors=2, SHUTDOWN_GRACE="0.5") as stack:
         yield stack
 
 
-async def end(stack: Stack, how: signal.Signals) -> Child:
-    """A new executor starts, the first one gets the signal."""
-    (first,) = stack.executors
-    await stack.start_executor()
-    first.send(how)
-    return first
+def executor_of(stack: Stack, task: str) -> Child:
+    """The one whose log says that it took the turn."""
+    return next(child for child in stack.executors if task in child.log.read_text())
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def turns_taken(executor: Child) -> int:
+    return executor.log.read_text().count("turn runs")
+
+
 async def test_a_turn_whose_executor_ends_in_mid_answer_is_finished_by_another(
-    lone: Stack, how: signal.Signals
+    pair: Stack, how: signal.Signals
 ) -> None:
-    async with lone.client(new_user()) as client:
+    async with pair.client(new_user()) as client:
         session = await open_session(client)
         async with asked(client, session, TWO_STEPS) as stream:
             await stream.until(40)
-            first = await end(lone, how)
-            await asyncio.wait_for(stream.rest(), 30)
             task = stream.task_id
+            first = executor_of(pair, task)
+            first.send(how)
+            await asyncio.wait_for(stream.rest(), 30)
         assert stream.done
         assert ending_of(stream.events) == "completed"
+        assert text_of(stream.events).endswith(SECOND_STEP)
         assert await first.ended() == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+        assert (await task_of(client, task))["attempt"] == 2
         late = await read_with_cuts(client, task, [])
         assert text_of(late) == TWO_STEPS_TEXT
         assert text_in((await history_of(client, session))[-1]) == TWO_STEPS_TEXT
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 async def test_every_sdk_client_survives_the_death_of_an_executor(
-    lone: Stack, sdk_clients: SdkClients, how: signal.Signals
+    pair: Stack, sdk_clients: SdkClients, how: signal.Signals
 ) -> None:
     """Each version reads along; a page that is opened afterwards sees the whole answer once."""
 
-    async def one_client(sdk: str) -> None:
+    async def one_client(sdk: str) -> str:
         headers, session = bearer(new_user()), new_session()
         accept = {"accept": "reset-step"} if sdk.startswith("7.") else {}
-        opened = [{"act": "open", "tab": "a", **accept}, {"act": "send", "tab": "a", "text": TWO_STEPS}]
-        report = await sdk_clients.play(sdk, lone.base, session, opened, headers=headers)
+        story = [{"act": "open", "tab": "a", **accept}, {"act": "send", "tab": "a", "text": TWO_STEPS}]
+        report = await sdk_clients.play(sdk, pair.base, session, story, headers=headers)
         assert report.faults == []
         tab = report.tabs["a"]
         assert tab.roles == ["user", "assistant"]
         assert tab.last["metadata"]["status"] == "completed"
-        if accept:
-            assert tab.text == TWO_STEPS_TEXT
-        kept = [{"act": "open", "tab": "b", "hydrate": True}]
-        report = await sdk_clients.play(sdk, lone.base, session, kept, headers=headers)
+        assert tab.text == TWO_STEPS_TEXT if accept else tab.text.endswith(SECOND_STEP)
+        reloaded = [{"act": "open", "tab": "b", "hydrate": True}]
+        report = await sdk_clients.play(sdk, pair.base, session, reloaded, headers=headers)
         assert report.faults == []
         assert report.tabs["b"].text == TWO_STEPS_TEXT
+        task: str = tab.requests(0)[0]["headers"]["x-resumable-stream-id"]
+        return task
 
-    async with lone.client(new_user()) as client:
+    async with pair.client(new_user()) as client:
         session = await open_session(client)
+        playing = [asyncio.create_task(one_client(sdk)) for sdk in VERSIONS]
         async with asked(client, session, TWO_STEPS) as pace:
-            playing = [asyncio.create_task(one_client(sdk)) for sdk in VERSIONS]
             await pace.until(60)  # by then the others are in mid-answer too
-            await end(lone, how)
-            await asyncio.wait_for(asyncio.gather(*playing), 60)
+            ended, other = sorted(pair.executors, key=turns_taken, reverse=True)
+            ended.send(how)
+            tasks = await asyncio.wait_for(asyncio.gather(*playing), 60)
             await pace.rest()
+    moved = [task for task in tasks if task in ended.log.read_text()]
+    assert len(moved) >= 2
+    assert all(task in other.log.read_text() for task in moved)

@@ -1,7 +1,7 @@
 """How fast streams are read, the generator alone (no HTTP): `python -m bench.reading [--redis redis://127.0.0.1:6379/0]`.
 
 Replay: one reader takes a whole answer of 10,000 (and 50,000) chunks from Redis.
-Fan-out: many live streams, some readers each. This process publishes too: the rate is a lower bound, the CPU is net of it.
+Fan-out: live streams with some readers each. This process publishes too: the rate is a lower bound, the CPU is net.
 Idle: what an open, silent reader costs in memory.
 """
 

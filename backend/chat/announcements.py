@@ -97,8 +97,7 @@ class Announcements(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._greeting.done():
-            self._greeting.set_exception(ConnectionError("Redis closed the connection"))
+        self._refuse("Redis closed the connection")
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -120,13 +119,17 @@ class Announcements(asyncio.Protocol):
             if reply[0] == b"subscribe":
                 self._confirm(reply[1])
         elif isinstance(reply, Exception):
-            if not self._greeting.done():
-                self._greeting.set_exception(ConnectionError(f"Redis refused the login: {reply}"))
+            self._refuse(f"Redis refused the login: {reply}")
             self.close()
         elif not self._greeting.done():
             self._replies_due -= 1
             if not self._replies_due:
                 self._greeting.set_result(None)
+
+    def _refuse(self, why: str) -> None:
+        if not self._greeting.done():
+            self._greeting.set_exception(ConnectionError(why))
+            self._greeting.exception()  # nobody may be waiting for it any more
 
     def _confirm(self, channel: bytes) -> None:
         missing = self._unconfirmed.get(channel, 0) - 1

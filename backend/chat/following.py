@@ -127,6 +127,8 @@ class Hub:
                 continue
             try:
                 self._connection = link
+                if self._complaint is not None:
+                    log.info("pub/sub connection restored")
                 self._complaint = None
                 link.subscribe(self._rings)
                 self._connected.set()
@@ -139,7 +141,7 @@ class Hub:
                     ring.confirmed = False
                     ring.forget()
                     ring.wake()
-            log.warning("pub/sub connection lost")
+            self._complain("pub/sub connection lost", ConnectionError())
             await asyncio.sleep(FIRST_PAUSE * random.uniform(0.0, 1.0))  # noqa: S311
 
     # --- the ticker ---------------------------------------------------------------------------------------------------

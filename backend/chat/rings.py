@@ -111,6 +111,7 @@ class Ring:
         self.saw(StreamId(fence, last))
         self.silent = 0
         self.doubt = False
+        self.ended = None
         return self.wake()
 
     def _keep(self, first: int, last: int, bodies: list[bytes], *, has_control: bool) -> None:

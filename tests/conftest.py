@@ -10,6 +10,7 @@ private_postgres, private_redis, private_rabbitmq      for tests that kill or fr
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -84,9 +85,24 @@ async def rabbitmq_dsn() -> AsyncIterator[str]:
             yield node.dsn
 
 
+@pytest.fixture(scope="session")
+async def cluster() -> AsyncIterator[Path]:
+    """Data of an embedded PostgreSQL that was started once and stopped: a copy of it saves the first start."""
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        async with embedded_servers(Path(folder) / "data", redis=False):
+            pass
+        yield Path(folder) / "data"
+
+
 @pytest.fixture
-async def private_postgres(short_path: Path) -> AsyncIterator[PostgresNode]:
-    async with postgres_node(short_path / "data") as node:
+def data(cluster: Path, short_path: Path) -> Path:
+    """A data folder of an embedded PostgreSQL, stopped, with an empty database."""
+    return Path(shutil.copytree(cluster, short_path / "data"))
+
+
+@pytest.fixture
+async def private_postgres(data: Path) -> AsyncIterator[PostgresNode]:
+    async with postgres_node(data) as node:
         yield node
 
 

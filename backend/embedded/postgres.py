@@ -109,6 +109,7 @@ async def _make_cluster(initdb: Path, data: Path, identity: str, folder: DataFol
 
 
 async def _has_database(sockets: Path) -> bool:
+    """Whether the server takes connections; makes the database at the first of them."""
     try:
         connection = await asyncpg.connect(
             host=str(sockets),
@@ -117,13 +118,13 @@ async def _has_database(sockets: Path) -> bool:
             timeout=_CONNECT_WITHIN,
             command_timeout=_CONNECT_WITHIN,
         )
-    except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.ConnectionDoesNotExistError):
+        try:
+            if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
+                await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+        finally:
+            await connection.close(timeout=_CONNECT_WITHIN)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
-    try:
-        if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
-            await connection.execute(f'CREATE DATABASE "{DATABASE}"')
-    finally:
-        await connection.close(timeout=_CONNECT_WITHIN)
     return True
 
 

@@ -55,6 +55,7 @@ def valkey_child(folder: DataFolder) -> tuple[Child, str]:
         stop_signal=signal.SIGTERM,
         death_signal=signal.SIGKILL,
         ready=ready,
+        ready_within=300,  # a long append-only file takes its time
         log=folder.log_of("valkey"),
         inherits=(folder.lock,),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -94,8 +95,8 @@ async def test_the_servers_keep_their_data_over_a_clean_restart(short_path: Path
         assert processes_in(short_path) == {}
 
 
-async def test_the_servers_listen_on_private_unix_sockets_only(short_path: Path) -> None:
-    async with embedded_servers(short_path / "data") as servers:
+async def test_the_servers_listen_on_private_unix_sockets_only(data: Path) -> None:
+    async with embedded_servers(data) as servers:
         connection = await asyncpg.connect(servers.postgres_dsn, timeout=10)
         assert await connection.fetchval("SHOW listen_addresses") == ""
         assert await connection.fetchval("SHOW synchronous_commit") == "on"
@@ -104,7 +105,7 @@ async def test_the_servers_listen_on_private_unix_sockets_only(short_path: Path)
         async with redis.asyncio.Redis.from_url(servers.redis_dsn, decode_responses=True) as client:
             settings = await client.config_get("port", "appendonly", "maxmemory-policy")
         assert settings == {"port": "0", "appendonly": "yes", "maxmemory-policy": "noeviction"}
-        assert stat.S_IMODE((short_path / "data" / "run").stat().st_mode) == 0o700
+        assert stat.S_IMODE((data / "run").stat().st_mode) == 0o700
 
 
 async def test_one_server_alone_can_be_had(short_path: Path) -> None:
@@ -113,8 +114,8 @@ async def test_one_server_alone_can_be_had(short_path: Path) -> None:
         assert [child.name for child in servers.children] == ["Valkey"]
 
 
-async def test_kill_9_of_the_parent_leaves_nothing_behind_and_the_next_start_has_the_data(short_path: Path) -> None:
-    async with holder(short_path / "data") as (process, report):
+async def test_kill_9_of_the_parent_leaves_nothing_behind_and_the_next_start_has_the_data(data: Path) -> None:
+    async with holder(data) as (process, report):
         await remember(report, "before the kill")
         busy = await asyncpg.connect(report["postgres"], timeout=10)
         asleep = await asyncpg.connect(report["postgres"], timeout=10)
@@ -124,39 +125,39 @@ async def test_kill_9_of_the_parent_leaves_nothing_behind_and_the_next_start_has
         ]
         await asyncio.wait(jobs, timeout=0.1)
         process.kill()
-        await nobody_is_left_in(short_path)
+        await nobody_is_left_in(data)
         await asyncio.gather(*jobs, return_exceptions=True)
-    async with embedded_servers(short_path / "data") as servers:
+    async with embedded_servers(data) as servers:
         again = {"postgres": servers.postgres_dsn, "redis": servers.redis_dsn}
         assert await remembered(again) == (["before the kill"], ["before the kill"])
 
 
-async def test_the_next_start_waits_for_the_servers_of_a_killed_parent(short_path: Path) -> None:
+async def test_the_next_start_waits_for_the_servers_of_a_killed_parent(data: Path) -> None:
     for count in range(1, 4):
-        async with holder(short_path / "data") as (process, report):
+        async with holder(data) as (process, report):
             await remember(report, str(count))
             assert len((await remembered(report))[0]) == count
             process.kill()
 
 
-async def test_a_killed_server_takes_its_children_along_and_its_pid_may_be_anothers(short_path: Path) -> None:
-    async with holder(short_path / "data") as (process, report):
+async def test_a_killed_server_takes_its_children_along_and_its_pid_may_be_anothers(data: Path) -> None:
+    async with holder(data) as (process, report):
         await remember(report, "kept")
         os.kill(report["pids"]["PostgreSQL"], signal.SIGKILL)
         os.kill(report["pids"]["Valkey"], signal.SIGKILL)
         process.kill()
-    await nobody_is_left_in(short_path)
-    left = short_path / "data" / "postgres" / "postmaster.pid"
+    await nobody_is_left_in(data)
+    left = data / "postgres" / "postmaster.pid"
     left.write_text(left.read_text().replace(str(report["pids"]["PostgreSQL"]), str(os.getpid()), 1))
-    async with embedded_servers(short_path / "data") as servers:
+    async with embedded_servers(data) as servers:
         again = {"postgres": servers.postgres_dsn, "redis": servers.redis_dsn}
         assert await remembered(again) == (["kept"], ["kept"])
 
 
-async def test_a_second_instance_on_the_same_folder_is_refused(short_path: Path) -> None:
-    async with holder(short_path / "data") as (_, report):
+async def test_a_second_instance_on_the_same_folder_is_refused(data: Path) -> None:
+    async with holder(data) as (_, report):
         with pytest.raises(ConfigError, match=r"DATA_DIR: .* is in use by another running instance"):
-            async with embedded_servers(short_path / "data"):
+            async with embedded_servers(data):
                 pytest.fail("two instances on one folder")
         await remember(report, "the first one goes on")
 
@@ -171,8 +172,9 @@ async def test_a_first_start_that_was_killed_half_way_is_done_again(short_path: 
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "with space, comma and 'quote'", "ünï"])
-async def test_any_path_will_do_for_the_data(short_path: Path, name: str) -> None:
-    folder = short_path / name / "data"
+async def test_any_path_will_do_for_the_data(data: Path, short_path: Path, name: str) -> None:
+    (short_path / name).mkdir()
+    folder = Path(shutil.move(data, short_path / name / "data"))
     async with holder(folder) as (process, report):
         await remember(report, "kept")
         process.kill()

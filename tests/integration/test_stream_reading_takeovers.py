@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from backend.chat.chunks import (
     END,
@@ -25,9 +28,11 @@ from backend.chat.chunks import (
     ToolInputDelta,
     ToolInputStart,
     ToolOutputAvailable,
+    encode,
 )
+from backend.chat.frames import frame
 from backend.chat.models import Task
-from backend.errors import CursorExpired, StreamCut
+from backend.errors import CursorExpired, NothingLeft, StreamCut
 from backend.ids import StreamId
 from executor.takeover import take_over
 from tests.integration.reading_room import ReadingRoom, key_of, reading_room, until
@@ -74,7 +79,9 @@ async def _write(room: ReadingRoom, task: Task, chunks: Sequence[Chunk], first: 
     await room.write(task, chunks, first=first)
 
 
-async def _take_over(room: ReadingRoom, task: Task, checkpoint: int, rest: Sequence[Chunk], *, mid_step: bool = False):  # type: ignore[no-untyped-def]
+async def _take_over(
+    room: ReadingRoom, task: Task, checkpoint: int, rest: Sequence[Chunk], *, mid_step: bool = False
+) -> Task:
     """The next attempt: takes over at the checkpoint of the first one, and writes this."""
     claim = replace(task, attempt=task.attempt + 1, checkpoint=StreamId(task.number * 1000 + 1, checkpoint))
     taken = await take_over(room.streams, room.flusher, claim, mid_step=mid_step)
@@ -88,9 +95,6 @@ async def _take_over(room: ReadingRoom, task: Task, checkpoint: int, rest: Seque
 async def _client_at(room: ReadingRoom, task: Task, chunks: Sequence[Chunk], seen: int, *, reset: bool) -> StrictClient:
     """A client that got so many of the chunks, one by one."""
     client = StrictClient(accepts_reset=reset)
-    from backend.chat.chunks import encode
-    from backend.chat.frames import frame
-
     for seq, chunk in enumerate(chunks[:seen], 1):
         client.feed(frame(StreamId(task.fence, seq), encode(chunk)))
     return client
@@ -247,3 +251,71 @@ async def test_an_attempt_that_died_before_it_wrote_anything_is_gone_without_a_t
     await taken.writer.control(END)
     assert (await reading).types == (await room.read(task, StrictClient())).types
     assert (await room.read(task, StrictClient())).text == "first. second."
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**9))
+async def test_random_deaths_and_random_reconnects_end_in_the_same_message(room: ReadingRoom, seed: int) -> None:
+    chance = random.Random(seed)
+    task = room.task()
+
+    async def read(client: StrictClient) -> StrictClient:
+        while not client.done:
+            for _ in range(chance.randrange(30)):
+                await asyncio.sleep(0)
+            try:
+                await room.read(task, client, at_most=chance.choice([1, 2, 3, 7, 20]))
+            except NothingLeft:
+                client.done = True
+        return client
+
+    clients = [StrictClient(accepts_reset=n % 2 == 0) for n in range(4)]
+    readings = [asyncio.create_task(read(client)) for client in clients]
+    expected = await _write_with_deaths(room, task, chance)
+    async with asyncio.timeout(40):
+        await asyncio.gather(*readings)
+    late = await room.read(task, StrictClient())
+    assert late.text == expected
+    for client in clients:
+        assert client.ids == sorted(set(client.ids))
+        assert client.types.count("finish") == client.types.count("start") == 1
+        if client.accepts_reset:
+            assert client.text == expected
+        else:
+            assert client.text.endswith(expected.split("|")[-2] + "|")
+    assert room.hub.following == 0
+
+
+async def _write_with_deaths(room: ReadingRoom, task: Task, chance: random.Random) -> str:
+    """Steps of words; now and then the attempt dies in the middle of one. The text that counts."""
+    writer = room.writer(task)
+    await writer.append(Start("m"))
+    await writer.drain()
+    checkpoint, attempt, begun, said = None, 1, False, ""
+    step = 0
+    while step < 4:
+        if not begun:
+            await writer.append(StartStep())
+        await writer.append(TextStart(f"t{step}"))
+        words = [f"{step}.{attempt}.{n} " for n in range(chance.randrange(12))] + ["|"]
+        dies_at = chance.randrange(len(words)) if chance.random() < 0.4 and attempt < 8 else None
+        for n, word in enumerate(words):
+            if n == dies_at:
+                break
+            await writer.append(TextDelta(f"t{step}", word))
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+        if dies_at is not None:
+            attempt += 1
+            claim = replace(task, attempt=attempt, checkpoint=checkpoint)
+            writer = (await take_over(room.streams, room.flusher, claim, mid_step=False)).writer
+            begun = True
+            continue
+        await writer.append(TextEnd(f"t{step}"), FinishStep())
+        checkpoint, begun = await writer.drain(), False
+        said += "".join(words)
+        step += 1
+    await writer.append(Finish("stop", {"status": "completed"}))
+    await writer.control(END)
+    await writer.drain()
+    return said

@@ -33,10 +33,9 @@ async def rig(broker: tuple[str, str]) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
-def server(request: pytest.FixtureRequest) -> RabbitNode | RedisNode:
-    """A server that may be killed."""
-    node: RabbitNode | RedisNode = request.getfixturevalue(f"private_{request.param}")
-    return node
+def hurtable(request: pytest.FixtureRequest) -> tuple[str, RabbitNode | RedisNode]:
+    """A server that may be killed, and its kind."""
+    return request.param, request.getfixturevalue(f"private_{request.param}")
 
 
 async def test_a_turn_arrives_once_and_is_gone_after_its_ack(rig: Rig) -> None:
@@ -296,9 +295,9 @@ async def test_no_turn_in_hand_is_lost_or_too_many_when_the_connections_are_lost
 
 @pytest.mark.timeout(180)
 async def test_everything_goes_on_after_the_server_was_killed_and_started_again(
-    server: RabbitNode | RedisNode,
+    hurtable: tuple[str, RabbitNode | RedisNode],
 ) -> None:
-    kind = "rabbitmq" if isinstance(server, RabbitNode) else "redis"
+    kind, server = hurtable
     async with (
         rig_for(kind, server.dsn) as rig,
         rig.open("a") as queue,

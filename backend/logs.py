@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 _bound: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("bound", default=None)
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 @contextmanager

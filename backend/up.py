@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from backend.config import Settings
 from backend.embedded import Child, ChildFailedError, EmbeddedServers, embedded_servers
 from backend.errors import ConfigError
+from backend.logs import configure_logs
 from backend.migrating import migrate
 
 READY_WITHIN = 60.0
@@ -30,6 +31,7 @@ async def up(settings: Settings, say: Say) -> None:
 
     Raises ConfigError or ChildFailedError when something does not start.
     """
+    configure_logs(settings.log_level, _log_format(settings))
     told_to_stop = asyncio.Event()
 
     def stop() -> None:

@@ -39,6 +39,7 @@ class Interruption(StrEnum):
 
     CANCELLED = "cancelled"
     HANDED_BACK = "handed_back"
+    LOST = "lost"
 
 
 class HandedBack(AttemptEnded):
@@ -127,6 +128,8 @@ class Attempt:
             return await self._stop(agent, writer, TaskStatus.FAILED, TOO_LONG)
         if self._interruption.result() is Interruption.HANDED_BACK:
             raise HandedBack
+        if self._interruption.result() is Interruption.LOST:
+            raise Fenced
         return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
 
     async def _stop(self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None) -> Ending:

@@ -1,7 +1,7 @@
 """How a wish to cancel reaches a running attempt: by the fanout at once, or by a look at Postgres once a second.
 
-The same look finds claims of this process that nothing here works on (a hand-back that Postgres did not take), and
-lets them go.
+The same look ends attempts whose claim is gone (another executor's by now, or deleted with its session), and lets
+claims go that nothing here works on (a hand-back that Postgres did not take).
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ async def look_after_claims(house: House, turns: Turns) -> None:
     while True:
         await asyncio.sleep(LOOK_EVERY)
         with contextlib.suppress(Unavailable):  # the next look comes soon
+            working = dict(turns.running)
             async with house.database.connection() as c:
-                owned = await tasks.tasks_of_owner(c, house.me)
-            for task in owned:
-                if (attempt := turns.running.get(task.id)) is None:
-                    continue
-                if task.cancel_requested:
+                owned = {task.id: task for task in await tasks.tasks_of_owner(c, house.me)}
+            for task_id, attempt in working.items():
+                if task_id not in owned:
+                    attempt.interrupt(Interruption.LOST)
+                elif owned[task_id].cancel_requested:
                     attempt.interrupt(Interruption.CANCELLED)
-            idle = {task.id: task for task in owned if task.id not in turns.running}
+            idle = {task_id: task for task_id, task in owned.items() if task_id not in turns.running}
             for task_id in strays & idle.keys():  # seen twice: not just between a claim and its attempt
                 logger.warning("a claim without an attempt is let go", extra={"task_id": task_id})
                 await turns.let_go(idle[task_id].id)

@@ -31,8 +31,9 @@ class Commits:
         async for retried in _tries():
             try:
                 async with self._house.database.transaction() as c:
-                    await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=usage)
+                    # the session's row is locked first, as in every flow
                     await messages.append_messages(c, self._task.session_id, self._task.id, step, said)
+                    await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=usage)
                 break
             except Unavailable:
                 continue

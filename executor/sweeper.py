@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from backend.chat import executors, tasks
 from backend.chat.flows import House, publish_turn
-from backend.chat.models import Task, Turn
+from backend.chat.models import Turn
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
 from executor.ownership import is_dead
@@ -21,6 +21,7 @@ from executor.ownership import is_dead
 SWEEP_EVERY = 1.0
 UNPUBLISHED_AFTER = 5.0
 BATCH = 100
+FORGOTTEN_AFTER = 3600.0
 logger = logging.getLogger(__name__)
 
 
@@ -42,18 +43,21 @@ class Sweeper:
     async def _sweep(self) -> None:
         async with self._house.database.connection() as c:
             forgotten = await tasks.unpublished_tasks(c, older_than=UNPUBLISHED_AFTER, limit=BATCH)
-            running = await tasks.running_tasks(c, limit=BATCH)
+            owners = await tasks.owners(c)
+            await executors.prune(c, older_than=FORGOTTEN_AFTER)
         for turn in forgotten:
             logger.warning("turn was not taken, published again", extra={"task_id": turn.task_id})
             await publish_turn(self._house, turn)
-        await self._look_after(running)
+        await self._look_after(owners - {self._house.me})
 
-    async def _look_after(self, running: list[Task]) -> None:
-        """A turn whose owner was dead at two sweeps in a row is published: its own copy may never come again."""
-        owners = {task.owner for task in running if task.owner is not None and task.owner != self._house.me}
-        dead = {owner for owner in owners if await is_dead(self._house, owner)}
-        for task in running:
-            if task.owner in dead & self._suspects:
+    async def _look_after(self, owners: set[ExecutorId]) -> None:
+        """What an owner holds that was dead at two sweeps in a row is published: its copies may never come again."""
+        verdicts = await asyncio.gather(*(is_dead(self._house, owner) for owner in owners))
+        dead = {owner for owner, is_so in zip(owners, verdicts, strict=True) if is_so}
+        for owner in dead & self._suspects:
+            async with self._house.database.connection() as c:
+                held = await tasks.tasks_of_owner(c, owner)
+            for task in held[:BATCH]:
                 logger.warning("owner is dead, turn published again", extra={"task_id": task.id})
                 await publish_turn(self._house, Turn(task.id, task.session_id))
         self._suspects = dead

@@ -37,10 +37,7 @@ _OF_SESSION = reading(
 )
 _WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
 _QUEUED = reading(f"SELECT {COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
-_RUNNING = reading(f"""
-SELECT {COLUMNS} FROM tasks t
-WHERE (active_session_id IS NOT NULL OR owner IS NOT NULL) AND status = 'running' AND number > $1
-ORDER BY number LIMIT $2""")
+_OWNERS = "SELECT DISTINCT owner FROM tasks WHERE owner IS NOT NULL AND status = 'running'"
 _OF_OWNER = reading(f"SELECT {COLUMNS} FROM tasks t WHERE owner = $1")
 
 _LOCK_QUOTA = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
@@ -94,10 +91,6 @@ RETURNING {COLUMNS}""")
 _REQUEST_CANCEL = reading(f"""
 UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
 WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
-
-_CANCEL_WISHES = """
-SELECT asked.id FROM unnest($1::text[]) AS asked (id) LEFT JOIN tasks t ON t.id = asked.id
-WHERE t.id IS NULL OR t.cancel_requested_at IS NOT NULL"""
 
 _SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
 
@@ -167,15 +160,9 @@ async def session_usage(c: Connection, session_id: SessionId) -> Usage:
     return parse_usage(row)
 
 
-async def cancel_wishes(c: Connection, task_ids: Sequence[TaskId]) -> set[TaskId]:
-    """Those of the tasks that should stop: a cancel is wished, or they are gone with their session."""
-    return {TaskId(row["id"]) for row in await c.fetch(_CANCEL_WISHES, task_ids)}
-
-
-async def running_tasks(c: Connection, *, limit: int, after: int = 0) -> list[Task]:
-    """Tasks that somebody claimed, by number from above `after`. One that was handed back has no owner; one that is
-    not active was claimed only to be ended."""
-    return [parse_task(row) for row in await c.fetch(_RUNNING, after, limit)]
+async def owners(c: Connection) -> set[ExecutorId]:
+    """Everybody who has claimed a task that has not ended."""
+    return {ExecutorId(row["owner"]) for row in await c.fetch(_OWNERS)}
 
 
 async def tasks_of_owner(c: Connection, owner: ExecutorId) -> list[Task]:

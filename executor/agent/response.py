@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from backend.chat.chunks import (
     Chunk,
     FinishReason,
@@ -34,6 +32,7 @@ from backend.chat.models import (
 )
 from backend.chat.outputs import UNREADABLE_INPUT, safe_json
 from executor.llm import events
+from executor.llm.arguments import parse_arguments
 
 
 class _OpenCall:
@@ -45,14 +44,9 @@ class _OpenCall:
         self.place = place
         self.pieces: list[str] = []
 
-    def input(self) -> tuple[Json, bool]:
-        """The parsed input and True, or the raw text and False. No text at all is an empty object."""
-        text = "".join(self.pieces)
-        try:
-            parsed = orjson.loads(text) if text.strip() else {}
-        except orjson.JSONDecodeError:
-            return text, False
-        return (safe_json(parsed), True) if isinstance(parsed, dict) else (text, False)
+    def input(self) -> Json:
+        """An object, or the raw text when it is none."""
+        return safe_json(parse_arguments("".join(self.pieces)))
 
 
 class Response:
@@ -147,11 +141,11 @@ class Response:
         return [self._end_call(call, why) for call in open_calls.values()]
 
     def _end_call(self, call: _OpenCall, why: str) -> Chunk:
-        value, readable = call.input()
-        self._parts[call.place] = ToolCallPart(call.tool_call_id, call.tool_name, value)
-        if readable:
-            return ToolInputAvailable(call.tool_call_id, call.tool_name, value)
-        return ToolInputError(call.tool_call_id, call.tool_name, value, why)
+        part = ToolCallPart(call.tool_call_id, call.tool_name, call.input())
+        self._parts[call.place] = part
+        if part.readable:
+            return ToolInputAvailable(part.tool_call_id, part.tool_name, part.input)
+        return ToolInputError(part.tool_call_id, part.tool_name, part.input, why)
 
 
 def unanswered(calls: Sequence[ToolCallPart], why: str) -> list[NewMessage]:

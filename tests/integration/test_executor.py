@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from executor.worker import Worker
 from tests.sse_client import StrictClient
 
 LIMIT = 30.0
-ANYONE = Caller(None, "192.0.2.1")
+ANYONE = Caller(None, f"tests of the executor {os.getpid()}")
 
 
 @dataclass(frozen=True, slots=True)

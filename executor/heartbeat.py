@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
@@ -13,12 +15,12 @@ from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_EVERY, HEARTBEAT_TTL
 from backend.errors import Unavailable
 
-ROW_EVERY = 5.0
+ROW_EVERY = executors.BEAT_EVERY
 logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """`run` beats until cancelled. While a store is away it goes on trying: the other one speaks for us."""
+    """While a store is away it goes on trying: the other one speaks for us."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -29,24 +31,39 @@ class Heartbeat:
         """Whether the others may have taken us for dead: the key could have run out since the last beat."""
         return time.monotonic() - self._last > HEARTBEAT_TTL
 
-    async def run(self) -> None:
+    async def begin(self) -> None:
+        """The first beat of both: only who is seen to live may take turns."""
         await asyncio.gather(self._beat_in_redis(), self._beat_in_postgres())
 
+    async def run(self) -> None:
+        """Beats until cancelled."""
+        await asyncio.gather(_every(HEARTBEAT_EVERY, self._beat_in_redis), _every(ROW_EVERY, self._beat_in_postgres))
+
+    async def farewell(self) -> None:
+        """The end of an executor that has nothing in hand: nobody needs to wait for its heartbeat to lapse."""
+        with contextlib.suppress(RedisError, Unavailable):
+            await liveness.forget(self._house.redis, self._house.me)
+            async with self._house.database.connection() as c:
+                await executors.forget(c, self._house.me)
+
     async def _beat_in_redis(self) -> None:
-        while True:
-            began = time.monotonic()
-            try:
-                await liveness.beat(self._house.redis, self._house.me)
-                self._last = began
-            except RedisError as error:
-                logger.warning("heartbeat not written to redis", extra={"why": type(error).__name__})
-            await asyncio.sleep(max(0.0, HEARTBEAT_EVERY - (time.monotonic() - began)))
+        began = time.monotonic()
+        try:
+            await liveness.beat(self._house.redis, self._house.me)
+            self._last = began
+        except RedisError as error:
+            logger.warning("heartbeat not written to redis", extra={"why": type(error).__name__})
 
     async def _beat_in_postgres(self) -> None:
-        while True:
-            try:
-                async with self._house.database.connection() as c:
-                    await executors.beat(c, self._house.me)
-            except Unavailable as error:
-                logger.warning("heartbeat not written to postgres", extra={"why": str(error)})
-            await asyncio.sleep(ROW_EVERY)
+        try:
+            async with self._house.database.connection() as c:
+                await executors.beat(c, self._house.me)
+        except Unavailable as error:
+            logger.warning("heartbeat not written to postgres", extra={"why": str(error)})
+
+
+async def _every(seconds: float, beat: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        began = time.monotonic()
+        await beat()
+        await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))

@@ -17,7 +17,6 @@ from backend.chat.locks import Holder
 from backend.chat.models import Task
 from backend.ids import ExecutorId
 
-ROW_SAYS_DEAD = 20.0
 LOOK_EVERY = 0.1
 ALIVE_AFTER = HEARTBEAT_TTL + 1.0
 LOCK_PATIENCE = 5.0
@@ -53,7 +52,7 @@ async def is_dead(house: House, owner: ExecutorId) -> bool:
         return verdict
     async with house.database.connection() as c:
         seen = await executors.last_seen(c, owner)
-    return seen is None or seen > ROW_SAYS_DEAD
+    return seen is None or seen > executors.DEAD_AFTER
 
 
 @asynccontextmanager

@@ -35,6 +35,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """When a side job dies, the worker stops too: an executor without a heartbeat must not go on."""
+        await self._crew.heartbeat.begin()
         async with asyncio.TaskGroup() as group:
             side_jobs = [
                 group.create_task(self._crew.heartbeat.run(), name="heartbeat"),
@@ -46,6 +47,8 @@ class Worker:
             await self._take_turns(stop)
             for job in side_jobs:
                 job.cancel()
+        if not self._turns.running:
+            await self._crew.heartbeat.farewell()
 
     async def _take_turns(self, stop: asyncio.Event) -> None:
         async with self._house.turns.consume(self._house.settings.executor_concurrency) as deliveries:

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -96,4 +97,12 @@ def create_app(
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:  # the router names the first route's methods only
+        error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
     return problem_response(error, state_of(request).request_id)
+
+
+def _methods(request: Request) -> set[str]:
+    path = request.scope["path"]
+    contexts = iter_route_contexts(request.app.routes)
+    return {method for context in contexts if context.path_regex.match(path) for method in context.methods or ()}

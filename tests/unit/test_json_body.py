@@ -1,0 +1,90 @@
+"""Strict JSON: whatever the bytes, a value that every store can hold, or a named error."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.api.json_body import MAX_DEPTH, load_json
+from backend.errors import AppError
+
+ROWS: list[tuple[bytes, str]] = [
+    (b"", "invalid_json"),
+    (b"{", "invalid_json"),
+    (b'{"a":1,}', "invalid_json"),
+    (b"{'a':1}", "invalid_json"),
+    (b"\xff\xfe", "invalid_json"),
+    (b'"\xed\xa0\x80"', "invalid_json"),
+    (b"\xef\xbb\xbf{}", "invalid_json"),
+    (b'"line\nbreak"', "invalid_json"),
+    (rb'"\ud800"', "invalid_unicode"),
+    (rb'{"\udc00":1}', "invalid_unicode"),
+    (rb'["a\u0000b"]', "invalid_unicode"),
+    (b"[" * 33 + b"]" * 33, "too_deep"),
+    (b'{"a":' * 900 + b"1" + b"}" * 900, "too_deep"),
+    (b"[" * 100_000, "too_deep"),
+    (b"NaN", "invalid_number"),
+    (b"[-Infinity]", "invalid_number"),
+    (b"1e999", "invalid_number"),
+    (b"9" * 5_000, "invalid_number"),
+    (b"18446744073709551616", "invalid_number"),
+    (b'{"a":1,"a":1}', "duplicate_key"),
+    (rb'{"a":1,"\u0061":2}', "duplicate_key"),
+]
+
+
+@pytest.mark.parametrize(("body", "code"), ROWS, ids=[f"{body[:16]!r}" for body, _ in ROWS])
+def test_what_is_refused_has_its_code(body: bytes, code: str) -> None:
+    with pytest.raises(AppError) as refused:
+        load_json(body)
+    assert refused.value.code == code
+    assert refused.value.status in (400, 422)
+
+
+def test_what_is_right_is_read() -> None:
+    nested: object = 1
+    for _ in range(MAX_DEPTH):
+        nested = [nested]
+    assert load_json(json.dumps(nested).encode()) == nested
+    assert load_json(rb'{"a":"\ud83d\ude00\n","b":[18446744073709551615,-1.5e300,null,true]}') == {
+        "a": "😀\n",
+        "b": [2**64 - 1, -1.5e300, None, True],
+    }
+
+
+TOKENS = [
+    *(b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"u", b"d800", b"0000", b"1", b"e", b"9" * 30, b"-", b".", b" "),
+    *(b"true", b"null", b"NaN", b"\n", b"\x00", b"\xc3", b"\xa9", b'"a"', b'"a":', rb"\ud800", rb"\u0000", b"[" * 40),
+]
+SEEDS = [b'{"message":"x","context":{"url":null}}', rb'["\ud83d\ude00", {"a": [1, 2.5e3, true]}, ""]', b"1e3"]
+
+
+def is_read_or_refused(body: bytes) -> None:
+    try:
+        value = load_json(body)
+    except AppError:
+        return
+    stored = orjson.loads(orjson.dumps(value))
+    assert stored == value or (isinstance(value, float) and math.isclose(stored, value))
+
+
+def test_ten_thousand_broken_bodies_break_nothing() -> None:
+    chance = random.Random(20261123)
+    for _ in range(10_000):
+        body = bytearray(chance.choice(SEEDS))
+        for _ in range(chance.randint(1, 6)):
+            place = chance.randint(0, len(body))
+            body[place : place + chance.randint(0, 3)] = chance.choice(TOKENS)
+        is_read_or_refused(bytes(body))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=100) | st.lists(st.sampled_from(TOKENS), max_size=20).map(b"".join))
+def test_no_body_breaks_it_and_what_comes_out_can_be_stored(body: bytes) -> None:
+    is_read_or_refused(body)

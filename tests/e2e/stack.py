@@ -9,9 +9,10 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -44,10 +45,19 @@ class Servers:
 class Child:
     """One process of ours and its log."""
 
-    name: str
-    url: str
+    kind: str
+    number: int
+    port: int
     process: asyncio.subprocess.Process
     log: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.number}"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -74,18 +84,29 @@ class Stack:
     folder: Path
     settings: Mapping[str, str]
     children: list[Child] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def apis(self) -> list[Child]:
+        """Those that run, in the order in which they were started."""
+        return self._running("api")
 
     @property
     def base(self) -> str:
-        return next(child.url for child in self.children if child.name.startswith("api"))
+        return self.apis[0].url
 
     @property
     def executors(self) -> list[Child]:
-        """Those that run."""
-        return [child for child in self.children if child.name.startswith("executor") and child.running]
+        """Those that run, in the order in which they were started."""
+        return self._running("executor")
 
-    async def start_api(self, **settings: str) -> Child:
-        port = free_port()
+    def _running(self, kind: str) -> list[Child]:
+        return sorted(
+            (child for child in self.children if child.kind == kind and child.running), key=lambda c: c.number
+        )
+
+    async def start_api(self, *, port: int | None = None, **settings: str) -> Child:
+        port = port or free_port()
         return await self._start("api", ("backend", "serve"), port, {"PORT": str(port), **settings})
 
     async def start_executor(self, **settings: str) -> Child:
@@ -93,8 +114,8 @@ class Stack:
         return await self._start("executor", ("executor",), port, {"EXECUTOR_PORT": str(port), **settings})
 
     async def _start(self, kind: str, module: tuple[str, ...], port: int, settings: Mapping[str, str]) -> Child:
-        name = f"{kind}-{len(self.children)}"
-        log = self.folder / f"{name}.log"
+        number = next(self._numbers)
+        log = self.folder / f"{kind}-{number}.log"
         environment = {
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root"), "PYTHONPATH": str(ROOT),
             "PYTHONFAULTHANDLER": "1", "CHAT_PROVIDER": "scripted", "JWT_VERIFY_KEY": JWT_KEY, "LOG_FORMAT": "console",
@@ -104,7 +125,7 @@ class Stack:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", *module, cwd=self.folder, env=environment, stdout=output, stderr=output
             )
-        child = Child(name, f"http://127.0.0.1:{port}", process, log)
+        child = Child(kind, number, port, process, log)
         self.children.append(child)
         await ready(child)
         return child
@@ -180,8 +201,7 @@ async def open_stack(
     stack = Stack(servers, folder, settings)
     async with AsyncExitStack() as cleanup:
         cleanup.push_async_callback(stack.stop)
-        for _ in range(apis):
-            await stack.start_api()
-        for _ in range(executors):
-            await stack.start_executor()
+        async with asyncio.TaskGroup() as starting:
+            for start in [stack.start_api] * apis + [stack.start_executor] * executors:
+                starting.create_task(start())
         yield stack

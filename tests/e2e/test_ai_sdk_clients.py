@@ -123,6 +123,14 @@ async def test_a_cancel_ends_the_message_with_what_was_said(play: Play) -> None:
     assert "abort" in [chunk["type"] for chunk in tab.chunks()]
 
 
+async def test_a_cancel_while_the_model_thinks_leaves_nothing_open(play: Play) -> None:
+    begun = send("/reason " + "hm " * 500, wait=False)
+    report = await play(OPEN, begun, on("a", "received", events=8), {"act": "cancel"}, on("a", "settled"))
+    tab = report.tabs["a"]
+    assert status_of(tab) == "cancelled"
+    assert tab.parts("reasoning")
+
+
 async def test_a_page_reloaded_in_mid_answer_shows_the_whole_answer_once(play: Play) -> None:
     begun = send("/stream 60 10", wait=False)
     reload = [on("a", "stop"), on("b", "open", hydrate=True), on("b", "resume")]
@@ -132,16 +140,27 @@ async def test_a_page_reloaded_in_mid_answer_shows_the_whole_answer_once(play: P
     assert after.roles == ["user", "assistant"]
     assert [message["id"] for message in after.messages] == [message["id"] for message in before.messages]
     assert status_of(after) == "completed"
+    assert [request["status"] for request in after.requests()] == [200]
 
 
-async def test_a_page_reloaded_while_tools_run_shows_the_whole_answer_once(play: Play) -> None:
-    begun = send(f"/stream 5 5\n{SEARCH}\n/then\n/stream 30 10", wait=False)
-    reload = [on("a", "stop"), on("b", "open", hydrate=True), on("b", "resume")]
-    report = await play(OPEN, begun, on("a", "received", events=14), *reload)
-    after = report.tabs["b"]
-    assert after.text == counted(5) + counted(30)
-    assert after.roles == ["user", "assistant"]
-    assert [call["state"] for call in after.parts("dynamic-tool")] == ["output-available"]
+async def test_a_page_reloaded_after_any_chunk_shows_the_whole_answer_once(play: Play) -> None:
+    """Late reloads find the answer in the history, early ones in the stream; none finds it twice, or not at all.
+
+    The page resumes at the task that the history names; at the session's address an answer just ended is a 204.
+    """
+    whole = (await play(OPEN, send(MIXED))).tabs["a"]
+    expected = (whole.text, [part["type"] for part in whole.last["parts"]])
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def with_reload(n: int) -> None:
+        again = on("b", "open", hydrate=True, attach="task")
+        reload = [on("a", "received", events=n), on("a", "stop"), again, on("b", "resume")]
+        async with free:
+            tab = (await play(OPEN, send(MIXED, wait=False), *reload)).tabs["b"]
+        assert (tab.text, [part["type"] for part in tab.last["parts"]]) == expected, f"reload after {n}"
+        assert tab.roles == ["user", "assistant"]
+
+    await asyncio.gather(*(with_reload(n) for n in range(1, len(whole.chunks()) - 6)))
 
 
 async def test_resuming_when_nothing_runs_is_a_204_and_changes_nothing(play: Play) -> None:
@@ -202,6 +221,33 @@ async def test_the_history_equals_what_the_client_assembled_from_the_stream(play
     kept = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]
     assert shown(kept.messages) == shown(told.messages)
     assert [m.get("metadata") for m in kept.messages] == [m.get("metadata") for m in told.messages]
+
+
+async def test_a_turn_that_ended_badly_is_kept_as_the_client_saw_it(play: Play) -> None:
+    user, session = new_user(), new_session()
+    (await play(OPEN, send(f"/stream 5\n{LEARN}\n/then\n/stream 3\n/fail"), user=user, session=session))
+    begun = send("/reason so\n/stream 5000 10", wait=False)
+    story = [begun, on("a", "received", events=9), {"act": "cancel"}, on("a", "settled")]
+    told = (await play({**OPEN, "hydrate": True}, *story, user=user, session=session)).tabs["a"]
+    kept = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]
+    assert kept.roles == ["user", "assistant", "user", "assistant"]
+    assert shown(kept.messages) == shown(told.messages)
+    assert [m["metadata"]["status"] for m in kept.messages[1::2]] == ["failed", "cancelled"]
+
+
+async def test_a_message_sent_while_another_tab_is_answered_waits_its_turn(play: Play) -> None:
+    begun = [send("/stream 40 10", wait=False), on("a", "received", events=8)]
+    other = [
+        on("b", "open", hydrate=True),
+        send("/stream 3", tab="b"),
+        on("a", "settled"),
+        on("c", "open", hydrate=True),
+    ]
+    report = await play(OPEN, *begun, *other)
+    assert report.tabs["a"].text == counted(40)
+    assert report.tabs["b"].text == counted(3)
+    texts = ["".join(part.get("text", "") for part in m["parts"]) for m in report.tabs["c"].messages]
+    assert texts == ["/stream 40 10", counted(40), "/stream 3", counted(3)]
 
 
 async def test_regenerating_answers_the_same_question_again(play: Play) -> None:

@@ -41,14 +41,21 @@ class ChatState {
   snapshot = (value) => structuredClone(value);
 }
 
-/** A chat and what it told its application: `statuses` in order, `calls` of its callbacks. */
-export function openChat(ai, { base, session, messages, wire }) {
+/**
+ * A chat and what it told its application: `statuses` in order, `calls` of its callbacks. With a `task` it resumes at
+ * that task's stream, which cannot end unseen between the history and the resume; else at the SDK's default address.
+ */
+export function openChat(ai, { base, session, messages, wire, task }) {
   const statuses = [];
   const calls = [];
   const chat = new (class extends ai.AbstractChat {})({
     id: session,
     state: new ChatState(messages, statuses),
-    transport: new ai.DefaultChatTransport({ api: `${base}/api/chat`, fetch: wire.fetch }),
+    transport: new ai.DefaultChatTransport({
+      api: `${base}/api/chat`,
+      fetch: wire.fetch,
+      prepareReconnectToStreamRequest: task && (() => ({ api: `${base}/api/chat/tasks/${task}/stream` })),
+    }),
     sendAutomaticallyWhen: ai.lastAssistantMessageIsCompleteWithToolCalls,
     onError: (error) => calls.push({ call: 'onError', error: error.message }),
     onData: (part) => calls.push({ call: 'onData', part }),

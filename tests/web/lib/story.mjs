@@ -7,7 +7,8 @@ const LIMIT_MS = 20_000;
 
 /**
  * job: {sdk, base, session, headers?, limit_ms?, acts: [{act, ...}]}. Acts, in order:
- *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?}   a page; hydrate: with the session's history
+ *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?}   a page; hydrate: with the session's history;
+ *             attach: 'session' (the SDK's default) or 'task', the one that the history says is running
  *   send      {tab, text, wait?, message_id?}     message_id: an edit of that message
  *   regenerate {tab, wait?}
  *   resume    {tab, wait?}      what useChat({resume: true}) does on mount
@@ -53,12 +54,13 @@ class Story {
   }
 
   async open({ tab, hydrate = false, accept, cuts, resilient, attach }) {
-    const messages = hydrate ? await this.#history() : [];
+    const { messages, active_stream: active } = hydrate ? await this.#history() : { messages: [] };
     const { base, session, headers } = this;
     const wire = new Wire(base, session, { headers, accept, cuts, resilient, attach });
-    const opened = openChat(this.ai, { base, session, messages, wire });
+    const task = attach === 'task' ? active?.task_id : undefined;
+    const opened = openChat(this.ai, { base, session, messages, wire, task });
     this.tabs.set(tab, { ...opened, wire, accept: accept?.split(',') ?? [], sends: 0, running: undefined });
-    return messages;
+    return { messages, task: active?.task_id };
   }
 
   async send({ tab, text, wait = true, message_id: messageId }) {
@@ -94,7 +96,7 @@ class Story {
 
   async #history() {
     const answer = await this.#ask('GET', '?format=ui');
-    return answer.status === 404 ? [] : answer.body.messages;
+    return answer.status === 404 ? { messages: [] } : answer.body;
   }
 
   async #ask(method, what) {

@@ -1,0 +1,96 @@
+"""API processes come and go, and readers move from one to another: what they read stays exact."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.sdk import VERSIONS, Act, SdkClients
+from tests.e2e.sse import Event, counted, text_of
+from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
+from tests.e2e.talk import asked, assert_ids_rise, followed, open_session
+
+LONG_ENOUGH = "/stream 300 10"
+
+
+@pytest.fixture
+async def two_doors(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with open_stack(servers, tmp_path, apis=2) as stack:
+        yield stack
+
+
+async def test_a_reader_may_change_to_another_api_in_mid_answer(two_doors: Stack) -> None:
+    first, second = two_doors.apis
+    user = new_user()
+    async with two_doors.client(user, base=first.url) as one, two_doors.client(user, base=second.url) as other:
+        session = await open_session(one)
+        async with asked(one, session, LONG_ENOUGH) as stream:
+            events = [*await stream.until(20)]
+            task = stream.task_id
+        async with followed(other, task, cursor=events[-1].id) as stream:
+            events += await stream.until(100)
+        async with followed(one, task, cursor=events[-1].id) as stream:
+            events += await stream.rest()
+        assert text_of(events) == counted(300)
+        assert_ids_rise(events)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+async def test_an_api_that_ends_breaks_its_streams_off_and_the_rest_is_read_from_the_other(
+    two_doors: Stack, how: signal.Signals
+) -> None:
+    """A clean end would look like the answer's own."""
+    first, second = two_doors.apis
+    user = new_user()
+    async with two_doors.client(user, base=first.url) as one, two_doors.client(user, base=second.url) as other:
+        session = await open_session(one)
+        async with asked(one, session, LONG_ENOUGH) as stream:
+            await stream.until(20)
+            first.send(how)
+            with pytest.raises(httpx.TransportError):
+                await stream.rest()
+            events: list[Event] = [*stream.events]
+            task = stream.task_id
+        assert await first.ended() == (0 if how is signal.SIGTERM else -signal.SIGKILL)
+        async with followed(other, task, cursor=events[-1].id) as stream:
+            events += await stream.rest()
+        assert text_of(events) == counted(300)
+
+
+async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_replaced(
+    two_doors: Stack, sdk_clients: SdkClients
+) -> None:
+    first = two_doors.apis[0]
+
+    async def one_client(sdk: str, user: str, session: str) -> None:
+        opened: Act = {"act": "open", "tab": "a", "resilient": True}
+        sent: Act = {"act": "send", "tab": "a", "text": LONG_ENOUGH}
+        report = await sdk_clients.play(sdk, first.url, session, [opened, sent], headers=bearer(user))
+        assert report.faults == []
+        tab = report.tabs["a"]
+        assert tab.text == counted(300)
+        assert tab.roles == ["user", "assistant"]
+        assert len(tab.requests()) == 2
+
+    users = [(sdk, new_user(), new_session()) for sdk in VERSIONS]
+    playing = [asyncio.create_task(one_client(*user)) for user in users]
+    for _, user, session in users:
+        await until_answered(two_doors, user, session)
+    first.send(signal.SIGTERM)
+    await first.ended()
+    await two_doors.start_api(port=first.port)
+    await asyncio.wait_for(asyncio.gather(*playing), 60)
+
+
+async def until_answered(stack: Stack, user: str, session: str) -> None:
+    """Waits until the session's answer has begun to stream."""
+    async with stack.client(user) as client, asyncio.timeout(20):
+        while (state := await client.get(f"/api/chat/sessions/{session}")).status_code == 404:
+            await asyncio.sleep(0.05)  # between two questions of a bounded wait
+        async with followed(client, state.json()["active_stream"]["task_id"]) as stream:
+            await stream.until(5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """`send_timeout`: a client that takes nothing for so long is dropped. `tick`: how often streams are looked after."""
+    """`send_timeout`: who takes nothing for so long is dropped. `tick`: how often open streams are looked after."""
 
     heartbeat_every: float = 10.0
     send_timeout: float = 30.0

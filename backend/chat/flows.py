@@ -105,17 +105,18 @@ async def start_turn(
     SessionNotFound, TurnInProgress (with `task_id`), RateLimited, QueueFull, IdempotencyKeyReused, Unavailable.
     """
     async with house.database.transaction() as c:
-        if create_session:
-            await sessions.create_session(c, session_id, caller.user_id, {})
-        await sessions.get_session(c, session_id, caller, lock=True)
-        known = await tasks.find_task_by_key(c, session_id, message_key) if message_key is not None else None
-        if known is not None:
-            if (known.request.text, known.request.context) != (request.text, request.context):
-                raise IdempotencyKeyReused
-            return known, False
-        running = await tasks.find_active_task(c, session_id)
-        if running is not None and on_busy is OnBusy.REJECT:
-            raise TurnInProgress(task_id=running.id)
+        is_new = create_session and (await sessions.create_session(c, session_id, caller.user_id, {}))[1]
+        running = None
+        if not is_new:
+            await sessions.get_session(c, session_id, caller, lock=True)
+            known = await tasks.find_task_by_key(c, session_id, message_key) if message_key is not None else None
+            if known is not None:
+                if (known.request.text, known.request.context) != (request.text, request.context):
+                    raise IdempotencyKeyReused
+                return known, False
+            running = await tasks.find_active_task(c, session_id)
+            if running is not None and on_busy is OnBusy.REJECT:
+                raise TurnInProgress(task_id=running.id)
         await _check_limits(c, house.settings, caller, will_wait=running is not None)
         task = await tasks.insert_task(
             c,
@@ -129,7 +130,8 @@ async def start_turn(
         )
         if running is None:
             await _open_turn(c, task)
-        await sessions.touch_session(c, session_id)
+        else:
+            await sessions.touch_session(c, session_id)
         if running is not None and on_busy is OnBusy.INTERRUPT:
             await tasks.request_cancel(c, running.id)
     if running is not None and on_busy is OnBusy.INTERRUPT:

@@ -49,7 +49,8 @@ async def attach(
     reset = RESET_STEP in accepts
     if cursor is None or cursor == BEGINNING:
         cursor = BEGINNING
-        await _check_whole(streams, key, task)
+        if task.attempt:  # else nothing was written yet that could be gone
+            await _check_whole(streams, key, task)
     else:
         await _check_cursor(streams, key, task, cursor, reset=reset)
     return _read(hub, streams, task, Rendering(cursor, reset=reset), messages_of)

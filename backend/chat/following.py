@@ -137,10 +137,9 @@ class Hub:
             finally:
                 self._connection = None
                 link.close()
-                for ring in self._rings.values():  # what is said meanwhile is in the stream
+                for ring in self._rings.values():  # readers ask the stream when it is confirmed again
                     ring.confirmed = False
                     ring.forget()
-                    ring.wake()
             self._complain("pub/sub connection lost", ConnectionError())
             await asyncio.sleep(FIRST_PAUSE * random.uniform(0.0, 1.0))  # noqa: S311
 

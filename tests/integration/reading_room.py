@@ -112,8 +112,9 @@ class ReadingRoom:
             )
             async with aclosing(reader):
                 async for data in reader:
-                    left = None if at_most is None else at_most - (len(client.chunks) - got)
-                    if client.feed(data, at_most=left) or (left is not None and len(client.chunks) - got >= at_most):
+                    left = None if at_most is None else got + at_most - len(client.chunks)
+                    client.feed(data, at_most=left)
+                    if at_most is not None and len(client.chunks) >= got + at_most:
                         break
         return client
 

@@ -207,10 +207,13 @@ async def test_a_takeover_inside_a_step_is_not_shown(room: ReadingRoom) -> None:
     """The model's calls were committed, their results were not: the results come again, and replace themselves."""
     task = room.task()
     calls: list[Chunk] = [
-        *[Start("m"), StartStep(), ToolInputAvailable("a", "find", {}), ToolInputAvailable("b", "find", {})],
+        Start("m"),
+        StartStep(),
+        ToolInputAvailable("a", "find", {}),
+        ToolInputAvailable("b", "find", {}),
     ]
     dead: list[Chunk] = [ToolOutputAvailable("a", 1)]
-    rest: list[Chunk] = [ToolOutputAvailable("a", 1), ToolOutputAvailable("b", 2), FinishStep(), *[StartStep()], *REST]
+    rest: list[Chunk] = [ToolOutputAvailable("a", 1), ToolOutputAvailable("b", 2), FinishStep(), StartStep(), *REST]
     await _write(room, task, [*calls, *dead])
     await _take_over(room, task, len(calls), rest, mid_step=True)
     late = await room.read(task, StrictClient())

@@ -46,6 +46,7 @@ def test_a_gap_or_another_attempt_begins_a_new_run() -> None:
     ring.add(_note(7001, 3, b"{c}"))
     assert ring.after(StreamId(7001, 1)) is None
     assert ring.after(StreamId(7001, 2)) is not None
+    assert ring.after(StreamId(7001, 0)) is None, "the run before the gap is no use"
     ring.add(_note(7002, 1, b"!fence"))
     assert ring.after(StreamId(7001, 2)) is None
     batches = ring.after(StreamId(7002, 0))

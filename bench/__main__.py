@@ -1,0 +1,12 @@
+"""All benchmarks, one after the other.  Usage: make bench, or python -m bench"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PARTS = ("bench.models", "bench.writing", "bench.reading", "bench.turns")
+
+for part in PARTS:
+    print(f"\n== {part}", flush=True)
+    subprocess.run([sys.executable, "-m", part], check=True)

@@ -163,12 +163,19 @@ async def test_a_second_instance_on_the_same_folder_is_refused(data: Path) -> No
 
 
 async def test_a_first_start_that_was_killed_half_way_is_done_again(short_path: Path) -> None:
-    half = short_path / "data" / "postgres.new"
-    half.mkdir(parents=True)
-    (half / "PG_VERSION").write_text("18\n")
+    command = (sys.executable, "-m", "tests.servers.hold_embedded", short_path / "data")
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    async with asyncio.timeout(WITHIN):
+        while not (short_path / "data" / "postgres.new" / "base").exists():
+            await asyncio.sleep(0.005)
+        process.kill()
+        await process.communicate()
+    await nobody_is_left_in(short_path)
+    assert not (short_path / "data" / "postgres").exists()
     async with embedded_servers(short_path / "data", redis=False) as servers:
         connection = await asyncpg.connect(servers.postgres_dsn, timeout=10)
         await connection.close()
+        assert not (short_path / "data" / "postgres.new").exists()
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "with space, comma and 'quote'", "ünï"])

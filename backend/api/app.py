@@ -92,7 +92,7 @@ def create_app(
         app.add_exception_handler(error, _answer_error)
     app.open_streams = open_streams
     app.pace = pace
-    app.door = Door(super(ChatApp, app).__call__, Cors(settings.frontend_base_url), metrics)
+    app.door = Door(super(ChatApp, app).__call__, PREFIX, Cors(settings.frontend_base_url), metrics)
     return app
 
 

@@ -17,10 +17,19 @@ from backend.chat.models import Message, Task
 from backend.errors import NothingLeft
 from backend.ids import StreamId, TaskId
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "The cursor after this event; chunks made for this reader have none."},
+        "data": {"type": "string", "description": "A chunk as JSON; the last event is `[DONE]`."},
+    },
+    "required": ["data"],
+}
+
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The AI SDK UI message stream, v1, as server-sent events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
         "headers": {"x-resumable-stream-id": {"description": "The task.", "schema": {"type": "string"}}},
     },
     204: {"description": "There is nothing to stream."},

@@ -47,8 +47,9 @@ class _Visit:
 
 
 class Door:
-    def __init__(self, app: ASGIApp, cors: Cors, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, prefix: str, cors: Cors, metrics: Metrics) -> None:
         self._app = app
+        self._prefix = prefix
         self._cors = cors
         self._metrics = metrics
 
@@ -98,10 +99,16 @@ class Door:
             logger.exception("stream failed")
             raise
 
+    def _route_of(self, scope: Scope) -> str:
+        """The path's template: a label must not grow with what callers send."""
+        route = scope.get("route")
+        if route is None:
+            return "unknown"
+        return (self._prefix if scope["path"].startswith(self._prefix) else "") + str(route.path)
+
     def _record(self, scope: Scope, visit: _Visit) -> None:
-        route = getattr(scope.get("route"), "path", None) or "unknown"
         seconds = time.perf_counter() - visit.begun
-        self._metrics.count_request(scope["method"], route, visit.status, seconds)
+        self._metrics.count_request(scope["method"], self._route_of(scope), visit.status, seconds)
         if scope["path"] not in _QUIET:
             members = {"method": scope["method"], "path": scope["path"], "status": visit.status}
             logger.info("request", extra=members)

@@ -1,0 +1,38 @@
+"""Schemathesis over the OpenAPI document: no 5xx, and nothing that the document does not say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.integration.api_house import ApiHouse, api_house, token
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
+    "response_headers_conformance,unsupported_method"
+)
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+    limits = {"max_running_turns": 1000, "max_waiting_turns": 1000, "max_open_streams": 100}
+    async with api_house(postgres_dsn, redis_dsn, **limits) as house:
+        yield house
+
+
+async def test_schemathesis_finds_nothing(api: ApiHouse) -> None:
+    document = f"http://127.0.0.1:{api.port}/api/chat/openapi.json"
+    command = [
+        os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document,
+        "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
+        "--max-examples", "12", "--seed", "20261123", "--request-timeout", "20", "--no-color", "--workers", "4",
+        "--suppress-health-check", "all", "--max-time", "45", "-H", f"Authorization: Bearer {token('schemathesis')}",
+    ]  # fmt: skip
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output, _ = await asyncio.wait_for(process.communicate(), 110)
+    assert process.returncode == 0, output.decode()[-8000:]

@@ -16,6 +16,7 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
     "response_headers_conformance,unsupported_method"
 )
+# its coverage phase is left out: on Python 3.11 the interpreter fails in it (AST constructor recursion depth mismatch)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ async def test_schemathesis_finds_nothing(api: ApiHouse) -> None:
     document = f"http://127.0.0.1:{api.port}/api/chat/openapi.json"
     command = [
         os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document,
-        "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
-        "--max-examples", "12", "--seed", "20261123", "--request-timeout", "20", "--no-color", "--workers", "4",
+        "--checks", CHECKS, "--phases", "examples,fuzzing",
+        "--max-examples", "30", "--seed", "20261123", "--request-timeout", "20", "--no-color", "--workers", "4",
         "--suppress-health-check", "all", "--max-time", "45", "-H", f"Authorization: Bearer {token('schemathesis')}",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -285,7 +285,7 @@ class StreamCut(ReadingEnded):
 
 
 class ProviderError(Exception):
-    """The model could not answer. `str(error)` is a sentence for the user; `code` is stable; nothing secret in either."""
+    """The model could not answer. `str(error)` is a sentence for the user, `code` is stable; neither holds secrets."""
 
     def __init__(self, sentence: str, *, code: str = "provider_error") -> None:
         self.code = code

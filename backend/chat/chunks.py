@@ -265,14 +265,14 @@ _NULL_ALLOWED = ("input", "output", "data")
 
 
 def encode(chunk: Chunk) -> bytes:
-    """The chunk's bytes: compact ASCII JSON without nulls, except a tool's input or output and the data of a data part."""
+    """The chunk's bytes: compact ASCII JSON without nulls, except a tool's input or output and a data part's data."""
     document = {"type": chunk.type}
     document.update((k, v) for k, v in chunk.fields().items() if v is not None or k in _NULL_ALLOWED)
     return ascii_json(document)
 
 
 def ascii_json(value: Any) -> bytes:
-    """Compact JSON of ASCII bytes. Raises ValueError on what JSON has no word for (NaN, Infinity, other types)."""
+    """Compact JSON of ASCII bytes; NaN and Infinity, for which JSON has no word, become null."""
     try:
         plain = orjson.dumps(value)
     except TypeError:  # integers over 64 bits, lone surrogates

@@ -1,6 +1,6 @@
 """Every Redis key, with who gives it a TTL. Nothing else builds a key.
 
-    chat:stream:{session}:task   stream    a task's chunks            STREAM_TTL, refreshed by every append and each heartbeat
+    chat:stream:{session}:task   stream    a task's chunks            STREAM_TTL, refreshed by every append
     chat:lock:{session}          string    "executor task"            SESSION_LOCK_TTL, refreshed by the holder
     chat:executor:<id>           string    an executor's heartbeat    1.5 s, refreshed every 0.5 s
     chat:born                    string    when Redis was first seen  BORN_TTL, refreshed with the heartbeats

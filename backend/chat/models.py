@@ -1,4 +1,4 @@
-"""The values of the house: callers, sessions, messages, tasks. Frozen; parsed from rows by their stores, nowhere else."""
+"""The values of the house: callers, sessions, messages, tasks. Frozen; parsed from rows by their stores alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ReasoningPart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallPart:
-    """The model's wish to call a tool. `input` is an object, or the raw text when the model's JSON could not be read."""
+    """The model's wish to call a tool. `input` is an object, or the raw text when it could not be read."""
 
     tool_call_id: str
     tool_name: str

@@ -276,7 +276,9 @@ def ascii_json(value: Any) -> bytes:
     try:
         plain = orjson.dumps(value)
     except TypeError:  # integers over 64 bits, lone surrogates
-        plain = b"\xff"
-    if plain.isascii():
-        return plain
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+        return _escaped(json.loads(json.dumps(value), parse_constant=lambda _: None))
+    return plain if plain.isascii() else _escaped(orjson.loads(plain))
+
+
+def _escaped(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -82,6 +82,20 @@ class ApiHouse:
         id: str = answer.json()["id"]
         return id
 
+    async def session(self, id: str, headers: Mapping[str, str] | None = None, **params: Any) -> dict[str, Any]:
+        answer = await self.http.get(f"/api/chat/sessions/{id}", headers=headers, params=params)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def active_stream(self, id: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Waits until something runs in the session."""
+        async with asyncio.timeout(LIMIT):
+            while (active := (await self.session(id, headers)).get("active_stream")) is None:
+                await asyncio.sleep(0.02)
+        found: dict[str, Any] = active
+        return found
+
     async def read(
         self, method: str, path: str, *, client: StrictClient | None = None, limit: float = LIMIT, **request: Any
     ) -> tuple[httpx.Response, StrictClient]:

@@ -200,77 +200,6 @@ async def test_a_note_of_a_service_needs_a_key(api: ApiHouse) -> None:
     assert {row["role"] for row in rows} == {"assistant"}
 
 
-async def test_a_busy_session_queues_rejects_or_is_interrupted(api: ApiHouse) -> None:
-    mine = api.as_user()
-    id = await api.new_session(mine)
-    path = f"/api/chat/sessions/{id}/stream"
-    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 2000 20"}, headers=mine))
-    active = await _active(api, id, mine)
-    rejected = await api.http.post(path, json={"message": "no", "on_busy": "reject"}, headers=mine)
-    assert (rejected.status_code, rejected.json()["code"]) == (409, "turn_in_progress")
-    assert rejected.json()["task_id"] == active["task_id"]
-    queued = asyncio.create_task(api.read("POST", path, json={"message": "/stream 2", "message_id": "q"}, headers=mine))
-    async with asyncio.timeout(LIMIT):
-        while not (waiting := (await _session(api, id, mine))["queued"]):
-            await asyncio.sleep(0.02)
-    assert [(one["message"], one["message_id"]) for one in waiting] == [("/stream 2", "q")]
-    _, urgent = await api.read("POST", path, json={"message": "/stream 3", "on_busy": "interrupt"}, headers=mine)
-    assert urgent.text == "0 1 2 "
-    _, cancelled = await running
-    assert cancelled.done
-    assert cancelled.chunks[-1]["messageMetadata"]["status"] == "cancelled"
-    _, last = await queued
-    assert last.text == "0 1 "
-    said = [row["content"] for row in (await _session(api, id, mine))["messages"] if row["role"] == "user"]
-    assert said == ["/stream 2000 20", "/stream 3", "/stream 2"]
-
-
-async def _session(api: ApiHouse, id: str, headers: dict[str, str], **params: str) -> dict[str, object]:
-    answer = await api.http.get(f"/api/chat/sessions/{id}", headers=headers, params=params)
-    assert answer.status_code == 200
-    body: dict[str, object] = answer.json()
-    return body
-
-
-async def _active(api: ApiHouse, id: str, headers: dict[str, str]) -> dict[str, str]:
-    async with asyncio.timeout(LIMIT):
-        while (active := (await _session(api, id, headers)).get("active_stream")) is None:
-            await asyncio.sleep(0.02)
-    assert isinstance(active, dict)
-    return active
-
-
-async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(api: ApiHouse) -> None:
-    mine = api.as_user()
-    id = await api.new_session(mine)
-    path = f"/api/chat/sessions/{id}/stream"
-    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 40 20"}, headers=mine))
-    active = await _active(api, id, mine)
-    assert active == {"task_id": active["task_id"], "last_message_id": "0-0", "operation_id": None, "tool_name": None}
-    rows = (await _session(api, id, mine))["messages"]
-    assert [row["role"] for row in rows] == ["user"]  # type: ignore[attr-defined]
-    ui = (await _session(api, id, mine, format="ui"))["messages"]
-    assert [one["role"] for one in ui] == ["user"]  # type: ignore[attr-defined]
-    _, second_tab = await api.read("GET", f"/api/chat/tasks/{active['task_id']}/stream", headers=mine)
-    _, first_tab = await running
-    assert first_tab.text == second_tab.text == "".join(f"{n} " for n in range(40))
-
-
-async def test_a_cancelled_turn_ends_cancelled_and_says_no_more(api: ApiHouse) -> None:
-    mine = api.as_user()
-    id = await api.new_session(mine)
-    path = f"/api/chat/sessions/{id}/stream"
-    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 2000 20"}, headers=mine))
-    active = await _active(api, id, mine)
-    answer = await api.http.post(f"/api/chat/sessions/{id}/cancel", headers=mine)
-    assert answer.json() == {"cancelled": True, "task_id": active["task_id"]}
-    _, client = await running
-    assert client.types[-2:] == ["abort", "finish"]
-    for again in (f"/api/chat/sessions/{id}/cancel", f"/api/chat/tasks/{active['task_id']}/cancel"):
-        answer = await api.http.post(again, headers=mine)
-        assert (answer.status_code, answer.json()) == (200, {"cancelled": False, "reason": "no_active_task"})
-
-
 async def test_tasks_that_are_not_there_or_not_yours_are_the_same_404(api: ApiHouse) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
@@ -302,7 +231,7 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
     post = asyncio.create_task(
         api.read("POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 200 20"}, headers=mine)
     )
-    active = await _active(api, id, mine)
+    active = await api.active_stream(id, mine)
     path = f"/api/chat/tasks/{active['task_id']}/stream"
     readers = [asyncio.create_task(api.read("GET", path, headers=mine)) for _ in range(7)]
     async with asyncio.timeout(LIMIT):
@@ -313,7 +242,7 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
     assert int(ninth.headers["retry-after"]) > 0
     posted = await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "x"}, headers=mine)
     assert (posted.status_code, posted.json()["code"]) == (429, "too_many_streams")
-    assert (await _session(api, id, mine))["queued"] == []  # refused means: not accepted
+    assert (await api.session(id, mine))["queued"] == []  # refused means: not accepted
     readers[0].cancel()
     await asyncio.gather(readers[0], return_exceptions=True)
     async with asyncio.timeout(LIMIT):

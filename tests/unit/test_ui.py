@@ -1,0 +1,120 @@
+"""Rows as UI messages: what the SDK assembles from the stream of the same rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from backend.chat.chunks import MAX_OUTPUT_CHARS
+from backend.chat.models import (
+    ContextPart,
+    Message,
+    Part,
+    ReasoningPart,
+    Role,
+    Task,
+    TaskError,
+    TaskKind,
+    TaskStatus,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    TurnRequest,
+    Usage,
+)
+from backend.chat.ui import ui_messages
+from backend.ids import SessionId, TaskId
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+SESSION = SessionId("a-session-of-the-tests")
+
+
+def task_named(name: str, status: TaskStatus = TaskStatus.COMPLETED) -> Task:
+    return Task(
+        id=TaskId(name), number=1, session_id=SESSION, user_id=None, kind=TaskKind.TURN, status=status, active=False,
+        attempt=1, crashes=0, owner=None, cancel_requested=False, checkpoint=None, steps=1, request=TurnRequest("x"),
+        usage=Usage(1, 2), error=None, tool_name=None, operation_id=None, created_at=NOW, started_at=NOW,
+        finished_at=NOW,
+    )  # fmt: skip
+
+
+class Conversation:
+    """Rows, numbered as they are added."""
+
+    def __init__(self) -> None:
+        self.rows: list[Message] = []
+        self.tasks: dict[TaskId, Task] = {}
+
+    def add(self, task: Task, role: Role, *parts: Part, message_id: str | None = None) -> None:
+        self.tasks[task.id] = task
+        n = len(self.rows) + 1
+        self.rows.append(Message(SESSION, n, task.id, n, role, parts, message_id, NOW))
+
+    def shown(self) -> list[Any]:
+        return ui_messages(self.rows, self.tasks)
+
+
+def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> None:
+    talk, task = Conversation(), task_named("t1")
+    talk.add(task, Role.USER, ContextPart("http://x", "secret page"), TextPart("hello"), message_id="m1")
+    calls = [ToolCallPart("c1", "search", {"q": 1}), ToolCallPart("c2", "search", "{broken")]
+    talk.add(task, Role.ASSISTANT, ReasoningPart("hm", signature="s"), TextPart("wait"), *calls)
+    talk.add(task, Role.TOOL, ToolResultPart("c1", "search", {"type": "no_results", "message": "none"}))
+    talk.add(task, Role.TOOL, ToolResultPart("c2", "search", {"message": "not JSON"}, is_error=True))
+    talk.add(task, Role.ASSISTANT, TextPart("done"))
+    question, answer = talk.shown()
+    assert question == {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
+    assert (answer["id"], answer["role"]) == ("msg_t1", "assistant")
+    call = {"type": "dynamic-tool", "toolName": "search", "providerExecuted": True}
+    assert answer["parts"] == [
+        {"type": "step-start"},
+        {"type": "reasoning", "text": "hm", "state": "done"},
+        {"type": "text", "text": "wait", "state": "done"},
+        {**call, "toolCallId": "c1", "state": "output-available", "input": {"q": 1},
+         "output": {"type": "no_results", "message": "none"}},
+        {**call, "toolCallId": "c2", "state": "output-error", "input": "{broken", "errorText": "not JSON"},
+        {"type": "step-start"},
+        {"type": "text", "text": "done", "state": "done"},
+    ]  # fmt: skip
+    assert answer["metadata"]["status"] == "completed"
+    assert answer["metadata"]["usage"]["totalTokens"] == 3
+
+
+def test_a_task_that_failed_before_it_said_anything_shows_why() -> None:
+    talk = Conversation()
+    failed = replace(task_named("t1", TaskStatus.FAILED), error=TaskError("provider_error", "It could not answer."))
+    talk.add(failed, Role.USER, TextPart("hello"))
+    question, answer = talk.shown()
+    assert question["id"] == "usr_t1"
+    assert answer["parts"] == [
+        {"type": "data-error", "data": {"code": "provider_error", "message": "It could not answer."}}
+    ]
+    assert answer["metadata"]["status"] == "failed"
+
+
+def test_what_has_nothing_to_show_is_left_out() -> None:
+    talk = Conversation()
+    talk.add(task_named("t1"), Role.USER, ContextPart(None, "a note of a service"))
+    talk.add(task_named("t2", TaskStatus.CANCELLED), Role.USER, TextPart("never mind"))
+    talk.add(task_named("t3", TaskStatus.RUNNING), Role.USER, TextPart("now"))
+    assert [one["id"] for one in talk.shown()] == ["usr_t2", "usr_t3"]
+
+
+def test_a_call_without_a_result_is_still_open_and_redacted_reasoning_is_hidden() -> None:
+    talk = Conversation()
+    talk.add(task_named("t1"), Role.ASSISTANT, ReasoningPart("", redacted="xx"), ToolCallPart("c1", "build", {}))
+    (answer,) = talk.shown()
+    assert [part["type"] for part in answer["parts"]] == ["step-start", "dynamic-tool"]
+    assert answer["parts"][1]["state"] == "input-available"
+    assert "output" not in answer["parts"][1]
+
+
+def test_an_output_is_cut_as_it_was_in_the_stream() -> None:
+    talk, output = Conversation(), {"type": "doc_page", "message": "m", "content": "x" * 2 * MAX_OUTPUT_CHARS}
+    talk.add(task_named("t1"), Role.ASSISTANT, ToolCallPart("c1", "get", {}))
+    talk.add(task_named("t1"), Role.TOOL, ToolResultPart("c1", "get", output))
+    (answer,) = talk.shown()
+    shown = answer["parts"][1]["output"]
+    assert shown["type"] == "doc_page"
+    assert len(str(shown)) < 1.2 * MAX_OUTPUT_CHARS

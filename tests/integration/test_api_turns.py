@@ -70,3 +70,42 @@ async def test_a_cancelled_turn_ends_cancelled_and_says_no_more(api: ApiHouse) -
     for again in (f"/api/chat/sessions/{id}/cancel", f"/api/chat/tasks/{active['task_id']}/cancel"):
         answer = await api.http.post(again, headers=mine)
         assert (answer.status_code, answer.json()) == (200, {"cancelled": False, "reason": "no_active_task"})
+
+
+async def test_a_user_has_so_many_turns_and_no_more(postgres_dsn: str, redis_dsn: str) -> None:
+    limits = {"max_running_turns": 2, "max_waiting_turns": 1}
+    async with api_house(postgres_dsn, redis_dsn, executor=False, **limits) as api:
+        mine = api.as_user()
+        sessions = [await api.new_session(mine) for _ in range(3)]
+
+        async def post(session: str) -> tuple[int, str | None]:
+            path = f"/api/chat/sessions/{session}/stream"
+            async with api.http.stream("POST", path, json={"message": "wait"}, headers=mine) as answer:
+                if answer.status_code == 200:
+                    return 200, None
+                await answer.aread()
+                assert int(answer.headers["retry-after"]) > 0
+                return answer.status_code, answer.json()["code"]
+
+        assert [await post(sessions[0]), await post(sessions[1])] == [(200, None)] * 2
+        assert await post(sessions[2]) == (429, "rate_limited")
+        assert await post(sessions[0]) == (200, None)
+        assert await post(sessions[0]) == (429, "queue_full")
+        assert (await api.session(sessions[2], mine))["messages"] == []
+        other = api.as_user()
+        path = f"/api/chat/sessions/{await api.new_session(other)}/stream"
+        async with api.http.stream("POST", path, json={"message": "mine"}, headers=other) as answer:
+            assert answer.status_code == 200
+        for session in sessions:
+            assert (await api.http.delete(f"/api/chat/sessions/{session}", headers=mine)).status_code == 204
+
+
+async def test_words_that_look_like_frames_come_through_as_they_are(api: ApiHouse) -> None:
+    words = "a\u2028b\u2029c\x85d\x0be\\n\\r: data:x event:y id:1-1 [DONE] \U0001f600 </script>"
+    session = await api.new_session()
+    client = await api.say(session, words)
+    for word in words.split():
+        assert word in client.text
+    rows = (await api.session(session))["messages"]
+    assert rows[0]["content"] == words
+    assert rows[1]["content"] == client.text

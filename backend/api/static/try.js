@@ -62,7 +62,7 @@ async function readToTheEnd(answer) {
   const state = { cursor: null, block: null };
   cancel.disabled = false;
   for (let pause = 250; ; pause = Math.min(pause * 2, 8000)) {
-    if (answer && answer.status === 204) break;
+    if (answer && [204, 410].includes(answer.status)) return restore(); // it ended meanwhile: the conversation has it
     if (answer && !answer.ok) { await failed(answer); break; }
     const before = state.cursor;
     try {
@@ -111,9 +111,12 @@ function describe() {
 
 async function restore() {
   describe();
+  cancel.disabled = true;
+  statusLine.textContent = "";
   const answer = await fetch(`${api}/sessions/${session}?format=ui`).catch(() => null);
   if (!answer || !answer.ok) return;
   const known = await answer.json();
+  conversation.replaceChildren();
   for (const one of known.messages) {
     show(one.role, one.parts.map((part) => part.text ?? (part.toolName ? `[${part.toolName}]` : "")).join(""));
   }

@@ -14,6 +14,7 @@ from backend.chat import tasks
 from backend.chat.following import Hub
 from backend.chat.locks import Locks
 from backend.chat.models import Task
+from backend.chat.outbox import Outbox
 from backend.chat.queues import open_turn_queue
 from backend.chat.streams import Streams
 from backend.chat.turns import TurnQueue
@@ -39,6 +40,7 @@ class Resources:
     flusher: Flusher
     hub: Hub
     turns: TurnQueue
+    outbox: Outbox
     locks: Locks
 
     async def state(self) -> dict[str, bool]:
@@ -66,6 +68,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         streams = Streams(redis, settings.stream_ttl)
         flusher = await stack.enter_async_context(Flusher(redis, ttl=settings.stream_ttl))
         turns = await stack.enter_async_context(open_turn_queue(settings, redis, me))
+        outbox = await stack.enter_async_context(Outbox(turns, database))
 
         async def look_up(task_ids: Sequence[TaskId]) -> Sequence[Task]:
             async with database.connection() as c:
@@ -73,4 +76,4 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
 
         hub = await stack.enter_async_context(Hub(settings.redis_dsn, streams, look_up))
         locks = Locks(redis, settings.session_lock_ttl)
-        yield Resources(settings, me, database, redis, streams, flusher, hub, turns, locks)
+        yield Resources(settings, me, database, redis, streams, flusher, hub, turns, outbox, locks)

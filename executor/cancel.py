@@ -11,7 +11,7 @@ import contextlib
 import logging
 
 from backend.chat import tasks
-from backend.chat.flows import House, publish_turn
+from backend.chat.flows import House
 from backend.chat.models import Turn
 from backend.errors import Unavailable
 from backend.ids import TaskId
@@ -48,5 +48,5 @@ async def look_after_claims(house: House, turns: Turns) -> None:
             for task_id in strays & idle.keys():  # seen twice: not just between a claim and its attempt
                 logger.warning("a claim without an attempt is let go", extra={"task_id": task_id})
                 await turns.let_go(idle[task_id].id)
-                await publish_turn(house, Turn(idle[task_id].id, idle[task_id].session_id))
+                await house.outbox.publish(Turn(idle[task_id].id, idle[task_id].session_id))
             strays = set(idle)

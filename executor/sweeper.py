@@ -12,7 +12,7 @@ import logging
 from redis.exceptions import RedisError
 
 from backend.chat import executors, tasks
-from backend.chat.flows import House, publish_turn
+from backend.chat.flows import House
 from backend.chat.models import Turn
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
@@ -47,7 +47,7 @@ class Sweeper:
             await executors.prune(c, older_than=FORGOTTEN_AFTER)
         for turn in forgotten:
             logger.warning("turn was not taken, published again", extra={"task_id": turn.task_id})
-            await publish_turn(self._house, turn)
+            await self._house.outbox.publish(turn)
         await self._look_after(owners - {self._house.me})
 
     async def _look_after(self, owners: set[ExecutorId]) -> None:
@@ -59,5 +59,5 @@ class Sweeper:
                 held = await tasks.tasks_of_owner(c, owner)
             for task in held[:BATCH]:
                 logger.warning("owner is dead, turn published again", extra={"task_id": task.id})
-                await publish_turn(self._house, Turn(task.id, task.session_id))
+                await self._house.outbox.publish(Turn(task.id, task.session_id))
         self._suspects = dead

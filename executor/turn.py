@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from backend.chat import tasks
-from backend.chat.flows import House, publish_turn
+from backend.chat.flows import House
 from backend.chat.models import Task, Turn
 from backend.chat.snapshot import terminal_chunks
 from backend.errors import AttemptEnded, Fenced, StreamGone, TaskNotFound
@@ -32,16 +32,25 @@ class Turns:
 
         Raises AttemptEnded or Unavailable when the turn must come again, here or elsewhere.
         """
+        async with self._house.database.connection() as c:
+            claimed = await tasks.claim_new_task(c, turn.task_id, self._house.me)
+        if claimed is None:
+            claimed = await self._look(turn)
+        if claimed is not None:
+            await self._work(claimed)
+
+    async def _look(self, turn: Turn) -> Task | None:
+        """A turn that came before, or for nothing: claims it if that can be done."""
         try:
             async with self._house.database.connection() as c:
                 task = await tasks.get_task(c, turn.task_id)
         except TaskNotFound:
             logger.warning("turn of an unknown task")
-            return
+            return None
         if task.status.ended:
             await self._end_again(task)
-        elif task.id not in self.running and (claimed := await claim(self._house, task)) is not None:
-            await self._work(claimed)
+            return None
+        return await claim(self._house, task) if task.id not in self.running else None
 
     async def _work(self, claimed: Task) -> None:
         """One attempt, and another one each time Redis loses the stream under it."""
@@ -71,7 +80,7 @@ class Turns:
             del self.running[claimed.id]
         logger.info("turn ended", extra={"status": ending.task.status.value})
         if ending.next_turn is not None:
-            await publish_turn(self._house, ending.next_turn)
+            await self._house.outbox.publish(ending.next_turn)
 
     async def _end_again(self, task: Task) -> None:
         """A turn that came again after its end: its stream's end and the next turn may not have been written."""
@@ -83,7 +92,7 @@ class Turns:
         async with self._house.database.connection() as c:
             active = await tasks.find_active_task(c, task.session_id)
         if active is not None and not active.status.ended and active.owner is None:
-            await publish_turn(self._house, Turn(active.id, active.session_id))
+            await self._house.outbox.publish(Turn(active.id, active.session_id))
 
     async def let_go(self, task_id: TaskId) -> None:
         """Gives up this process's claim on a task that does not run here (any more); no crash is counted."""

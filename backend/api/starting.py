@@ -48,5 +48,5 @@ async def start_and_stream(
         if not is_new:
             return await attach_response(desk, identity, task, None, accepts, seat)
         if task.active:
-            desk.jobs.start(flows.publish_turn(desk.house, Turn(task.id, session_id)), name=f"publish {task.id}")
+            desk.jobs.start(desk.house.outbox.publish(Turn(task.id, session_id)), name=f"publish {task.id}")
         return begin_response(desk, identity, task, accepts, seat)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -35,6 +34,7 @@ from backend.chat.models import (
     TurnRequest,
     Usage,
 )
+from backend.chat.outbox import Outbox
 from backend.chat.reading import wait_for_end
 from backend.chat.snapshot import terminal_chunks
 from backend.chat.streams import Streams
@@ -54,7 +54,6 @@ from backend.ids import ExecutorId, SessionId, TaskId, new_task_id
 from backend.postgres import Connection, Database
 
 CANCEL_WAIT = 5.0
-logger = logging.getLogger(__name__)
 
 
 class House(Protocol):
@@ -76,6 +75,8 @@ class House(Protocol):
     def hub(self) -> Hub: ...
     @property
     def turns(self) -> TurnQueue: ...
+    @property
+    def outbox(self) -> Outbox: ...
     @property
     def locks(self) -> Locks: ...
 
@@ -176,25 +177,16 @@ async def end_task(
     `cancelled` when a cancel was wished, whatever is asked for. Raises Fenced when the claim no longer stands.
     """
     async with house.database.transaction() as c:
-        await sessions.lock_session(c, task.session_id)
-        ended = await tasks.finish_task(c, task, status=status, error=error, usage=usage)
-        if said:
+        if said:  # locks the session's row
             await messages.append_messages(c, task.session_id, task.id, step, said)
+        else:
+            await sessions.lock_session(c, task.session_id)
+        ended = await tasks.finish_task(c, task, status=status, error=error, usage=usage)
         following = await tasks.activate_next(c, task.session_id)
         if following is not None:
             await _open_turn(c, following)
     next_turn = Turn(following.id, following.session_id) if following is not None else None
     return Ending(ended, next_turn)
-
-
-async def publish_turn(house: House, turn: Turn) -> None:
-    """Hands a turn to the queue and notes that it was; when the queue is away the sweeper does it later."""
-    try:
-        await house.turns.publish(turn)
-        async with house.database.connection() as c:
-            await tasks.mark_published(c, turn.task_id)
-    except Unavailable as error:
-        logger.warning("turn not published, left to the sweeper", extra={"task_id": turn.task_id, "why": str(error)})
 
 
 async def cancel_task(house: House, task: Task) -> Cancelled:
@@ -226,7 +218,7 @@ async def _end_unclaimed(house: House, task: Task) -> bool:
     with contextlib.suppress(AttemptEnded):  # readers end from the row when the stream cannot be written
         await write_whole_end(house, ending.task)
     if ending.next_turn is not None:
-        await publish_turn(house, ending.next_turn)
+        await house.outbox.publish(ending.next_turn)
     return True
 
 

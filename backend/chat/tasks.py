@@ -45,6 +45,11 @@ _COUNT = """
 SELECT count(*) FILTER (WHERE active_session_id IS NOT NULL), count(*) FILTER (WHERE active_session_id IS NULL)
 FROM tasks WHERE quota_key = $1 AND status IN ('queued', 'running') AND kind = 'turn'"""
 
+_CLAIM_NEW = reading(f"""
+UPDATE tasks AS t SET attempt = 1, owner = $2, status = 'running', started_at = now()
+WHERE id = $1 AND status = 'queued' AND owner IS NULL AND attempt = 0 AND active_session_id IS NOT NULL
+RETURNING {COLUMNS}""")
+
 _CLAIM = reading(f"""
 UPDATE tasks AS t SET attempt = attempt + 1, owner = $2, status = 'running', started_at = coalesce(started_at, now()),
   crashes = crashes + CASE WHEN $3::text <> $2 THEN 1 ELSE 0 END
@@ -94,7 +99,7 @@ WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
 _SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
 
-_MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = $1"
+_MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = ANY($1::text[]) AND owner IS NULL"
 
 _UNPUBLISHED = """
 SELECT id, session_id FROM tasks
@@ -218,12 +223,17 @@ async def activate_next(c: Connection, session_id: SessionId) -> Task | None:
     return _found(await c.fetchrow(_ACTIVATE_NEXT, session_id))
 
 
-async def mark_published(c: Connection, task_id: TaskId) -> None:
-    """The broker has confirmed the turn."""
-    await c.execute(_MARK_PUBLISHED, task_id)
+async def mark_published(c: Connection, task_ids: Sequence[TaskId]) -> None:
+    """The broker has confirmed these turns; those that are taken by now need no note."""
+    await c.execute(_MARK_PUBLISHED, task_ids)
 
 
 # --- running ------------------------------------------------------------------------------------------------------
+
+
+async def claim_new_task(c: Connection, task_id: TaskId, executor_id: ExecutorId) -> Task | None:
+    """The first attempt at an active task that nobody has had: the usual case, in one statement. Else None."""
+    return _found(await c.fetchrow(_CLAIM_NEW, task_id, executor_id))
 
 
 async def claim_task(

@@ -42,7 +42,7 @@ class Office:
         request = TurnRequest(text)
         task, _ = await flows.start_turn(self.house, ANYONE, session_id, request, message_key=None, create_session=True)
         if publish and task.active:
-            await flows.publish_turn(self.house, Turn(task.id, session_id))
+            await self.house.outbox.publish(Turn(task.id, session_id))
         return task
 
     async def read(self, task: Task, cursor: StreamId | None = None, *, until: str | None = None) -> StrictClient:
@@ -151,7 +151,7 @@ async def test_a_task_that_crashed_too_often_fails_visibly(office: Office) -> No
         async with office.house.database.connection() as c:
             await tasks.claim_task(c, task.id, new_executor_id(), seen_owner=row.owner, seen_attempt=row.attempt)
     async with working(office.settings):
-        await flows.publish_turn(office.house, Turn(task.id, session_id))
+        await office.house.outbox.publish(Turn(task.id, session_id))
         row = await office.ended(task)
         seen = await office.read(row)
     assert row.status is TaskStatus.FAILED
@@ -198,7 +198,7 @@ async def test_a_turn_whose_executor_died_between_its_end_and_the_last_chunks_ge
     await flows.end_task(house, claimed, status=TaskStatus.COMPLETED, step=1, said=said)
     waiting = await office.ask("/stream 3", session_id, publish=False)
     async with working(office.settings):
-        await flows.publish_turn(house, Turn(task.id, session_id))
+        await house.outbox.publish(Turn(task.id, session_id))
         await office.ended(waiting)
         seen = await office.read(await office.row(task))
     assert seen.types[-3:] == ["text-end", "finish-step", "finish"]

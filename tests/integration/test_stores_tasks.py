@@ -179,7 +179,7 @@ async def test_a_turn_that_nobody_published_is_found(c: Connection) -> None:
 
     assert await found(0, 3600)
     assert not await found(3600, 0)
-    await tasks.mark_published(c, task.id)
+    await tasks.mark_published(c, [task.id])
     assert not await found(0, 3600)
     assert await found(0, 0), "published and never taken"
     claimed = await tasks.claim_task(c, task.id, new_executor_id(), seen_owner=None, seen_attempt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -32,6 +33,15 @@ async def followed(client: httpx.AsyncClient, task: str, *, cursor: str | None =
     """Reads a task's stream along, from behind the cursor."""
     async with open_stream(client, "GET", f"/api/chat/tasks/{task}/stream", cursor=cursor) as stream:
         yield stream
+
+
+async def until_answered(client: httpx.AsyncClient, session: str) -> None:
+    """Waits until an answer in that session, which somebody else may still open, has begun to stream."""
+    async with asyncio.timeout(20):
+        while (state := await client.get(f"/api/chat/sessions/{session}")).status_code == 404:
+            await asyncio.sleep(0.05)  # between two questions of a bounded wait
+        async with followed(client, state.json()["active_stream"]["task_id"]) as stream:
+            await stream.until(5)
 
 
 async def read_with_cuts(client: httpx.AsyncClient, task: str, cuts: Sequence[int]) -> list[Event]:

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.sdk import VERSIONS, Act, SdkClients
 from tests.e2e.sse import Event, counted, text_of
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
-from tests.e2e.talk import asked, assert_ids_rise, followed, open_session
+from tests.e2e.talk import asked, assert_ids_rise, followed, open_session, until_answered
 
 LONG_ENOUGH = "/stream 300 10"
 
@@ -80,17 +80,9 @@ async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_repl
     users = [(sdk, new_user(), new_session()) for sdk in VERSIONS]
     playing = [asyncio.create_task(one_client(*user)) for user in users]
     for _, user, session in users:
-        await until_answered(two_doors, user, session)
+        async with two_doors.client(user, base=first.url) as client:
+            await until_answered(client, session)
     first.send(signal.SIGTERM)
     await first.ended()
     await two_doors.start_api(port=first.port)
     await asyncio.wait_for(asyncio.gather(*playing), 60)
-
-
-async def until_answered(stack: Stack, user: str, session: str) -> None:
-    """Waits until the session's answer has begun to stream."""
-    async with stack.client(user) as client, asyncio.timeout(20):
-        while (state := await client.get(f"/api/chat/sessions/{session}")).status_code == 404:
-            await asyncio.sleep(0.05)  # between two questions of a bounded wait
-        async with followed(client, state.json()["active_stream"]["task_id"]) as stream:
-            await stream.until(5)

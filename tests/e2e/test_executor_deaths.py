@@ -13,7 +13,7 @@ from tests.e2e.conftest import over_both_queues
 from tests.e2e.sdk import VERSIONS, SdkClients
 from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
-from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
+from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in, until_answered
 
 pytestmark = [
     over_both_queues,
@@ -67,8 +67,8 @@ async def test_every_sdk_client_survives_the_death_of_an_executor(
 ) -> None:
     """Each version reads along; a page that is opened afterwards sees the whole answer once."""
 
-    async def one_client(sdk: str) -> str:
-        headers, session = bearer(new_user()), new_session()
+    async def one_client(sdk: str, user: str, session: str) -> str:
+        headers = bearer(user)
         accept = {"accept": "reset-step"} if sdk.startswith("7.") else {}
         story = [{"act": "open", "tab": "a", **accept}, {"act": "send", "tab": "a", "text": TWO_STEPS}]
         report = await sdk_clients.play(sdk, pair.base, session, story, headers=headers)
@@ -84,15 +84,14 @@ async def test_every_sdk_client_survives_the_death_of_an_executor(
         task: str = tab.requests(0)[0]["headers"]["x-resumable-stream-id"]
         return task
 
-    async with pair.client(new_user()) as client:
-        session = await open_session(client)
-        playing = [asyncio.create_task(one_client(sdk)) for sdk in VERSIONS]
-        async with asked(client, session, TWO_STEPS) as pace:
-            await pace.until(60)  # by then the others are in mid-answer too
-            ended, other = sorted(pair.executors, key=turns_taken, reverse=True)
-            ended.send(how)
-            tasks = await asyncio.wait_for(asyncio.gather(*playing), 60)
-            await pace.rest()
+    users = [(sdk, new_user(), new_session()) for sdk in VERSIONS]
+    playing = [asyncio.create_task(one_client(*user)) for user in users]
+    for _, user, session in users:
+        async with pair.client(user) as client:
+            await until_answered(client, session)
+    ended, other = sorted(pair.executors, key=turns_taken, reverse=True)
+    ended.send(how)
+    tasks = await asyncio.wait_for(asyncio.gather(*playing), 60)
     moved = [task for task in tasks if task in ended.log.read_text()]
     assert len(moved) >= 2
     assert all(task in other.log.read_text() for task in moved)

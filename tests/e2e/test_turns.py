@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, types_of
+from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Stack, new_user
 from tests.e2e.talk import (
     asked,
@@ -20,7 +20,6 @@ from tests.e2e.talk import (
     history_of,
     open_session,
     read_with_cuts,
-    task_of,
     text_in,
 )
 
@@ -182,59 +181,6 @@ async def test_a_message_id_with_another_text_is_refused(stack: Stack) -> None:
         refused = await client.post(path, json={"message": "/stream 3", "message_id": "the-one"})
         assert refused.status_code == 422
         assert refused.json()["code"] == "idempotency_key_reused"
-
-
-async def test_a_cancelled_turn_ends_cancelled_for_every_reader_and_keeps_its_text(stack: Stack) -> None:
-    async with stack.client(new_user()) as client:
-        session = await open_session(client)
-        async with asked(client, session, LONG) as first, followed(client, first.task_id) as second:
-            await asyncio.gather(first.until(10), second.until(6))
-            answer = (await client.post(f"/api/chat/sessions/{session}/cancel")).json()
-            assert answer == {"cancelled": True, "task_id": first.task_id}
-            await asyncio.gather(first.rest(), second.rest())
-            task = first.task_id
-        assert ending_of(first.events) == ending_of(second.events) == "cancelled"
-        assert "abort" in types_of(first.events)
-        assert text_of(first.events) == text_of(second.events)
-        assert (await task_of(client, task))["status"] == "cancelled"
-        assert text_in((await history_of(client, session))[-1]) == text_of(first.events)
-        again = (await client.post(f"/api/chat/sessions/{session}/cancel")).json()
-        assert (again["cancelled"], again["reason"]) == (False, "no_active_task")
-
-
-async def test_a_waiting_turn_that_is_cancelled_never_runs(stack: Stack) -> None:
-    async with stack.client(new_user()) as client:
-        session = await open_session(client)
-        async with (
-            asked(client, session, "/stream 60 10") as running,
-            asked(client, session, "/stream 7") as cancelled,
-            asked(client, session, "/stream 3") as waiting,
-        ):
-            answer = (await client.post(f"/api/chat/tasks/{cancelled.task_id}/cancel")).json()
-            assert answer["cancelled"] is True
-            assert ending_of(await cancelled.rest()) == "cancelled"
-            assert text_of(cancelled.events) == ""
-            assert text_of(await running.rest()) == counted(60)
-            assert text_of(await waiting.rest()) == counted(3)
-        answers = [text_in(m) for m in await history_of(client, session) if m["role"] == "assistant"]
-        assert [text for text in answers if text] == [counted(60), counted(3)]
-
-
-async def test_a_session_deleted_during_a_turn_is_gone_with_its_streams(stack: Stack) -> None:
-    async with stack.client(new_user()) as client:
-        session = await open_session(client)
-        async with asked(client, session, LONG) as running:
-            await running.until(10)
-            deleted = await client.delete(f"/api/chat/sessions/{session}")
-            assert deleted.status_code == 204
-            await running.rest()
-            task = running.task_id
-        assert ending_of(running.events) == "cancelled"
-        assert running.done
-        assert (await client.get(f"/api/chat/sessions/{session}")).status_code == 404
-        assert (await client.get(f"/api/chat/tasks/{task}")).status_code == 404
-        assert (await client.get(f"/api/chat/tasks/{task}/stream")).status_code == 404
-        assert (await client.get(f"/api/chat/sessions/{session}/stream")).status_code == 204
 
 
 async def test_the_sixth_running_turn_of_a_user_is_refused_and_others_are_not(stack: Stack) -> None:

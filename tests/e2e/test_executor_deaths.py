@@ -102,8 +102,8 @@ async def test_every_sdk_client_survives_the_death_of_an_executor(
 async def test_a_series_of_deaths_loses_and_repeats_nothing(pair: Stack, seed: int) -> None:
     """Eight users' turns, while an executor ends every second or two and a new one comes."""
     chance = Random(seed)
-    text = TWO_STEPS_TEXT + SECOND_STEP
-    question = f"{TWO_STEPS}\n{LEARN}\n{LEARN}\n/then\n/stream 300 10"
+    text = counted(90) * 4
+    question = f"\n{LEARN}\n/then\n".join(["/stream 90 10"] * 4)
 
     async def one_user() -> int:
         async with pair.client(new_user()) as client:

@@ -181,8 +181,8 @@ async def end_task(
             await messages.append_messages(c, task.session_id, task.id, step, said)
         else:
             await sessions.lock_session(c, task.session_id)
-        ended = await tasks.finish_task(c, task, status=status, error=error, usage=usage)
-        following = await tasks.activate_next(c, task.session_id)
+        ended, others_wait = await tasks.finish_task(c, task, status=status, error=error, usage=usage)
+        following = await tasks.activate_next(c, task.session_id) if others_wait else None
         if following is not None:
             await _open_turn(c, following)
     next_turn = Turn(following.id, following.session_id) if following is not None else None

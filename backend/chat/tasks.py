@@ -84,7 +84,8 @@ WITH t AS (
 ), added AS (
     {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9 FROM t WHERE $6::int + $7::int + $8::int + $9::int > 0
 )
-SELECT {COLUMNS}, used.*
+SELECT {COLUMNS}, used.*,
+  EXISTS (SELECT 1 FROM tasks o WHERE o.session_id = t.session_id AND o.status = 'queued') AS others_wait
 FROM t CROSS JOIN LATERAL (SELECT {SUMS} FROM usage WHERE task_id = t.id) AS used"""
 
 _ACTIVATE_NEXT = reading(f"""
@@ -270,14 +271,17 @@ async def request_cancel(c: Connection, task_id: TaskId) -> Task | None:
     return _found(await c.fetchrow(_REQUEST_CANCEL, task_id))
 
 
-async def finish_task(c: Connection, task: Task, *, status: TaskStatus, error: TaskError | None, usage: Usage) -> Task:
+async def finish_task(
+    c: Connection, task: Task, *, status: TaskStatus, error: TaskError | None, usage: Usage
+) -> tuple[Task, bool]:
     """Ends a running task: `cancelled` when that was wished, else `status`. The session is free for its next turn.
 
-    `usage` is what no commit_step has recorded yet. Raises Fenced when this attempt no longer stands or has ended.
+    Returns it, and whether other turns of the session wait; the caller holds the session's lock. `usage` is what no
+    commit_step has recorded yet. Raises Fenced when this attempt no longer stands or has ended.
     """
     reason = None if error is None else {"code": error.code, "message": error.message}
     row = await c.fetchrow(_FINISH, task.id, task.attempt, task.owner, status.value, reason, *_tokens(usage))
     if row is None:
         raise Fenced
     ended = parse_task(row)
-    return replace(ended, usage=ended.usage + usage)
+    return replace(ended, usage=ended.usage + usage), row["others_wait"]

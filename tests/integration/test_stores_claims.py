@@ -25,7 +25,7 @@ async def _taken_over(c: Connection, task: Task, by: ExecutorId = B) -> Task:
 
 
 async def _completed(c: Connection, task: Task) -> Task:
-    return await tasks.finish_task(c, task, status=TaskStatus.COMPLETED, error=None, usage=Usage())
+    return (await tasks.finish_task(c, task, status=TaskStatus.COMPLETED, error=None, usage=Usage()))[0]
 
 
 async def test_a_claim_is_the_next_attempt_of_its_executor(c: Connection) -> None:
@@ -130,7 +130,7 @@ async def test_a_task_ends_once(c: Connection, status: TaskStatus) -> None:
     task = await a_claimed_task(c)
     error = TaskError("provider_error", "The model is away.") if status is TaskStatus.FAILED else None
     await tasks.commit_step(c, task, step=1, checkpoint=StreamId(task.fence, 3), usage=USAGE)
-    ended = await tasks.finish_task(c, task, status=status, error=error, usage=USAGE)
+    ended, _ = await tasks.finish_task(c, task, status=status, error=error, usage=USAGE)
     assert (ended.status, ended.error, ended.active, ended.owner) == (status, error, False, None)
     assert ended.usage == USAGE + USAGE
     assert ended.finished_at is not None
@@ -150,7 +150,7 @@ async def test_a_cancel_that_was_wished_wins_at_the_end(c: Connection, status: T
     assert wished is not None
     assert wished.cancel_requested
     assert await tasks.request_cancel(c, task.id) == wished
-    ended = await tasks.finish_task(c, task, status=status, error=TaskError("x", "X."), usage=USAGE)
+    ended, _ = await tasks.finish_task(c, task, status=status, error=TaskError("x", "X."), usage=USAGE)
     assert (ended.status, ended.error) == (TaskStatus.CANCELLED, None)
 
 

@@ -126,7 +126,7 @@ async def _active(c: Connection, session_id: SessionId) -> Task:
 async def _end(c: Connection, task: Task) -> Task:
     claimed = await tasks.claim_task(c, task.id, new_executor_id(), seen_owner=task.owner, seen_attempt=task.attempt)
     assert claimed is not None
-    return await tasks.finish_task(c, claimed, status=TaskStatus.COMPLETED, error=None, usage=Usage())
+    return (await tasks.finish_task(c, claimed, status=TaskStatus.COMPLETED, error=None, usage=Usage()))[0]
 
 
 async def test_turns_are_counted_by_whoever_asked_for_them(database: Database, c: Connection) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import orjson
 import pytest
@@ -33,17 +32,14 @@ def connect(port: int, *, retries: int = 0) -> Redis:
 
 
 @pytest.fixture
-async def proxy(redis_dsn: str) -> AsyncIterator[FaultProxy]:
-    address = urlsplit(redis_dsn)
-    if not address.hostname:
-        pytest.skip("the proxy needs a Redis on TCP")
-    async with FaultProxy(address.hostname, address.port or 6379) as proxy:
+async def proxy(private_redis: RedisNode) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy("127.0.0.1", private_redis.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def streams(redis_dsn: str) -> AsyncIterator[Streams]:
-    async with Redis.from_url(redis_dsn) as redis:
+async def streams(private_redis: RedisNode) -> AsyncIterator[Streams]:
+    async with Redis.from_url(private_redis.dsn) as redis:
         yield Streams(redis, TTL)
 
 

@@ -124,18 +124,24 @@ async def _one_attempt(
     try:
         async with connect() as chunks:
             async for chunk in chunks:
-                if events := _decode(decoder, parser.feed, chunk):
+                events, failure = _decode(decoder, parser.feed, chunk)
+                if events:
                     last_event = time.monotonic()
                     yield events
                 elif time.monotonic() - last_event > patience.no_event:
                     raise ModelCallError("timeout", again=True, note="only pings")
+                if failure is not None:
+                    raise failure
                 if decoder.done:
                     ended = True
                     yield decoder.end()
                     await _drain(chunks)
                     return
-            if events := _decode(decoder, lambda _: parser.end(), b""):
+            events, failure = _decode(decoder, lambda _: parser.end(), b"")
+            if events:
                 yield events
+            if failure is not None:
+                raise failure
     except (sdk.APIError, *_TRANSPORT_ERRORS) as error:
         if not decoder.reason_known:
             raise _explain(error, sdk) from None
@@ -143,12 +149,19 @@ async def _one_attempt(
         yield decoder.end()
 
 
-def _decode(decoder: Decoder, read: Callable[[bytes], list[bytes]], chunk: bytes) -> list[ModelEvent]:
-    """The boundary to what a provider may send: anything."""
+def _decode(
+    decoder: Decoder, read: Callable[[bytes], list[bytes]], chunk: bytes
+) -> tuple[list[ModelEvent], ModelCallError | None]:
+    """The boundary to what a provider may send: anything. What came before a failure is kept."""
+    events: list[ModelEvent] = []
     try:
-        return [event for payload in read(chunk) for event in decoder.feed(payload)]
+        for payload in read(chunk):
+            events += decoder.feed(payload)
+    except ModelCallError as failure:
+        return events, failure
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as odd:
-        raise ModelCallError("provider_error", again=True, note=f"unreadable: {type(odd).__name__}") from None
+        return events, ModelCallError("provider_error", again=True, note=f"unreadable: {type(odd).__name__}")
+    return events, None
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
@@ -166,6 +179,15 @@ def _explain(error: Exception, sdk: SdkErrors) -> ModelCallError:
     if isinstance(error, sdk.APIStatusError):
         response: httpx2.Response = error.response  # type: ignore[attr-defined]
         return of_response(response.status_code, error.body, response.headers)  # type: ignore[attr-defined]
-    if isinstance(error, (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError)):
+    if isinstance(error, (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError)) and not _refused(error):
         return ModelCallError("timeout", again=True, note=note)
     return ModelCallError("connection", again=True, note=note)
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether a connection could not be made: the aiohttp transport calls that a time-out."""
+    while error is not None:
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -14,7 +14,6 @@ from backend.chat import tasks
 from backend.chat.flows import House
 from backend.chat.models import Turn
 from backend.errors import Unavailable
-from backend.ids import TaskId
 from executor.attempt import Interruption
 from executor.turn import Turns
 
@@ -32,21 +31,22 @@ async def listen_for_wishes(house: House, turns: Turns) -> None:
 
 async def look_after_claims(house: House, turns: Turns) -> None:
     """Runs until cancelled."""
-    strays: set[TaskId] = set()
+    strays: set[Turn] = set()
     while True:
         await asyncio.sleep(LOOK_EVERY)
         with contextlib.suppress(Unavailable):  # the next look comes soon
             working = dict(turns.running)
             async with house.database.connection() as c:
-                owned = {task.id: task for task in await tasks.tasks_of_owner(c, house.me)}
+                claims = await tasks.claims_of(c, house.me)
+            wished = {turn.task_id: cancelled for turn, cancelled in claims.items()}
             for task_id, attempt in working.items():
-                if task_id not in owned:
+                if task_id not in wished:
                     attempt.interrupt(Interruption.LOST)
-                elif owned[task_id].cancel_requested:
+                elif wished[task_id]:
                     attempt.interrupt(Interruption.CANCELLED)
-            idle = {task_id: task for task_id, task in owned.items() if task_id not in turns.running}
-            for task_id in strays & idle.keys():  # seen twice: not just between a claim and its attempt
-                logger.warning("a claim without an attempt is let go", extra={"task_id": task_id})
-                await turns.let_go(idle[task_id].id)
-                await house.outbox.publish(Turn(idle[task_id].id, idle[task_id].session_id))
-            strays = set(idle)
+            idle = {turn for turn in claims if turn.task_id not in turns.running}
+            for turn in strays & idle:  # seen twice: not just between a claim and its attempt
+                logger.warning("a claim without an attempt is let go", extra={"task_id": turn.task_id})
+                await turns.let_go(turn.task_id)
+                await house.outbox.publish(turn)
+            strays = idle

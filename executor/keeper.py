@@ -8,8 +8,11 @@ import logging
 from redis.exceptions import RedisError
 
 from backend.chat.flows import House
+from backend.errors import Unavailable
 from executor.turn import Turns
 
+AT_ONCE = 50
+"""A thousand at once would keep the loop busy for longer than a chunk may be late."""
 logger = logging.getLogger(__name__)
 
 
@@ -19,10 +22,11 @@ async def keep_leases(house: House, turns: Turns) -> None:
     while True:
         await asyncio.sleep(pause)
         attempts = list(turns.running.values())
-        if not attempts:
-            continue
-        try:
-            await house.streams.refresh([attempt.stream for attempt in attempts])
-            await house.locks.refresh([(attempt.session_id, attempt.holder) for attempt in attempts])
-        except RedisError as error:
-            logger.warning("leases not refreshed", extra={"why": type(error).__name__})
+        for start in range(0, len(attempts), AT_ONCE):
+            part = attempts[start : start + AT_ONCE]
+            try:
+                await house.streams.refresh([attempt.stream for attempt in part])
+                await house.locks.refresh([(attempt.session_id, attempt.holder) for attempt in part])
+            except (RedisError, Unavailable) as error:
+                logger.warning("leases not refreshed", extra={"why": type(error).__name__})
+                break

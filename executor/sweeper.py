@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 
 from backend.chat import executors, tasks
 from backend.chat.flows import House
-from backend.chat.models import Turn
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
 from executor.ownership import is_dead
@@ -56,8 +55,8 @@ class Sweeper:
         dead = {owner for owner, is_so in zip(owners, verdicts, strict=True) if is_so}
         for owner in dead & self._suspects:
             async with self._house.database.connection() as c:
-                held = await tasks.tasks_of_owner(c, owner)
-            for task in held[:BATCH]:
-                logger.warning("owner is dead, turn published again", extra={"task_id": task.id})
-                await self._house.outbox.publish(Turn(task.id, task.session_id))
+                held = await tasks.claims_of(c, owner)
+            for turn in list(held)[:BATCH]:
+                logger.warning("owner is dead, turn published again", extra={"task_id": turn.task_id})
+                await self._house.outbox.publish(turn)
         self._suspects = dead

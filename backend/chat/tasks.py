@@ -38,7 +38,7 @@ _OF_SESSION = reading(
 _WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
 _QUEUED = reading(f"SELECT {COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
 _OWNERS = "SELECT DISTINCT owner FROM tasks WHERE owner IS NOT NULL AND status = 'running'"
-_OF_OWNER = reading(f"SELECT {COLUMNS} FROM tasks t WHERE owner = $1")
+_CLAIMS = "SELECT id, session_id, cancel_requested_at IS NOT NULL AS cancelled FROM tasks WHERE owner = $1"
 
 _LOCK_QUOTA = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 _COUNT = """
@@ -171,9 +171,10 @@ async def owners(c: Connection) -> set[ExecutorId]:
     return {ExecutorId(row["owner"]) for row in await c.fetch(_OWNERS)}
 
 
-async def tasks_of_owner(c: Connection, owner: ExecutorId) -> list[Task]:
-    """What this executor has claimed and not ended."""
-    return [parse_task(row) for row in await c.fetch(_OF_OWNER, owner)]
+async def claims_of(c: Connection, owner: ExecutorId) -> dict[Turn, bool]:
+    """What this executor has claimed and not ended, and of each whether a cancel is wished."""
+    rows = await c.fetch(_CLAIMS, owner)
+    return {Turn(TaskId(row["id"]), SessionId(row["session_id"])): row["cancelled"] for row in rows}
 
 
 async def unpublished_tasks(c: Connection, *, older_than: float, limit: int, again_after: float = 60.0) -> list[Turn]:

@@ -205,4 +205,4 @@ async def test_owners_and_what_they_hold_are_found(c: Connection) -> None:
     claimed = await tasks.claim_task(c, ending.id, me, seen_owner=None, seen_attempt=0, only_active=False)
     assert claimed is not None
     assert me in await tasks.owners(c)
-    assert {task.id for task in await tasks.tasks_of_owner(c, me)} == {mine[0].id, mine[2].id, claimed.id}
+    assert {turn.task_id for turn in await tasks.claims_of(c, me)} == {mine[0].id, mine[2].id, claimed.id}

@@ -97,7 +97,7 @@ async def together(stack: Stack, plain: str) -> None:
 
 async def replay(stack: Stack, plain: str) -> None:
     user, session = new_user(), new_session()
-    body = first_message(session, f"/stream {LONG} 0")
+    body = first_message(session, f"/stream {LONG} 1")
     live = await receive(f"{stack.base}/api/chat", body=body, headers=bearer(user))
     exact(live, LONG)
     async with httpx.AsyncClient(trust_env=False, headers=bearer(user)) as client:
@@ -128,7 +128,10 @@ async def many_streams(stack: Stack) -> None:
     while len(streams) < OPEN_STREAMS:
         streams += await asyncio.gather(*(_open(stack) for _ in range(min(25, OPEN_STREAMS - len(streams)))))
         await asyncio.sleep(0.1)
-    await asyncio.sleep(3)
+    async with asyncio.timeout(60):  # all of them run, and the rush of their beginning is over
+        while min(len(stream.received.delays) for stream in streams) < PER_SECOND:
+            await asyncio.sleep(0.2)
+    await asyncio.sleep(5)
     memory = (resident_bytes(api.process.pid) - before) / OPEN_STREAMS / 1024
     cpu = {name: cpu_seconds(pid) for name, pid in pids.items()}
     seen = [len(stream.received.delays) for stream in streams]
@@ -161,7 +164,7 @@ async def main() -> None:
                 await alone(stack)
                 await together(stack, f"http://127.0.0.1:{plain}")
                 await replay(stack, f"http://127.0.0.1:{plain}")
-        seconds = SECONDS + 60  # the streams go on while the others open
+        seconds = SECONDS + 60  # the first streams go on while the others open
         model = await cleanup.enter_async_context(
             helper_process("bench.model_server", str(seconds * PER_SECOND), str(PER_SECOND))
         )

@@ -49,18 +49,27 @@ class InHand:
     async def ack(self) -> None:
         await self._settle(self._message.ack)
 
-    async def hand_back(self) -> None:
-        await self._settle(self._message.nack)
+    async def hand_back(self) -> bool:
+        return await self._settle(self._return)
 
-    async def _settle(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def _return(self) -> None:
+        """A nack has no answer; that to the next command on its channel tells that the broker saw it."""
+        await self._message.nack()
+        await self._message.channel.basic_qos(prefetch_count=self._intake.slots)
+
+    async def _settle(self, act: Callable[[], Awaitable[None]]) -> bool:
+        """False when it was settled before, or its connection is lost."""
         if self._settled:
-            return
+            return False
         self._settled = True
         try:
             async with answered(2 * ANSWER_LIMIT):
                 await act()
         except Unavailable:
             log.info("settled_too_late", extra={"id": self._message.message_id})  # the broker delivers it again
+            return False
+        else:
+            return True
         finally:
             self._intake.settle(self)
 
@@ -150,8 +159,7 @@ class Consumer(Generic[S]):
 
     async def leave(self) -> None:
         """Stops the taking and gives back what nobody has taken yet."""
-        for delivery in self.intake.close():
-            await delivery.hand_back()
+        await asyncio.gather(*(delivery.hand_back() for delivery in self.intake.close()))
         with suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_LIMIT), self._taking:
                 pass

@@ -86,13 +86,14 @@ class InHand:
     async def ack(self) -> None:
         await self._settle(None)
 
-    async def hand_back(self) -> None:
-        await self._settle(Put(self._taker.key, {**self.entry.fields, AGAIN: b"1"}))
+    async def hand_back(self) -> bool:
+        return await self._settle(Put(self._taker.key, {**self.entry.fields, AGAIN: b"1"}))
 
-    async def _settle(self, put: Put | None) -> None:
-        if not self._settled:
-            self._settled = True
-            await self._taker.settle(self, put)
+    async def _settle(self, put: Put | None) -> bool:
+        if self._settled:
+            return False
+        self._settled = True
+        return await self._taker.settle(self, put)
 
 
 class RedisDelivery(InHand):
@@ -169,13 +170,17 @@ class Taker(Generic[S]):
             self.up.clear()
             self.intake.close()
 
-    async def settle(self, hand: S, put: Put | None) -> None:
+    async def settle(self, hand: S, put: Put | None) -> bool:
+        """False when it was not ours any more, or nobody knows because Redis is away."""
         try:
-            if not await self._take_off(hand.entry, put):
+            if not (done := await self._take_off(hand.entry, put)):
                 log.info("settled_too_late", extra={"id": hand.entry.id})
         except (Unavailable, RedisError) as error:
             self._caught_up = False  # it is pending still, and is read again
             log.warning("not_settled", extra={"id": hand.entry.id, "trouble": repr(error)})
+            return False
+        else:
+            return done
         finally:
             self._known.discard(hand.entry.id)
             self.intake.settle(hand)

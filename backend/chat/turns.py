@@ -27,8 +27,11 @@ class Delivery(Protocol):
     async def ack(self) -> None:
         """The turn is dealt with; it will not come again."""
 
-    async def hand_back(self) -> None:
-        """The turn goes to the back of the queue, for any executor."""
+    async def hand_back(self) -> bool:
+        """The turn goes to the back of the queue, for any executor. True when the queue has it again.
+
+        False when the connection that brought it is gone, it was taken from us or it was settled before: the turn is on
+        the queue then, or with another executor, or nowhere. Whoever let go of its claim must publish it anew."""
 
     async def refuse(self, reason: str) -> None:
         """The turn goes to the dead letters, with the reason."""

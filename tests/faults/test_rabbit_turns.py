@@ -166,3 +166,14 @@ async def test_slots_that_a_lost_connection_had_taken_are_used_again(
         assert {delivery.turn for delivery in held} == turns
         for delivery in held:
             await delivery.ack()
+
+
+async def test_a_turn_is_handed_back_only_when_the_broker_says_so(rig: RabbitRig) -> None:
+    """What is written to a connection that the broker has given up looks sent, and goes nowhere."""
+    async with rig.open("a") as queue, queue.consume(1) as deliveries:
+        await queue.publish(new_turn())
+        delivery = await soon(anext(deliveries))
+        await rig.proxy.switch(Mode.BLACKHOLE)
+        assert not await soon(delivery.hand_back())
+        await rig.proxy.switch(Mode.PASS)
+        await (await soon(anext(deliveries), 30)).ack()

@@ -89,11 +89,24 @@ async def test_a_turn_that_is_handed_back_comes_again_to_whoever_is_free(rig: Ri
             await a.publish(turn)
             delivery = await soon(anext(deliveries))
         async with b.consume(1) as deliveries:
-            await delivery.hand_back()
+            assert await delivery.hand_back()
             again = await soon(anext(deliveries))
             assert again.turn == turn
             assert again.redelivered
             await again.ack()
+
+
+async def test_a_turn_that_cannot_be_handed_back_says_so(rig: Rig) -> None:
+    async with rig.open("a") as queue, queue.consume(1) as deliveries:
+        await queue.publish(new_turn())
+        delivery = await soon(anext(deliveries))
+        await rig.proxy.switch(Mode.DOWN)
+        assert not await soon(delivery.hand_back())
+        assert not await delivery.hand_back()
+        await rig.proxy.switch(Mode.PASS)
+        again = await soon(anext(deliveries))
+        assert again.turn == delivery.turn
+        assert await again.hand_back()
 
 
 async def test_a_turn_in_the_hands_of_an_executor_that_died_comes_to_another(rig: Rig) -> None:
@@ -183,7 +196,7 @@ async def test_settling_twice_changes_nothing(rig: Rig) -> None:
         await queue.publish(first)
         delivery = await soon(anext(deliveries))
         await delivery.ack()
-        await delivery.hand_back()
+        assert not await delivery.hand_back()
         await delivery.refuse("again")
         await queue.publish(second)
         delivery = await soon(anext(deliveries))

@@ -129,6 +129,12 @@ class Database:
         async with self.connection() as connection, connection.transaction(isolation="read_committed"):
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """For reading only: every statement of the body sees the same moment. Raises Unavailable."""
+        async with self.connection() as c, c.transaction(isolation="repeatable_read", readonly=True):
+            yield c
+
     async def ping(self) -> None:
         """Raises Unavailable when Postgres does not answer."""
         async with self.connection() as connection:

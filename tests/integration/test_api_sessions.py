@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.api_house import ApiHouse, api_house, new_id, new_user
+from tests.integration.api_house import LIMIT, ApiHouse, api_house, new_id, new_user
+
+WAITING_READERS = "SELECT count(*) FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted"
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +118,18 @@ async def test_a_session_of_another_shape_is_refused(api: ApiHouse, body: object
     answer = await api.http.post("/api/chat/sessions", json=body)
     assert answer.status_code == 422
     assert answer.json()["code"] in ("validation_error", "unknown_field")
+
+
+async def test_a_session_that_is_deleted_while_it_is_read_is_read_whole(api: ApiHouse) -> None:
+    id = await api.new_session()
+    await api.say(id, "hello")
+    whole = {format: await api.session(id, format=format) for format in ("rows", "ui")}
+    async with api.house.database.transaction() as c:
+        await c.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")  # holds readers up between two statements
+        reading = [asyncio.create_task(api.session(id, format=format)) for format in whole]
+        async with asyncio.timeout(LIMIT):
+            while await c.fetchval(WAITING_READERS) < len(reading):
+                await asyncio.sleep(0.02)
+        await c.execute("DELETE FROM sessions WHERE id = $1", id)
+    assert await asyncio.gather(*reading) == list(whole.values())
+    assert (await api.http.get(f"/api/chat/sessions/{id}")).status_code == 404

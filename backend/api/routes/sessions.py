@@ -74,8 +74,8 @@ async def read_session(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Messages below this sequence.")] = None,
 ) -> SessionDetails:
-    """A session with its newest messages, and what runs and waits in it."""
-    async with desk.house.database.connection() as c:
+    """A session with its newest messages, and what runs and waits in it, all of one moment."""
+    async with desk.house.database.snapshot() as c:
         session = await sessions.get_session(c, session_id, caller)
         active = await tasks.find_active_task(c, session_id)
         waiting = await tasks.queued_tasks(c, session_id)

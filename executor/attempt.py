@@ -15,7 +15,7 @@ from backend.chat import keys, messages, sessions, tasks
 from backend.chat.chunks import END, Data, Start
 from backend.chat.flows import House
 from backend.chat.locks import Holder
-from backend.chat.models import Ending, Message, NewMessage, Role, Task, TaskError, TaskStatus, Usage
+from backend.chat.models import Ending, Message, Role, Task, TaskError, TaskStatus, Usage
 from backend.chat.snapshot import step_chunks, terminal_chunks
 from backend.chat.writing import StreamWriter
 from backend.errors import AttemptEnded, Fenced, ProviderError, Unavailable
@@ -77,7 +77,7 @@ class Attempt:
         said = [row for row in rows if row.task_id == self._task.id and row.role is not Role.USER]
         writer, step_open = await self._open_stream(said)
         agent = self._crew.agent(self._task, self)
-        agent.recall(said, step_open=step_open)
+        agent.recall(said, self._task.usage, step_open=step_open)
         if self._task.cancel_requested:
             return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
         if self._task.crashes >= self._house.settings.max_crashes:
@@ -108,9 +108,9 @@ class Attempt:
             await asyncio.wait(events, timeout=self._time_left(), return_when=asyncio.FIRST_COMPLETED)
             async with self._committing:  # a commit under way is finished first: nobody must wonder if it took place
                 job.cancel()
-            await asyncio.wait({job})
         finally:
             job.cancel()
+            await asyncio.wait({job})
         return await self._conclude(agent, writer, job)
 
     async def _conclude(self, agent: Agent, writer: StreamWriter, job: asyncio.Future[Commit]) -> Ending:
@@ -170,9 +170,7 @@ class Attempt:
         return ending
 
     def _time_left(self) -> float:
-        started = self._task.started_at or datetime.now(UTC)
-        ran = (datetime.now(UTC) - started).total_seconds()
-        return max(0.0, self._house.settings.turn_timeout - ran)
+        return time_left(self._task, self._house.settings.turn_timeout)
 
     async def _give_title(self, text: str, writer: StreamWriter) -> None:
         """Names the session after its first message, for the list and, while it is open, for who reads the stream."""
@@ -199,6 +197,13 @@ class Attempt:
             raise Fenced
 
 
-def _is_first_turn(rows: Sequence[Message | NewMessage]) -> bool:
+def time_left(task: Task, limit: float) -> float:
+    """Seconds, of the `limit` that a turn may take from its first attempt on."""
+    ran = (datetime.now(UTC) - task.started_at).total_seconds() if task.started_at is not None else 0.0
+    return max(0.0, limit - ran)
+
+
+def _is_first_turn(rows: Sequence[Message]) -> bool:
+    """The user's first message, and nothing before it; a note of a service is no message to name a session after."""
     users = [row for row in rows if row.role is Role.USER]
-    return len(users) == 1 and rows[0] is users[0]
+    return len(users) == 1 and rows[0] is users[0] and bool(rows[0].text)

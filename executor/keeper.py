@@ -27,6 +27,9 @@ async def keep_leases(house: House, turns: Turns) -> None:
             try:
                 await house.streams.refresh([attempt.stream for attempt in part])
                 await house.locks.refresh([(attempt.session_id, attempt.holder) for attempt in part])
+                for attempt in part:
+                    if attempt not in turns:  # it ended meanwhile, and the refresh took its lock again
+                        await house.locks.release(attempt.session_id, attempt.holder)
             except (RedisError, Unavailable) as error:
                 logger.warning("leases not refreshed", extra={"why": type(error).__name__})
                 break

@@ -1,4 +1,4 @@
-"""Whose a task is: claiming it, waiting for a dead owner's claim to lapse, and the session's lock around an attempt."""
+"""Whether an owner lives, and the session's lock around an attempt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import RedisError
 
-from backend.chat import executors, liveness, tasks
+from backend.chat import executors, liveness
 from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_TTL
 from backend.chat.locks import Holder
@@ -21,14 +21,6 @@ LOOK_EVERY = 0.1
 ALIVE_AFTER = HEARTBEAT_TTL + 1.0
 LOCK_PATIENCE = 5.0
 logger = logging.getLogger(__name__)
-
-
-async def claim(house: House, task: Task) -> Task | None:
-    """Claims a task that has no owner, or a dead one. None: its owner lives, or somebody else was faster."""
-    if task.owner is not None and task.owner != house.me and not await dies(house, task.owner):
-        return None
-    async with house.database.connection() as c:
-        return await tasks.claim_task(c, task.id, house.me, seen_owner=task.owner, seen_attempt=task.attempt)
 
 
 async def dies(house: House, owner: ExecutorId) -> bool:

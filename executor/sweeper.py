@@ -55,8 +55,8 @@ class Sweeper:
         dead = {owner for owner, is_so in zip(owners, verdicts, strict=True) if is_so}
         for owner in dead & self._suspects:
             async with self._house.database.connection() as c:
-                held = await tasks.claims_of(c, owner)
-            for turn in list(held)[:BATCH]:
+                held = await tasks.release_claims(c, owner, crashed=True)
+            for turn in held:
                 logger.warning("owner is dead, turn published again", extra={"task_id": turn.task_id})
                 await self._house.outbox.publish(turn)
         self._suspects = dead

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 
 from backend.chat import tasks
-from backend.chat.flows import House
-from backend.chat.models import Task, Turn
+from backend.chat.flows import House, end_task
+from backend.chat.models import Task, TaskError, TaskStatus, Turn
 from backend.chat.snapshot import terminal_chunks
-from backend.errors import AttemptEnded, Fenced, StreamGone, TaskNotFound
-from backend.ids import TaskId
-from executor.attempt import Attempt, HandedBack
+from backend.errors import AttemptEnded, Fenced, StreamGone, TaskNotFound, Unavailable
+from backend.ids import MAX_ATTEMPTS, ExecutorId, TaskId
+from executor.attempt import OUR_FAULT, TOO_LONG, Attempt, HandedBack, time_left
 from executor.crew import Crew
-from executor.ownership import claim, session_lock
+from executor.ownership import dies, is_dead, session_lock
 from executor.takeover import ensure_terminal
 
 MAX_RESTARTS = 5
@@ -40,7 +40,7 @@ class Turns:
             await self._work(claimed)
 
     async def _look(self, turn: Turn) -> Task | None:
-        """A turn that came before, or for nothing: claims it if that can be done."""
+        """A turn that came before, or for nothing: claims it if that can be done now."""
         try:
             async with self._house.database.connection() as c:
                 task = await tasks.get_task(c, turn.task_id)
@@ -50,27 +50,54 @@ class Turns:
         if task.status.ended:
             await self._end_again(task)
             return None
-        return await claim(self._house, task) if task.id not in self.running else None
+        if task.id in self.running:
+            return None
+        if task.owner is not None and task.owner != self._house.me and not await is_dead(self._house, task.owner):
+            self._crew.start(self._watch(turn, task.owner))  # so that a copy that waits holds no slot
+            return None
+        return await self._claim(task)
 
-    async def _work(self, claimed: Task) -> None:
+    async def _watch(self, turn: Turn, owner: ExecutorId) -> None:
+        """A copy came although its owner seems to live: it was just killed, or lost its broker for a moment."""
+        if not await dies(self._house, owner):
+            return
+        async with self._house.database.connection() as c:
+            released = await tasks.release_claim(c, turn.task_id, owner, crashed=True)
+        if released:
+            await self._house.outbox.publish(turn)
+
+    async def _claim(self, seen: Task) -> Task | None:
+        """The next attempt at a task as it was seen; None when somebody else was faster."""
+        async with self._house.database.connection() as c:
+            return await tasks.claim_task(c, seen.id, self._house.me, seen_owner=seen.owner, seen_attempt=seen.attempt)
+
+    async def _work(self, claimed: Task | None) -> None:
         """One attempt, and another one each time Redis loses the stream under it."""
         for _ in range(MAX_RESTARTS):
+            if claimed is None:
+                return None
             try:
                 return await self._attempt(claimed)
             except Fenced:
                 return logger.warning("turn is another executor's by now", extra={"attempt": claimed.attempt})
             except StreamGone:
                 logger.warning("stream lost, the turn starts again", extra={"attempt": claimed.attempt})
-            async with self._house.database.connection() as c:
-                again = await tasks.claim_task(
-                    c, claimed.id, self._house.me, seen_owner=self._house.me, seen_attempt=claimed.attempt
-                )
-            if again is None:
-                return None
-            claimed = again
+            except (AttemptEnded, Unavailable):
+                raise
+            except Exception:  # the boundary of a turn: a fault of ours ends it, visibly, and is not tried again
+                logger.exception("turn failed by a fault of ours")
+                return await self._give_up(claimed, OUR_FAULT)
+            claimed = await self._claim(claimed)
         raise HandedBack
 
+    async def _give_up(self, claimed: Task, error: TaskError) -> None:
+        """Ends a task whose attempt cannot: nothing is kept but what was committed."""
+        ending = await end_task(self._house, claimed, status=TaskStatus.FAILED, error=error)
+        await self._end_again(ending.task)
+
     async def _attempt(self, claimed: Task) -> None:
+        if claimed.attempt >= MAX_ATTEMPTS or not time_left(claimed, self._house.settings.turn_timeout):
+            return await self._give_up(claimed, TOO_LONG)
         attempt = self.running[claimed.id] = Attempt(self._house, self._crew, claimed)
         logger.info("turn runs", extra={"attempt": claimed.attempt})
         try:
@@ -81,13 +108,14 @@ class Turns:
         logger.info("turn ended", extra={"status": ending.task.status.value})
         if ending.next_turn is not None:
             await self._house.outbox.publish(ending.next_turn)
+        return None
 
     async def _end_again(self, task: Task) -> None:
         """A turn that came again after its end: its stream's end and the next turn may not have been written."""
         chunks = terminal_chunks(task, step_open=False)
         try:
             await ensure_terminal(self._house.streams, self._house.flusher, task, chunks)
-        except AttemptEnded as lost:  # readers take the end from the row
+        except (AttemptEnded, Unavailable) as lost:  # readers take the end from the row
             logger.warning("terminal chunks not written", extra={"why": type(lost).__name__})
         async with self._house.database.connection() as c:
             active = await tasks.find_active_task(c, task.session_id)
@@ -96,7 +124,17 @@ class Turns:
 
     async def let_go(self, task_id: TaskId) -> None:
         """Gives up this process's claim on a task that does not run here (any more); no crash is counted."""
+        if task_id not in self.running:
+            async with self._house.database.connection() as c:
+                await tasks.release_claim(c, task_id, self._house.me)
+
+    async def let_all_go(self) -> None:
+        """The last act of a worker: what it still has goes back to the queue."""
         async with self._house.database.connection() as c:
-            task = await tasks.get_task(c, task_id)
-            if task.owner == self._house.me and task_id not in self.running:
-                await tasks.release_claim(c, task)
+            rest = await tasks.release_claims(c, self._house.me, crashed=False)
+        for turn in rest:
+            await self._house.outbox.publish(turn)
+
+    def __contains__(self, attempt: Attempt) -> bool:
+        """Whether this attempt is still under way."""
+        return self.running.get(attempt.holder.task_id) is attempt

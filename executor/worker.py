@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -47,8 +48,7 @@ class Worker:
             await self._take_turns(stop)
             for job in side_jobs:
                 job.cancel()
-        if not self._turns.running:
-            await self._crew.heartbeat.farewell()
+        await self._crew.heartbeat.farewell()
 
     async def _take_turns(self, stop: asyncio.Event) -> None:
         async with self._house.turns.consume(self._house.settings.executor_concurrency) as deliveries:
@@ -93,7 +93,8 @@ class Worker:
             logger.warning("claim not let go", extra={"why": type(why).__name__})
         if not self._stopping:
             await asyncio.sleep(PAUSE_BEFORE_RETURN * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-        await delivery.hand_back()
+        if not await delivery.hand_back():  # its connection is gone, and perhaps its copy was acked as ours
+            await self._house.outbox.publish(delivery.turn)
 
     async def _drain(self) -> None:
         """Turns may end by themselves for a while; what still runs then is handed back, and no crash is counted."""
@@ -108,3 +109,5 @@ class Worker:
                 job.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._crew.finish(LAST_WORDS)
+        with contextlib.suppress(Unavailable):  # then the sweeper finds them, when our heartbeat has lapsed
+            await self._turns.let_all_go()

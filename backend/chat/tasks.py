@@ -15,6 +15,7 @@ from backend.errors import Fenced, TaskNotFound
 from backend.ids import ExecutorId, SessionId, StreamId, TaskId
 from backend.postgres import Connection, Row
 
+_MOST_TOKENS = 2**31 - 1
 _QUOTA_LOCKS = 7_273_002
 
 _INSERT = reading(f"""
@@ -57,10 +58,12 @@ WHERE id = $1 AND status IN ('queued', 'running') AND owner IS NOT DISTINCT FROM
   AND (active_session_id IS NOT NULL OR cancel_requested_at IS NOT NULL OR NOT $5)
 RETURNING {COLUMNS}""")
 
-# Published just now: the broker has the turn again, and the sweeper need not look after it at once.
+# Published just now: whoever releases a claim sees to it that the queue has the turn again.
 _RELEASE = """
-UPDATE tasks SET owner = NULL, published_at = now()
-WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING 1"""
+UPDATE tasks SET owner = NULL, published_at = now(), crashes = crashes + CASE WHEN $2 THEN 1 ELSE 0 END
+WHERE owner = $1 AND status = 'running'"""
+_RELEASE_ONE = f"{_RELEASE} AND id = $3 RETURNING 1"
+_RELEASE_ALL = f"{_RELEASE} RETURNING id, session_id"
 
 _ADD_USAGE = """
 INSERT INTO usage (task_id, step, input_tokens, output_tokens, reasoning_tokens, cached_tokens)"""
@@ -98,6 +101,10 @@ _REQUEST_CANCEL = reading(f"""
 UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
 WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
+_REQUEST_CANCEL_OF_SESSION = reading(f"""
+UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
+WHERE session_id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
+
 _SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
 
 _MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = ANY($1::text[]) AND owner IS NULL"
@@ -105,7 +112,10 @@ _MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = ANY($1::text
 _UNPUBLISHED = """
 SELECT id, session_id FROM tasks
 WHERE active_session_id IS NOT NULL AND owner IS NULL
-  AND coalesce(published_at + make_interval(secs => $2), created_at + make_interval(secs => $1)) < now()
+  AND coalesce(
+    published_at
+      + least(10 * make_interval(secs => $2), greatest(make_interval(secs => $2), published_at - created_at)),
+    created_at + make_interval(secs => $1)) < now()
 ORDER BY number LIMIT $3"""
 
 
@@ -114,7 +124,10 @@ def _found(row: Row | None) -> Task | None:
 
 
 def _tokens(usage: Usage) -> tuple[int, int, int, int]:
-    return usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens
+    """What a column can hold, whatever a provider says."""
+    counts = usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens
+    first, second, third, fourth = (min(max(count, 0), _MOST_TOKENS) for count in counts)
+    return first, second, third, fourth
 
 
 # --- looking up ---------------------------------------------------------------------------------------------------
@@ -179,7 +192,8 @@ async def claims_of(c: Connection, owner: ExecutorId) -> dict[Turn, bool]:
 
 async def unpublished_tasks(c: Connection, *, older_than: float, limit: int, again_after: float = 60.0) -> list[Turn]:
     """Active tasks without an owner that the broker may not have: never published in `older_than` seconds since
-    they were made, or published `again_after` seconds ago (a broker that lost its data; a second copy is harmless)."""
+    they were made, or published `again_after` seconds ago (a broker that lost its data). A second copy is harmless;
+    a turn that just waits for a free executor gets one ever more seldom, up to ten times `again_after`."""
     rows = await c.fetch(_UNPUBLISHED, older_than, again_after, limit)
     return [Turn(TaskId(row["id"]), SessionId(row["session_id"])) for row in rows]
 
@@ -255,9 +269,15 @@ async def claim_task(
     return _found(await c.fetchrow(_CLAIM, task_id, executor_id, seen_owner, seen_attempt, only_active))
 
 
-async def release_claim(c: Connection, task: Task) -> bool:
-    """Hands the task back, without a crash counted. False when this attempt no longer stands."""
-    return await c.fetchval(_RELEASE, task.id, task.attempt, task.owner) is not None
+async def release_claim(c: Connection, task_id: TaskId, owner: ExecutorId, *, crashed: bool = False) -> bool:
+    """Hands the task back; `crashed` says that its owner died of it. False when the claim no longer stands."""
+    return await c.fetchval(_RELEASE_ONE, owner, crashed, task_id) is not None
+
+
+async def release_claims(c: Connection, owner: ExecutorId, *, crashed: bool) -> list[Turn]:
+    """Hands back all that this executor has; returns the turns, which the queue must get again."""
+    rows = await c.fetch(_RELEASE_ALL, owner, crashed)
+    return [Turn(TaskId(row["id"]), SessionId(row["session_id"])) for row in rows]
 
 
 async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: StreamId, usage: Usage) -> None:
@@ -270,6 +290,11 @@ async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: Strea
 async def request_cancel(c: Connection, task_id: TaskId) -> Task | None:
     """Wishes a cancel, which wins over any other end. None when the task has ended, or is unknown."""
     return _found(await c.fetchrow(_REQUEST_CANCEL, task_id))
+
+
+async def request_cancel_of_session(c: Connection, session_id: SessionId) -> list[Task]:
+    """Wishes a cancel of all that has not ended in the session. The caller holds the session's lock."""
+    return [parse_task(row) for row in await c.fetch(_REQUEST_CANCEL_OF_SESSION, session_id)]
 
 
 async def finish_task(

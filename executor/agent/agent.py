@@ -63,9 +63,10 @@ class Agent:
         self.usage = Usage()
         self.step_open = False
 
-    def recall(self, said: Sequence[Row], *, step_open: bool) -> None:
-        """Where an earlier attempt got to: this turn's committed rows, and whether readers have a step open."""
+    def recall(self, said: Sequence[Row], usage: Usage, *, step_open: bool) -> None:
+        """Where an earlier attempt got to: this turn's committed rows, what they cost, and whether a step is open."""
         self._said = said
+        self.usage = usage
         self.step_open = step_open
         if pending := pending_calls(said):
             self._current = self._prepare(pending)

@@ -111,9 +111,8 @@ class Response:
 
         Calls get a result that says `why`, since none of them has run.
         """
-        complete = {call.tool_call_id for call in self.calls} - {call.tool_call_id for call in self._calls.values()}
         closing = [*self._close_words(), *self._close_calls(why)]
-        closing += [ToolOutputError(call_id, why) for call_id in sorted(complete)]
+        closing += [ToolOutputError(call.tool_call_id, why) for call in self.calls if call.readable]
         said = self.message()
         return closing, [said, *unanswered(self.calls, why)] if said is not None else []
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from backend.chat import flows, messages, sessions, tasks
+from backend.chat import flows, liveness, messages, sessions, tasks
 from backend.chat.chunks import Start, StartStep, TextDelta, TextStart
-from backend.chat.keys import lock_key, stream_key
+from backend.chat.keys import TURNS, lock_key, stream_key
 from backend.chat.locks import Holder
 from backend.chat.models import Caller, Message, NewMessage, Role, Task, TaskStatus, TextPart, Turn, TurnRequest
 from backend.chat.reading import attach
@@ -20,11 +20,15 @@ from backend.config import Settings, load_settings
 from backend.errors import CursorExpired, StreamCut
 from backend.ids import ExecutorId, SessionId, StreamId, TaskId, new_executor_id, new_session_id
 from backend.resources import Resources, open_resources
+from executor.agent.agent import Agent
+from executor.agent.calls import Desk
 from executor.crew import Crew
 from executor.heartbeat import Heartbeat
 from executor.llm.model import open_model
+from executor.sweeper import SWEEP_EVERY, Sweeper
 from executor.tools import open_toolbox
 from executor.worker import Worker
+from tests.servers.redis import RedisNode
 from tests.sse_client import StrictClient
 
 LIMIT = 30.0
@@ -86,14 +90,21 @@ async def office(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Office]:
         yield Office(house, settings)
 
 
+class FaultyCrew(Crew):
+    """A crew with a fault of ours, where no attempt can end its task."""
+
+    def agent(self, task: Task, desk: Desk) -> Agent:
+        raise RuntimeError("a fault of ours")
+
+
 @asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[Resources]:
+async def working(settings: Settings, crew_type: type[Crew] = Crew) -> AsyncIterator[Resources]:
     """An executor that works while the block lasts, and then stops as after SIGTERM."""
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(open_resources(settings))
         model = await stack.enter_async_context(open_model(settings))
-        crew = Crew(settings, model, None, open_toolbox(settings), Heartbeat(house))
+        crew = crew_type(settings, model, None, open_toolbox(settings), Heartbeat(house))
         job = asyncio.create_task(Worker(house, crew).run(stop))
         try:
             yield house
@@ -158,6 +169,68 @@ async def test_a_task_that_crashed_too_often_fails_visibly(office: Office) -> No
     assert row.error is not None
     assert row.error.code == "crashed"
     assert seen.types[-1] == "finish"
+
+
+async def test_a_fault_of_ours_ends_the_turn_visibly_and_at_once(office: Office) -> None:
+    session_id = new_session_id()
+    async with working(office.settings, FaultyCrew):
+        task = await office.ask("/stream 3", session_id)
+        row = await office.ended(task)
+        seen = await office.read(row)
+    assert (row.status, row.attempt) == (TaskStatus.FAILED, 1)
+    assert row.error is not None
+    assert row.error.code == "internal_error"
+    assert seen.types[-1] == "finish"
+
+
+async def test_a_turn_that_had_its_time_is_not_begun_again(office: Office) -> None:
+    task = await office.ask("/stream 3", new_session_id())
+    settings = office.settings.model_copy(update={"turn_timeout": 0.0})
+    async with working(settings):
+        row = await office.ended(task)
+    assert row.error is not None
+    assert row.error.code == "turn_timeout"
+
+
+async def test_what_a_dead_executor_had_is_published_once(office: Office) -> None:
+    house, dead = office.house, new_executor_id()
+    held = [await office.ask("/stream 3", new_session_id(), publish=False) for _ in range(3)]
+    async with house.database.connection() as c:
+        for task in held:
+            await tasks.claim_new_task(c, task.id, dead)
+    await liveness.beat(house.redis, house.me)
+    before = await house.redis.xlen(TURNS)
+    sweeping = asyncio.create_task(Sweeper(house).run())
+    async with asyncio.timeout(LIMIT):
+        while [task for task in held if (await office.row(task)).owner is not None]:
+            await asyncio.sleep(0.05)
+        for _ in range(2):  # two more sweeps
+            await asyncio.sleep(SWEEP_EVERY)
+    sweeping.cancel()
+    assert await house.redis.xlen(TURNS) - before == len(held)
+    assert {(await office.row(task)).crashes for task in held} == {1}
+    async with working(office.settings):
+        for task in held:
+            assert (await office.ended(task)).status is TaskStatus.COMPLETED
+
+
+async def test_a_running_turn_outlives_a_redis_that_is_away_for_longer_than_its_leases(
+    postgres_dsn: str, private_redis: RedisNode
+) -> None:
+    settings = load_settings(
+        _env_file=None, database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis", session_lock_ttl=2
+    )
+    async with open_resources(settings) as house, working(settings):
+        office = Office(house, settings)
+        task = await office.ask("/stream 200 20", new_session_id())
+        await office.read(task, until="10 ")
+        await private_redis.kill()
+        await asyncio.sleep(settings.session_lock_ttl)
+        await private_redis.start()
+        row = await office.ended(task)
+        assert row.status is TaskStatus.COMPLETED
+        assert await office.answer(task) == counted(200)
+        assert (await office.read(row)).text == counted(200)
 
 
 async def test_a_turn_is_handed_back_when_its_executor_stops_and_no_crash_is_counted(office: Office) -> None:

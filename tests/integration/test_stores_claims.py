@@ -81,8 +81,8 @@ async def test_a_waiting_task_is_claimed_only_to_be_ended(c: Connection) -> None
 
 async def test_handing_back_counts_no_crash(c: Connection) -> None:
     task = await a_claimed_task(c, A)
-    assert await tasks.release_claim(c, task)
-    assert not await tasks.release_claim(c, task)
+    assert await tasks.release_claim(c, task.id, task.owner)
+    assert not await tasks.release_claim(c, task.id, task.owner)
     given = await tasks.get_task(c, task.id)
     assert (given.status, given.owner, given.attempt) == (TaskStatus.RUNNING, None, 1)
     assert (await _taken_over(c, given)).crashes == 0
@@ -111,14 +111,14 @@ async def test_an_attempt_that_was_fenced_changes_nothing(database: Database, c:
         await commit()
     with pytest.raises(Fenced):
         await tasks.finish_task(c, old, status=TaskStatus.COMPLETED, error=None, usage=USAGE)
-    assert not await tasks.release_claim(c, old)
+    assert not await tasks.release_claim(c, old.id, old.owner)
     assert await tasks.get_task(c, old.id) == new
     assert await messages.messages_of_task(c, old.id) == []
 
 
 async def test_an_attempt_that_was_handed_back_commits_nothing(c: Connection) -> None:
     task = await a_claimed_task(c, A)
-    await tasks.release_claim(c, task)
+    await tasks.release_claim(c, task.id, task.owner)
     with pytest.raises(Fenced):
         await tasks.commit_step(c, task, step=1, checkpoint=StreamId(task.fence, 1), usage=USAGE)
     with pytest.raises(Fenced):
@@ -200,7 +200,7 @@ async def test_a_task_that_is_gone_with_its_session_is_fenced_and_not_found(data
 async def test_owners_and_what_they_hold_are_found(c: Connection) -> None:
     me = new_executor_id()
     mine = [await a_claimed_task(c, me) for _ in range(3)]
-    await tasks.release_claim(c, mine[1])
+    await tasks.release_claim(c, mine[1].id, mine[1].owner)
     ending = await a_task(c, await a_session(c), active=False)
     claimed = await tasks.claim_task(c, ending.id, me, seen_owner=None, seen_attempt=0, only_active=False)
     assert claimed is not None

@@ -185,6 +185,6 @@ async def test_a_turn_that_nobody_published_is_found(c: Connection) -> None:
     claimed = await tasks.claim_task(c, task.id, new_executor_id(), seen_owner=None, seen_attempt=0)
     assert claimed is not None
     assert not await found(0, 0)
-    assert await tasks.release_claim(c, claimed)
+    assert await tasks.release_claim(c, claimed.id, claimed.owner)
     assert not await found(0, 3600), "handed back, so the broker has it"
     assert await found(0, 0)

@@ -206,6 +206,14 @@ async def test_too_many_tokens_fail_with_a_sentence() -> None:
     assert failure.value.code == "turn_tokens_exceeded"
 
 
+async def test_tokens_of_earlier_attempts_count() -> None:
+    agent = agent_of(Recital(calls("meet")), Meeting(1))
+    agent.recall([], Usage(LIMITS.tokens, 0), step_open=False)
+    with pytest.raises(ProviderError) as failure:
+        await run(agent)
+    assert failure.value.code == "turn_tokens_exceeded"
+
+
 async def test_no_tool_starts_when_the_claim_is_another_executors() -> None:
     tool = Meeting(1)
     with pytest.raises(Fenced):
@@ -233,6 +241,20 @@ async def test_stopped_in_mid_input_it_closes_the_call_and_gives_it_a_result() -
     assert [message.role for message in kept] == [Role.ASSISTANT, Role.TOOL]
 
 
+async def test_stopped_in_mid_input_that_could_be_read_already_it_closes_the_call_all_the_same() -> None:
+    half = [events.ToolCallStart(0, "x", "meet"), events.ToolCallDelta(0, '{"a":1}'), events.ToolCallDelta(0, " ")]
+    agent = agent_of(Recital([*half, *words("never")]), Meeting(1))
+    seen = 0
+    async with aclosing(agent.run([QUESTION])) as items:
+        async for item in items:
+            seen += not isinstance(item, Commit) and item.type == "tool-input-delta"
+            if seen == 2:
+                break
+    closing, kept = agent.interrupt("cancelled")
+    assert [type(chunk) for chunk in closing] == [ToolInputAvailable, ToolOutputError]
+    assert [message.role for message in kept] == [Role.ASSISTANT, Role.TOOL]
+
+
 async def test_stopped_while_calls_run_it_keeps_the_results_that_are_there() -> None:
     agent = agent_of(Recital(calls("fail", "meet")), Failing(1), Meeting(2))
     closing, kept = await stopped_after(agent, "tool-output-available")
@@ -257,7 +279,7 @@ def pending(name: str) -> list[NewMessage]:
 async def test_a_call_that_may_have_run_is_not_run_again_and_the_model_is_told() -> None:
     tool, model = Meeting(1), Recital(words("I see"))
     agent = agent_of(model, tool)
-    agent.recall(pending("meet"), step_open=True)
+    agent.recall(pending("meet"), Usage(), step_open=True)
     async with aclosing(agent.run([QUESTION, *pending("meet")])) as items:
         seen = [item async for item in items]
     assert tool.started == 0
@@ -270,7 +292,7 @@ async def test_a_call_that_may_have_run_is_not_run_again_and_the_model_is_told()
 async def test_a_call_of_an_idempotent_tool_is_run_again() -> None:
     tool = Again(1)
     agent = agent_of(Recital(words("done")), tool)
-    agent.recall(pending("again"), step_open=True)
+    agent.recall(pending("again"), Usage(), step_open=True)
     async with aclosing(agent.run([QUESTION, *pending("again")])) as items:
         seen = [item async for item in items]
     assert tool.started == 1
@@ -280,7 +302,7 @@ async def test_a_call_of_an_idempotent_tool_is_run_again() -> None:
 
 async def test_a_step_that_readers_have_open_is_not_opened_again() -> None:
     agent = agent_of(Recital(words("done")))
-    agent.recall([], step_open=True)
+    agent.recall([], Usage(), step_open=True)
     items = await run(agent)
     assert kinds(items)[0] == "text-start"
     assert [item.delta for item in items if isinstance(item, TextDelta)] == ["done"]

@@ -18,12 +18,10 @@ from backend.chat.chunks import (
     ToolInputError,
     ToolOutputError,
 )
-from backend.chat.markers import RESET, Event, Marker
+from backend.chat.markers import CLOSES, OPENS, RESET, Event, Marker
 from backend.ids import StreamId
 
 INTERRUPTED = "interrupted"
-_OPENS = frozenset({"text-start", "reasoning-start", "tool-input-start", "tool-input-available"})
-_CLOSES = frozenset({"text-end", "reasoning-end", "tool-input-error", "tool-output-available", "tool-output-error"})
 
 
 class OpenParts:
@@ -37,9 +35,9 @@ class OpenParts:
 
     def see(self, kind: str, part_id: str | None, tool_name: str | None) -> None:
         part = (kind.partition("-")[0], part_id or "")  # a text and a tool call may have the same id
-        if kind in _OPENS:
+        if kind in OPENS:
             self._parts[part] = (kind, tool_name or "")
-        elif kind in _CLOSES:
+        elif kind in CLOSES:
             self._parts.pop(part, None)
         elif kind == "start-step":
             self.step = True

@@ -7,7 +7,7 @@ while Redis is young: `chat:born` says since when it has its data, set by whiche
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -42,15 +42,6 @@ async def verdict(redis: Redis, executor_id: ExecutorId) -> bool | None:
         await asyncio.sleep(LOOK_AGAIN_AFTER)
         missing = await missing_executors(redis, [executor_id])
     return None if missing is None else bool(missing)
-
-
-async def dead_executors(redis: Redis, executor_ids: Collection[ExecutorId]) -> set[ExecutorId]:
-    """Those whose heartbeat is missing twice, 0.5 s apart; none while Redis is young. Raises RedisError."""
-    missing = await missing_executors(redis, list(executor_ids))
-    if missing:
-        await asyncio.sleep(LOOK_AGAIN_AFTER)
-        missing = await missing_executors(redis, list(missing))
-    return missing or set()
 
 
 async def missing_executors(redis: Redis, executor_ids: Sequence[ExecutorId]) -> set[ExecutorId] | None:

@@ -19,18 +19,18 @@ from backend.chat.chunks import (
     MARKER,
     REASONING_DELTA_PREFIX,
     TEXT_DELTA_PREFIX,
+    TOOL_INPUT_DELTA_PREFIX,
     ascii_json,
 )
 from backend.chat.streams import Entry
 from backend.ids import BEGINNING, StreamId
 
 RESET = "reset"
-_TOOL_INPUT_DELTA_PREFIX = b'{"type":"tool-input-delta"'
-_SILENT = (TEXT_DELTA_PREFIX, REASONING_DELTA_PREFIX, _TOOL_INPUT_DELTA_PREFIX)
-_OPENS = frozenset({"text-start", "reasoning-start", "tool-input-start", "tool-input-available"})
-_CLOSES = frozenset({"text-end", "reasoning-end", "tool-input-error", "tool-output-available", "tool-output-error"})
+OPENS = frozenset({"text-start", "reasoning-start", "tool-input-start", "tool-input-available"})
+CLOSES = frozenset({"text-end", "reasoning-end", "tool-input-error", "tool-output-available", "tool-output-error"})
 _STEPS = frozenset({"start-step", "finish-step"})
-_KEPT = _OPENS | _CLOSES | _STEPS
+_KEPT = OPENS | CLOSES | _STEPS
+_SILENT = (TEXT_DELTA_PREFIX, REASONING_DELTA_PREFIX, TOOL_INPUT_DELTA_PREFIX)
 
 
 class Event(NamedTuple):

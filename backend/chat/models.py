@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
@@ -248,4 +247,3 @@ class Ending:
 
     task: Task
     next_turn: Turn | None
-    messages: Sequence[Message] = field(default=())

@@ -52,5 +52,11 @@ def call_chunk(call: ToolCallPart) -> Chunk:
 def output_chunk(result: ToolResultPart) -> Chunk:
     """How a result is shown: an output, or the error of a call that never came to one."""
     if result.is_error:
-        return ToolOutputError(result.tool_call_id, str(result.output.get("message", "interrupted")))
+        return ToolOutputError(result.tool_call_id, error_text(result))
     return ToolOutputAvailable(result.tool_call_id, shown_output(result.output))
+
+
+def error_text(result: ToolResultPart) -> str:
+    """Why a call was cut short."""
+    output = result.output
+    return str(output.get("message") or "interrupted") if isinstance(output, dict) else "interrupted"

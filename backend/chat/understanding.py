@@ -17,7 +17,6 @@ _ENSURE = """
 INSERT INTO understanding (owner, session_id, facts) VALUES ($1, $2, '{}') ON CONFLICT (owner) DO NOTHING"""
 _LOCKED = "SELECT facts FROM understanding WHERE owner = $1 FOR UPDATE"
 _WRITE = "UPDATE understanding SET facts = $2, updated_at = now() WHERE owner = $1"
-_GET = "SELECT facts FROM understanding WHERE owner = $1"
 
 
 async def merge_understanding(c: Connection, owner: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -46,9 +45,3 @@ def _merged(known: Json, told: Json) -> Json:
         case list(), list():
             return [*known, *(item for item in told if item not in known)][-MAX_LIST:]
     return told
-
-
-async def get_understanding(c: Connection, owner: str) -> dict[str, Any]:
-    """All that is known; empty when nothing is."""
-    facts: dict[str, Any] | None = await c.fetchval(_GET, owner)
-    return facts or {}

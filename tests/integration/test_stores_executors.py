@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from backend.chat import executors, sessions
-from backend.chat.understanding import MAX_LIST, get_understanding, merge_understanding
+from backend.chat.understanding import MAX_LIST, merge_understanding
 from backend.errors import SessionNotFound
 from backend.ids import new_executor_id, new_session_id
 from backend.postgres import Connection, Database
@@ -47,13 +48,17 @@ async def test_one_sweeps_at_a_time(database: Database, c: Connection) -> None:
             assert theirs
 
 
+async def facts_of(c: Connection, owner: str) -> dict[str, Any]:
+    return await c.fetchval("SELECT facts FROM understanding WHERE owner = $1", owner) or {}
+
+
 async def test_facts_are_merged(c: Connection) -> None:
     owner = f"user:{new_user().user_id}"
-    assert await get_understanding(c, owner) == {}
+    assert await facts_of(c, owner) == {}
     await merge_understanding(c, owner, {"name": "Ann", "tools": ["excel"], "shop": {"city": "Oslo", "size": 2}})
     told = {"name": "Anna", "tools": ["sap", "excel"], "shop": {"size": 3}, "industry": None, "goal": "less typing"}
     merged = await merge_understanding(c, owner, told)
-    assert merged == await get_understanding(c, owner)
+    assert merged == await facts_of(c, owner)
     assert merged == {
         "name": "Anna",
         "tools": ["excel", "sap"],
@@ -62,7 +67,7 @@ async def test_facts_are_merged(c: Connection) -> None:
         "goal": "less typing",
     }
     await merge_understanding(c, owner, {"tools": list(range(MAX_LIST)), "name": None})
-    kept = await get_understanding(c, owner)
+    kept = await facts_of(c, owner)
     assert kept["tools"] == list(range(MAX_LIST))
     assert kept["name"] == "Anna"
 
@@ -76,7 +81,7 @@ async def test_facts_told_at_once_are_all_kept(database: Database, c: Connection
 
     async with asyncio.timeout(30):
         await asyncio.gather(*(tell(n) for n in range(8)))
-    known = await get_understanding(c, owner)
+    known = await facts_of(c, owner)
     assert sorted(known["all"]) == list(range(8))
     assert len(known) == 9
 
@@ -86,6 +91,6 @@ async def test_what_an_anonymous_session_told_goes_with_it(c: Connection) -> Non
     owner = f"session:{session_id}"
     await merge_understanding(c, owner, {"name": "Ann"})
     await sessions.delete_session(c, session_id)
-    assert await get_understanding(c, owner) == {}
+    assert await facts_of(c, owner) == {}
     with pytest.raises(SessionNotFound):
         await merge_understanding(c, f"session:{new_session_id()}", {"name": "Ann"})

@@ -6,7 +6,8 @@ All assistant and tool rows of one task are one message, whose id is the stream'
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
+from types import MappingProxyType
 
 from backend.chat.chunks import Data, Finish
 from backend.chat.models import (
@@ -20,25 +21,39 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
-from backend.chat.outputs import shown_output
+from backend.chat.outputs import error_text, shown_output
 from backend.chat.snapshot import terminal_chunks
 from backend.ids import TaskId
 
 
-def ui_messages(rows: Sequence[Message], tasks: Mapping[TaskId, Task]) -> list[Json]:
-    """`rows` in order; every task of theirs whole and in `tasks`. A running task's own answer is not among them."""
+def ui_messages(
+    rows: Sequence[Message],
+    tasks: Mapping[TaskId, Task],
+    silent: Mapping[int, Task] = MappingProxyType({}),
+    *,
+    answering_again: bool = False,
+) -> list[Json]:
+    """`rows` in order; every task of theirs whole and in `tasks`. A running task's own answer is not among them.
+
+    A question shows one answer, the newest: that of the rows after it, else the one that left no rows (`silent`, by
+    the question's sequence), else that of its own task; none while it is being answered again (the last question).
+    """
     shown: list[Json] = []
-    for task_id, group in groupby(rows, key=lambda row: row.task_id):
-        said: list[Message] = []
-        for row in group:
-            if row.role is not Role.USER:
-                said.append(row)
-            elif row.text:
-                shown.append(_user_message(row))
-        answer = _answer(tasks[task_id], said)
-        if answer["parts"]:
-            shown.append(answer)
+    turns = [(task_id, list(group)) for task_id, group in groupby(rows, key=lambda row: row.task_id)]
+    for (task_id, group), (_, following) in zip_longest(turns, turns[1:], fillvalue=("", [])):
+        said = [row for row in group if row.role is not Role.USER]
+        shown += [_user_message(row) for row in group if row.role is Role.USER and row.text]
+        answered_again = _answers(following) or (answering_again and not following)
+        if said or not answered_again:
+            task = tasks[TaskId(task_id)]
+            answer = _answer(task if said else silent.get(group[-1].sequence, task), said)
+            if answer["parts"]:
+                shown.append(answer)
     return shown
+
+
+def _answers(rows: Sequence[Message]) -> bool:
+    return bool(rows) and rows[0].role is not Role.USER
 
 
 def user_message_id(row: Message) -> str:
@@ -95,9 +110,3 @@ def _tool_part(call: ToolCallPart, result: ToolResultPart | None) -> Json:
     if result.is_error:
         return part | {"state": "output-error", "errorText": error_text(result)}
     return part | {"state": "output-available", "output": shown_output(result.output)}
-
-
-def error_text(result: ToolResultPart) -> str:
-    """Why a call came to nothing, as its `tool-output-error` said it."""
-    output = result.output
-    return str(output.get("message") or "interrupted") if isinstance(output, dict) else "interrupted"

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from backend.chat import tasks
+from backend.chat.models import Caller, TurnRequest
+from backend.ids import SessionId, new_task_id
 from tests.integration.api_house import ApiHouse, api_house, new_id
 from tests.sse_client import StrictClient
 
@@ -168,3 +171,37 @@ async def test_a_page_of_ui_messages_holds_whole_messages(api: ApiHouse) -> None
     whole = (await ui(api, session))[-1]
     for limit in (1, 2, 3):
         assert (await ui(api, session, limit=limit))[-1] == whole
+
+
+def ids_of(*clients: StrictClient) -> list[str]:
+    return [client.chunks[0]["messageId"] for client in clients]
+
+
+async def test_the_history_shows_the_newest_answer_to_each_question_also_a_failure(api: ApiHouse) -> None:
+    """`/fail` fails before anything is committed: its tasks leave no rows."""
+    session = new_id()
+    question = user_message("m1", "/fail")
+    await chat(api, session, question)
+    again = await chat(api, session, question, trigger="regenerate-message")
+    (_, failure) = await ui(api, session)
+    assert [failure["id"]] == ids_of(again)
+    assert failure["parts"][0]["type"] == "data-error"
+    other = await chat(api, session, user_message("m2", "/fail"))
+    assert [one["id"] for one in await ui(api, session)] == ["m1", *ids_of(again), "m2", *ids_of(other)]
+    third = await chat(api, session, user_message("m2", "/fail"), trigger="regenerate-message")
+    assert [one["id"] for one in await ui(api, session)] == ["m1", *ids_of(again), "m2", *ids_of(third)]
+    edited = await chat(api, session, user_message("m2", "/stream 2"), messageId="m2")
+    assert [one["id"] for one in await ui(api, session)] == ["m1", *ids_of(again), "m2", *ids_of(edited)]
+    first = await chat(api, session, question, trigger="regenerate-message", messageId="m1")
+    assert [one["id"] for one in await ui(api, session)] == ["m1", *ids_of(first)]
+
+
+async def test_while_a_question_is_answered_again_its_first_failure_is_not_shown(api: ApiHouse) -> None:
+    session = new_id()
+    await chat(api, session, user_message("m1", "/fail"))
+    async with api.house.database.connection() as c:  # nobody publishes it
+        await tasks.insert_task(
+            c, task_id=new_task_id(), session_id=SessionId(session), caller=Caller(None, ""), request=TurnRequest(None),
+            message_key=None, active=True,
+        )  # fmt: skip
+    assert [one["id"] for one in await ui(api, session)] == ["m1"]

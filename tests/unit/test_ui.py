@@ -51,8 +51,8 @@ class Conversation:
         n = len(self.rows) + 1
         self.rows.append(Message(SESSION, n, task.id, n, role, parts, message_id, NOW))
 
-    def shown(self) -> list[Any]:
-        return ui_messages(self.rows, self.tasks)
+    def shown(self, silent: dict[int, Task] | None = None, *, answering_again: bool = False) -> list[Any]:
+        return ui_messages(self.rows, self.tasks, silent or {}, answering_again=answering_again)
 
 
 def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> None:
@@ -118,3 +118,26 @@ def test_an_output_is_cut_as_it_was_in_the_stream() -> None:
     shown = answer["parts"][1]["output"]
     assert shown["type"] == "doc_page"
     assert len(str(shown)) < 1.2 * MAX_OUTPUT_CHARS
+
+
+def failed_task(name: str) -> Task:
+    return replace(task_named(name, TaskStatus.FAILED), error=TaskError("provider_error", f"{name} failed."))
+
+
+def test_a_failure_is_gone_when_the_question_was_answered_again() -> None:
+    talk = Conversation()
+    talk.add(failed_task("t1"), Role.USER, TextPart("hello"), message_id="m1")
+    assert [one["id"] for one in talk.shown()] == ["m1", "msg_t1"]
+    assert [one["id"] for one in talk.shown(answering_again=True)] == ["m1"]
+    talk.add(task_named("t2"), Role.ASSISTANT, TextPart("good"))
+    assert [one["id"] for one in talk.shown()] == ["m1", "msg_t2"]
+
+
+def test_the_newest_answer_to_a_question_is_shown_also_when_it_is_only_an_error() -> None:
+    talk = Conversation()
+    talk.add(task_named("t1"), Role.USER, TextPart("hello"), message_id="m1")  # its answer is superseded
+    talk.add(failed_task("t3"), Role.USER, TextPart("and"), message_id="m2")
+    silent = {1: failed_task("t2"), 2: task_named("t4", TaskStatus.CANCELLED)}
+    shown = talk.shown(silent)
+    assert [one["id"] for one in shown] == ["m1", "msg_t2", "m2"]
+    assert shown[1]["parts"] == [{"type": "data-error", "data": {"code": "provider_error", "message": "t2 failed."}}]

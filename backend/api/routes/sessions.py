@@ -25,6 +25,7 @@ from backend.api.schemas import (
 )
 from backend.chat import flows, messages, sessions, tasks
 from backend.chat.models import Json, Message, Task
+from backend.chat.silent_answers import silent_answers
 from backend.chat.ui import ui_messages
 from backend.errors import Unauthenticated, ValidationFailed
 from backend.ids import SessionId, TaskId, new_session_id
@@ -82,7 +83,9 @@ async def read_session(
         usage = await tasks.session_usage(c, session_id)
         hidden = active.id if active is not None else None
         rows = await messages.visible_messages(c, session_id, limit=limit, before=before, without_task=hidden)
-        shown = await _ui_page(c, rows, active) if format == "ui" else message_rows(rows)
+        shown = (
+            await _ui_page(c, session_id, rows, active, newest=before is None) if format == "ui" else message_rows(rows)
+        )
     known = {"active_stream": ActiveStream.of(active)} if active is not None else {}
     return SessionDetails(
         id=session.id,
@@ -99,7 +102,9 @@ async def read_session(
     )
 
 
-async def _ui_page(c: Connection, rows: list[Message], active: Task | None) -> list[Json]:
+async def _ui_page(
+    c: Connection, session_id: SessionId, rows: list[Message], active: Task | None, *, newest: bool
+) -> list[Json]:
     """UI messages are whole: the first task of a page brings the rows of it that the page cut off."""
     if rows and (active is None or rows[0].task_id != active.id):
         first = rows[0].task_id
@@ -108,7 +113,9 @@ async def _ui_page(c: Connection, rows: list[Message], active: Task | None) -> l
         rows = earlier + rows
     task_ids: list[TaskId] = list(dict.fromkeys(row.task_id for row in rows))
     found = await tasks.find_tasks(c, task_ids)
-    return ui_messages(rows, {task.id: task for task in found})
+    silent = await silent_answers(c, session_id)
+    again = newest and active is not None and active.request.text is None
+    return ui_messages(rows, {task.id: task for task in found}, silent, answering_again=again)
 
 
 @router.patch("/{session_id}", responses={**BODY, **MISSING})

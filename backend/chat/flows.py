@@ -43,6 +43,7 @@ from backend.chat.writing import Flusher
 from backend.config import Settings
 from backend.errors import (
     AttemptEnded,
+    Fenced,
     IdempotencyKeyReused,
     QueueFull,
     RateLimited,
@@ -54,6 +55,7 @@ from backend.ids import ExecutorId, SessionId, TaskId, new_task_id
 from backend.postgres import Connection, Database
 
 CANCEL_WAIT = 5.0
+STREAMS_WAIT = 1.0
 
 
 class House(Protocol):
@@ -191,34 +193,46 @@ async def end_task(
 
 async def cancel_task(house: House, task: Task) -> Cancelled:
     """Cancels a task, running or waiting. The wish is in Postgres at once and wins; waits at most 5 s for the end."""
-    async with house.database.transaction() as c:
+    async with house.database.connection() as c:
         wished = await tasks.request_cancel(c, task.id)
     if wished is None:
         return Cancelled(False, None, "no_active_task")
-    if wished.status is TaskStatus.QUEUED and await _end_unclaimed(house, wished):
-        return Cancelled(True, task.id)
-    await _tell_executors(house, task.id)
+    confirmed = await _end_cancelled(house, wished)
+    return Cancelled(True, task.id, None if confirmed else "cancel_published_not_confirmed")
+
+
+async def _end_cancelled(house: House, wished: Task) -> bool:
+    """Brings a task on which a cancel is wished to its end. False: it was not seen to end within CANCEL_WAIT."""
     try:
         async with asyncio.timeout(CANCEL_WAIT):
-            await wait_for_end(house.hub, house.streams, wished)
+            if wished.status is not TaskStatus.QUEUED or not await _end_unclaimed(house, wished):
+                await _tell_executors(house, wished.id)
+                await wait_for_end(house.hub, house.streams, wished)
     except (TimeoutError, StreamCut, Unavailable):
-        return Cancelled(True, task.id, "cancel_published_not_confirmed")
-    return Cancelled(True, task.id)
+        return False
+    return True
 
 
 async def _end_unclaimed(house: House, task: Task) -> bool:
-    """Ends a cancelled task that no executor has: claims it first, so that its stream's end has a fence of its own."""
+    """Ends a cancelled task that no executor has: claims it first, so that its stream's end has a fence of its own.
+
+    False: somebody else has it, or it is gone. If this is stopped in between, the sweeper finds the claim of somebody
+    without a heartbeat.
+    """
     async with house.database.connection() as c:
         claimed = await tasks.claim_task(
             c, task.id, house.me, seen_owner=None, seen_attempt=task.attempt, only_active=False
         )
     if claimed is None:
         return False
-    ending = await end_task(house, claimed, status=TaskStatus.CANCELLED)
-    with contextlib.suppress(AttemptEnded):  # readers end from the row when the stream cannot be written
-        await write_whole_end(house, ending.task)
+    try:
+        ending = await end_task(house, claimed, status=TaskStatus.CANCELLED)
+    except Fenced:  # deleted with its session, or taken over: this process may have no heartbeat
+        return False
     if ending.next_turn is not None:
         await house.outbox.publish(ending.next_turn)
+    with contextlib.suppress(AttemptEnded):  # readers end from the row when the stream cannot be written
+        await write_whole_end(house, ending.task)
     return True
 
 
@@ -237,17 +251,15 @@ async def _tell_executors(house: House, task_id: TaskId) -> None:
 
 
 async def delete_session(house: House, caller: Caller, session_id: SessionId) -> None:
-    """Cancels what runs and waits in the session, waits at most 5 s, then deletes its rows and streams."""
-    async with house.database.connection() as c:
-        await sessions.get_session(c, session_id, caller)
-        active = await tasks.find_active_task(c, session_id)
-        waiting = await tasks.queued_tasks(c, session_id)
-    for task in waiting:  # first, so that none of them becomes active when the running one ends
-        await cancel_task(house, task)
-    if active is not None:
-        await cancel_task(house, active)
+    """Cancels all that runs and waits in the session, waits at most 5 s for it, then deletes its rows and streams."""
+    async with house.database.transaction() as c:
+        await sessions.get_session(c, session_id, caller, lock=True)
+        wished = await tasks.request_cancel_of_session(c, session_id)
+    await asyncio.gather(*(_end_cancelled(house, task) for task in wished))
     async with house.database.transaction() as c:
         await sessions.get_session(c, session_id, caller, lock=True)
         task_ids = await sessions.delete_session(c, session_id)
-    for task_id in task_ids:
-        await house.streams.delete(keys.stream_key(session_id, task_id))
+    with contextlib.suppress(Unavailable, TimeoutError):  # what is left of them has a TTL
+        async with asyncio.timeout(STREAMS_WAIT):
+            for task_id in task_ids:
+                await house.streams.delete(keys.stream_key(session_id, task_id))

@@ -105,10 +105,6 @@ _REQUEST_CANCEL_OF_SESSION = reading(f"""
 UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
 WHERE session_id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
-_REQUEST_CANCEL_OF_SESSION = reading(f"""
-UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
-WHERE session_id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
-
 _SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
 
 _MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = ANY($1::text[]) AND owner IS NULL"
@@ -294,11 +290,6 @@ async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: Strea
 async def request_cancel(c: Connection, task_id: TaskId) -> Task | None:
     """Wishes a cancel, which wins over any other end. None when the task has ended, or is unknown."""
     return _found(await c.fetchrow(_REQUEST_CANCEL, task_id))
-
-
-async def request_cancel_of_session(c: Connection, session_id: SessionId) -> list[Task]:
-    """Wishes a cancel of all that has not ended in the session. The caller holds the session's lock."""
-    return [parse_task(row) for row in await c.fetch(_REQUEST_CANCEL_OF_SESSION, session_id)]
 
 
 async def request_cancel_of_session(c: Connection, session_id: SessionId) -> list[Task]:

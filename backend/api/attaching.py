@@ -12,9 +12,12 @@ from backend.api.auth import Identity
 from backend.api.desk import Desk
 from backend.api.open_streams import Seat
 from backend.api.sse import EventStream
-from backend.chat import messages, reading
+from backend.chat import messages, reading, tasks
+from backend.chat.chunks import encode
+from backend.chat.frames import DONE, frame_without_id
 from backend.chat.models import Message, Task
-from backend.errors import NothingLeft
+from backend.chat.snapshot import whole_message
+from backend.errors import NothingLeft, TaskExpired
 from backend.ids import StreamId, TaskId
 
 _EVENT = {
@@ -51,13 +54,28 @@ def seat_for(desk: Desk, identity: Identity, method: str) -> Iterator[Seat | Non
 
 
 async def attach_response(
-    desk: Desk, identity: Identity, task: Task, cursor: StreamId | None, accepts: frozenset[str], seat: Seat | None
+    desk: Desk,
+    identity: Identity,
+    task: Task,
+    cursor: StreamId | None,
+    accepts: frozenset[str],
+    seat: Seat | None,
+    *,
+    from_rows: bool = True,
 ) -> Response:
-    """Streams what is there already: all that can be wrong is found before the first byte."""
+    """Streams what is there already: all that can be wrong is found before the first byte.
+
+    When the stream of an ended task has expired, its whole message is made from its rows; TaskExpired if `from_rows`
+    is false.
+    """
     try:
         blocks = await _attach(desk, task, cursor, accepts)
     except NothingLeft:
         return Response(status_code=204)
+    except TaskExpired:
+        if not from_rows:
+            raise
+        blocks = await _replay_rows(desk, task.id)
 
     async def ready() -> AsyncGenerator[bytes, None]:
         return blocks
@@ -88,3 +106,19 @@ async def _attach(
             return await messages.messages_of_task(c, task_id)
 
     return await reading.attach(house.hub, house.streams, task, cursor, accepts=accepts, messages_of=messages_of)
+
+
+async def _replay_rows(desk: Desk, task_id: TaskId) -> AsyncGenerator[bytes, None]:
+    """The whole message of an ended task, without ids: there is nothing to come back to. Raises TaskExpired."""
+    async with desk.house.database.snapshot() as c:
+        task = await tasks.get_task(c, task_id)
+        if not task.status.ended:
+            raise TaskExpired
+        rows = await messages.messages_of_task(c, task_id)
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        for chunk in whole_message(task, rows):
+            yield frame_without_id(encode(chunk))
+        yield DONE
+
+    return blocks()

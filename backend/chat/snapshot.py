@@ -15,6 +15,7 @@ from backend.chat.chunks import (
     ReasoningDelta,
     ReasoningEnd,
     ReasoningStart,
+    Start,
     StartStep,
     TextDelta,
     TextEnd,
@@ -58,6 +59,13 @@ def terminal_chunks(task: Task, *, step_open: bool, reason: FinishReason | None 
     metadata: dict[str, Json] = {"status": task.status.value, "usage": usage_json(task.usage)}
     chunks.append(Finish(reason or "stop", metadata))
     return chunks
+
+
+def whole_message(task: Task, rows: Sequence[Message]) -> list[Chunk]:
+    """The stream of an ended task, from `start` to `finish`, made from its rows alone."""
+    chunks: list[Chunk] = [Start(task.message_id), *step_chunks(rows)]
+    open_steps = sum(isinstance(chunk, StartStep) - isinstance(chunk, FinishStep) for chunk in chunks)
+    return [*chunks, *terminal_chunks(task, step_open=open_steps > 0)]
 
 
 def usage_json(usage: Usage) -> dict[str, Json]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from backend.chat import keys
-from backend.ids import SessionId, StreamId, new_task_id
+from backend.ids import SessionId, StreamId, TaskId, new_task_id
 from tests.integration.api_house import LIMIT, ApiHouse, api_house, new_id
 from tests.sse_client import StrictClient
 
@@ -119,6 +119,31 @@ async def test_an_ended_task_whose_stream_is_gone_says_so(api: ApiHouse) -> None
         f"/api/chat/tasks/{task_id}/stream", headers={**mine, "last-event-id": str(client.ids[0])}
     )
     assert (late.status_code, late.json()["code"]) == (410, "cursor_expired")
+
+
+@pytest.mark.parametrize("text", ["/say hello", '/tool add_understanding {"name":"Ada"}\n/tool no_such {}', "/fail"])
+async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is_gone(api: ApiHouse, text: str) -> None:
+    mine, id = api.as_user(), new_id()
+    body = {"id": id, "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": text}]}]}
+    first_answer, first = await api.read("POST", "/api/chat", json=body, headers=mine)
+    task_id = TaskId(first_answer.headers["x-resumable-stream-id"])
+    await api.house.streams.delete(keys.stream_key(SessionId(id), task_id))
+    repeats = (
+        ("/api/chat", body),
+        ("/api/chat", {**body, "messageId": "m1"}),
+        (f"/api/chat/sessions/{id}/stream", {"message": text, "message_id": "m1"}),
+    )
+    for path, again in repeats:
+        answer, client = await api.read("POST", path, json=again, headers=mine)
+        assert (answer.status_code, client.done) == (200, True), answer.text
+        assert answer.headers["x-resumable-stream-id"] == task_id
+        assert client.text == first.text
+        assert client.ids == []
+        for kind in ("start", "finish"):
+            assert [c for c in client.chunks if c["type"] == kind] == [c for c in first.chunks if c["type"] == kind]
+        outputs = [[c for c in one.chunks if c["type"] == "tool-output-available"] for one in (client, first)]
+        assert outputs[0] == outputs[1]
+        assert client.chunks[-2:] == first.chunks[-2:]
 
 
 async def test_the_same_message_id_is_one_turn_however_often_it_is_sent(api: ApiHouse) -> None:

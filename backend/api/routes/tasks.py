@@ -37,7 +37,7 @@ async def follow_task(
     async with desk.house.database.connection() as c:
         task = await tasks.get_task(c, task_id, identity.caller)
     with seat_for(desk, identity, request.method) as seat:
-        return await attach_response(desk, identity, task, cursor, accepts, seat)
+        return await attach_response(desk, identity, task, cursor, accepts, seat, from_rows=False)
 
 
 @router.post("/{task_id}/cancel", response_model_exclude_none=True)

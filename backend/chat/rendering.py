@@ -74,7 +74,7 @@ class Rendering:
         else:
             if id.seq != 1 or id.fence < fence:
                 raise StreamCut(f"{id} after {self.position}")
-            self._left = self.position
+            self._left, _ = split_cursor(self.position)
         self.position = id
 
     def _show(self, entries: Sequence[Entry]) -> list[bytes]:
@@ -92,8 +92,13 @@ class Rendering:
 
     def _cross(self, id: StreamId, marker: Marker) -> list[bytes]:
         """The bridge from a dead attempt; each chunk but the last has a cursor of its own beyond `shown`."""
-        if self._left < marker.checkpoint or (marker.anew and self.shown != BEGINNING):
+        if marker.anew:
+            if self.shown != BEGINNING:
+                raise StreamCut("the message begins again")
+        elif self._left < marker.checkpoint:
             raise StreamCut(f"{marker.checkpoint} was not seen, only {self._left}")
+        elif self._left > marker.dead_top:  # Redis lost entries that it had acknowledged: no marker tells of them
+            raise StreamCut(f"{self._left} was seen, the takeover knew {marker.dead_top} only")
         bridged, self.bridged = self.bridged, 0
         # a client that has some of the closing chunks gets the rest of them
         chunks = bridge(marker, self.shown, reset=self._reset and not bridged)

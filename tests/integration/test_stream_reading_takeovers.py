@@ -163,6 +163,30 @@ async def test_a_live_reader_sees_the_takeover_and_the_new_attempt(room: Reading
     assert client.text.endswith("second.")
 
 
+@pytest.mark.parametrize("mid_step", [True, False])
+async def test_a_reader_of_entries_that_redis_lost_is_cut_at_the_takeover(room: ReadingRoom, mid_step: bool) -> None:
+    """A replica that lagged took over: what was opened in the lost entries, no marker tells of."""
+    task = room.task()
+    client, loser = StrictClient(), StrictClient()
+    reading = asyncio.create_task(room.read(task, loser))
+    await _write(room, task, [*HEAD, *DEAD])
+
+    async def all_there() -> bool:
+        return bool(loser.ids) and loser.ids[-1] == StreamId(task.fence, len(HEAD) + len(DEAD))
+
+    await until(all_there)
+    lost = [str(StreamId(task.fence, len(HEAD) + n)) for n in range(5, len(DEAD) + 1)]
+    await room.redis.xdel(key_of(task), *lost)
+    claim = await _take_over(room, task, len(HEAD), [] if mid_step else REST, mid_step=mid_step)
+    with pytest.raises(StreamCut):
+        await reading
+    with pytest.raises(CursorExpired):
+        await room.read(claim, loser)
+    if not mid_step:
+        await room.read(claim, client)
+        assert client.text == "first. second."
+
+
 async def test_a_cursor_in_any_of_several_dead_attempts_goes_on(room: ReadingRoom) -> None:
     task = room.task()
     again: list[Chunk] = [TextStart("t2"), TextDelta("t2", "again"), ToolInputStart("c9", "find")]

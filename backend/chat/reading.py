@@ -18,7 +18,7 @@ from backend.chat.markers import Journal, Marker
 from backend.chat.models import Message, Task
 from backend.chat.rendering import Rendering, split_cursor
 from backend.chat.snapshot import step_chunks, terminal_chunks
-from backend.chat.streams import PAGE, Entry, Streams
+from backend.chat.streams import Entry, PageSize, Streams
 from backend.errors import CursorExpired, NothingLeft, StreamCut, TaskExpired, Unavailable
 from backend.ids import BEGINNING, StreamId, TaskId
 
@@ -146,15 +146,14 @@ async def _read(
             await ring.news(ring.version)
         # a cursor inside a takeover's bridge is no entry of its attempt: only the stream knows what follows
         ask_stream = rendering.bridged > 0
+        page_size = PageSize()
         while True:
             version = ring.version
             batches = None if ask_stream else ring.after(rendering.position)
             ask_stream = False
             if batches is None:
-                page = await _page(streams, key, rendering.position)
-                frames = rendering.take(page)
+                frames, caught_up = await _replay(streams, key, rendering, page_size)
                 ring.saw(rendering.position)
-                caught_up = len(page) < PAGE
             else:
                 frames = rendering.take_batches(batches)
                 caught_up = not batches
@@ -174,11 +173,13 @@ async def _read(
                 await ring.news(version)
 
 
-async def _page(streams: Streams, key: str, after: StreamId) -> list[Entry]:
+async def _replay(streams: Streams, key: str, rendering: Rendering, size: PageSize) -> tuple[list[bytes], bool]:
+    """The frames of the next page of the stream, and whether it was the last."""
     try:
-        return await streams.page(key, after)
+        page = await streams.page(key, rendering.position, count=size.count)
     except Unavailable as error:
         raise StreamCut("Redis does not answer") from error
+    return rendering.take(page), not size.saw(page)
 
 
 def _pieces(frames: Sequence[bytes]) -> Iterator[bytes]:

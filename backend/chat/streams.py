@@ -17,11 +17,33 @@ from backend.ids import StreamId
 
 FIELD = b"d"
 PAGE = 1000
+FIRST_PAGE = 32
+PAGE_BYTES = 256 << 10
 
 
 class Entry(NamedTuple):
     id: StreamId
     body: bytes
+
+
+class PageSize:
+    """How many entries to ask for: as many as make PAGE_BYTES, judging by the page before; at first few, never > PAGE.
+
+    An entry is between 30 bytes and, for a tool's output, some 600 KB.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = FIRST_PAGE
+
+    def saw(self, page: Sequence[Entry]) -> bool:
+        """Learns from the answer. True when it was a full page, so that more may follow."""
+        full = len(page) >= self.count
+        if page:
+            fitting = PAGE_BYTES * len(page) // sum(len(entry.body) for entry in page)
+            self.count = max(1, min(fitting, 4 * self.count if full else self.count, PAGE))
+        return full
 
 
 class Streams:
@@ -41,11 +63,11 @@ class Streams:
 
     async def pages(self, key: str, after: StreamId, *, until: StreamId | None = None) -> AsyncIterator[list[Entry]]:
         """All entries with `after` < id <= `until`, page by page."""
-        while page := await self.page(key, after, until=until):
-            yield page
-            if len(page) < PAGE:
-                return
+        size, full = PageSize(), True
+        while full and (page := await self.page(key, after, count=size.count, until=until)):
+            full = size.saw(page)
             after = page[-1].id
+            yield page
 
     async def newest(self, key: str, *, count: int = 1) -> list[Entry]:
         """The last `count` entries, in the stream's order."""

@@ -63,7 +63,8 @@ def create_app(
     pace: Pace = Pace(),
     open_house: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
 ) -> ChatApp:
-    """The ASGI application; it connects to everything when its lifespan begins."""
+    """The ASGI application; it connects to everything when its lifespan begins. Raises ConfigError."""
+    authenticator, service_keys = Authenticator(settings), ServiceKeys(settings)
     metrics = Metrics()
     open_streams = OpenStreams(settings.max_open_streams, pace)
     metrics.watch_open_streams(lambda: float(len(open_streams)))
@@ -72,7 +73,6 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[Lifespan]:
         jobs = Jobs()
         async with open_house(settings) as house, jobs.supervised(), open_streams.looked_after():
-            authenticator, service_keys = Authenticator(settings), ServiceKeys(settings)
             yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics, pace))
 
     app = ChatApp(

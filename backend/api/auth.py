@@ -10,14 +10,18 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import httpx2
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from starlette.datastructures import Headers
 
 from backend.chat.models import Caller, Json
 from backend.config import Settings
-from backend.errors import Unauthenticated, Unavailable
+from backend.errors import ConfigError, Unauthenticated, Unavailable
 from backend.ids import UserId
 
 LEEWAY = 10
@@ -27,6 +31,7 @@ _MAX_KEY_CHARS = 1_024
 _JWKS_FRESH_FOR, _JWKS_REFETCH_AFTER, _JWKS_TIMEOUT, _MAX_JWKS_BYTES = 300.0, 10.0, 5.0, 1_000_000
 _USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 _NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+_Key: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
 logger = logging.getLogger(__name__)
 
 
@@ -86,7 +91,10 @@ class KeySet:
 
 
 class Authenticator:
-    """Makes an Identity of a request's headers, as AUTH_MODE and the JWT settings say."""
+    """Makes an Identity of a request's headers, as AUTH_MODE and the JWT settings say.
+
+    Raises ConfigError when JWT_VERIFY_KEY is no key for JWT_ALGORITHM.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._mode = settings.auth_mode
@@ -94,7 +102,7 @@ class Authenticator:
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
         secret = settings.jwt_verify_key
-        self._key = secret.get_secret_value().replace("\\n", "\n") if secret is not None else None
+        self._key = _prepare_key(secret.get_secret_value(), self._algorithm) if secret is not None else None
         url = settings.jwt_jwks_url
         self._key_set = KeySet(url, settings.jwt_algorithm) if url is not None else None
 
@@ -130,7 +138,7 @@ class Authenticator:
             raise Unauthenticated
         return UserId(claims["sub"]), float(claims["exp"])
 
-    async def _key_for(self, token: str) -> str | jwt.PyJWK | None:
+    async def _key_for(self, token: str) -> _Key | jwt.PyJWK | None:
         if self._key_set is None:
             return self._key
         header = jwt.get_unverified_header(token)
@@ -138,6 +146,18 @@ class Authenticator:
             return None
         key_id = header.get("kid")
         return await self._key_set.find(key_id) if key_id is None or isinstance(key_id, str) else None
+
+
+def _prepare_key(text: str, algorithm: str) -> _Key:
+    """The secret (HS256) or public key that verifies tokens. Raises ConfigError, which does not repeat the key."""
+    wanted = "a secret, not a public key" if algorithm == "HS256" else "a public key in PEM form"
+    try:
+        key = jwt.get_algorithm_by_name(algorithm).prepare_key(text.replace("\\n", "\n"))
+    except (*_NOT_A_TOKEN, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, _Key):
+        raise ConfigError(f"JWT_VERIFY_KEY: must be {wanted}, as JWT_ALGORITHM={algorithm} needs it")
+    return key
 
 
 def _bearer_token(given: Sequence[str]) -> str:

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from starlette.datastructures import Headers
 
 from backend.api.auth import LEEWAY, Authenticator, ServiceKeys
+from backend.api.server import build_server
 from backend.config import Settings
-from backend.errors import Unauthenticated, Unavailable
+from backend.errors import ConfigError, Unauthenticated, Unavailable
 from tests.integration.api_house import JWT_KEY, ApiHouse, api_house, bearer, new_id, token
 
 
@@ -132,6 +133,36 @@ async def test_a_public_key_is_never_a_secret() -> None:
     signature = base64.urlsafe_b64encode(forged).rstrip(b"=").decode()
     with pytest.raises(Unauthenticated):
         await user_of(who, f"{header}.{claims}.{signature}")
+
+
+RSA_PEM, EC_PEM = (
+    pem_of(key) for key in (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1()))
+)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "key"),
+    [
+        ("RS256", "a-secret-that-is-no-public-key"),
+        ("RS256", RSA_PEM[0]),
+        ("RS256", EC_PEM[1]),
+        ("RS256", RSA_PEM[1].replace("A", "", 9)),
+        ("ES256", "a-secret-that-is-no-public-key"),
+        ("ES256", EC_PEM[0]),
+        ("ES256", RSA_PEM[1]),
+        ("HS256", RSA_PEM[1]),
+    ],
+)
+def test_a_server_does_not_start_with_a_key_that_its_algorithm_cannot_use(algorithm: str, key: str) -> None:
+    settings = Settings(_env_file=None, jwt_verify_key=key, jwt_algorithm=algorithm)
+    with pytest.raises(ConfigError, match=rf"^JWT_VERIFY_KEY: [^\n]+ JWT_ALGORITHM={algorithm} needs it$") as refused:
+        build_server(settings)
+    assert key not in str(refused.value)
+
+
+async def test_a_public_key_may_stand_on_one_line() -> None:
+    who = authenticator(jwt_verify_key=EC_PEM[1].replace("\n", "\\n"), jwt_algorithm="ES256")
+    assert await user_of(who, token("emmy", key=EC_PEM[0], algorithm="ES256")) == "emmy"
 
 
 @asynccontextmanager

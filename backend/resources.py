@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from backend.chat import tasks
 from backend.chat.following import Hub
@@ -20,12 +20,12 @@ from backend.chat.streams import Streams
 from backend.chat.turns import TurnQueue
 from backend.chat.writing import Flusher
 from backend.config import Settings
-from backend.errors import Unavailable
 from backend.ids import ExecutorId, TaskId, new_executor_id
 from backend.postgres import Database
 from backend.redis import open_redis
 
 READY_LIMIT = 2.0
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,15 @@ class Resources:
     async def state(self) -> dict[str, bool]:
         """What answers now, by name; takes at most READY_LIMIT seconds and writes nothing."""
         postgres, redis = await asyncio.gather(_answers(self.database.ping()), _answers(self.redis.ping()))
-        return {"postgres": postgres, "redis": redis, "streams": self.hub.healthy, "queue": self.turns.healthy}
+        return {"postgres": postgres, "redis": redis, "hub": self.hub.healthy, "turns": self.turns.healthy}
 
 
 async def _answers(question: Awaitable[object]) -> bool:
     try:
         async with asyncio.timeout(READY_LIMIT):
             await question
-    except (Unavailable, RedisError, OSError, TimeoutError):
+    except Exception as error:  # noqa: BLE001 - the boundary of a probe: whatever is wrong, it does not answer
+        logger.warning("not ready", extra={"why": repr(error)})
         return False
     return True
 

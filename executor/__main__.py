@@ -36,7 +36,7 @@ async def execute(settings: Settings) -> None:
         model = await stack.enter_async_context(open_model(settings))
         title_model = await stack.enter_async_context(open_title_model(settings))
         crew = Crew(settings, model, title_model, open_toolbox(settings), Heartbeat(house))
-        await stack.enter_async_context(serve_health(house, settings.executor_port))
+        await stack.enter_async_context(serve_health(house, settings.executor_port, crew.metrics))
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)

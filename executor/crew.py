@@ -1,4 +1,4 @@
-"""What all attempts of one executor share: the model, the tools, the limits, the heartbeat, and side jobs."""
+"""What all attempts of one executor share: the model, the tools, the limits, the heartbeat, metrics, side jobs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt
 from executor.llm.titles import make_title
 from executor.llm.trimming import fit
+from executor.metrics import Metrics
 from executor.tools.tool import Toolbox
 
 MAX_SIDE_JOBS = 256
@@ -42,6 +43,7 @@ class Crew:
         self._system = system_prompt(settings)
         self._jobs: set[asyncio.Future[Any]] = set()
         self.heartbeat = heartbeat
+        self.metrics = Metrics()
 
     def agent(self, task: Task, desk: Desk) -> Agent:
         """The loop of one attempt."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from backend.errors import ConfigError
 from backend.resources import Resources
+from executor.metrics import Metrics
 
 _PREFIX = "/api/chat"
 
@@ -29,9 +32,33 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_health(house: Resources, port: int) -> AsyncIterator[None]:
-    """Serves /health, /health/live, /health/ready (also under /api/chat) and /metrics while the block lasts."""
+async def serve_health(house: Resources, port: int, metrics: Metrics) -> AsyncIterator[None]:
+    """Serves /health, /health/live, /health/ready (also under /api/chat) and /metrics while the block lasts.
 
+    Raises ConfigError when the port cannot be listened on.
+    """
+    with _listen(house.settings.host, port) as listener:
+        # no lifespan, no log of its own; it only borrows the listener
+        config = uvicorn.Config(_app(house, metrics), log_config=None, lifespan="off", access_log=False)
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="health server")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await asyncio.wait({serving}, timeout=5)
+            serving.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Before the executor works: uvicorn ends the whole process from inside when it cannot listen."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(f"EXECUTOR_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _app(house: Resources, metrics: Metrics) -> Starlette:
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok", "service": "executor", "version": version("copilot-chat")})
 
@@ -39,22 +66,13 @@ async def serve_health(house: Resources, port: int) -> AsyncIterator[None]:
         return JSONResponse({"status": "ok"})
 
     async def ready(_: Request) -> Response:
-        state = await house.state()
-        good = all(state.values())
-        return JSONResponse({"status": "ready" if good else "not_ready", "checks": state}, 200 if good else 503)
+        checks = await house.state()
+        good = all(checks.values())
+        return JSONResponse({"status": "ready" if good else "not_ready", "checks": checks}, 200 if good else 503)
 
-    async def metrics(_: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def counted(_: Request) -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     pages = (("/health", health), ("/health/live", live), ("/health/ready", ready))
     routes = [Route(prefix + path, page) for prefix in ("", _PREFIX) for path, page in pages]
-    app = Starlette(routes=[*routes, Route("/metrics", metrics)])
-    config = uvicorn.Config(app, host=house.settings.host, port=port, log_config=None, lifespan="off", access_log=False)
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(), name="health server")
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.wait({serving}, timeout=5)
-        serving.cancel()
+    return Starlette(routes=[*routes, Route("/metrics", counted)])

@@ -1,0 +1,72 @@
+"""The executor's own door: its port is known to be free before it works, and it says what the API says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from backend.chat.models import TaskStatus
+from backend.config import load_settings
+from backend.errors import ConfigError
+from backend.resources import Resources, open_resources
+from executor.health import serve_health
+from executor.metrics import Metrics
+from tests.integration.api_house import api_house
+from tests.integration.reading_room import new_task
+
+
+@pytest.fixture
+async def house(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
+    settings = load_settings(_env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis")
+    async with open_resources(settings) as house:
+        yield house
+
+
+async def ask(port: int, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        return await http.get(path, timeout=10)
+
+
+async def test_a_second_executor_on_the_same_port_is_told_which_setting_to_change(
+    house: Resources, free_port: int
+) -> None:
+    async with serve_health(house, free_port, Metrics()):
+        with pytest.raises(ConfigError, match=rf"EXECUTOR_PORT.*:{free_port}"):
+            async with serve_health(house, free_port, Metrics()):
+                pytest.fail("it must not go on to work")
+        assert (await ask(free_port, "/health/live")).json() == {"status": "ok"}
+
+
+async def test_the_port_is_free_again_afterwards(house: Resources, free_port: int) -> None:
+    for _ in range(2):
+        async with serve_health(house, free_port, Metrics()):
+            assert (await ask(free_port, "/api/chat/health")).json()["service"] == "executor"
+
+
+async def test_both_processes_check_the_same_things(
+    house: Resources, postgres_dsn: str, redis_dsn: str, free_port: int
+) -> None:
+    async with api_house(postgres_dsn, redis_dsn, executor=False) as api, serve_health(house, free_port, Metrics()):
+        ours, theirs = await ask(free_port, "/health/ready"), await api.http.get("/health/ready")
+    assert ours.json() == theirs.json()
+    assert ours.json()["status"] == "ready"
+
+
+async def test_turns_are_counted_by_how_they_ended_and_how_long_they_took(house: Resources, free_port: int) -> None:
+    metrics, now = Metrics(), datetime.now(UTC)
+    metrics.watch_running(lambda: 3)
+    metrics.count_first_chunk(0.7)
+    for status in (TaskStatus.COMPLETED, TaskStatus.COMPLETED, TaskStatus.FAILED):
+        metrics.count_end(replace(new_task(status), started_at=now - timedelta(seconds=4), finished_at=now))
+    async with serve_health(house, free_port, metrics):
+        text = (await ask(free_port, "/metrics")).text
+    assert 'turns_ended_total{status="completed"} 2.0' in text
+    assert 'turns_ended_total{status="failed"} 1.0' in text
+    assert "turns_running 3.0" in text
+    assert 'turn_first_chunk_seconds_bucket{le="1.0"} 1.0' in text
+    assert 'turn_seconds_bucket{le="2.5"} 0.0' in text
+    assert 'turn_seconds_bucket{le="5.0"} 3.0' in text

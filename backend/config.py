@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     port: int = Field(8006, ge=0, le=65535)
     platform_base_url: str = "http://127.0.0.1:8006"
     frontend_base_url: str = ""
+    trusted_proxies: str = ""
     executor_port: int = Field(8008, ge=0, le=65535)
     data_dir: Path = Path(".data")
 

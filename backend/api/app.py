@@ -23,6 +23,7 @@ from backend.api.metrics import Metrics
 from backend.api.open_streams import OpenStreams
 from backend.api.pace import Pace
 from backend.api.problems import Problem, problem_response
+from backend.api.proxies import TrustedProxies
 from backend.api.routes import chat, health, page, schema, sessions, streams, tasks
 from backend.config import Settings
 from backend.errors import AppError
@@ -65,6 +66,7 @@ def create_app(
 ) -> ChatApp:
     """The ASGI application; it connects to everything when its lifespan begins. Raises ConfigError."""
     authenticator, service_keys = Authenticator(settings), ServiceKeys(settings)
+    proxies = TrustedProxies(settings.trusted_proxies)
     metrics = Metrics()
     open_streams = OpenStreams(settings.max_open_streams, pace)
     metrics.watch_open_streams(lambda: float(len(open_streams)))
@@ -73,7 +75,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[Lifespan]:
         jobs = Jobs()
         async with open_house(settings) as house, jobs.supervised(), open_streams.looked_after():
-            yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics, pace))
+            yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics, pace, proxies))
 
     app = ChatApp(
         title="CoPilot",

@@ -22,6 +22,7 @@ from backend.api.json_body import load_json
 from backend.api.metrics import Metrics
 from backend.api.open_streams import OpenStreams
 from backend.api.pace import Pace
+from backend.api.proxies import TrustedProxies
 from backend.chat.models import Json
 from backend.errors import InvalidUnicode, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from backend.resources import Resources
@@ -38,6 +39,7 @@ class Desk:
     jobs: Jobs
     metrics: Metrics
     pace: Pace
+    proxies: TrustedProxies
 
 
 class _State(Protocol):
@@ -96,8 +98,9 @@ class CallerRoute(OpenRoute):
 
 
 def address_of(request: Request) -> str:
-    """The peer's address. Forwarding headers are not believed: anyone can write them."""
-    return request.client.host if request.client is not None else "local"
+    """The caller's address, as far as it is known: forwarding headers are believed of our own proxies alone."""
+    peer = request.client.host if request.client is not None else "local"
+    return state_of(request).desk.proxies.client_of(peer, request.headers.getlist("x-forwarded-for"))
 
 
 async def _read_json(request: _ReadRequest, limit: int, seconds: float) -> None:

@@ -55,7 +55,7 @@ class InHand:
     async def _return(self) -> None:
         """A nack has no answer; that to the next command on its channel tells that the broker saw it."""
         await self._message.nack()
-        await self._message.channel.basic_qos(prefetch_count=self._intake.slots)
+        await self._message.channel.flow(active=True)  # it flows already: only the answer counts
 
     async def _settle(self, act: Callable[[], Awaitable[None]]) -> bool:
         """False when it was settled before, or its connection is lost."""
@@ -150,9 +150,7 @@ class Consumer(Generic[S]):
         try:
             await declare(wire, self._topology)
             wire.ready()
-            while not self.intake.closed:
-                await self.intake.room()
-                await self._take(wire)
+            await self._take(wire)
             await self.intake.emptied()
         finally:
             self.intake.withdraw()  # of a lost wire: the broker delivers them again
@@ -165,21 +163,23 @@ class Consumer(Generic[S]):
                 pass
 
     async def _take(self, wire: Wire) -> None:
-        """Consumes, with the slots that are free as prefetch, until the intake closes or more slots are free than that.
+        """Consumes until the intake closes, with the slots that nothing of an earlier wire holds as prefetch.
 
-        What came over an earlier wire may still be in hand, though the broker no longer counts it."""
+        The broker no longer counts what came over that, and a consumer's prefetch cannot grow: when such a delivery is
+        settled, one more consumer asks for its slot. None is cancelled before the end, as it would go on in hand."""
         async with self._taking:
-            prefetch = self.intake.free
-            if self.intake.closed:
-                return
-            await wire.channel.set_qos(prefetch_count=prefetch)
+            earlier, asked, tags = self.intake.in_hand, 0, list[str]()
             queue = await wire.channel.get_queue(self.queue, ensure=False)
-            tag = await queue.consume(partial(self._put_in, wire))
-            while not await self.intake.closes_within(LOOK_EVERY):
-                await self._look_after(wire)
-                if prefetch < self.intake.slots:
-                    break
-            await queue.cancel(tag)
+            while not self.intake.closed:
+                earlier &= self.intake.in_hand
+                if more := self.intake.slots - len(earlier) - asked:
+                    await wire.channel.set_qos(prefetch_count=more)
+                    tags.append(await queue.consume(partial(self._put_in, wire)))
+                    asked += more
+                if not await self.intake.settles_within(LOOK_EVERY, earlier) and tags:
+                    await self._look_after(wire)
+            for tag in tags:
+                await queue.cancel(tag)
 
     async def _look_after(self, wire: Wire) -> None:
         """Raises Unavailable when the broker no longer knows of any consumer."""

@@ -138,6 +138,10 @@ class Intake(AsyncIterator[D], Generic[D]):
         return self.slots - len(self._open) - self._waiting.qsize()
 
     @property
+    def in_hand(self) -> frozenset[D]:
+        return frozenset(self._open)
+
+    @property
     def closed(self) -> bool:
         return self._closing.is_set()
 
@@ -183,6 +187,16 @@ class Intake(AsyncIterator[D], Generic[D]):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
         return self.closed
+
+    async def settles_within(self, seconds: float, some: frozenset[D]) -> bool:
+        """Waits at most so long until one of these is settled or the intake is closed; whether it happened."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while some <= self._open and not self.closed:
+                    self._changed.clear()
+                    await self._changed.wait()
+                return True
+        return False
 
     async def emptied(self) -> None:
         """Waits until nothing is in hand."""

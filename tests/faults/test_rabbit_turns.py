@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from backend.chat import rabbit_deliveries
 from backend.chat.models import Turn
+from backend.chat.rabbit_deliveries import LOOK_EVERY
 from backend.chat.turns import TurnQueue
 from backend.errors import Unavailable
 from backend.rabbitmq import ANSWER_LIMIT
@@ -143,29 +143,56 @@ async def test_a_queue_that_was_made_with_other_arguments_serves_all_the_same(
     assert "rabbitmq_queue_differs" in caplog.messages
 
 
-async def test_slots_that_a_lost_connection_had_taken_are_used_again(
-    rig: RabbitRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rabbit_deliveries, "LOOK_EVERY", 0.1)
-    async with rig.open("a") as queue, queue.consume(3) as deliveries:
-        for _ in range(2):
+AT_ONCE = LOOK_EVERY / 2
+
+
+async def test_slots_that_a_lost_connection_had_taken_are_used_again_at_once_and_for_good(rig: RabbitRig) -> None:
+    async with rig.open("a") as queue, queue.consume(4) as deliveries:
+        for _ in range(20):
             await queue.publish(new_turn())
-        stale = [await soon(anext(deliveries)) for _ in range(2)]
-        await rig.proxy.switch(Mode.RESET)
-        await rig.proxy.switch(Mode.PASS)
-        copy = await soon(anext(deliveries))  # in the one slot that is free
-        assert copy.redelivered
-        await copy.ack()
-        copy = await soon(anext(deliveries))
-        for delivery in (*stale, copy):
+        stale = [await soon(anext(deliveries)) for _ in range(4)]
+        await _blink(rig, queue)
+        held = []
+        for delivery in stale:
             await delivery.ack()
-        turns = {new_turn() for _ in range(3)}
-        for turn in turns:
-            await until(partial(_sent, queue, turn))
-        held = [await soon(anext(deliveries)) for _ in range(3)]
-        assert {delivery.turn for delivery in held} == turns
+            held.append(await soon(anext(deliveries), AT_ONCE))
+        fifth = asyncio.ensure_future(anext(deliveries))
+        for _ in range(12):
+            assert not fifth.done()
+            await held.pop(0).ack()
+            held.append(await soon(fifth, AT_ONCE))
+            fifth = asyncio.ensure_future(anext(deliveries))
         for delivery in held:
             await delivery.ack()
+        await (await soon(fifth)).ack()
+
+
+async def test_who_is_full_after_a_lost_connection_leaves_the_turns_to_others(rig: RabbitRig) -> None:
+    async with rig.open("a") as a, a.consume(3) as deliveries:
+        for _ in range(3):
+            await a.publish(new_turn())
+        stale = [await soon(anext(deliveries)) for _ in range(3)]
+        turns = {delivery.turn for delivery in stale}
+        await _blink(rig, a)
+        await stale.pop().ack()
+        first = await soon(anext(deliveries), AT_ONCE)  # in the one slot that is free
+        async with rig.open("b") as b, b.consume(8) as others:
+            rest = [await soon(anext(others)) for _ in range(2)]
+            assert {delivery.turn for delivery in rest} == turns - {first.turn}
+        for delivery in (first, *stale, *rest):
+            await delivery.ack()
+
+
+async def _blink(rig: RabbitRig, queue: TurnQueue) -> None:
+    """The connections are lost and made again."""
+
+    async def lost() -> bool:
+        return not queue.healthy
+
+    await rig.proxy.switch(Mode.RESET)
+    await until(lost)
+    await rig.proxy.switch(Mode.PASS)
+    await until_healthy(queue)
 
 
 async def test_a_turn_is_handed_back_only_when_the_broker_says_so(rig: RabbitRig) -> None:

@@ -106,7 +106,7 @@ class RedisRig:
         self.keys = QueueKeys(*(f"test:{uuid.uuid4().hex[:8]}:{name}" for name in ("turns", "dead", "cancel")))
         self.dsn = dsn
         self.dead: set[ExecutorId] = set()
-        self._through_proxy = str(URL(dsn).with_host(proxy.host).with_port(proxy.port))
+        self.through_proxy = str(URL(dsn).with_host(proxy.host).with_port(proxy.port))
 
     async def who_is_dead(self, ids: Sequence[ExecutorId]) -> set[ExecutorId]:
         return self.dead.intersection(ids)
@@ -114,8 +114,8 @@ class RedisRig:
     @asynccontextmanager
     async def open(self, name: str) -> AsyncIterator[TurnQueue]:
         me = ExecutorId(name)
-        async with open_redis(self._through_proxy, pool_size=4) as redis:
-            async with open_redis_turns(self._through_proxy, redis, me, self.who_is_dead, self.keys) as queue:
+        async with open_redis(self.through_proxy, pool_size=4) as redis:
+            async with open_redis_turns(self.through_proxy, redis, me, self.who_is_dead, self.keys) as queue:
                 yield queue
             self.dead.add(me)
 

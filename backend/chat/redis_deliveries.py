@@ -266,7 +266,11 @@ class Taker(Generic[S]):
                 others.append(ExecutorId(name))
         for dead in await self._dead(others) if others else ():
             arguments: list[Argument] = [GROUP, dead, self._me, max(0, self.intake.free)]
-            entries = await _INHERIT.run(self._clients.quick, [self.key], arguments)
+            try:
+                entries = await _INHERIT.run(self._clients.quick, [self.key], arguments)
+            finally:
+                # Its answer may be lost, also unnoticed: sent again, it finds nothing. What became ours is read then.
+                self._caught_up = False
             log.info("turns_inherited", extra={"dead": dead, "entries": len(entries)})
             await self._bring(Entry(id_, _pairs(flat), redelivered=True) for id_, flat in entries)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from backend.chat.models import Turn
 from backend.chat.redis_deliveries import GROUP
+from backend.chat.redis_turns import open_redis_turns
 from backend.chat.turns import encode_turn
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
-from backend.redis import ANSWER_LIMIT
+from backend.redis import ANSWER_LIMIT, open_redis
 from tests.integration.turn_queues import RedisRig, new_turn, rig_for, soon, until
 from tests.servers.proxy import Mode
 from tests.servers.redis import RedisNode
@@ -144,6 +145,39 @@ async def test_an_heir_with_few_slots_takes_a_dead_executors_turns_one_by_one(ri
             assert (await _pending(rig))["b"] <= 2
             await delivery.ack()
     assert seen == turns
+
+
+async def test_turns_are_inherited_even_when_the_answer_that_brings_them_is_lost(rig: RedisRig) -> None:
+    turn = new_turn()
+    async with rig.open("dead") as dead:
+        async with dead.consume(1):
+            pass  # leaving runs the script: it is loaded from now on
+        async with dead.consume(1) as deliveries:
+            await dead.publish(turn)
+            await soon(anext(deliveries))
+    lost: list[int] = []
+
+    async def dies_as_it_is_asked(ids: Sequence[ExecutorId]) -> set[ExecutorId]:
+        if "dead" in ids and not lost:
+            lost.append(rig.proxy.lost)
+            await rig.proxy.switch(Mode.LOSE_REPLIES)
+        return rig.dead.intersection(ids)
+
+    async def swallowed() -> bool:
+        return bool(lost) and rig.proxy.lost > lost[0]
+
+    async with (
+        open_redis(rig.through_proxy, pool_size=4) as quick,
+        open_redis_turns(rig.dsn, quick, ExecutorId("heir"), dies_as_it_is_asked, rig.keys) as heir,
+        heir.consume(1) as deliveries,
+    ):
+        await until(swallowed)
+        await rig.proxy.switch(Mode.PASS)
+        delivery = await soon(anext(deliveries))
+        assert delivery.turn == turn
+        assert delivery.redelivered
+        await delivery.ack()
+        assert "dead" not in await _pending(rig)
 
 
 async def test_nothing_of_an_executor_that_left_in_order_stays_behind(rig: RedisRig) -> None:

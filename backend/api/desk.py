@@ -23,7 +23,7 @@ from backend.api.metrics import Metrics
 from backend.api.open_streams import OpenStreams
 from backend.api.pace import Pace
 from backend.api.proxies import TrustedProxies
-from backend.chat.models import Json
+from backend.chat.models import Caller, Json
 from backend.errors import InvalidUnicode, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from backend.resources import Resources
 
@@ -69,6 +69,7 @@ class OpenRoute(APIRoute):
     """A route for everyone."""
 
     needs_caller = False
+    takes_service_keys = False
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
@@ -81,7 +82,7 @@ class OpenRoute(APIRoute):
             if int(request.headers.get("content-length", "0")) > limit:
                 raise PayloadTooLarge
             if self.needs_caller:
-                state.identity = await state.desk.authenticator.identify(request.headers, address_of(request))
+                state.identity = await self._identify(request, state.desk)
             if b"%00" in request.scope["query_string"]:
                 raise InvalidUnicode
             if takes_json:
@@ -90,11 +91,23 @@ class OpenRoute(APIRoute):
 
         return check_and_answer
 
+    async def _identify(self, request: Request, desk: Desk) -> Identity:
+        by_key = self.takes_service_keys and "authorization" not in request.headers
+        if by_key and desk.service_keys.valid(request.headers):
+            return Identity(Caller(None, address_of(request)))
+        return await desk.authenticator.identify(request.headers, address_of(request))
+
 
 class CallerRoute(OpenRoute):
     """A route for callers that are known: `state.identity` is set before anything else is looked at."""
 
     needs_caller = True
+
+
+class ServiceRoute(CallerRoute):
+    """A route that a service may call with its key alone, as nobody, whatever AUTH_MODE asks of users."""
+
+    takes_service_keys = True
 
 
 def address_of(request: Request) -> str:

@@ -8,7 +8,7 @@ from backend.api.attaching import attach_response, begin_response, seat_for
 from backend.api.auth import Identity
 from backend.api.desk import Desk
 from backend.chat import flows
-from backend.chat.models import OnBusy, Turn, TurnRequest
+from backend.chat.models import Caller, OnBusy, Turn, TurnRequest
 from backend.config import Settings
 from backend.errors import EmptyMessage, MessageTooLong
 from backend.ids import SessionId
@@ -33,12 +33,16 @@ async def start_and_stream(
     on_busy: OnBusy,
     accepts: frozenset[str],
     create_session: bool = False,
+    owner: Caller | None = None,
 ) -> Response:
-    """Accepts the turn, then streams it. Publishing goes on beside the stream, whatever becomes of the client."""
+    """Accepts the turn, then streams it. Publishing goes on beside the stream, whatever becomes of the client.
+
+    The turn is the caller's own, or of `owner` when a service asks for it; the open stream is always the caller's.
+    """
     with seat_for(desk, identity, "POST") as seat:
         task, is_new = await flows.start_turn(
             desk.house,
-            identity.caller,
+            owner or identity.caller,
             session_id,
             request,
             message_key=message_key,

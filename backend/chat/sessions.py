@@ -19,6 +19,8 @@ ON CONFLICT (id) DO NOTHING RETURNING {_COLUMNS}"""
 
 _GET = f"SELECT {_COLUMNS} FROM sessions WHERE id = $1 AND (user_id IS NULL OR user_id = $2)"
 
+_OWNER = "SELECT user_id FROM sessions WHERE id = $1"
+
 # NO KEY: rows that refer to the session may be written meanwhile, so a task's writer never waits here holding the task.
 _GET_LOCKED = f"{_GET} FOR NO KEY UPDATE"
 _LOCK = "SELECT 1 FROM sessions WHERE id = $1 FOR NO KEY UPDATE"
@@ -72,6 +74,14 @@ async def get_session(c: Connection, session_id: SessionId, caller: Caller, *, l
     if row is None:
         raise SessionNotFound
     return parse_session(row)
+
+
+async def owner_of(c: Connection, session_id: SessionId) -> UserId | None:
+    """Whose session it is, for services, who may reach any; None: an anonymous one. Raises SessionNotFound."""
+    row = await c.fetchrow(_OWNER, session_id)
+    if row is None:
+        raise SessionNotFound
+    return None if row["user_id"] is None else UserId(row["user_id"])
 
 
 async def lock_session(c: Connection, session_id: SessionId) -> bool:

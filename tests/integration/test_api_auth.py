@@ -20,7 +20,7 @@ from backend.api.auth import LEEWAY, Authenticator, ServiceKeys
 from backend.api.server import build_server
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
-from tests.integration.api_house import JWT_KEY, ApiHouse, api_house, bearer, new_id, token
+from tests.integration.api_house import JWT_KEY, LIMIT, SERVICE_KEY, ApiHouse, api_house, bearer, new_id, token
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +302,35 @@ async def test_nobody_reaches_what_is_anothers_by_any_operation(postgres_dsn: st
             assert (stolen.status_code, stolen.json()["code"]) == (404, "session_not_found")
         mine = (await api.http.get(f"/api/chat/sessions/{session}", headers=owner)).json()
         assert len(mine["messages"]) == 2
+
+
+async def test_a_service_writes_notes_into_anybodys_session_with_its_key_alone(
+    api: ApiHouse,
+) -> None:
+    """Tokens are required of users here. The turns count to the owner, and a key says nothing in a user's name."""
+    key, owner = {"x-api-key": SERVICE_KEY}, bearer("an-owner", **RIGHT)
+    session = await api.new_session(owner)
+    path, note = f"/api/chat/sessions/{session}/stream", {"message": "a note", "is_user_message": False}
+    async with asyncio.timeout(LIMIT), api.http.stream("POST", path, json=note, headers=key) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        task = answer.headers["x-resumable-stream-id"]
+    async with api.house.database.connection() as c:
+        assert await c.fetchval("SELECT quota_key FROM tasks WHERE id = $1", task) == "user:an-owner"
+    refused: dict[tuple[int, str], list[tuple[str, Any, dict[str, str]]]] = {
+        (401, "unauthenticated"): [
+            (path, {"message": "as the user"}, key),
+            (path, note, {"x-api-key": "wrong"}),
+            (path, note, {**key, "authorization": "Bearer broken"}),
+        ],
+        (403, "forbidden"): [(path, note, owner)],
+        (404, "session_not_found"): [
+            (path.replace(session, new_id()), note, key),
+            (path, {"message": "as another"}, {**key, **bearer("another", **RIGHT)}),
+        ],
+    }
+    for (status, code), requests in refused.items():
+        for where, body, headers in requests:
+            answer = await api.http.post(where, json=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (status, code), (body, list(headers))
+    assert (await api.http.get(f"/api/chat/sessions/{session}", headers=key)).status_code == 401
+    assert (await api.http.delete(f"/api/chat/sessions/{session}", headers=owner)).status_code == 204

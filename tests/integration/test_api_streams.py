@@ -121,6 +121,11 @@ async def test_an_ended_task_whose_stream_is_gone_says_so(api: ApiHouse) -> None
     assert (late.status_code, late.json()["code"]) == (410, "cursor_expired")
 
 
+def outputs_of(client: StrictClient) -> dict[str, object]:
+    """Calls that ran side by side end in any order."""
+    return {c["toolCallId"]: c for c in client.chunks if c["type"] == "tool-output-available"}
+
+
 @pytest.mark.parametrize("text", ["/say hello", '/tool add_understanding {"name":"Ada"}\n/tool no_such {}', "/fail"])
 async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is_gone(api: ApiHouse, text: str) -> None:
     mine, id = api.as_user(), new_id()
@@ -141,8 +146,7 @@ async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is
         assert client.ids == []
         for kind in ("start", "finish"):
             assert [c for c in client.chunks if c["type"] == kind] == [c for c in first.chunks if c["type"] == kind]
-        outputs = [[c for c in one.chunks if c["type"] == "tool-output-available"] for one in (client, first)]
-        assert outputs[0] == outputs[1]
+        assert outputs_of(client) == outputs_of(first)
         assert client.chunks[-2:] == first.chunks[-2:]
 
 

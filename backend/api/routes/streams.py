@@ -7,22 +7,24 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM, attach_response, seat_for
+from backend.api.auth import Identity
 from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
-from backend.api.desk import CallerRoute, Desk
+from backend.api.desk import CallerRoute, Desk, ServiceRoute
 from backend.api.problems import responses
 from backend.api.schemas import NewTurn
 from backend.api.starting import check_text, start_and_stream
 from backend.chat import sessions, tasks
 from backend.chat.models import Caller, ContextPart, Task, TurnRequest
-from backend.errors import CursorExpired, Forbidden, SessionNotFound
+from backend.errors import CursorExpired, Forbidden, SessionNotFound, Unauthenticated
 from backend.ids import SessionId, StreamId
 
 router = APIRouter(tags=["streams"], route_class=CallerRoute, responses=responses(401, 413, 422, 429, 503))
+posting = APIRouter(route_class=ServiceRoute)
 POSTED: dict[int | str, dict[str, Any]] = {200: STREAM[200], **responses(400, 404, 408, 409, 410, 415)}
 RESUMED = {**STREAM, **responses(400, 410)}
 
 
-@router.post("/sessions/{session_id}/stream", response_class=Response, responses={**POSTED, **responses(403)})
+@posting.post("/sessions/{session_id}/stream", response_class=Response, responses={**POSTED, **responses(403)})
 async def post_message(
     request: Request,
     desk: AtDesk,
@@ -32,10 +34,15 @@ async def post_message(
     key: AKey,
     accepts: Accepts,
 ) -> Response:
-    """Sends a message; the answer is streamed. The same message id again: the stream of the turn that exists."""
+    """Sends a message; the answer is streamed. The same message id again: the stream of the turn that exists.
+
+    A service (`X-API-Key`, no token needed) sends notes, `is_user_message=false`, to any session: the model reads them,
+    the conversation does not show them, and the turn counts to the session's owner.
+    """
     text = check_text(turn.message, desk.house.settings)
-    if not turn.is_user_message and not desk.service_keys.valid(request.headers):
-        raise Forbidden("is_user_message=false needs a service key.")
+    owner = await _owner_for(request, desk, identity, session_id) if not turn.is_user_message else None
+    if owner is None and identity.caller.user_id is None and desk.house.settings.auth_mode == "required":
+        raise Unauthenticated
     context = ContextPart(turn.context.url, turn.context.content) if turn.context is not None else None
     message_id = turn.message_id or key
     return await start_and_stream(
@@ -46,7 +53,16 @@ async def post_message(
         message_key=message_id,
         on_busy=turn.on_busy,
         accepts=accepts,
+        owner=owner,
     )
+
+
+async def _owner_for(request: Request, desk: Desk, identity: Identity, session_id: SessionId) -> Caller:
+    """As whom a service writes into a session."""
+    if not desk.service_keys.valid(request.headers):
+        raise Forbidden("is_user_message=false needs a service key.")
+    async with desk.house.database.connection() as c:
+        return Caller(await sessions.owner_of(c, session_id), identity.caller.address)
 
 
 @router.head("/sessions/{session_id}/stream", include_in_schema=False)
@@ -80,3 +96,6 @@ async def _task_to_follow(desk: Desk, caller: Caller, session_id: SessionId, cur
     if task is None:
         raise CursorExpired
     return task
+
+
+router.include_router(posting)

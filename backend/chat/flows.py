@@ -14,7 +14,7 @@ from typing import Protocol
 
 from redis.asyncio import Redis
 
-from backend.chat import keys, messages, sessions, tasks
+from backend.chat import keys, messages, revisions, sessions, tasks
 from backend.chat.chunks import END, Chunk, Start
 from backend.chat.following import Hub
 from backend.chat.locks import Locks
@@ -44,7 +44,6 @@ from backend.config import Settings
 from backend.errors import (
     AttemptEnded,
     Fenced,
-    IdempotencyKeyReused,
     QueueFull,
     RateLimited,
     StreamCut,
@@ -112,10 +111,8 @@ async def start_turn(
         running = None
         if not is_new:
             await sessions.get_session(c, session_id, caller, lock=True)
-            known = await tasks.find_task_by_key(c, session_id, message_key) if message_key is not None else None
+            known, request, message_key = await revisions.recall(c, session_id, request, message_key)
             if known is not None:
-                if (known.request.text, known.request.context) != (request.text, request.context):
-                    raise IdempotencyKeyReused
                 return known, False
             running = await tasks.find_active_task(c, session_id)
             if running is not None and on_busy is OnBusy.REJECT:
@@ -129,7 +126,7 @@ async def start_turn(
             request=request,
             message_key=message_key,
             active=running is None,
-            priority=1 if on_busy is OnBusy.INTERRUPT else 0,
+            priority=1 + await tasks.highest_priority(c, session_id) if on_busy is OnBusy.INTERRUPT else 0,
         )
         if running is None:
             await _open_turn(c, task)
@@ -153,8 +150,8 @@ async def _check_limits(c: Connection, settings: Settings, caller: Caller, *, wi
 async def _open_turn(c: Connection, task: Task) -> None:
     """What becomes of the session when a task becomes its active one: hidden rows, and the user's message."""
     request = task.request
-    if request.supersedes is not None:
-        await messages.supersede_from(c, task.session_id, request.supersedes, task.id)
+    if (place := await revisions.superseded_from(c, task)) is not None:
+        await messages.supersede_from(c, task.session_id, place, task.id)
     parts: list[Part] = [request.context] if request.context is not None else []
     if request.text is not None:
         # a note of a service is read by the model and not shown: it is context, not something the user said

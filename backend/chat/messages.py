@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from backend.chat.models import (
+    OWN_MESSAGE_ID,
     ContextPart,
     Json,
     Message,
@@ -44,7 +45,8 @@ ORDER BY sequence DESC LIMIT $2"""
 
 _BY_MESSAGE_ID = f"""
 SELECT {_COLUMNS} FROM messages
-WHERE session_id = $1 AND message_id = $2 AND role = 'user' AND superseded_by IS NULL
+WHERE session_id = $1 AND role = 'user' AND superseded_by IS NULL
+  AND (message_id = $2 OR (message_id IS NULL AND '{OWN_MESSAGE_ID}' || task_id = $2))
 ORDER BY sequence DESC LIMIT 1"""
 
 _LAST_OF_USER = f"""
@@ -147,7 +149,7 @@ async def visible_messages(
 
 
 async def find_user_message(c: Connection, session_id: SessionId, message_id: str) -> Message | None:
-    """The visible user message with that client id."""
+    """The visible user message with that id (`Message.shown_id`)."""
     row = await c.fetchrow(_BY_MESSAGE_ID, session_id, message_id)
     return None if row is None else parse_message(row)
 

@@ -12,6 +12,9 @@ from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, Us
 Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
 
+ANSWER_ID = "msg_"
+OWN_MESSAGE_ID = "usr_"
+
 
 class TaskStatus(StrEnum):
     QUEUED = "queued"
@@ -139,6 +142,11 @@ class Message:
     def text(self) -> str:
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
+    @property
+    def shown_id(self) -> str:
+        """Of a user's message: the id that the client gave it, else one of ours that never changes."""
+        return self.message_id or f"{OWN_MESSAGE_ID}{self.task_id}"
+
 
 # --- sessions and tasks -------------------------------------------------------------------------------------------
 
@@ -179,15 +187,15 @@ class Session:
 class TurnRequest:
     """What a turn was asked to do. Kept on the task; its user message row is written when the task becomes active.
 
-    `text` is None for a regeneration: the turn answers the message `answers` (a sequence) again. `supersedes` is the
-    sequence from which on the session's rows are hidden when the task becomes active (edit and regeneration).
+    `revises` is the id of an earlier message of the user: with a text, the turn takes its place (an edit); without,
+    it answers it again (a regeneration). Where that message stands is found when the task becomes active.
     """
 
     text: str | None
     message_id: str | None = None
     context: ContextPart | None = None
     is_user_message: bool = True
-    supersedes: int | None = None
+    revises: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +238,14 @@ class Task:
     @property
     def message_id(self) -> str:
         """The id of the UI message that this task's stream builds (`start.messageId`)."""
-        return f"msg_{self.id}"
+        return f"{ANSWER_ID}{self.id}"
+
+    @property
+    def question_id(self) -> str | None:
+        """The id of the user's message that this task answers, as clients know it."""
+        if self.request.text is None:
+            return self.request.revises
+        return self.request.message_id or f"{OWN_MESSAGE_ID}{self.id}"
 
 
 @dataclass(frozen=True, slots=True)

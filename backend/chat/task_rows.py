@@ -66,7 +66,7 @@ def request_json(request: TurnRequest) -> Json:
         "message_id": request.message_id,
         "context": None if context is None else {"url": context.url, "content": context.content},
         "is_user_message": request.is_user_message,
-        "supersedes": request.supersedes,
+        "revises": request.revises,
     }
 
 
@@ -78,5 +78,5 @@ def parse_request(document: dict[str, Any]) -> TurnRequest:
         message_id=document.get("message_id"),
         context=None if context is None else ContextPart(context.get("url"), context.get("content")),
         is_user_message=document.get("is_user_message", True),
-        supersedes=document.get("supersedes"),
+        revises=document.get("revises"),
     )

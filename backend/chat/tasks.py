@@ -38,6 +38,7 @@ _OF_SESSION = reading(
 )
 _WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
 _QUEUED = reading(f"SELECT {COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
+_HIGHEST = f"SELECT coalesce(max(priority), 0) FROM tasks WHERE {_WAITING}"
 _OWNERS = "SELECT DISTINCT owner FROM tasks WHERE owner IS NOT NULL AND status = 'running'"
 _CLAIMS = "SELECT id, session_id, cancel_requested_at IS NOT NULL AS cancelled FROM tasks WHERE owner = $1"
 
@@ -104,6 +105,10 @@ WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 _REQUEST_CANCEL_OF_SESSION = reading(f"""
 UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
 WHERE session_id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
+
+_CHANGE_REQUEST = reading(f"""
+UPDATE tasks AS t SET request = $2 WHERE id = $1 AND status = 'queued' AND active_session_id IS NULL
+RETURNING {COLUMNS}""")
 
 _SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE t.session_id = $1"
 
@@ -172,6 +177,12 @@ async def queued_tasks(c: Connection, session_id: SessionId) -> list[Task]:
     return [parse_task(row) for row in await c.fetch(_QUEUED, session_id)]
 
 
+async def highest_priority(c: Connection, session_id: SessionId) -> int:
+    """Of the turns that wait for the session; 0 when none does."""
+    highest: int = await c.fetchval(_HIGHEST, session_id)
+    return highest
+
+
 async def session_usage(c: Connection, session_id: SessionId) -> Usage:
     """The tokens of all of the session's tasks, as far as they are committed."""
     row = await c.fetchrow(_SESSION_USAGE, session_id)
@@ -231,6 +242,11 @@ async def insert_task(
     )
     assert row is not None
     return parse_task(row)
+
+
+async def change_request(c: Connection, task_id: TaskId, request: TurnRequest) -> Task | None:
+    """Asks a waiting turn for something else. None when it does not wait. The caller holds the session's lock."""
+    return _found(await c.fetchrow(_CHANGE_REQUEST, task_id, request_json(request)))
 
 
 async def activate_next(c: Connection, session_id: SessionId) -> Task | None:

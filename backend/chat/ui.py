@@ -56,13 +56,8 @@ def _answers(rows: Sequence[Message]) -> bool:
     return bool(rows) and rows[0].role is not Role.USER
 
 
-def user_message_id(row: Message) -> str:
-    """The id that the client gave its message, else one of ours that never changes."""
-    return row.message_id or f"usr_{row.task_id}"
-
-
 def _user_message(row: Message) -> Json:
-    return {"id": user_message_id(row), "role": "user", "parts": [{"type": "text", "text": row.text}]}
+    return {"id": row.shown_id, "role": "user", "parts": [{"type": "text", "text": row.text}]}
 
 
 def _answer(task: Task, said: Sequence[Message]) -> Json:

@@ -7,7 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from backend.chat import flows, tasks
+from backend.chat.models import OnBusy, TurnRequest
+from backend.ids import new_session_id
 from tests.integration.api_house import LIMIT, ApiHouse, api_house
+from tests.integration.rows import new_user
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,25 @@ async def test_a_busy_session_queues_rejects_or_is_interrupted(api: ApiHouse) ->
     assert last.text == "0 1 "
     said = [row["content"] for row in (await api.session(id, mine))["messages"] if row["role"] == "user"]
     assert said == ["/stream 2000 20", "/stream 3", "/stream 2"]
+
+
+async def test_the_last_interruption_goes_first(postgres_dsn: str, redis_dsn: str) -> None:
+    async with api_house(postgres_dsn, redis_dsn, executor=False) as api:
+        mine, session_id = new_user(), new_session_id()
+
+        async def said(text: str, on_busy: OnBusy = OnBusy.QUEUE) -> None:
+            request = TurnRequest(text)
+            await flows.start_turn(
+                api.house, mine, session_id, request, message_key=None, on_busy=on_busy, create_session=True
+            )
+
+        for text in ("active", "queued"):
+            await said(text)
+        for text in ("first", "second", "third"):
+            await said(text, OnBusy.INTERRUPT)
+        async with api.house.database.connection() as c:
+            waiting = [task.request.text for task in await tasks.queued_tasks(c, session_id)]
+        assert waiting == ["third", "second", "first", "queued"]
 
 
 async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(api: ApiHouse) -> None:

@@ -18,7 +18,7 @@ from tests.integration.rows import NOBODY, a_session, a_task, new_user
     "request_",
     [
         TurnRequest("hello"),
-        TurnRequest("hi", "m-1", ContextPart("https://example.org", "text"), is_user_message=False, supersedes=4),
+        TurnRequest("hi", "m-1", ContextPart("https://example.org", "text"), is_user_message=False, revises="m-0"),
         TurnRequest(None, context=ContextPart(None, None)),
     ],
 )
@@ -65,8 +65,12 @@ async def test_a_task_is_read_as_it_was_written(c: Connection, request_: TurnReq
 
 
 def test_a_request_that_a_newer_version_wrote_is_read() -> None:
-    request = TurnRequest("hi", "m-1", ContextPart("u", "c"), supersedes=2)
+    request = TurnRequest("hi", "m-1", ContextPart("u", "c"), revises="m-0")
     assert parse_request({**request_json(request), "mood": "good"}) == request
+
+
+def test_a_request_that_an_older_version_wrote_is_read() -> None:
+    assert parse_request({"text": None, "message_id": None, "supersedes": 3}) == TurnRequest(None)
 
 
 @pytest.mark.parametrize("lock", [False, True])
@@ -115,6 +119,17 @@ async def test_waiting_turns_run_by_priority_and_then_in_their_order(c: Connecti
     await _end(c, await _active(c, session_id))
     assert await tasks.activate_next(c, session_id) is None, "none waits"
     assert (await tasks.get_task(c, running.id)).status is TaskStatus.COMPLETED
+
+
+async def test_only_a_waiting_turn_is_asked_for_something_else(c: Connection) -> None:
+    session_id = await a_session(c)
+    running, waiting = await a_task(c, session_id), await a_task(c, session_id, active=False)
+    changed = await tasks.change_request(c, waiting.id, TurnRequest("another", "m-1"))
+    assert changed is not None
+    assert changed == await tasks.get_task(c, waiting.id)
+    assert changed.request == TurnRequest("another", "m-1")
+    assert await tasks.change_request(c, running.id, TurnRequest("another")) is None
+    assert await tasks.change_request(c, new_task_id(), TurnRequest("another")) is None
 
 
 async def _active(c: Connection, session_id: SessionId) -> Task:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from backend.api.attaching import STREAM, attach_response, seat_for
-from backend.api.auth import Identity
+from backend.api.attaching import STREAM
 from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
-from backend.api.desk import CallerRoute, Desk
+from backend.api.desk import CallerRoute
 from backend.api.problems import responses
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
 from backend.api.schemas import ChatRequest, UIMessageIn
 from backend.api.starting import check_text, start_and_stream
-from backend.chat import messages, sessions, tasks
-from backend.chat.models import Caller, Message, TurnRequest
+from backend.chat import messages, revisions, sessions, tasks
+from backend.chat.models import ANSWER_ID, Caller, TurnRequest
 from backend.config import Settings
-from backend.errors import EmptyMessage, MessageNotFound, SessionNotFound, UnsupportedPart, ValidationFailed
+from backend.errors import EmptyMessage, MessageNotFound, UnsupportedPart, ValidationFailed
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
 router = APIRouter(tags=["AI SDK"], route_class=CallerRoute, responses=responses(401, 413, 422, 429, 503))
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
-_ANSWER_ID = "msg_"
 
 
 @router.post("", response_class=Response, responses={200: STREAM[200], **POSTED})
@@ -33,15 +29,11 @@ async def chat(desk: AtDesk, identity: AsIdentity, body: ChatRequest, key: AKey,
     """A message, an edit of one, or another answer to one; the answer is streamed."""
     session_id = SessionId(body.id)
     regenerate = body.trigger == "regenerate-message"
-    async with desk.house.database.connection() as c:
-        if regenerate:
-            turn, message_key = await _regeneration(c, identity.caller, session_id, body, key)
-        else:
-            said = _last_said(body, desk.house.settings)
-            named = await _named_message(c, identity.caller, session_id, body.message_id)
-            if named is not None and named.text == said.text:  # a retry; after an edit its key was not the message's
-                return await _attach_again(desk, identity, named.task_id, accepts)
-            turn, message_key = _submission(said, named, key)
+    if regenerate:
+        async with desk.house.database.connection() as c:
+            turn, message_key = await _regeneration(c, identity.caller, session_id, body), key
+    else:
+        turn, message_key = _submission(body, desk.house.settings, key)
     return await start_and_stream(
         desk,
         identity,
@@ -68,70 +60,40 @@ async def resume_chat(
     return await follow_session(request, desk, identity, session_id, cursor, accepts)
 
 
-async def _attach_again(desk: Desk, identity: Identity, task_id: TaskId, accepts: frozenset[str]) -> Response:
-    async with desk.house.database.connection() as c:
-        task = await tasks.get_task(c, task_id, identity.caller)
-    with seat_for(desk, identity, "POST") as seat:
-        return await attach_response(desk, identity, task, None, accepts, seat)
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    text: str
-    message_id: str | None
-
-
-def _last_said(body: ChatRequest, settings: Settings) -> _Said:
+def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple[TurnRequest, str | None]:
+    """What to do, and by which key it is told apart: a message by its id, an edit of one by the request's key."""
     said = next((message for message in reversed(body.messages) if message.role == "user"), None)
     if said is None:
         raise EmptyMessage
-    return _Said(check_text(_text_of(said), settings), _checked_id(said.id))
+    text = check_text(_text_of(said), settings)
+    message_id = _checked_id(said.id) or key
+    turn = TurnRequest(text, message_id, revises=body.message_id or None)
+    return turn, (key or message_id) if turn.revises is not None else message_id
 
 
-def _submission(said: _Said, named: Message | None, key: str | None) -> tuple[TurnRequest, str | None]:
-    """What to do, and by which key it is told apart. A message that names an earlier one, with other text, edits it."""
-    if named is not None:
-        digest = hashlib.sha256(said.text.encode()).hexdigest()[:16]
-        turn = TurnRequest(said.text, named.message_id, supersedes=named.sequence)
-        return turn, key or f"edit:{named.sequence}:{digest}"
-    message_id = said.message_id or key
-    return TurnRequest(said.text, message_id), message_id
-
-
-async def _named_message(
-    c: Connection, caller: Caller, session_id: SessionId, message_id: str | None
-) -> Message | None:
-    if not message_id:
-        return None
-    try:
-        await sessions.get_session(c, session_id, caller)
-    except SessionNotFound:  # a new session; starting the turn makes it, or says that it is another's
-        return None
-    return await messages.find_user_message(c, session_id, message_id)
-
-
-async def _regeneration(
-    c: Connection, caller: Caller, session_id: SessionId, body: ChatRequest, key: str | None
-) -> tuple[TurnRequest, str | None]:
+async def _regeneration(c: Connection, caller: Caller, session_id: SessionId, body: ChatRequest) -> TurnRequest:
     await sessions.get_session(c, session_id, caller)
     asked = await _message_to_answer(c, session_id, body)
     if asked is None:
         raise MessageNotFound
-    return TurnRequest(None, supersedes=asked.sequence + 1), key
+    return TurnRequest(None, revises=asked)
 
 
-async def _message_to_answer(c: Connection, session_id: SessionId, body: ChatRequest) -> Message | None:
+async def _message_to_answer(c: Connection, session_id: SessionId, body: ChatRequest) -> str | None:
     """The user message that gets another answer: named by itself or by its answer, else the last one that was sent."""
     named = body.message_id or ""
-    if named.startswith(_ANSWER_ID):
-        rows = await messages.messages_of_task(c, TaskId(named.removeprefix(_ANSWER_ID)))
-        if rows and rows[0].session_id == session_id:
-            return await messages.last_user_message(c, session_id, at_or_before=rows[0].sequence)
+    if named.startswith(ANSWER_ID):
+        for task in await tasks.find_tasks(c, [TaskId(named.removeprefix(ANSWER_ID))]):
+            if task.session_id == session_id and task.question_id is not None:
+                return task.question_id
     last_sent = next((message.id for message in reversed(body.messages) if message.role == "user"), "")
-    for message_id in (named, last_sent):
-        if message_id and (found := await messages.find_user_message(c, session_id, message_id)) is not None:
-            return found
-    return await messages.last_user_message(c, session_id)
+    for message_id in filter(None, (named, last_sent)):
+        if await messages.find_user_message(c, session_id, message_id) is not None:
+            return message_id
+        if await revisions.find_waiting(c, session_id, message_id) is not None:
+            return message_id
+    last = await messages.last_user_message(c, session_id)
+    return last.shown_id if last is not None else None
 
 
 def _text_of(message: UIMessageIn) -> str:

@@ -11,7 +11,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from backend.chat.rabbit_deliveries import LEAVE_LIMIT
 from backend.config import Settings
+from backend.rabbitmq import ANSWER_LIMIT
+from executor.worker import LAST_WORDS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -127,10 +130,13 @@ def test_no_service_has_more_rights_or_room_than_it_needs() -> None:
         assert not service.get("privileged")
 
 
-def test_the_doors_have_time_to_end_their_turns() -> None:
+def test_the_doors_have_time_to_end_their_turns_and_to_hand_back_the_rest() -> None:
+    turns_end = Settings.model_fields["shutdown_grace"].default
+    handed_back = 2 * LAST_WORDS + LEAVE_LIMIT
+    closed = 2 * ANSWER_LIMIT  # connections, and the door of the health checks
     for door in ("api", "executor"):
         grace = float(SERVICES[door]["stop_grace_period"].removesuffix("s"))
-        assert grace > Settings.model_fields["shutdown_grace"].default
+        assert grace > turns_end + handed_back + closed
 
 
 def test_every_setting_that_compose_gives_is_one() -> None:

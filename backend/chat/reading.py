@@ -10,14 +10,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from contextlib import aclosing
 
 from backend.chat.bridges import OpenParts
-from backend.chat.chunks import END, Chunk, FinishStep, Start, StartStep, encode
+from backend.chat.chunks import END, Chunk, encode
 from backend.chat.following import Hub
 from backend.chat.frames import DONE, frame_without_id
 from backend.chat.keys import stream_key
 from backend.chat.markers import Journal, Marker
 from backend.chat.models import Message, Task
 from backend.chat.rendering import Rendering, split_cursor
-from backend.chat.snapshot import step_chunks, terminal_chunks
+from backend.chat.snapshot import terminal_chunks, whole_message
 from backend.chat.streams import Entry, PageSize, Streams
 from backend.errors import CursorExpired, NothingLeft, StreamCut, TaskExpired, Unavailable
 from backend.ids import BEGINNING, StreamId, TaskId
@@ -198,9 +198,7 @@ async def _ending(streams: Streams, key: str, task: Task, rendering: Rendering, 
     """The end of a task whose stream lacks it, from its row. Whoever has seen nothing gets the whole message."""
     chunks: list[Chunk]
     if rendering.shown == BEGINNING:
-        chunks = [Start(task.message_id), *step_chunks(await messages_of(task.id))]
-        open_step = sum(isinstance(c, StartStep) - isinstance(c, FinishStep) for c in chunks) > 0
-        chunks += terminal_chunks(task, step_open=open_step)
+        chunks = whole_message(task, await messages_of(task.id))
     else:
         journal = Journal()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from backend.chat import keys, messages, sessions, tasks
-from backend.chat.chunks import END, Data, Start
+from backend.chat.chunks import END, Data, Start, StartStep
 from backend.chat.flows import House
 from backend.chat.locks import Holder
 from backend.chat.models import Ending, Message, Role, Task, TaskError, TaskStatus, Usage
@@ -58,6 +59,7 @@ class Attempt:
         self._committing = asyncio.Lock()
         self._title: asyncio.Future[None] | None = None
         self._ending = False
+        self._began = time.monotonic()
         self.stream = keys.stream_key(task.session_id, task.id)
         self.holder = Holder(house.me, task.id)
 
@@ -94,10 +96,8 @@ class Attempt:
             return writer, False
         mid_step = bool(pending_calls(said))
         taken = await take_over(self._house.streams, self._house.flusher, self._task, mid_step=mid_step)
-        if taken.needs_start:
-            await taken.writer.append(Start(self._task.message_id))
         if taken.anew:
-            await taken.writer.append(*step_chunks(said))
+            await taken.writer.append(Start(self._task.message_id), *step_chunks(said))
             return taken.writer, mid_step
         return taken.writer, True  # the marker stands for the next step's start-step
 
@@ -140,10 +140,14 @@ class Attempt:
 
     async def _drive(self, agent: Agent, writer: StreamWriter, rows: Sequence[Message]) -> Commit:
         """Sends what the agent yields where it belongs; returns its last commit, not committed yet."""
+        awaited = self._task.attempt == 1
         async with aclosing(agent.run(rows)) as items:
             async for item in items:
                 if not isinstance(item, Commit):
                     await writer.append(item)
+                    if awaited and not isinstance(item, StartStep):
+                        awaited = False
+                        self._crew.metrics.count_first_chunk(time.monotonic() - self._began)
                 elif item.last is not None:
                     return item
                 else:

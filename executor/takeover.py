@@ -37,10 +37,6 @@ class Takeover:
     writer: StreamWriter
     anew: bool
 
-    @property
-    def needs_start(self) -> bool:
-        return self.anew
-
 
 async def take_over(streams: Streams, flusher: Flusher, task: Task, *, mid_step: bool) -> Takeover:
     """Makes the stream of a claimed task ours, cut back to its checkpoint. `mid_step`: that lies inside a step.

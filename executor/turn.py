@@ -26,6 +26,7 @@ class Turns:
         self._house = house
         self._crew = crew
         self.running: dict[TaskId, Attempt] = {}
+        crew.metrics.watch_running(lambda: len(self.running))
 
     async def run(self, turn: Turn) -> None:
         """Does what the turn needs, whatever state its task is in; on return the turn may be acked.
@@ -93,6 +94,7 @@ class Turns:
     async def _give_up(self, claimed: Task, error: TaskError) -> None:
         """Ends a task whose attempt cannot: nothing is kept but what was committed."""
         ending = await end_task(self._house, claimed, status=TaskStatus.FAILED, error=error)
+        self._crew.metrics.count_end(ending.task)
         await self._end_again(ending.task)
 
     async def _attempt(self, claimed: Task) -> None:
@@ -106,6 +108,7 @@ class Turns:
         finally:
             del self.running[claimed.id]
         logger.info("turn ended", extra={"status": ending.task.status.value})
+        self._crew.metrics.count_end(ending.task)
         if ending.next_turn is not None:
             await self._house.outbox.publish(ending.next_turn)
         return None

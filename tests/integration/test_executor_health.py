@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,19 +10,28 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from backend.chat.models import TaskStatus
+from backend.chat import flows
+from backend.chat.models import Caller, TaskStatus, Turn, TurnRequest
 from backend.config import load_settings
 from backend.errors import ConfigError
+from backend.ids import new_session_id
 from backend.resources import Resources, open_resources
+from executor.crew import Crew
 from executor.health import serve_health
+from executor.heartbeat import Heartbeat
+from executor.llm.model import open_model
 from executor.metrics import Metrics
+from executor.tools import open_toolbox
+from executor.worker import Worker
 from tests.integration.api_house import api_house
 from tests.integration.reading_room import new_task
 
 
 @pytest.fixture
 async def house(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
-    settings = load_settings(_env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis")
+    settings = load_settings(
+        _env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
+    )
     async with open_resources(settings) as house:
         yield house
 
@@ -70,3 +80,27 @@ async def test_turns_are_counted_by_how_they_ended_and_how_long_they_took(house:
     assert 'turn_first_chunk_seconds_bucket{le="1.0"} 1.0' in text
     assert 'turn_seconds_bucket{le="2.5"} 0.0' in text
     assert 'turn_seconds_bucket{le="5.0"} 3.0' in text
+
+
+async def test_an_executor_counts_the_turns_that_it_runs(house: Resources) -> None:
+    stop, session, caller = asyncio.Event(), new_session_id(), Caller(None, "tests of the metrics")
+    async with open_model(house.settings) as model:
+        crew = Crew(house.settings, model, None, open_toolbox(house.settings), Heartbeat(house))
+        working = asyncio.create_task(Worker(house, crew).run(stop))
+        request = TurnRequest("/stream 300 20")
+        task, _ = await flows.start_turn(house, caller, session, request, message_key=None, create_session=True)
+        await house.outbox.publish(Turn(task.id, session))
+        async with asyncio.timeout(30):
+            while b"turn_first_chunk_seconds_count 1.0" not in crew.metrics.render():
+                await asyncio.sleep(0.01)
+            assert b"turns_running 1.0" in crew.metrics.render()
+            await flows.cancel_task(house, task)
+            while b"turns_ended_total" not in crew.metrics.render():
+                await asyncio.sleep(0.01)
+            stop.set()
+            await working
+    text = crew.metrics.render().decode()
+    assert 'turns_ended_total{status="cancelled"} 1.0' in text
+    assert "turns_running 0.0" in text
+    assert "turn_first_chunk_seconds_count 1.0" in text
+    assert "turn_seconds_count 1.0" in text

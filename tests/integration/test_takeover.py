@@ -141,7 +141,7 @@ async def test_the_tail_after_the_checkpoint_is_replaced_by_a_fence_and_a_marker
     await append(dead, *HALF_STEP)
     second = next_attempt(first, checkpoint)
     taken = await take_over(streams, flusher, second, mid_step=False)
-    assert (taken.anew, taken.needs_start) == (False, False)
+    assert not taken.anew
     entries = await whole(streams, second)
     assert [e.body for e in entries[:6]] == [encode(c) for c in (Start("m1"), *FIRST_STEP)]
     assert entries[6] == Entry(StreamId(second.fence, 1), FENCE)
@@ -381,7 +381,7 @@ async def test_a_marker_tells_of_all_attempts_since_the_checkpoint(flusher: Flus
 async def test_a_stream_that_is_gone_begins_anew(redis: Redis, flusher: Flusher, streams: Streams) -> None:
     second = replace(new_task(), attempt=2, checkpoint=StreamId(7001, 6))
     taken = await take_over(streams, flusher, second, mid_step=False)
-    assert (taken.anew, taken.needs_start) == (True, True)
+    assert taken.anew
     await append(taken.writer, Start("m1"))
     entries = await whole(streams, second)
     assert [e.body for e in entries] == [FENCE, ANEW.encode(), encode(Start("m1"))]
@@ -404,7 +404,7 @@ async def test_a_stream_that_died_before_its_start_begins_anew(flusher: Flusher,
     await write(flusher, first, FENCE)
     second = next_attempt(first)
     taken = await take_over(streams, flusher, second, mid_step=False)
-    assert taken.needs_start
+    assert taken.anew
     assert [e.body for e in await whole(streams, second)] == [FENCE, ANEW.encode()]
 
 
@@ -425,7 +425,7 @@ async def test_a_new_beginning_that_died_is_begun_anew_or_gone_on_with(
         await append(taken.writer, *written)
     third = next_attempt(second)
     taken = await take_over(streams, flusher, third, mid_step=False)
-    if taken.needs_start:
+    if taken.anew:
         await append(taken.writer, Start("m1"), StartStep())
     entries = await whole(streams, third)
     assert shown(entries) == [encode(Start("m1")), encode(StartStep())]

@@ -33,9 +33,6 @@ _BY_CALLER = reading(_REACHABLE)
 _BY_CALLER_LOCKED = reading(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
 _BY_IDS = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
 _ACTIVE = reading(f"SELECT {COLUMNS} FROM tasks t WHERE active_session_id = $1")
-_OF_SESSION = reading(
-    f"SELECT {COLUMNS} FROM tasks t WHERE session_id = $1 ORDER BY number DESC LIMIT $2", "t.number DESC"
-)
 _WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
 _QUEUED = reading(f"SELECT {COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
 _HIGHEST = f"SELECT coalesce(max(priority), 0) FROM tasks WHERE {_WAITING}"
@@ -165,11 +162,6 @@ async def find_active_task(c: Connection, session_id: SessionId) -> Task | None:
 async def find_tasks(c: Connection, task_ids: Sequence[TaskId]) -> list[Task]:
     """Those of the tasks that exist, by number."""
     return [parse_task(row) for row in await c.fetch(_BY_IDS, task_ids)]
-
-
-async def tasks_of_session(c: Connection, session_id: SessionId, *, limit: int) -> list[Task]:
-    """The newest first."""
-    return [parse_task(row) for row in await c.fetch(_OF_SESSION, session_id, limit)]
 
 
 async def queued_tasks(c: Connection, session_id: SessionId) -> list[Task]:

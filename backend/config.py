@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     # limits
     max_message_chars: int = Field(64_000, ge=1)
     max_body_bytes: int = Field(1_048_576, ge=1_024)
+    max_chat_body_bytes: int = Field(16_777_216, ge=1_024)
     max_running_turns: int = Field(5, ge=1)
     max_waiting_turns: int = Field(15, ge=0)
     max_open_streams: int = Field(8, ge=1)

@@ -24,8 +24,11 @@ from backend.api.open_streams import OpenStreams
 from backend.api.pace import Pace
 from backend.api.proxies import TrustedProxies
 from backend.chat.models import Caller, Json
+from backend.config import Settings
 from backend.errors import InvalidUnicode, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from backend.resources import Resources
+
+LOAD_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,14 @@ class OpenRoute(APIRoute):
     needs_caller = False
     takes_service_keys = False
 
+    def body_limit(self, settings: Settings) -> int:
+        """In bytes."""
+        return settings.max_body_bytes
+
+    def load(self, body: bytes, settings: Settings) -> Json:
+        """The value of a body, for the schema to check. Raises what is wrong with it."""
+        return load_json(body)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         takes_json = self.body_field is not None
@@ -78,18 +89,28 @@ class OpenRoute(APIRoute):
         async def check_and_answer(plain: Request) -> Response:
             request = _ReadRequest(plain.scope, plain.receive)
             state = state_of(request)
-            limit = state.desk.house.settings.max_body_bytes
-            if int(request.headers.get("content-length", "0")) > limit:
+            settings = state.desk.house.settings
+            if int(request.headers.get("content-length", "0")) > self.body_limit(settings):
                 raise PayloadTooLarge
             if self.needs_caller:
                 state.identity = await self._identify(request, state.desk)
             if b"%00" in request.scope["query_string"]:
                 raise InvalidUnicode
             if takes_json:
-                await _read_json(request, limit, state.desk.pace.body_timeout)
+                await self._read_json(request, settings, state.desk.pace.body_timeout)
             return await answer(request)
 
         return check_and_answer
+
+    async def _read_json(self, request: _ReadRequest, settings: Settings, seconds: float) -> None:
+        declared = request.headers.get("content-length")
+        if declared != "0" and (declared is not None or "transfer-encoding" in request.headers):
+            _check_content_type(request.headers)
+        request.raw = await _read_body(request, self.body_limit(settings), seconds)
+        if len(request.raw) > LOAD_AT_ONCE:  # in a thread the loop's other work gets its turn meanwhile
+            request.value = await asyncio.to_thread(self.load, request.raw, settings)
+        elif request.raw:
+            request.value = self.load(request.raw, settings)
 
     async def _identify(self, request: Request, desk: Desk) -> Identity:
         by_key = self.takes_service_keys and "authorization" not in request.headers
@@ -114,15 +135,6 @@ def address_of(request: Request) -> str:
     """The caller's address, as far as it is known: forwarding headers are believed of our own proxies alone."""
     peer = request.client.host if request.client is not None else "local"
     return state_of(request).desk.proxies.client_of(peer, request.headers.getlist("x-forwarded-for"))
-
-
-async def _read_json(request: _ReadRequest, limit: int, seconds: float) -> None:
-    declared = request.headers.get("content-length")
-    if declared != "0" and (declared is not None or "transfer-encoding" in request.headers):
-        _check_content_type(request.headers)
-    request.raw = await _read_body(request, limit, seconds)
-    if request.raw:
-        request.value = load_json(request.raw)
 
 
 def _check_content_type(headers: Headers) -> None:

@@ -17,16 +17,44 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def load_json(body: bytes) -> Json:
     """The value of a JSON document. Raises InvalidJson, DuplicateKey, InvalidNumber, InvalidUnicode, TooDeep."""
+    value = _decode(body)
+    _check(value)
+    return value
+
+
+def load_conversation(body: bytes) -> Json:
+    """The body of the AI SDK's transport, which sends all messages back each time, ours too. The last one of the user
+    is read as by `load_json`; the others keep their shape and what tells them apart, and nothing of their parts."""
+    document = _decode(body)
+    if isinstance(document, dict) and isinstance(messages := document.get("messages"), list):
+        last = next((at for at in range(len(messages) - 1, -1, -1) if _is_users(messages[at])), None)
+        document["messages"] = [one if at == last else _without_contents(one) for at, one in enumerate(messages)]
+    _check(document)
+    return document
+
+
+def _is_users(message: Json) -> bool:
+    return isinstance(message, dict) and message.get("role") == "user"
+
+
+def _without_contents(message: Json) -> Json:
+    if not isinstance(message, dict):
+        return message
+    kept = {key: message[key] for key in ("id", "role", "parts") if key in message}
+    if isinstance(parts := kept.get("parts"), list):
+        kept["parts"] = [{} if isinstance(part, dict) else part for part in parts]
+    return kept
+
+
+def _decode(body: bytes) -> Json:
     try:
-        value = _decoder.decode(body.decode("utf-8"))
+        return _decoder.decode(body.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError):
         raise InvalidJson from None
     except ValueError:  # an integer of more digits than Python converts
         raise InvalidNumber from None
     except RecursionError:
         raise TooDeep from None
-    _check(value)
-    return value
 
 
 def _check(document: Json) -> None:

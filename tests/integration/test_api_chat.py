@@ -11,7 +11,7 @@ import pytest
 from backend.chat import tasks
 from backend.chat.models import Caller, TurnRequest
 from backend.ids import SessionId, new_task_id
-from tests.integration.api_house import ApiHouse, api_house, new_id
+from tests.integration.api_house import ApiHouse, api_house, new_id, send_raw
 from tests.sse_client import StrictClient
 
 Headers = dict[str, str]
@@ -205,3 +205,43 @@ async def test_while_a_question_is_answered_again_its_first_failure_is_not_shown
             message_key=None, active=True,
         )  # fmt: skip
     assert [one["id"] for one in await ui(api, session)] == ["m1"]
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("input", [nested(40), 10**20, "x" * 1_500_000], ids=["deep", "long number", "large"])
+async def test_whatever_stands_in_a_conversation_it_goes_on(api: ApiHouse, input: Any) -> None:
+    session = new_id()
+    await chat(api, session, user_message("m1", "/stream 1"))
+    call = {"type": "dynamic-tool", "toolCallId": "c", "toolName": "t", "state": "input-available", "input": input}
+    earlier = {"id": "msg_x", "role": "assistant", "parts": [{"type": "step-start"}, call]}
+    client = await chat(api, session, user_message("m1", "/stream 1"), earlier, user_message("m2", "/stream 2"))
+    assert client.text == "0 1 "
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "code"),
+    [
+        ({"type": "text", "text": "x", "more": nested(40)}, 422, "too_deep"),
+        ({"type": "text", "text": "x", "more": 10**20}, 422, "invalid_number"),
+        ({"type": "text", "text": "x" * 1_500_000}, 413, "payload_too_large"),
+    ],
+    ids=["deep", "long number", "large"],
+)
+async def test_what_the_user_says_is_taken_strictly(api: ApiHouse, part: Any, status: int, code: str) -> None:
+    said = {"id": "m1", "role": "user", "parts": [part]}
+    answer = await api.http.post("/api/chat", json={"id": new_id(), "messages": [user_message("m0", "x"), said]})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_a_conversation_may_be_larger_than_other_bodies_and_has_a_limit_too(api: ApiHouse) -> None:
+    head = (
+        f"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {2**24 + 1}\r\n\r\n"
+    )
+    answer = await send_raw(api.port, head.encode())
+    assert (answer.status, answer.code) == (413, "payload_too_large")

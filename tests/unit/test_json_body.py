@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.api.json_body import MAX_DEPTH, load_json
+from backend.api.json_body import MAX_DEPTH, load_conversation, load_json
 from backend.errors import AppError
 
 ROWS: list[tuple[bytes, str]] = [
@@ -56,6 +56,39 @@ def test_what_is_right_is_read() -> None:
         "a": "😀\n",
         "b": [2**64 - 1, -1.5e300, None, True],
     }
+
+
+def conversation(earlier: bytes, said: bytes) -> bytes:
+    return b"""{"messages":[{"role":"user","parts":[{"text":"old"}]},
+        {"id":"a","role":"assistant","parts":[{"input":%s}],"metadata":{"x":%s}},
+        {"id":"q","role":"user","parts":[{"type":"text","text":%s}]},
+        {"role":"assistant","parts":[{"input":%s}]}]}""" % (earlier, earlier, said, earlier)
+
+
+@pytest.mark.parametrize("earlier", [b"[" * 40 + b"]" * 40, b"1" + b"0" * 20, b"1e999", rb'"\ud800"', rb'{"\u0000":1}'])
+def test_of_a_conversation_only_the_last_message_of_the_user_is_judged(earlier: bytes) -> None:
+    assert load_conversation(conversation(earlier, b'"new"')) == {
+        "messages": [
+            {"role": "user", "parts": [{}]},
+            {"id": "a", "role": "assistant", "parts": [{}]},
+            {"id": "q", "role": "user", "parts": [{"type": "text", "text": "new"}]},
+            {"role": "assistant", "parts": [{}]},
+        ]
+    }
+    with pytest.raises(AppError):
+        load_conversation(conversation(b"1", earlier))
+
+
+@pytest.mark.parametrize(("body", "code"), ROWS, ids=[f"{body[:16]!r}" for body, _ in ROWS])
+def test_beside_its_messages_a_conversation_is_judged_like_any_body(body: bytes, code: str) -> None:
+    for outer in (body, b'{"messages":[{"id":"m","role":"user"}],"x":' + body + b"}"):
+        with pytest.raises(AppError):
+            load_conversation(outer)
+
+
+@pytest.mark.parametrize("odd", [1, None, "x", [1], {"messages": 1}, {"messages": [1, {"parts": 1}, {"parts": ["x"]}]}])
+def test_what_is_no_conversation_is_left_to_the_schema(odd: object) -> None:
+    assert load_conversation(json.dumps(odd).encode()) == odd
 
 
 TOKENS = [

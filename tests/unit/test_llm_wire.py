@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.api.json_body import load_json
 from backend.errors import ProviderError
 from executor.llm import sse
 from executor.llm.anthropic_stream import AnthropicDecoder
@@ -95,11 +96,27 @@ def test_what_is_cleaned() -> None:
         ('"text"', '"text"'),
         ('{"a": NaN}', '{"a": NaN}'),
         ("x\0\ud83d", "x\ufffd"),
-        ('{"a":' * 70 + "1" + "}" * 70, '{"a":' * 70 + "1" + "}" * 70),
+        ('{"a":' * 24 + "1" + "}" * 24, '{"a":' * 24 + "1" + "}" * 24),
     ],
 )
 def test_arguments_are_an_object_or_the_text(text: str, expected: object) -> None:
     assert parse_arguments(text) == expected
+
+
+@pytest.mark.parametrize("more", ["", ', "k": "\\ud83d"'])
+def test_integers_that_other_readers_refuse_become_floats_or_text(more: str) -> None:
+    long = "1" * 400
+    given = parse_arguments(f'{{"a": [{10**20}, {-(10**20)}, {2**64 - 1}, {-(2**63)}]{more}}}')
+    assert [type(number) for number in given["a"]] == [float, float, int, int]
+    assert given["a"] == [1e20, -1e20, 2**64 - 1, -(2**63)]
+    assert parse_arguments(f'{{"a": {long}}}') == {"a": long}
+
+
+def test_arguments_nested_as_deep_as_it_goes_come_back_through_the_strict_reader() -> None:
+    text = '{"a":' * 23 + "1" + "}" * 23
+    given = parse_arguments(text)
+    assert isinstance(given, dict)
+    assert load_json(json.dumps({"messages": [{"parts": [{"input": given}]}]}).encode())
 
 
 # --- decoders ---------------------------------------------------------------------------------------------------------

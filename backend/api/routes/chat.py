@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import re
 
+import orjson
 from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM
 from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
 from backend.api.desk import CallerRoute
+from backend.api.json_body import load_conversation
 from backend.api.problems import responses
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
 from backend.api.schemas import ChatRequest, UIMessageIn
 from backend.api.starting import check_text, start_and_stream
 from backend.chat import messages, revisions, sessions, tasks
-from backend.chat.models import ANSWER_ID, Caller, TurnRequest
+from backend.chat.models import ANSWER_ID, Caller, Json, TurnRequest
 from backend.config import Settings
-from backend.errors import EmptyMessage, MessageNotFound, UnsupportedPart, ValidationFailed
+from backend.errors import EmptyMessage, MessageNotFound, PayloadTooLarge, UnsupportedPart, ValidationFailed
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
-router = APIRouter(tags=["AI SDK"], route_class=CallerRoute, responses=responses(401, 413, 422, 429, 503))
+
+class ChatRoute(CallerRoute):
+    """The body holds the whole conversation; the limits of other bodies are those of its last message alone."""
+
+    def body_limit(self, settings: Settings) -> int:
+        return settings.max_chat_body_bytes
+
+    def load(self, body: bytes, settings: Settings) -> Json:
+        value = load_conversation(body)
+        if len(body) > settings.max_body_bytes < len(orjson.dumps(value)):
+            raise PayloadTooLarge
+        return value
+
+
+router = APIRouter(tags=["AI SDK"], route_class=ChatRoute, responses=responses(401, 413, 422, 429, 503))
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 

@@ -60,5 +60,5 @@ def configure_logs(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [to_stderr]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "aiormq", "aio_pika", "openai", "anthropic", "uvicorn.access"):
+    for noisy in ("httpx", "httpcore", "aiormq", "aio_pika", "openai", "anthropic", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

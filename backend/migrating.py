@@ -13,7 +13,16 @@ from pathlib import Path
 import asyncpg
 
 from backend.errors import ConfigError
-from backend.postgres import CONNECT_TIMEOUT, Address, Connection, Row, absence_named, refusals_named
+from backend.postgres import (
+    CONNECT_TIMEOUT,
+    Address,
+    Connection,
+    Database,
+    Row,
+    absence_named,
+    away_at_start,
+    refusals_named,
+)
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK_TIMEOUT = 60.0
@@ -33,6 +42,9 @@ CREATE TABLE IF NOT EXISTS _prisma_migrations (
 
 _RECORDED = """
 SELECT migration_name, checksum, finished_at FROM _prisma_migrations WHERE rolled_back_at IS NULL ORDER BY started_at"""
+
+_APPLIED = """
+SELECT migration_name FROM _prisma_migrations WHERE rolled_back_at IS NULL AND finished_at IS NOT NULL"""
 
 _RECORD = """
 INSERT INTO _prisma_migrations (id, checksum, migration_name, started_at, finished_at, applied_steps_count)
@@ -62,7 +74,7 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
     """
     address = Address.parse(dsn)
     migrations = await asyncio.to_thread(read_migrations, folder)
-    with absence_named():
+    with away_at_start(address), absence_named():
         connection = await _connect_or_make(address)
         try:
             await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT:.0f}s'")
@@ -75,6 +87,22 @@ async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT)
     return [migration.name for migration in waiting]
+
+
+async def require_migrated(database: Database, folder: Path = FOLDER) -> None:
+    """Raises ConfigError when a migration is still to be applied: what is ahead of us serves us all the same."""
+    migrations = await asyncio.to_thread(read_migrations, folder)
+    try:
+        async with database.connection() as c:
+            applied = {row["migration_name"] for row in await c.fetch(_APPLIED)}
+    except asyncpg.UndefinedTableError:
+        applied = set()
+    except asyncpg.InsufficientPrivilegeError:
+        return  # a role with few rights: whoever migrates has another
+    behind = sum(migration.name not in applied for migration in migrations)
+    if behind:
+        state = f"is behind by {behind}" if applied else "has no tables yet"
+        raise ConfigError(f"DATABASE_URL: the database {state}: run `python -m backend migrate`")
 
 
 async def _connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
@@ -90,6 +118,7 @@ async def _connect_or_make(address: Address) -> asyncpg.Connection[asyncpg.Recor
             maintenance = await _connect(address.other_database("postgres"))
     try:
         await maintenance.execute(f"CREATE DATABASE {_quoted(address.database)}")
+        logger.warning("the database did not exist; created it", extra={"database": address.database})
     except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
         pass  # somebody else was faster
     except asyncpg.InsufficientPrivilegeError as error:

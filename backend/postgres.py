@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ class Address:
     def database(self) -> str:
         return urlsplit(self.dsn).path.lstrip("/")
 
+    @property
+    def where(self) -> str:
+        """The server, for people; without the login."""
+        place = self.host or urlsplit(self.dsn).netloc.rpartition("@")[2] or "the usual socket"
+        return f"PostgreSQL at {place}"
+
 
 class Database:
     """A pool of connections to Postgres that recovers by itself. Nothing is retried silently."""
@@ -95,7 +102,7 @@ class Database:
     async def open(cls, dsn: str, *, size: int) -> AsyncIterator[Database]:
         """Connects once to see that it works. Raises ConfigError (address, password, database) or Unavailable."""
         address = Address.parse(dsn)
-        with refusals_named(), absence_named():
+        with away_at_start(address), refusals_named(), absence_named():
             pool = await asyncpg.create_pool(
                 address.dsn,
                 host=address.host,
@@ -109,7 +116,7 @@ class Database:
             )
         database = cls(pool)
         try:
-            with refusals_named():
+            with away_at_start(address), refusals_named():
                 await database.ping()
             yield database
         finally:
@@ -161,6 +168,21 @@ def absence_named() -> Iterator[None]:
         if isinstance(error.__cause__, UnicodeEncodeError):
             raise InvalidUnicode from error
         raise
+
+
+@contextmanager
+def away_at_start(address: Address) -> Iterator[None]:
+    """Says which server is away, by which setting, and why: for whoever starts us, never for clients."""
+    try:
+        yield
+    except Unavailable as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
+            known = cause.errno is not None and cause.errno > 0
+            why = os.strerror(cause.errno or 0) if known else cause.strerror or "it cannot be reached"
+        else:
+            why = str(cause) if isinstance(cause, asyncpg.PostgresError) else "it does not answer"
+        raise Unavailable(f"DATABASE_URL (or DB_HOST): {address.where}: {why}") from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from backend.chat.turns import TurnQueue
 from backend.chat.writing import Flusher
 from backend.config import Settings
 from backend.ids import ExecutorId, TaskId, new_executor_id
+from backend.migrating import require_migrated
 from backend.postgres import Database
 from backend.redis import open_redis
 
@@ -61,10 +62,12 @@ async def _answers(question: Awaitable[object]) -> bool:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    """Connects, and disconnects in the reverse order. Raises ConfigError, or Unavailable when a server is away."""
+    """Connects, and disconnects in the reverse order. Raises ConfigError, also for a database that is not
+    migrated, or Unavailable when a server is away."""
     me = new_executor_id()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_dsn, size=settings.db_pool_size))
+        await require_migrated(database)
         redis = await stack.enter_async_context(open_redis(settings.redis_dsn, pool_size=settings.redis_pool_size))
         streams = Streams(redis, settings.stream_ttl)
         flusher = await stack.enter_async_context(Flusher(redis, ttl=settings.stream_ttl))

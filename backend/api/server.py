@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import uvicorn
@@ -19,9 +20,11 @@ from backend.api.problems import problem_response
 from backend.api.sse import TRANSPORT
 from backend.config import Settings
 from backend.errors import BadRequest
+from backend.resources import Resources, open_resources
 
 KEEP_ALIVE = 75
 _GC_THRESHOLDS = (50_000, 50, 100)
+logger = logging.getLogger(__name__)
 
 
 class ChatProtocol(HttpToolsProtocol):
@@ -76,6 +79,7 @@ class ChatServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        logger.info("API is ready", extra={"host": self.config.host, "port": self.port})
         gc.collect()
         gc.freeze()  # full collections over what never dies cost the slowest chunks their time
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -124,5 +128,16 @@ def build_server(settings: Settings, app: ChatApp | None = None) -> ChatServer:
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM, on an event loop of its own."""
-    uvloop.run(build_server(settings).serve())
+    """Serves until SIGINT or SIGTERM, on an event loop of its own. Raises ConfigError or Unavailable at the start."""
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    """Connects before uvicorn begins, which would answer a wrong setting with a traceback."""
+    async with open_resources(settings) as house:
+
+        @asynccontextmanager
+        async def the_house(_: Settings) -> AsyncIterator[Resources]:
+            yield house
+
+        await build_server(settings, create_app(settings, open_house=the_house)).serve()

@@ -41,6 +41,7 @@ MAX_DELAY_MS = 60_000
 _COMMAND = re.compile(r"^/(stream|reason|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
 _WORD = re.compile(r"\s*\S+\s*")
 _JSON_PIECE = 12
+_NO_NUMBER = "/stream takes a whole number above 0 and, if you like, a delay in milliseconds after it. "
 
 
 class ScriptedModel:
@@ -116,9 +117,12 @@ def _steps(commands: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
 
 def _count(rest: str) -> Iterator[tuple[ModelEvent, float]]:
     numbers = [int(word) for word in rest.split() if word.isdecimal() and len(word) < 10]
-    count = min(numbers[0], MAX_STREAM) if numbers else 0
+    if not numbers or not numbers[0]:
+        yield from ((TextDelta(word), 0) for word in _WORD.findall(_NO_NUMBER))
+        return
+    count = min(numbers[0], MAX_STREAM)
     delay = min(numbers[1], MAX_DELAY_MS) / 1000 if len(numbers) > 1 else 0
-    return ((TextDelta(f"{number} "), delay) for number in range(count))
+    yield from ((TextDelta(f"{number} "), delay) for number in range(count))
 
 
 def _call(index: int, rest: str) -> Iterator[tuple[ModelEvent, float]]:
@@ -144,8 +148,9 @@ def _answer(asked: str) -> str:
     if not words:
         return "I am here. Write me something."
     quoted = " ".join(words[:12]) + (" …" if len(words) > 12 else "")
+    end = "" if quoted.endswith((".", "!", "?", "…")) else "."
     return (
-        f"You wrote: “{quoted}” I am the scripted model, which answers while no API key is set; "
+        f"You wrote: “{quoted}”{end} I am the scripted model, which answers while no API key is set; "
         "set one, and a language model takes my place."
     )
 

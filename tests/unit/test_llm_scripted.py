@@ -123,7 +123,13 @@ async def test_anything_else_is_answered_word_by_word() -> None:
     assert mark in text_of(events)
     assert all(len(event.text.split()) == 1 for event in events if isinstance(event, TextDelta))
     assert text_of(await events_of("/unknown"))
-    assert text_of(await events_of("/stream x\n/stream")) == ""
+    assert "“Hello”. I am" in text_of(await events_of("Hello"))
+    assert "“Hello!” I am" in text_of(await events_of("Hello!"))
+
+
+@pytest.mark.parametrize("rest", ["", " abc", " 0", " -5"])
+async def test_a_stream_of_nothing_is_answered_with_what_the_command_takes(rest: str) -> None:
+    assert "takes a whole number" in text_of(await events_of(f"/stream{rest}"))
 
 
 async def test_it_is_the_provider_when_no_key_is_set() -> None:

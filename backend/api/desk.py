@@ -91,7 +91,7 @@ class OpenRoute(APIRoute):
             state = state_of(request)
             settings = state.desk.house.settings
             if int(request.headers.get("content-length", "0")) > self.body_limit(settings):
-                raise PayloadTooLarge
+                raise too_large(self.body_limit(settings))
             if self.needs_caller:
                 state.identity = await self._identify(request, state.desk)
             if b"%00" in request.scope["query_string"]:
@@ -137,6 +137,10 @@ def address_of(request: Request) -> str:
     return state_of(request).desk.proxies.client_of(peer, request.headers.getlist("x-forwarded-for"))
 
 
+def too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is too large; the limit is {limit} bytes.")
+
+
 def _check_content_type(headers: Headers) -> None:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType
@@ -149,7 +153,7 @@ async def _read_body(request: Request, limit: int, seconds: float) -> bytes:
             async for piece in request.stream():
                 body += piece
                 if len(body) > limit:
-                    raise PayloadTooLarge
+                    raise too_large(limit)
     except TimeoutError:
         raise RequestTimeout from None
     return bytes(body)

@@ -74,7 +74,7 @@ class OpenStreams:
         if self._closing:
             raise Unavailable
         if self._taken[key] >= self._per_caller:
-            raise TooManyStreams
+            raise TooManyStreams(f"{self._per_caller} streams are open, which is the limit; close one first.")
         self._taken[key] += 1
         return Seat(self, key)
 

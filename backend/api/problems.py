@@ -23,6 +23,7 @@ from backend.errors import (
     UnknownField,
     ValidationFailed,
 )
+from backend.ids import SESSION_ID_PATTERN
 
 PROBLEM_JSON = "application/problem+json"
 _TYPE_PREFIX = "urn:copilot:problem:"
@@ -77,9 +78,18 @@ def problem_of(error: Exception) -> AppError:
 
 
 def _validation_problem(errors: Sequence[Any]) -> AppError:
-    fields = [{"path": ".".join(map(str, error["loc"])), "message": error["msg"]} for error in errors[:_MAX_LISTED]]
-    unknown = any(error["type"] == "extra_forbidden" for error in errors)
+    fields = [{"path": ".".join(map(str, error["loc"])), "message": _in_words(error)} for error in errors[:_MAX_LISTED]]
+    unknown = all(error["type"] == "extra_forbidden" for error in errors)
     return (UnknownField if unknown else ValidationFailed)(fields=fields)
+
+
+def _in_words(error: Any) -> str:
+    """What is wrong with a field, where pydantic's words are those of Python or of regular expressions."""
+    if error["type"] in ("model_attributes_type", "model_type", "dict_type"):
+        return "Input should be a JSON object"
+    if error.get("ctx", {}).get("pattern") == SESSION_ID_PATTERN:
+        return "The id of a session is 16 to 64 characters of A-Z a-z 0-9 _ -"
+    return str(error["msg"])
 
 
 def problem_response(error: Exception, request_id: str) -> Response:

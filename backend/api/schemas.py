@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -227,6 +227,11 @@ def message_rows(messages: Sequence[Message]) -> list[Json]:
     return [_message_row(message) for message in messages if _shown(message)]
 
 
+def _in_utc(moment: datetime) -> str:
+    """As pydantic writes the other times of an answer."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def _shown(message: Message) -> bool:
     return any(not isinstance(part, ContextPart) for part in message.parts)
 
@@ -244,5 +249,5 @@ def _message_row(message: Message) -> Json:
         "parts": parts_json(parts),
         "message_id": message.message_id,
         "task_id": message.task_id,
-        "created_at": message.created_at.isoformat(),
+        "created_at": _in_utc(message.created_at),
     }

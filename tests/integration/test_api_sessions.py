@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -111,13 +112,26 @@ async def test_rows_and_pages_of_a_conversation(api: ApiHouse) -> None:
         {"metadata": []},
         {"other": 1},
         [],
-        None,
     ],
 )
 async def test_a_session_of_another_shape_is_refused(api: ApiHouse, body: object) -> None:
     answer = await api.http.post("/api/chat/sessions", json=body)
     assert answer.status_code == 422
     assert answer.json()["code"] in ("validation_error", "unknown_field")
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}"])
+async def test_a_session_needs_no_body(api: ApiHouse, body: bytes) -> None:
+    answer = await api.http.post("/api/chat/sessions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 201
+
+
+async def test_every_time_of_an_answer_has_one_form(api: ApiHouse) -> None:
+    id = await api.new_session()
+    await api.say(id, "hello")
+    session = await api.session(id)
+    times = [session["created_at"], session["updated_at"], *(row["created_at"] for row in session["messages"])]
+    assert all(re.fullmatch(r"[\d-]{10}T[\d:]{8}(\.\d+)?Z", time) for time in times), times
 
 
 async def test_a_session_that_is_deleted_while_it_is_read_is_read_whole(api: ApiHouse) -> None:

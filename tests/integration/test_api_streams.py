@@ -268,6 +268,7 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
             await asyncio.sleep(0.01)
     ninth = await api.http.get(path, headers=mine)
     assert (ninth.status_code, ninth.json()["code"]) == (429, "too_many_streams")
+    assert ninth.json()["detail"] == "8 streams are open, which is the limit; close one first."
     assert int(ninth.headers["retry-after"]) > 0
     posted = await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "x"}, headers=mine)
     assert (posted.status_code, posted.json()["code"]) == (429, "too_many_streams")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM
 from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
-from backend.api.desk import CallerRoute
+from backend.api.desk import CallerRoute, too_large
 from backend.api.json_body import load_conversation
 from backend.api.problems import responses
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
@@ -18,7 +18,7 @@ from backend.api.starting import check_text, start_and_stream
 from backend.chat import messages, revisions, sessions, tasks
 from backend.chat.models import ANSWER_ID, Caller, Json, TurnRequest
 from backend.config import Settings
-from backend.errors import EmptyMessage, MessageNotFound, PayloadTooLarge, UnsupportedPart, ValidationFailed
+from backend.errors import EmptyMessage, MessageNotFound, UnsupportedPart, ValidationFailed
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
@@ -32,7 +32,7 @@ class ChatRoute(CallerRoute):
     def load(self, body: bytes, settings: Settings) -> Json:
         value = load_conversation(body)
         if len(body) > settings.max_body_bytes < len(orjson.dumps(value)):
-            raise PayloadTooLarge
+            raise too_large(settings.max_body_bytes)
         return value
 
 
@@ -80,7 +80,7 @@ def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple
     """What to do, and by which key it is told apart: a message by its id, an edit of one by the request's key."""
     said = next((message for message in reversed(body.messages) if message.role == "user"), None)
     if said is None:
-        raise EmptyMessage
+        raise EmptyMessage("There is no message of the user among `messages`.")
     text = check_text(_text_of(said), settings)
     message_id = _checked_id(said.id) or key
     turn = TurnRequest(text, message_id, revises=body.message_id or None)

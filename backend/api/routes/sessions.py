@@ -57,8 +57,11 @@ async def list_sessions(
 @router.post(
     "", status_code=201, responses={200: {"model": SessionMade, "description": "It was there."}, **BODY, **MISSING}
 )
-async def make_session(desk: AtDesk, caller: AsCaller, wish: NewSession, response: Response) -> SessionMade:
+async def make_session(
+    desk: AtDesk, caller: AsCaller, response: Response, wish: NewSession | None = None
+) -> SessionMade:
     """Makes a session. With an id that the caller has already: 200, and nothing changes."""
+    wish = wish or NewSession()
     session_id = SessionId(wish.id) if wish.id is not None else new_session_id()
     async with desk.house.database.connection() as c:
         session, new = await sessions.create_session(c, session_id, caller.user_id, wish.metadata or {})

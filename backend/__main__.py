@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from backend.config import Settings, load_settings
+from backend.config import Settings, load_settings, warn_of_unknown_settings
 from backend.embedded import ChildFailedError
 from backend.errors import ConfigError, Unavailable
 from backend.logs import configure_logs
@@ -48,6 +48,7 @@ def migrate() -> None:
 def _settings() -> Settings:
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
+    warn_of_unknown_settings()
     return settings
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import quote
 
+from dotenv.parser import Binding, parse_stream
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import ConfigError
 
 SAMPLE_SECRETS = frozenset({"changeme", "change-me", "password", "secret", "guest", "example", "postgres", "copilot"})
+TOLD = "COPILOT_SETTINGS_CHECKED"
+"""In the environment of a process whose parent has checked `.env` already."""
+logger = logging.getLogger(__name__)
 Provider = Literal["openai", "anthropic", "claude_agent", "scripted"]
 
 
@@ -122,9 +129,11 @@ class Settings(BaseSettings):
             value: SecretStr | None = getattr(self, name)
             if value is None:
                 continue
-            for secret in value.get_secret_value().split(","):
-                if secret.strip().lower() in SAMPLE_SECRETS or len(secret.strip()) < 16:
-                    raise ValueError(f"{name.upper()}: a sample or too short (16 characters at least)")
+            least = 32 if name == "jwt_verify_key" and self.jwt_algorithm == "HS256" else 16
+            secrets = [value.get_secret_value()] if least == 32 else value.get_secret_value().split(",")
+            for secret in secrets:
+                if secret.strip().lower() in SAMPLE_SECRETS or len(secret.strip().encode()) < least:
+                    raise ValueError(f"{name.upper()}: a sample or too short ({least} characters at least)")
         return self
 
     @model_validator(mode="after")
@@ -193,8 +202,44 @@ class Settings(BaseSettings):
         return "https://openrouter.ai/api/v1" if no_other_key else None
 
 
+def unknown_settings(file: Path = Path(".env")) -> list[str]:
+    """The names in `.env` that no setting has, each with the setting that it is like; what Compose reads is known."""
+    known = sorted(name.upper() for name in Settings.model_fields)
+    found = []
+    for binding in _bindings(file):
+        name = (binding.key or "").upper()
+        if name and name not in known and name != "PUBLISHED_PORT" and not name.startswith("COMPOSE_"):
+            alike = get_close_matches(name, known, 1)
+            found.append(f"{binding.key} (do you mean {alike[0]}?)" if alike else str(binding.key))
+    return found
+
+
+def warn_of_unknown_settings() -> None:
+    """Says once, at the start, which names in `.env` have no effect; the children of `up` leave it to `up`."""
+    if TOLD not in os.environ and (names := unknown_settings()):
+        logger.warning("names in .env that no setting has", extra={"names": ", ".join(names)})
+
+
+def _bindings(file: Path) -> list[Binding]:
+    """Raises ConfigError for a line that cannot be read: python-dotenv leaves it out and goes on."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
+    except (FileNotFoundError, IsADirectoryError):
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {type(error).__name__}") from None
+    for binding in bindings:
+        if binding.error:
+            raise ConfigError(f"{file}, line {binding.original.line}: not NAME=value")
+    return bindings
+
+
 def load_settings(**overrides: object) -> Settings:
-    """Reads the environment. Raises ConfigError with one line that names the first wrong setting."""
+    """Reads the environment. Raises ConfigError with one line that names the first wrong setting or line of a file."""
+    if "_env_file" not in overrides:
+        for file in (".env.default", ".env"):
+            _bindings(Path(file))
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic-settings types every field by name
     except ValidationError as error:

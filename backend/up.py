@@ -10,8 +10,9 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from errno import EADDRINUSE
 
-from backend.config import Settings
+from backend.config import TOLD, Settings
 from backend.embedded import Child, ChildFailedError, EmbeddedServers, embedded_servers
 from backend.errors import ConfigError
 from backend.logs import configure_logs
@@ -36,7 +37,10 @@ async def up(settings: Settings, say: Say) -> None:
 
     def stop() -> None:
         told_to_stop.set()
-        say("Stopping. Once more to stop at once.")
+        say(
+            f"Stopping; what is being answered may take up to {settings.shutdown_grace:g} s to end."
+            " Ctrl-C once more stops at once."
+        )
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(signum)
             signal.signal(signum, signal.SIG_DFL)
@@ -66,6 +70,7 @@ async def _run(settings: Settings, say: Say) -> None:
             "PORT": str(port),
             "EXECUTOR_PORT": str(executor_port),
             "LOG_FORMAT": _log_format(settings),
+            TOLD: "1",
         }
         await migrate(servers.postgres_dsn)
         doors = [
@@ -74,7 +79,8 @@ async def _run(settings: Settings, say: Say) -> None:
         ]
         stack.push_async_callback(_stop_all, doors, settings.shutdown_grace + STOP_MARGIN)
         await _start_all(doors)
-        say(f"CoPilot is ready: {_url(settings.host, port)}  (Ctrl-C stops it)")
+        about = f"{_model(settings)}; {_queue(settings)} queue; Ctrl-C stops it"
+        say(f"CoPilot is ready: {_url(settings.host, port)}  ({about})")
         async with asyncio.TaskGroup() as keepers:
             for child in (*servers.children, *doors):
                 keepers.create_task(_keep(child, say), name=f"keep {child.name}")
@@ -99,6 +105,13 @@ async def _servers(settings: Settings, say: Say) -> AsyncIterator[EmbeddedServer
 def _queue(settings: Settings) -> str:
     named = settings.rabbitmq_url is not None or settings.rabbitmq_host is not None
     return settings.queue if named else "redis"
+
+
+def _model(settings: Settings) -> str:
+    """Which model answers, for people."""
+    if settings.provider == "scripted":
+        return "scripted model: no API key is set" if settings.chat_provider is None else "scripted model"
+    return f"model {settings.chat_model}" if settings.chat_model else f"the usual model of {settings.provider}"
 
 
 def _log_format(settings: Settings) -> str:
@@ -155,7 +168,7 @@ async def _keep(child: Child, say: Say) -> None:
         code = await child.wait()
         lived = asyncio.get_running_loop().time() - started
         pause = FIRST_PAUSE if lived > STEADY_AFTER else min(pause * 2, LONGEST_PAUSE)
-        say(f"{child.name} ended ({_cause(code)}); starting it again in {pause:.0f} s")
+        say(f"{child.name} ended ({_cause(code)}); starting it again {_in(pause)}")
         await asyncio.sleep(pause)
         try:
             await child.start()
@@ -163,6 +176,10 @@ async def _keep(child: Child, say: Say) -> None:
             say(str(error))
         else:
             say(f"{child.name} runs again")
+
+
+def _in(pause: float) -> str:
+    return "at once" if pause <= 1 else f"in {pause:.0f} s"
 
 
 def _cause(code: int) -> str:
@@ -180,7 +197,8 @@ def _free_port(host: str, port: int, setting: str) -> int:
         try:
             trial.bind(address)
         except OSError as error:
-            raise ConfigError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}") from None
+            hint = "; is another one running? Else set PORT and EXECUTOR_PORT" if error.errno == EADDRINUSE else ""
+            raise ConfigError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}{hint}") from None
         chosen: int = trial.getsockname()[1]
         return chosen
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import uvloop
 
-from backend.config import Settings, load_settings
+from backend.config import Settings, load_settings, warn_of_unknown_settings
 from backend.errors import ConfigError, Unavailable
 from backend.logs import configure_logs
 from backend.resources import open_resources
@@ -49,6 +49,7 @@ def main() -> None:
     try:
         settings = load_settings()
         configure_logs(settings.log_level, settings.log_format)
+        warn_of_unknown_settings()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(execute(settings))
     except (ConfigError, Unavailable) as error:

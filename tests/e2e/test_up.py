@@ -107,8 +107,11 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[House]:
 async def test_a_message_is_answered_and_ctrl_c_stops_everything_cleanly(short_path: Path) -> None:
     async with running(short_path / "house") as house:
         assert '"type":"text-delta"' in await house.ask("/stream 5")
+        assert any("scripted model" in line and "redis queue" in line for line in house.lines)
+        assert not any("Uvicorn" in line for line in house.lines)
         house.process.send_signal(signal.SIGINT)
         assert await house.end() == 0
+        assert "may take up to 2 s" in "".join(house.lines)
         await house.nobody_is_left()
         log = (short_path / "house" / ".data" / "logs" / "postgres.log").read_text()
         assert "database system is shut down" in log
@@ -149,7 +152,9 @@ async def test_a_port_that_is_taken_stops_it_with_one_line(short_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         house = await start(short_path / "house", PORT=str(taken.getsockname()[1]))
         assert await house.end() == 1
-    assert re.fullmatch(r"copilot: PORT: cannot listen on 127\.0\.0\.1:\d+: Address already in use\n", house.lines[-1])
+    assert re.fullmatch(
+        r"copilot: PORT: cannot listen on 127\.0\.0\.1:\d+: Address already in use; [^\n]+\n", house.lines[-1]
+    )
 
 
 async def test_a_second_one_in_the_same_folder_is_refused_and_the_first_goes_on(short_path: Path) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from backend.config import SAMPLE_SECRETS, Settings, load_settings
+from backend.config import SAMPLE_SECRETS, Settings, load_settings, unknown_settings
 from backend.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 LISTED = [line for line in (ROOT / ".env.default").read_text().splitlines() if line and not line.startswith("#")]
 LINE = re.compile(r"(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S*)\s+# (?P<comment>.{3,})")
-SECRET = "5d3f0a9c7b1e4d2f8a6c"
+SECRET = "5d3f0a9c7b1e4d2f8a6c5d3f0a9c7b1e"
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,27 @@ def test_sample_and_short_secrets_are_refused_and_not_repeated(
     with pytest.raises(ConfigError, match=f"^{name}: a sample or too short") as refused:
         load_settings()
     assert f" {value} " not in f" {refused.value} "
+
+
+def test_the_secret_of_hs256_has_32_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_VERIFY_KEY", SECRET[:31])
+    with pytest.raises(ConfigError, match=r"^JWT_VERIFY_KEY: .*32 characters"):
+        load_settings()
+    monkeypatch.setenv("JWT_VERIFY_KEY", SECRET)
+    load_settings()
+
+
+def test_a_line_of_env_that_cannot_be_read_is_named(nothing_set: Path) -> None:
+    (nothing_set / ".env").write_text("PORT=1002\nMAX STEPS 3\n")
+    with pytest.raises(ConfigError, match=r"^\.env, line 2: [^\n]+$"):
+        load_settings()
+
+
+def test_a_name_in_env_that_no_setting_has_is_told(nothing_set: Path) -> None:
+    assert unknown_settings() == []
+    lines = "CHAT_PROVIDR=openai\nport=1\nCOMPOSE_PROJECT_NAME=x\nPUBLISHED_PORT=1\nFROBNICATE=1\n"
+    (nothing_set / ".env").write_text(lines)
+    assert unknown_settings() == ["CHAT_PROVIDR (do you mean CHAT_PROVIDER?)", "FROBNICATE"]
 
 
 def test_each_of_several_service_keys_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

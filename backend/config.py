@@ -195,6 +195,13 @@ class Settings(BaseSettings):
         return self.chat_api_key or self.open_router_api_key or self.openai_api_key
 
     @property
+    def model_base_url_setting(self) -> str:
+        """The name of the setting that `model_base_url` comes from."""
+        if self.chat_base_url:
+            return "CHAT_BASE_URL"
+        return "OPENROUTER_BASE_URL" if self.openrouter_base_url else "OPENAI_BASE_URL"
+
+    @property
     def model_base_url(self) -> str | None:
         if self.chat_base_url or self.openrouter_base_url or self.openai_base_url:
             return self.chat_base_url or self.openrouter_base_url or self.openai_base_url

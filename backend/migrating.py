@@ -118,7 +118,7 @@ async def _connect_or_make(address: Address) -> asyncpg.Connection[asyncpg.Recor
             maintenance = await _connect(address.other_database("postgres"))
     try:
         await maintenance.execute(f"CREATE DATABASE {_quoted(address.database)}")
-        logger.warning("the database did not exist; created it", extra={"database": address.database})
+        logger.info("created the database, which did not exist", extra={"database": address.database})
     except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
         pass  # somebody else was faster
     except asyncpg.InsufficientPrivilegeError as error:

@@ -133,7 +133,11 @@ class RabbitTurns:
     async def _publish_on(self, wire: Wire) -> None:
         if not wire.knows_consumer_timeout and not self._warned:
             self._warned = True
-            log.warning("rabbitmq_consumer_timeout_unknown", extra={"version": wire.version, "set": "rabbitmq.conf"})
+            version = ".".join(map(str, wire.version))
+            advice = (
+                "set consumer_timeout in its rabbitmq.conf, or a turn over 30 minutes is taken away: docs/deployment.md"
+            )
+            log.warning("RabbitMQ takes no x-consumer-timeout", extra={"version": version, "advice": advice})
         await declare(wire, self._topology)
         wire.ready()
         await wire.lost.wait()

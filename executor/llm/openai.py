@@ -34,7 +34,8 @@ async def open_openai(settings: Settings, name: str, patience: Patience | None =
     base_url = base_url or OPENAI_URL
     host = urlsplit(base_url).hostname or ""
     if not name and host not in DEFAULT_MODELS:
-        raise ConfigError("CHAT_MODEL is not set, and CHAT_BASE_URL has no usual model")
+        where = settings.model_base_url_setting
+        raise ConfigError(f"CHAT_MODEL is not set, and the server of {where} has no usual model")
     patience = patience or Patience()
     async with openai.AsyncOpenAI(
         api_key=key.get_secret_value() if key is not None else "none",

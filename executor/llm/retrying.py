@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import ssl
 import time
@@ -175,19 +176,34 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 
 
 def _explain(error: Exception, sdk: SdkErrors) -> ModelCallError:
-    note = type(error).__name__
+    refusal = _refusal(error)
+    note = _with_address(type(error).__name__ if refusal is None else _in_words(refusal), error)
     if isinstance(error, sdk.APIStatusError):
         response: httpx2.Response = error.response  # type: ignore[attr-defined]
         return of_response(response.status_code, error.body, response.headers)  # type: ignore[attr-defined]
-    if isinstance(error, (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError)) and not _refused(error):
+    if isinstance(error, (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError)) and refusal is None:
         return ModelCallError("timeout", again=True, note=note)
     return ModelCallError("connection", again=True, note=note)
 
 
-def _refused(error: BaseException | None) -> bool:
-    """Whether a connection could not be made: the aiohttp transport calls that a time-out."""
+def _refusal(error: BaseException | None) -> OSError | None:
+    """Why a connection could not be made: the aiohttp transport calls that a time-out."""
     while error is not None:
         if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-            return True
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def _in_words(refusal: OSError) -> str:
+    known = refusal.errno is not None and refusal.errno > 0
+    return os.strerror(refusal.errno or 0) if known else refusal.strerror or type(refusal).__name__
+
+
+def _with_address(what: str, error: Exception) -> str:
+    """With the server's address, for the log; without what else a URL may hold."""
+    try:
+        url = error.request.url  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # an error of neither the SDK nor httpx; one that no request belongs to
+        return what
+    return f"{what}, at {url.scheme}://{url.host}" + (f":{url.port}" if url.port else "")

@@ -149,10 +149,14 @@ async def missing_database(postgres_server_dsn: str) -> AsyncIterator[str]:
     await execute(postgres_server_dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-async def test_a_database_that_does_not_exist_is_made(missing_database: str) -> None:
+async def test_a_database_that_does_not_exist_is_made_and_said(
+    missing_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     async with asyncio.timeout(60):
         applied = await asyncio.gather(*(migrate(missing_database) for _ in range(3)))
     assert sum(len(names) for names in applied) == len(read_migrations())
+    assert [line.startswith("created the database") for line in caplog.messages].count(True) == 1
 
 
 async def test_the_schema_of_the_url_is_where_the_tables_are(empty_postgres_dsn: str) -> None:

@@ -363,7 +363,7 @@ async def test_a_slow_first_byte_is_waited_for_up_to_the_limit(urls: dict[str, s
             assert late.error.code == "timeout"
 
 
-async def test_a_wrong_key_and_a_dead_server_are_said(urls: dict[str, str]) -> None:
+async def test_a_wrong_key_and_a_dead_server_are_said(urls: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     for provider in PROVIDERS:
         async with opened(provider, urls[provider], key="wrong") as model:
             heard = await hear(model, "/say Hello")
@@ -373,6 +373,7 @@ async def test_a_wrong_key_and_a_dead_server_are_said(urls: dict[str, str]) -> N
             heard = await hear(model, "/say Hello")
             assert heard.error is not None
             assert heard.error.code == "connection"
+            assert "Connection refused, at http://127.0.0.1:9)" in caplog.messages[-1]
 
 
 async def test_a_connection_that_breaks_after_the_reason_is_an_answer(urls: dict[str, str]) -> None:
@@ -485,6 +486,7 @@ def settings_of(**given: Any) -> Settings:
         ({"chat_provider": "openai"}, "CHAT_API_KEY"),
         ({"chat_provider": "anthropic"}, "ANTHROPIC_API_KEY"),
         ({"chat_provider": "openai", "chat_base_url": "http://127.0.0.1:1/v1"}, "CHAT_MODEL"),
+        ({"chat_provider": "openai", "openai_base_url": "http://127.0.0.1:1/v1"}, "server of OPENAI_BASE_URL has no"),
         ({"chat_provider": "claude_agent"}, "CHAT_PROVIDER"),
     ],
 )

@@ -47,6 +47,11 @@ async def style() -> Response:
     return _served("try.css", "text/css")
 
 
+@router.get("/favicon.ico")
+async def icon() -> Response:
+    return _served("favicon.svg", "image/svg+xml")
+
+
 @router.get("/metrics")
 async def metrics(desk: AtDesk) -> Response:
     return Response(desk.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,128 +1,254 @@
-// A form that posts a message and shows the stream; after a reload it attaches to the answer that runs.
+// A form that posts messages and shows their answers. Sessions live on the server: after a reload, or the browser's
+// Back, the page reads the conversation again and attaches to the answers that run or wait.
 "use strict";
 const api = "/api/chat";
 const byId = (id) => document.getElementById(id);
 const [form, message, conversation, statusLine, cancel] =
   ["form", "message", "conversation", "status", "cancel"].map(byId);
-let session = sessionStorage.getItem("session") || newSession();
+let view; // the session on the page: its id, its unfinished turns in order, the signal that ends its requests
 
-function newSession() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  const id = "try-" + Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
-  sessionStorage.setItem("session", id);
-  return id;
+const randomHex = (bytes) =>
+  Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (b) => b.toString(16).padStart(2, "0")).join("");
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// --- what is on the page
+
+function add(parent, kind, text = "", tag = "div") {
+  const box = document.createElement(tag);
+  box.className = kind;
+  box.textContent = text;
+  parent.append(box);
+  return box;
 }
 
-function show(role, text) {
-  const block = document.createElement("div");
-  block.className = role;
-  block.textContent = text;
-  conversation.append(block);
-  return block;
+// The box of one part of an answer, made at its first sight.
+function partBox(turn, key, kind, tag) {
+  const known = turn.answer.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  if (known) return known;
+  const box = add(turn.step ?? turn.answer, kind, "", tag);
+  box.dataset.key = key;
+  return box;
 }
 
-function problem(text) {
-  show("error", text);
-  statusLine.textContent = "";
+function showTool(turn, part) {
+  const known = Object.assign((turn.tools[part.toolCallId] ??= {}), part);
+  const box = partBox(turn, "tool " + part.toolCallId, "tool", "details");
+  const input = known.input === undefined ? "" : JSON.stringify(known.input);
+  const result = known.errorText ?? known.output?.message ?? ("output" in known ? "done" : "…");
+  box.replaceChildren();
+  const summary = add(box, "", "", "summary");
+  add(summary, "", `${known.toolName ?? "tool"} ${input.length > 200 ? input.slice(0, 200) + "…" : input}`, "code");
+  summary.append(` → ${result}`);
+  add(box, "", JSON.stringify(known.output ?? known.input ?? null, null, 2), "pre");
 }
 
-async function failed(answer) {
-  const document = await answer.json().catch(() => ({}));
-  problem(document.detail || `The server said ${answer.status}.`);
+function showError(turn, text) {
+  turn.step = null;
+  partBox(turn, "error", "error").textContent = text;
 }
 
-// Reads one stream; comes back with the last id when the connection breaks before [DONE].
-async function follow(answer, state) {
+// A turn on the page: the user's message, if there is one, and the answer below it.
+function addTurn(text) {
+  if (text !== null) add(conversation, "user", text);
+  const box = add(conversation, "assistant");
+  const answer = add(box, "answer");
+  return { view, box, answer, note: add(box, "note"), step: null, tools: {}, cursor: null, task: null, status: "" };
+}
+
+function mark(turn, status) {
+  turn.status = status;
+  turn.note.textContent = status === "completed" ? "" : status;
+  showStatus(status);
+}
+
+function showStatus(otherwise) {
+  const [first, ...later] = view.turns;
+  cancel.disabled = !first?.task;
+  statusLine.textContent = first ? first.status + (later.length ? `, ${later.length} more waiting` : "") : otherwise;
+}
+
+// --- a stream, chunk by chunk
+
+function take(turn, chunk) {
+  if (chunk.type === "finish") turn.outcome = chunk.messageMetadata?.status ?? "completed";
+  else if (turn.status !== "streaming") mark(turn, "streaming");
+  if (chunk.type === "start") turn.answer.replaceChildren();
+  else if (chunk.type === "start-step") turn.step = add(turn.answer, "step");
+  else if (chunk.type === "reset-step") turn.step?.replaceChildren(); // its server died: the step is written again
+  else if (chunk.type === "finish-step") turn.step = null;
+  else if (chunk.type === "text-delta") partBox(turn, "text " + chunk.id, "text").append(chunk.delta);
+  else if (chunk.type === "reasoning-delta") partBox(turn, "reasoning " + chunk.id, "reasoning").append(chunk.delta);
+  else if (chunk.type.startsWith("tool-")) showTool(turn, chunk);
+  else if (chunk.type === "data-error") showError(turn, chunk.data.message);
+  else if (chunk.type === "error") showError(turn, chunk.errorText);
+}
+
+// Reads one response; true when it came to [DONE], false when the connection ended before.
+async function read(turn, answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return false;
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
+    if (done || turn.view !== view) return false;
     const events = (rest + value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
       const fields = Object.fromEntries(event.split("\n").map((line) => line.split(/: (.*)/s, 2)));
       if (fields.data === "[DONE]") return true;
-      if (fields.data) take(JSON.parse(fields.data), state);
-      if (fields.id) state.cursor = fields.id;
+      if (fields.data) take(turn, JSON.parse(fields.data));
+      if (fields.id) turn.cursor = fields.id;
     }
   }
 }
 
-function take(chunk, state) {
-  if (chunk.type === "start" || !state.block) state.block = show("assistant", "");
-  if (chunk.type === "text-delta" || chunk.type === "reasoning-delta") state.block.textContent += chunk.delta;
-  else if (chunk.type === "tool-input-available") state.block.textContent += `\n[${chunk.toolName} ${JSON.stringify(chunk.input)}]\n`;
-  else if (chunk.type === "tool-output-available") state.block.textContent += `[${JSON.stringify(chunk.output)}]\n`;
-  else if (chunk.type === "error") problem(chunk.errorText);
-  else if (chunk.type === "finish") statusLine.textContent = chunk.messageMetadata?.status || "completed";
-}
+// --- requests
 
-async function readToTheEnd(answer) {
-  const state = { cursor: null, block: null };
-  cancel.disabled = false;
-  for (let pause = 250; ; pause = Math.min(pause * 2, 8000)) {
-    if (answer && [204, 410].includes(answer.status)) return restore(); // it ended meanwhile: the conversation has it
-    if (answer && !answer.ok) { await failed(answer); break; }
-    const before = state.cursor;
-    try {
-      if (answer && await follow(answer, state)) break;
-    } catch { /* the connection broke: go on from the cursor */ }
-    if (state.cursor !== before) pause = 250;
-    statusLine.textContent = "reconnecting";
-    await new Promise((resolve) => setTimeout(resolve, pause));
-    if (!state.cursor && state.block) state.block.remove();
-    const headers = state.cursor ? { "last-event-id": state.cursor } : {};
-    answer = await fetch(`${api}/${session}/stream`, { headers }).catch(() => null);
-    if (answer && answer.ok) statusLine.textContent = "streaming";
+// Asks until the server answers; a message that is sent again has the same id, so it is answered once.
+async function ask(here, path, options, waiting) {
+  const { signal } = here.closing;
+  for (let pause = 250; ; pause = Math.min(pause * 2, 4000)) {
+    signal.throwIfAborted();
+    const answer = await fetch(api + path, { ...options, signal }).catch(() => null);
+    signal.throwIfAborted();
+    if (answer && ![502, 503, 504].includes(answer.status)) return answer;
+    waiting();
+    await sleep(pause);
   }
-  cancel.disabled = true;
 }
 
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  show("user", message.value);
-  statusLine.textContent = "waiting";
-  const id = "m-" + crypto.getRandomValues(new Uint32Array(3)).join("-");
-  const body = { id: session, trigger: "submit-message", messages: [{ id, role: "user", parts: [{ type: "text", text: message.value }] }] };
-  const answer = await fetch(api, {
+const send = (turn) =>
+  ask(turn.view, "?accept=reset-step", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  }).catch(() => null);
-  if (!answer) return problem("The server cannot be reached.");
-  if (!answer.ok) return failed(answer);
-  statusLine.textContent = "streaming";
-  await readToTheEnd(answer);
-});
+    body: JSON.stringify({ id: turn.view.session, trigger: "submit-message", messages: [turn.message] }),
+  }, () => mark(turn, "waiting for the server"));
 
-cancel.addEventListener("click", () => fetch(`${api}/sessions/${session}/cancel`, { method: "POST" }));
-byId("fresh").addEventListener("click", () => {
-  session = newSession();
-  conversation.replaceChildren();
-  describe();
-});
+const attach = (turn) =>
+  ask(turn.view, `/tasks/${turn.task}/stream?accept=reset-step`, {
+    headers: turn.cursor ? { "last-event-id": turn.cursor } : {},
+  }, () => mark(turn, "reconnecting"));
 
-function describe() {
-  byId("shell").textContent =
-    `curl -N ${location.origin}${api} -H 'content-type: application/json' \\\n` +
-    `  -d '{"id":"${session}","messages":[{"id":"m1","role":"user","parts":[{"type":"text","text":"Hello"}]}]}'`;
-}
+const detail = async (answer) =>
+  (await answer.json().catch(() => ({}))).detail ?? `The server said ${answer.status}.`;
 
-async function restore() {
-  describe();
-  cancel.disabled = true;
-  statusLine.textContent = "";
-  const answer = await fetch(`${api}/sessions/${session}?format=ui`).catch(() => null);
-  if (!answer || !answer.ok) return;
-  const known = await answer.json();
-  conversation.replaceChildren();
-  for (const one of known.messages) {
-    show(one.role, one.parts.map((part) => part.text ?? (part.toolName ? `[${part.toolName}]` : "")).join(""));
+// Sees one turn through to its end. A waiting turn holds no connection: a browser has six for a server.
+async function follow(turn, ahead) {
+  if (turn.task) await ahead;
+  for (;;) {
+    const answer = await (turn.task ? attach(turn) : send(turn));
+    if (turn.task && [204, 410].includes(answer.status)) return open(turn.view.session); // the conversation has it
+    if (!answer.ok) return refuse(turn, await detail(answer));
+    turn.task ??= answer.headers.get("x-resumable-stream-id");
+    if (turn.view.turns[0] === turn) {
+      if (turn.status !== "waiting") mark(turn, turn.cursor ? "streaming" : "waiting");
+      else showStatus();
+      if (await read(turn, answer)) return mark(turn, turn.outcome ?? "completed");
+      turn.view.closing.signal.throwIfAborted();
+      mark(turn, "reconnecting");
+      await sleep(250);
+    } else {
+      await answer.body.cancel();
+      await ahead;
+    }
   }
-  if (!known.active_stream) return;
-  statusLine.textContent = "streaming";
-  await readToTheEnd(await fetch(`${api}/tasks/${known.active_stream.task_id}/stream`).catch(() => null));
 }
 
-restore();
+function refuse(turn, text) {
+  showError(turn, text);
+  mark(turn, "failed");
+  if (turn.message && !turn.task && !message.value) message.value = turn.message.parts[0].text;
+}
+
+function begin(turn) {
+  const here = view;
+  const ahead = here.turns.at(-1)?.ended;
+  here.turns.push(turn);
+  mark(turn, "waiting");
+  turn.ended = follow(turn, ahead)
+    .catch((error) => { if (here === view) refuse(turn, String(error)); })
+    .then(() => {
+      here.turns.splice(here.turns.indexOf(turn), 1);
+      if (here === view) showStatus(turn.status);
+    });
+}
+
+// --- sessions
+
+function showOld(one) {
+  if (one.role === "user") return add(conversation, "user", one.parts.map((part) => part.text ?? "").join(""));
+  const turn = addTurn(null);
+  one.parts.forEach((part, index) => {
+    if (part.type === "text" || part.type === "reasoning") partBox(turn, `${index}`, part.type).append(part.text);
+    else if (part.toolCallId) showTool(turn, part);
+    else if (part.type === "data-error") showError(turn, part.data.message);
+  });
+  const status = one.metadata?.status ?? "completed";
+  if (status !== "completed") turn.note.textContent = status;
+}
+
+// Shows a session as the server has it, and attaches to what runs and waits there.
+async function open(session) {
+  view?.closing.abort();
+  const here = (view = { session, turns: [], closing: new AbortController() });
+  const reconnecting = () => { statusLine.textContent = "reconnecting"; };
+  cancel.disabled = true;
+  const answer = await ask(here, `/sessions/${session}?format=ui`, {}, reconnecting).catch(() => null);
+  const known = answer?.ok ? await answer.json() : { messages: [], queued: [] };
+  if (here !== view) return;
+  conversation.replaceChildren();
+  showStatus("");
+  if (answer && !answer.ok && answer.status !== 404) add(conversation, "error", await detail(answer));
+  known.messages.forEach(showOld);
+  if (known.active_stream) begin(Object.assign(addTurn(null), { task: known.active_stream.task_id }));
+  for (const one of known.queued) begin(Object.assign(addTurn(one.message), { task: one.task_id }));
+}
+
+function openNew() {
+  view?.closing.abort();
+  view = { session: "try-" + randomHex(16), turns: [], closing: new AbortController() };
+  conversation.replaceChildren();
+  showStatus("");
+}
+
+// The session is kept in the tab's history when it has a message; before that the server does not know it.
+function remember() {
+  history.replaceState({ session: view.session }, "");
+  sessionStorage.setItem("session", view.session);
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = message.value;
+  message.value = "";
+  if (!text.trim()) return message.reportValidity();
+  remember();
+  const turn = addTurn(text);
+  turn.message = { id: "m-" + randomHex(12), role: "user", parts: [{ type: "text", text }] };
+  begin(turn);
+});
+
+cancel.addEventListener("click", async () => {
+  const turn = view.turns[0];
+  if (!turn?.task) return;
+  turn.note.textContent = "cancelling";
+  const answer = await fetch(`${api}/tasks/${turn.task}/cancel`, { method: "POST" }).catch(() => null);
+  if (!answer?.ok) turn.note.textContent = answer ? await detail(answer) : "The server cannot be reached.";
+});
+
+byId("fresh").addEventListener("click", () => {
+  if (history.state?.session) history.pushState({}, "");
+  openNew();
+  message.focus();
+});
+
+window.addEventListener("popstate", ({ state }) => (state?.session ? open(state.session) : openNew()));
+
+byId("shell").textContent = `curl -N ${location.origin}${api} \\
+  -H 'content-type: application/json' \\
+  -d '{"id":"shell-${randomHex(16)}","messages":[{"id":"'"$(date +%s)"'",
+       "role":"user","parts":[{"type":"text","text":"Hello"}]}]}'`;
+
+const session = history.state ? history.state.session : sessionStorage.getItem("session");
+history.replaceState({ session }, "");
+if (session) open(session);
+else openNew();

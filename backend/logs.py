@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
+SAY_AGAIN, OTHER_TROUBLE = 60.0, 5.0
+_REFUSALS = ("ACCESS_REFUSED", "NOAUTH", "WRONGPASS", "invalid username-password", "Authentication required")
 _bound: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("bound", default=None)
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -53,6 +58,48 @@ class _ConsoleLines(logging.Formatter):
         return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
 
+class Trouble:
+    """Something that may be wrong for long: said when it begins, when it becomes another trouble, once a minute while
+    it lasts, and when it is over. `about` says where to look; whoever shares one may meet it at once with others."""
+
+    def __init__(self, logger: logging.Logger, what: str, **about: str) -> None:
+        self._logger = logger
+        self._what = what
+        self._about = about
+        self._why: str | None = None
+        self._said = 0.0
+
+    def met(self, why: str) -> None:
+        since = time.monotonic() - self._said
+        if self._why is None or since >= SAY_AGAIN or (why != self._why and since >= OTHER_TROUBLE):
+            self._said, self._why = time.monotonic(), why
+            self._logger.warning(self._what, extra={**self._about, "why": why})
+
+    def over(self) -> None:
+        if self._why is not None:
+            self._why = None
+            self._logger.info("%s: over", self._what, extra=self._about)
+
+
+def place_of(dsn: str) -> str:
+    """Host and port, or the socket, that a URL names; nothing of its login."""
+    url = urlsplit(dsn)
+    return url.netloc.rpartition("@")[2] or url.path
+
+
+def why_away(error: BaseException | None) -> str:
+    """Why a server does not serve us, in words; a refused login is named as such."""
+    if any(word in str(error) for word in _REFUSALS) or "Authentication" in type(error).__name__:
+        return "it refuses the login"
+    silent, cause = False, error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            return os.strerror(cause.errno)
+        silent = silent or isinstance(cause, TimeoutError)
+        cause = cause.__cause__ or cause.__context__
+    return "it does not answer" if silent else type(error).__name__
+
+
 def configure_logs(level: str, form: str) -> None:
     """Sends every logger to standard error, as JSON lines or for people (`form` is json or console)."""
     to_stderr = logging.StreamHandler(sys.stderr)
@@ -60,5 +107,7 @@ def configure_logs(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [to_stderr]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "aiormq", "aio_pika", "openai", "anthropic", "uvicorn"):
+    for repeating in ("aiormq", "aio_pika"):  # a line a try while the broker is away: `Trouble` says it
+        logging.getLogger(repeating).setLevel(logging.CRITICAL)
+    for noisy in ("httpx", "httpcore", "openai", "anthropic", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Self
 
 import aio_pika
@@ -21,6 +22,7 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from yarl import URL
 
 from backend.errors import Unavailable
+from backend.logs import Trouble, place_of, why_away
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,12 @@ class Wire:
 Session = Callable[[Wire], Awaitable[None]]
 
 
+@cache
+def _trouble_at(place: str) -> Trouble:
+    """One for all lines to a broker: they are lost together."""
+    return Trouble(log, "RabbitMQ is away", setting="RABBITMQ_URL (or RABBITMQ_HOST)", at=place)
+
+
 class Line:
     """Runs a session on one wire after another, with growing random pauses between them, until the session returns.
 
@@ -117,6 +125,7 @@ class Line:
         self._session = session
         self._up = asyncio.Event()
         self._wire: Wire | None = None
+        self._trouble = _trouble_at(place_of(dsn))
 
     @property
     def wire(self) -> Wire | None:
@@ -146,7 +155,7 @@ class Line:
                 return
             if loop.time() - began > STEADY:
                 pause = FIRST_PAUSE
-            log.warning("rabbitmq_lost", extra={"line": self._name, "trouble": repr(trouble), "pause": pause})
+            self._trouble.met("the connection was lost" if trouble is None else why_away(trouble))
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -194,6 +203,7 @@ class Line:
     def _is_ready(self, wire: Wire) -> None:
         self._wire = wire
         self._up.set()
+        self._trouble.over()
 
 
 def _version(connection: aiormq.abc.AbstractConnection) -> tuple[int, ...]:

@@ -40,7 +40,11 @@ async def execute(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
-        logger.info("executor is ready", extra={"executor_id": house.me, "model": model.name})
+        away = [name for name, there in (await house.state()).items() if not there]
+        if away:
+            logger.warning("executor has started and waits", extra={"for": ", ".join(away), "executor_id": house.me})
+        else:
+            logger.info("executor is ready", extra={"executor_id": house.me, "model": model.name})
         await Worker(house, crew).run(stop)
     logger.info("executor has stopped")
 

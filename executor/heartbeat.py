@@ -14,6 +14,7 @@ from backend.chat import executors, liveness
 from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_EVERY, HEARTBEAT_TTL
 from backend.errors import Unavailable
+from backend.logs import Trouble, place_of, why_away
 
 ROW_EVERY = executors.BEAT_EVERY
 logger = logging.getLogger(__name__)
@@ -25,6 +26,13 @@ class Heartbeat:
     def __init__(self, house: House) -> None:
         self._house = house
         self._last = time.monotonic()
+        settings = house.settings
+        self._no_redis = Trouble(
+            logger, "Redis is away", setting="REDIS_URL (or REDIS_HOST)", at=place_of(settings.redis_dsn)
+        )
+        self._no_postgres = Trouble(
+            logger, "PostgreSQL is away", setting="DATABASE_URL (or DB_HOST)", at=place_of(settings.database_dsn)
+        )
 
     @property
     def late(self) -> bool:
@@ -51,15 +59,17 @@ class Heartbeat:
         try:
             await liveness.beat(self._house.redis, self._house.me)
             self._last = began
+            self._no_redis.over()
         except RedisError as error:
-            logger.warning("heartbeat not written to redis", extra={"why": type(error).__name__})
+            self._no_redis.met(why_away(error))
 
     async def _beat_in_postgres(self) -> None:
         try:
             async with self._house.database.connection() as c:
                 await executors.beat(c, self._house.me)
+            self._no_postgres.over()
         except Unavailable as error:
-            logger.warning("heartbeat not written to postgres", extra={"why": str(error)})
+            self._no_postgres.met(why_away(error.__cause__ or error))
 
 
 async def _every(seconds: float, beat: Callable[[], Awaitable[None]]) -> None:

@@ -79,7 +79,7 @@ class ChatServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        logger.info("API is ready", extra={"host": self.config.host, "port": self.port})
+        logger.info("API listens", extra={"host": self.config.host, "port": self.port})
         gc.collect()
         gc.freeze()  # full collections over what never dies cost the slowest chunks their time
         gc.set_threshold(*_GC_THRESHOLDS)

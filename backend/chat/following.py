@@ -20,6 +20,7 @@ from backend.chat.rings import Ring
 from backend.chat.streams import Streams
 from backend.errors import Unavailable
 from backend.ids import BEGINNING, StreamId, TaskId
+from backend.logs import place_of
 
 TICK = 1.0
 """Seconds. A stream that was silent for 2 ticks is looked at every 2nd, its task every 3rd."""
@@ -121,7 +122,7 @@ class Hub:
             try:
                 link = await Announcements.connect(self._dsn, self._on_message, self._on_confirmed)
             except OSError as error:
-                self._complain("pub/sub connection failed", error)
+                self._complain(f"pub/sub connection failed, to {place_of(self._dsn)}", error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter is no secret
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue

@@ -20,6 +20,7 @@ from backend.chat.scripts import Argument, Script
 from backend.chat.turns import UNREADABLE, Intake, UnreadableError, decode_turn, task_named_by
 from backend.errors import Unavailable
 from backend.ids import ExecutorId, TaskId
+from backend.logs import Trouble, why_away
 from backend.redis import answered
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class Taker(Generic[S]):
         self._read = read
         self._caught_up = False
         self._known: set[bytes] = set()
+        self._trouble = Trouble(log, "turn queue not read", key=key)
 
     async def run(self) -> None:
         """Takes until the intake is closed. A read is never cancelled: what it would have brought would go unseen."""
@@ -207,10 +209,11 @@ class Taker(Generic[S]):
                     await self._catch_up()
                 await self._bring(await self._ask(">"))
                 pause = FIRST_PAUSE
+                self._trouble.over()
             except (RedisError, OSError, Unavailable) as error:
                 self._caught_up = False
                 self.up.clear()
-                log.warning("queue_not_read", extra={"key": self.key, "trouble": repr(error)})
+                self._trouble.met(why_away(error))
                 await self.intake.closes_within(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
                 pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -30,6 +30,7 @@ from backend.chat.redis_deliveries import (
 from backend.chat.turns import DeadTurn, Delivery, Wishes, encode_turn, encode_wish
 from backend.errors import Unavailable
 from backend.ids import ExecutorId, TaskId
+from backend.logs import Trouble, why_away
 from backend.redis import ANSWER_LIMIT, answered, open_waiting_redis
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class RedisTurns:
 
     async def _listen(self, wishes: Wishes, up: asyncio.Event) -> None:
         pause = FIRST_PAUSE
+        trouble = Trouble(log, "cancel wishes not heard")
         while True:
             try:
                 async with self._clients.waiting.pubsub() as channel:
@@ -139,12 +141,13 @@ class RedisTurns:
                         message = await channel.get_message(timeout=READ_WAITS)
                         if message is not None and message["type"] == "subscribe":
                             up.set()
+                            trouble.over()
                             pause = FIRST_PAUSE
                         elif message is not None:
                             wishes.offer(message["data"])
             except (RedisError, OSError) as error:
                 up.clear()
-                log.warning("cancels_not_heard", extra={"trouble": repr(error)})
+                trouble.met(why_away(error))
                 await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
                 pause = min(2 * pause, LONGEST_PAUSE)
 

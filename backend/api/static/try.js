@@ -245,8 +245,8 @@ window.addEventListener("popstate", ({ state }) => (state?.session ? open(state.
 
 byId("shell").textContent = `curl -N ${location.origin}${api} \\
   -H 'content-type: application/json' \\
-  -d '{"id":"shell-${randomHex(16)}","messages":[{"id":"'"$(date +%s)"'",
-       "role":"user","parts":[{"type":"text","text":"Hello"}]}]}'`;
+  -d '{"id":"shell-${randomHex(16)}","messages":[
+       {"id":"'"$(date +%s)"'","role":"user","parts":[{"type":"text","text":"Hello"}]}]}'`;
 
 const session = history.state ? history.state.session : sessionStorage.getItem("session");
 history.replaceState({ session }, "");

@@ -52,7 +52,7 @@ function addTurn(text) {
   if (text !== null) add(conversation, "user", text);
   const box = add(conversation, "assistant");
   const answer = add(box, "answer");
-  return { view, box, answer, note: add(box, "note"), step: null, tools: {}, cursor: null, task: null, status: "" };
+  return { view, answer, note: add(box, "note"), step: null, tools: {}, cursor: null, task: null, status: "" };
 }
 
 function mark(turn, status) {
@@ -246,7 +246,8 @@ window.addEventListener("popstate", ({ state }) => (state?.session ? open(state.
 byId("shell").textContent = `curl -N ${location.origin}${api} \\
   -H 'content-type: application/json' \\
   -d '{"id":"shell-${randomHex(16)}","messages":[
-       {"id":"'"$(date +%s)"'","role":"user","parts":[{"type":"text","text":"Hello"}]}]}'`;
+       {"id":"'"$(date +%s)"'","role":"user",
+        "parts":[{"type":"text","text":"Hello"}]}]}'`;
 
 const session = history.state ? history.state.session : sessionStorage.getItem("session");
 history.replaceState({ session }, "");

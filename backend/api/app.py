@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -92,6 +93,7 @@ def create_app(
     app.include_router(health.router, include_in_schema=False)  # where probes look first
     for error in (AppError, RequestValidationError, HTTPException, RedisError):
         app.add_exception_handler(error, _answer_error)
+    app.add_exception_handler(Exception, _answer_fault)
     app.open_streams = open_streams
     app.pace = pace
     app.door = Door(super(ChatApp, app).__call__, PREFIX, Cors(settings.frontend_base_url), metrics)
@@ -101,6 +103,13 @@ def create_app(
 async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:  # the router names the first route's methods only
         error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
+    return problem_response(error, state_of(request).request_id)
+
+
+async def _answer_fault(request: Request, error: Exception) -> Response:
+    """What nobody expected. Starlette raises it again when this is sent."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # to nobody
     return problem_response(error, state_of(request).request_id)
 
 

@@ -81,9 +81,10 @@ class Door:
         except ClientDisconnect:
             visit.status = _CLIENT_GONE
         except Exception as error:  # the last boundary: what nobody expected is logged, and said as a 500
-            if visit.status:
+            if visit.status not in (0, 500):  # 500: it was answered already
                 raise
-            await problem_response(error, visit.request_id)(scope, receive, visit.send_marked)
+            if not visit.status:
+                await problem_response(error, visit.request_id)(scope, receive, visit.send_marked)
         stream: EventStream | None = scope[HANDOVER]
         if stream is not None:
             visit.status = stream.status_code

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from backend.migrating import migrate
 from tests.integration.api_house import LIMIT, api_house, new_id
+from tests.integration.catalog import execute
 from tests.servers.postgres import PostgresNode, empty_database
 from tests.servers.redis import RedisNode
 
@@ -70,3 +73,15 @@ async def test_without_redis_a_message_is_taken_and_answered_later(postgres_dsn:
         answer, client = await api.read("POST", path, json=body, headers=mine, limit=60)
         assert answer.status_code == 200, answer.text
         assert client.text == "0 1 2 "
+
+
+async def test_what_nobody_expected_is_a_problem_document_and_one_line(
+    empty_postgres_dsn: str, redis_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await migrate(empty_postgres_dsn)
+    async with api_house(empty_postgres_dsn, redis_dsn, executor=False) as api:
+        await execute(empty_postgres_dsn, "ALTER TABLE sessions RENAME TO elsewhere")
+        answer = await api.http.post("/api/chat/sessions", json={})
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["code"] == "internal_error"
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["request failed"]

@@ -4,6 +4,8 @@ import { faultsOf } from './check.mjs';
 import { isChunk, Wire } from './wire.mjs';
 
 const LIMIT_MS = 20_000;
+/** On a busy machine ai 5.0.200 now and then goes on waiting for a body whose fetch it has aborted. */
+const STOP_MS = 2_000;
 
 /**
  * job: {sdk, base, session, headers?, limit_ms?, acts: [{act, ...}]}. Acts, in order:
@@ -81,8 +83,10 @@ class Story {
   settled = ({ tab }) => this.tabs.get(tab).running;
 
   async stop({ tab }) {
-    const { chat, running } = this.tabs.get(tab);
+    const { chat, running, wire } = this.tabs.get(tab);
     await chat.stop();
+    await Promise.race([running, new Promise((resolve) => setTimeout(resolve, STOP_MS))]);
+    wire.abandon();
     await running;
   }
 

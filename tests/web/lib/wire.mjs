@@ -17,6 +17,7 @@ const PAUSE_MS = 100;
  */
 export class Wire {
   legs = [];
+  connections = [];
   events = 0;
 
   constructor(base, session, options = {}) {
@@ -40,6 +41,14 @@ export class Wire {
     return new Promise((resolve) => this.waiting.push({ count, resolve }));
   }
 
+  /** What closing the page does: every connection that is still open is gone. */
+  abandon() {
+    for (const { cutter, reader } of this.connections) {
+      cutter.abort(new Error('the page is gone'));
+      reader?.cancel().catch(() => {});
+    }
+  }
+
   async #request(leg, url, init) {
     const target = new URL(url);
     if (this.options.accept) target.searchParams.set('accept', this.options.accept);
@@ -52,7 +61,9 @@ export class Wire {
     const response = await fetch(target, { ...init, headers, signal });
     entry.status = response.status;
     entry.headers = Object.fromEntries(SHOWN_HEADERS.filter((name) => response.headers.has(name)).map((name) => [name, response.headers.get(name)]));
-    return { entry, response, cutter, reader: response.body?.getReader(), scanner: new FrameScanner() };
+    const connection = { entry, response, cutter, reader: response.body?.getReader(), scanner: new FrameScanner() };
+    this.connections.push(connection);
+    return connection;
   }
 
   /** The bytes as they come, journalled on the way. */

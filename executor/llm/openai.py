@@ -42,7 +42,7 @@ async def open_openai(settings: Settings, name: str, patience: Patience | None =
         base_url=base_url,
         max_retries=0,
         timeout=patience.for_http(),
-        http_client=openai.DefaultAioHttpClient(),  # a third of the CPU a delta of the usual one
+        http_client=openai.DefaultAioHttpClient(),  # the usual one reads each delta through h11 and anyio
     ) as client:
         yield OpenAIModel(client, name or DEFAULT_MODELS[host], patience, official=host == "api.openai.com")
 

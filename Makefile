@@ -12,7 +12,7 @@ PAGE := $(if $(wildcard web/package.json),web/dist/index.html)
 TESTS := $(wildcard tests/unit tests/integration tests/e2e tests/faults)
 HAVE_NPM := $(shell command -v npm)
 
-.PHONY: help install python node page run test check lint bench lock secrets clean
+.PHONY: help install python node page run test faults check lint bench lock secrets clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: python node lint  ## everything of check, and every other test; finds, sta
 	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
 	@$(BIN)/python -m tests.servers.rabbitmq_install
 	@$(BIN)/python -m pytest -q --durations=15 $(TESTS)
+
+faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one
+	@$(BIN)/python -m tests.servers.rabbitmq_install
+	@FAULTS=full $(BIN)/python -m pytest -v --durations=0 $(or $(WHAT),tests/faults)
 
 lint: python
 	@mkdir -p .cache

@@ -10,10 +10,11 @@ from typing import Literal, Self
 from urllib.parse import quote
 
 from dotenv.parser import Binding, parse_stream
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import ConfigError
+from backend.failpoints import Failpoint
 
 SAMPLE_SECRETS = frozenset({"changeme", "change-me", "password", "secret", "guest", "example", "postgres", "copilot"})
 TOLD = "COPILOT_SETTINGS_CHECKED"
@@ -112,6 +113,13 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
     otel_exporter_otlp_endpoint: str | None = None
+    failpoints: str = ""
+
+    @field_validator("failpoints")
+    @classmethod
+    def _failpoints_are_known(cls, plan: str) -> str:
+        Failpoint.parse_all(plan)
+        return plan
 
     @model_validator(mode="after")
     def _keys_fit_the_algorithm(self) -> Self:

@@ -20,6 +20,7 @@ from backend.chat.streams import Streams
 from backend.chat.turns import TurnQueue
 from backend.chat.writing import Flusher
 from backend.config import Settings
+from backend.failpoints import arm
 from backend.ids import ExecutorId, TaskId, new_executor_id
 from backend.migrating import require_migrated
 from backend.postgres import Database
@@ -64,6 +65,7 @@ async def _answers(question: Awaitable[object]) -> bool:
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Connects, and disconnects in the reverse order. Raises ConfigError, also for a database that is not
     migrated, or Unavailable when a server is away."""
+    arm(settings.failpoints)
     me = new_executor_id()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_dsn, size=settings.db_pool_size))

@@ -20,6 +20,7 @@ from backend.chat.models import Ending, Message, Role, Task, TaskError, TaskStat
 from backend.chat.snapshot import step_chunks, terminal_chunks
 from backend.chat.writing import StreamWriter
 from backend.errors import AttemptEnded, Fenced, ProviderError, Unavailable
+from backend.failpoints import reach
 from backend.ids import SessionId
 from executor.agent.agent import Agent, Commit, pending_calls
 from executor.commits import Commits
@@ -164,7 +165,9 @@ class Attempt:
             await asyncio.wait({self._title}, timeout=TITLE_WAIT)
         self._ending = True
         await writer.drain()
+        reach("before_final_commit")
         ending = await self._commits.end(status, error, last.messages, last.usage)
+        reach("after_final_commit")
         try:
             await writer.append(*terminal_chunks(ending.task, step_open=agent.step_open, reason=last.last))
             await writer.control(END)

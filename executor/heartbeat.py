@@ -14,6 +14,7 @@ from backend.chat import executors, liveness
 from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_EVERY, HEARTBEAT_TTL
 from backend.errors import Unavailable
+from backend.failpoints import reach
 from backend.logs import Trouble, place_of, why_away
 
 ROW_EVERY = executors.BEAT_EVERY
@@ -55,6 +56,7 @@ class Heartbeat:
                 await executors.forget(c, self._house.me)
 
     async def _beat_in_redis(self) -> None:
+        reach("before_renew")
         began = time.monotonic()
         try:
             await liveness.beat(self._house.redis, self._house.me)

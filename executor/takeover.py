@@ -20,6 +20,7 @@ from backend.chat.markers import ANEW, Journal, Marker
 from backend.chat.models import Task
 from backend.chat.streams import Entry, Streams
 from backend.chat.writing import Flusher, StreamWriter
+from backend.failpoints import reach
 from backend.ids import BEGINNING, StreamId
 
 _START = b'{"type":"start"'
@@ -57,6 +58,7 @@ async def take_over(streams: Streams, flusher: Flusher, task: Task, *, mid_step:
     marker = ANEW if base is None else Marker(base, tail[-1] if tail else base, mid_step, events)
     await writer.control(marker.encode())
     await writer.drain()
+    reach("after_attempt_marker")
     await streams.remove(key, tail)
     return Takeover(writer, anew=base is None)
 

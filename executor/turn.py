@@ -9,6 +9,7 @@ from backend.chat.flows import House, end_task
 from backend.chat.models import Task, TaskError, TaskStatus, Turn
 from backend.chat.snapshot import terminal_chunks
 from backend.errors import AttemptEnded, Fenced, StreamGone, TaskNotFound, Unavailable
+from backend.failpoints import reach
 from backend.ids import MAX_ATTEMPTS, ExecutorId, TaskId
 from executor.attempt import OUR_FAULT, TOO_LONG, Attempt, HandedBack, time_left
 from executor.crew import Crew
@@ -98,6 +99,7 @@ class Turns:
         await self._end_again(ending.task)
 
     async def _attempt(self, claimed: Task) -> None:
+        reach("after_claim")
         if claimed.attempt >= MAX_ATTEMPTS or not time_left(claimed, self._house.settings.turn_timeout):
             return await self._give_up(claimed, TOO_LONG)
         attempt = self.running[claimed.id] = Attempt(self._house, self._crew, claimed)

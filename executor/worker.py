@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from backend.chat.flows import House
 from backend.chat.turns import Delivery
 from backend.errors import AttemptEnded, Unavailable
+from backend.failpoints import reach
 from backend.logs import bound
 from executor.attempt import Interruption
 from executor.cancel import listen_for_wishes, look_after_claims
@@ -77,6 +78,7 @@ class Worker:
         with bound(task_id=turn.task_id, session_id=turn.session_id):
             try:
                 await self._turns.run(turn)
+                reach("after_terminal_before_ack")
             except (AttemptEnded, Unavailable) as why:
                 logger.warning("turn handed back", extra={"why": type(why).__name__})
                 await self._hand_back(delivery)

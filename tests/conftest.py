@@ -12,14 +12,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from backend.chat import keys
 from backend.embedded import EmbeddedServers, embedded_servers
+from tests.e2e.stack import Stack
 from tests.servers.postgres import PostgresNode, empty_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
@@ -145,3 +147,13 @@ def _keys_that_stay(dsn: str) -> set[str]:
     with redis.Redis.from_url(dsn, decode_responses=True) as client:
         found = set(client.scan_iter(match="chat:*", count=1000)) - _KEYS_WITHOUT_TTL
         return {key for key in found if client.ttl(key) == -1}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """A test that failed shows what the processes logged."""
+    report = (yield).get_result()
+    values = getattr(item, "funcargs", {}).values()
+    for stack in (value for value in values if isinstance(value, Stack)):
+        if report.failed:
+            report.sections.append(("the processes", stack.logs()))

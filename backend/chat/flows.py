@@ -50,6 +50,7 @@ from backend.errors import (
     TurnInProgress,
     Unavailable,
 )
+from backend.failpoints import reach
 from backend.ids import ExecutorId, SessionId, TaskId, new_task_id
 from backend.postgres import Connection, Database
 
@@ -134,6 +135,7 @@ async def start_turn(
             await sessions.touch_session(c, session_id)
         if running is not None and on_busy is OnBusy.INTERRUPT:
             await tasks.request_cancel(c, running.id)
+    reach("after_pg_commit_before_202")
     if running is not None and on_busy is OnBusy.INTERRUPT:
         await _tell_executors(house, running.id)
     return task, True

@@ -16,6 +16,7 @@ from backend.chat import tasks
 from backend.chat.models import Turn
 from backend.chat.turns import TurnQueue
 from backend.errors import Unavailable
+from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.postgres import Database
 
@@ -55,6 +56,7 @@ class Outbox:
                 "turn not published, left to the sweeper", extra={"task_id": turn.task_id, "why": str(error)}
             )
             return
+        reach("after_publish_before_mark")
         if len(self._published) < MAX_NOTES:
             self._published.append(turn.task_id)
 

@@ -24,6 +24,7 @@ from backend.chat.buffers import ChunkBuffer
 from backend.chat.chunks import Chunk
 from backend.chat.scripts import Appended, Batch, append
 from backend.errors import Fenced, StreamGone, StreamUnavailable
+from backend.failpoints import reach
 from backend.ids import StreamId
 
 BUFFER_CAP = 1 << 20
@@ -261,6 +262,7 @@ class Flusher:
         try:
             async with asyncio.timeout(self._deadline / 2):
                 outcomes = await append(self._redis, batches, self._ttl)
+            reach("mid_chunk")
         except Exception as error:  # noqa: BLE001  the flusher's boundary: whatever it was, the round is tried again
             outcomes = [error] * len(batches)
         flying, self._flying = self._flying, []

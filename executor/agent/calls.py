@@ -13,6 +13,7 @@ from backend.chat.chunks import Chunk, ToolOutputError
 from backend.chat.models import Json, NewMessage, Role, ToolCallPart, ToolResultPart
 from backend.chat.outputs import UNREADABLE_INPUT, output_chunk, safe_json
 from backend.chat.tool_responses import ErrorResponse, InputValidationError, ToolResponse
+from backend.failpoints import reach
 from executor.agent.response import unanswered
 from executor.tools.tool import Toolbox, ToolContext
 
@@ -95,8 +96,10 @@ class Calls:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
             return _json(InputValidationError(message=f"The input does not fit: {problems}")), False
         try:
+            reach("after_tool_start")
             async with asyncio.timeout(self._limit):
                 response = await tool.run(wish, self._desk.context_of(call.tool_call_id))
+            reach("after_tool_effect")
         except TimeoutError:
             return _json(ErrorResponse(message="The tool took too long.", error="timeout")), False
         except Exception:  # the boundary around tools: whatever one raises, the model is told and goes on

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,13 +34,3 @@ async def stack(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> A
     folder: Path = tmp_path_factory.mktemp("stack")
     async with open_stack(servers, folder, executors=2) as stack:
         yield stack
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
-    """A test that failed shows what the processes logged."""
-    report = (yield).get_result()
-    values = getattr(item, "funcargs", {}).values()
-    for stack in (value for value in values if isinstance(value, Stack)):
-        if report.failed:
-            report.sections.append(("the processes", stack.logs()))

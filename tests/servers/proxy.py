@@ -1,7 +1,7 @@
 """A TCP proxy that fails on demand, to stand between a client and a server.
 
-async with FaultProxy("127.0.0.1", 6379) as proxy:
-    client = connect(proxy.host, proxy.port)
+async with FaultProxy.before("redis://127.0.0.1:6379/0") as proxy:
+    client = connect(proxy.dsn)
     await proxy.switch(Mode.LOSE_REPLIES)
 """
 
@@ -16,6 +16,10 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Self
 
+from yarl import URL
+
+_PORTS = {"redis": 6379, "postgresql": 5432, "postgres": 5432, "amqp": 5672}
+
 
 class Mode(StrEnum):
     PASS = "pass"
@@ -26,10 +30,12 @@ class Mode(StrEnum):
 
 
 class FaultProxy:
-    """Forwards to `host:port` from a free port on loopback; `switch` changes how it fails, open connections too."""
+    """Forwards to `host:port`, or to the socket that `host` is the path of, from a free port on loopback; `switch`
+    changes how it fails, open connections too."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
+        self._dsn = ""
         self._mode = Mode.PASS
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -50,6 +56,26 @@ class FaultProxy:
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    @classmethod
+    def before(cls, dsn: str) -> Self:
+        """Stands before the server that a DSN names; `dsn` is then the way through it."""
+        url = URL(dsn)
+        if "host" in url.query:  # a PostgreSQL with its socket in that folder
+            proxy = cls(f"{url.query['host']}/.s.PGSQL.{url.port or 5432}", 0)
+            proxy._dsn = str(url.update_query(sslmode="disable").without_query_params("host").with_host(proxy.host))
+        elif url.scheme == "unix":
+            proxy = cls(url.path, 0)
+            proxy._dsn = f"redis://{proxy.host}/{url.query.get('db', '0')}"
+        else:
+            proxy = cls(url.host or "127.0.0.1", url.port or _PORTS[url.scheme])
+            proxy._dsn = dsn
+        return proxy
+
+    @property
+    def dsn(self) -> str:
+        """The DSN that `before` was given, through this proxy."""
+        return str(URL(self._dsn).with_host(self.host).with_port(self.port))
 
     @property
     def mode(self) -> Mode:
@@ -101,7 +127,7 @@ class FaultProxy:
         server: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
-            replies, server = await asyncio.open_connection(*self._target)
+            replies, server = await self._connect()
             pumps = [
                 asyncio.ensure_future(self._pump(reader, server, replies=False)),
                 asyncio.ensure_future(self._pump(replies, client, replies=True)),
@@ -117,6 +143,10 @@ class FaultProxy:
             for side in (client, server):
                 if side is not None:
                     side.transport.abort() if side is server else side.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self._target
+        return await (asyncio.open_connection(host, port) if port else asyncio.open_unix_connection(host))
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
         with contextlib.suppress(OSError):

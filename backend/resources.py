@@ -62,11 +62,11 @@ async def _answers(question: Awaitable[object]) -> bool:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    """Connects, and disconnects in the reverse order. Raises ConfigError, also for a database that is not
-    migrated, or Unavailable when a server is away."""
+async def open_resources(settings: Settings, me: ExecutorId | None = None) -> AsyncIterator[Resources]:
+    """Connects, and disconnects in the reverse order; `me` is a new name unless it is given. Raises ConfigError, also
+    for a database that is not migrated, or Unavailable when a server is away."""
     arm(settings.failpoints)
-    me = new_executor_id()
+    me = me or new_executor_id()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.open(settings.database_dsn, size=settings.db_pool_size))
         await require_migrated(database)

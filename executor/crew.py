@@ -45,6 +45,10 @@ class Crew:
         self.heartbeat = heartbeat
         self.metrics = Metrics()
 
+    @property
+    def model_name(self) -> str:
+        return self._model.name
+
     def agent(self, task: Task, desk: Desk) -> Agent:
         """The loop of one attempt."""
         settings = self._settings

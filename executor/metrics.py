@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from backend.chat.models import Task
 
 _FIRST_CHUNK = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_REASONS = frozenset({"unreadable", "delivery_limit", "rejected", "expired", "maxlen"})
 _WHOLE_TURN = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 7200)
 
 
@@ -18,6 +19,9 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self._running = Gauge("turns_running", "Turns under way in this executor", registry=self.registry)
         self._ended = Counter("turns_ended", "Turns that this executor ended", ["status"], registry=self.registry)
+        self._dead_letters = Counter(
+            "turn_dead_letters", "Turns that the queue gave up on", ["reason"], registry=self.registry
+        )
         self._first_chunk = Histogram(
             "turn_first_chunk_seconds",
             "From the start of a turn's first attempt to the first chunk of the model",
@@ -42,6 +46,9 @@ class Metrics:
         self._ended.labels(task.status.value).inc()
         if task.started_at is not None and task.finished_at is not None:
             self._seconds.observe((task.finished_at - task.started_at).total_seconds())
+
+    def count_dead_letter(self, reason: str) -> None:
+        self._dead_letters.labels(reason if reason in _REASONS else "other").inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

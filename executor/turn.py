@@ -5,27 +5,32 @@ from __future__ import annotations
 import logging
 
 from backend.chat import tasks
-from backend.chat.flows import House, end_task
+from backend.chat.flows import House, end_task, end_unbegun
 from backend.chat.models import Task, TaskError, TaskStatus, Turn
 from backend.chat.snapshot import terminal_chunks
 from backend.errors import AttemptEnded, Fenced, StreamGone, TaskNotFound, Unavailable
 from backend.failpoints import reach
-from backend.ids import MAX_ATTEMPTS, ExecutorId, TaskId
+from backend.ids import MAX_ATTEMPTS, ExecutorId, TaskId, new_executor_id
 from executor.attempt import OUR_FAULT, TOO_LONG, Attempt, HandedBack, time_left
+from executor.children import Children
 from executor.crew import Crew
 from executor.ownership import dies, is_dead, session_lock
 from executor.takeover import ensure_terminal
 
 MAX_RESTARTS = 5
+APART_FROM = 2
+"""Deaths of its owner after which a turn runs in a process of its own."""
 logger = logging.getLogger(__name__)
 
 
 class Turns:
-    """Runs turns; `running` are the attempts under way in this process."""
+    """Runs turns; `running` are the attempts under way in this process. `children` run those that seem to kill their
+    process; a child has none of its own."""
 
-    def __init__(self, house: House, crew: Crew) -> None:
+    def __init__(self, house: House, crew: Crew, children: Children | None) -> None:
         self._house = house
         self._crew = crew
+        self._children = children
         self.running: dict[TaskId, Attempt] = {}
         crew.metrics.watch_running(lambda: len(self.running))
 
@@ -57,7 +62,28 @@ class Turns:
         if task.owner is not None and task.owner != self._house.me and not await is_dead(self._house, task.owner):
             self._crew.start(self._watch(turn, task.owner))  # so that a copy that waits holds no slot
             return None
+        if self._children is not None and APART_FROM <= self._deaths(task) < self._house.settings.max_crashes:
+            return await self._run_apart(turn, task, self._children)
         return await self._claim(task)
+
+    def _deaths(self, seen: Task) -> int:
+        """How often its owner has died since its last step, when it is claimed now."""
+        return seen.crashes + (seen.owner not in (None, self._house.me))
+
+    async def _run_apart(self, turn: Turn, seen: Task, children: Children) -> Task | None:
+        """A child process claims the task and runs it. The claim is ours again only to end it, when that died too."""
+        if seen.owner is not None:
+            async with self._house.database.connection() as c:
+                if not await tasks.release_claim(c, seen.id, seen.owner, crashed=True):
+                    return None
+        child = new_executor_id()
+        if await children.run(turn, child):
+            return None
+        async with self._house.database.connection() as c:
+            died = await tasks.release_claim(c, seen.id, child, crashed=True)
+        if not died:
+            raise HandedBack
+        return await self._look(turn)
 
     async def _watch(self, turn: Turn, owner: ExecutorId) -> None:
         """A copy came although its owner seems to live: it was just killed, or lost its broker for a moment."""
@@ -114,6 +140,20 @@ class Turns:
         if ending.next_turn is not None:
             await self._house.outbox.publish(ending.next_turn)
         return None
+
+    async def fail(self, task_id: TaskId, error: TaskError) -> None:
+        """Fails a task that nobody works on; nothing happens to one that is a living executor's, or has ended.
+
+        Raises AttemptEnded or Unavailable when it must be tried again."""
+        async with self._house.database.connection() as c:
+            found = await tasks.find_tasks(c, [task_id])
+        for task in found:
+            if task.status.ended or (task.owner is not None and not await is_dead(self._house, task.owner)):
+                continue
+            if task.attempt == 0:
+                await end_unbegun(self._house, task, TaskStatus.FAILED, error)
+            elif (claimed := await self._claim(task)) is not None:
+                await self._give_up(claimed, error)
 
     async def _end_again(self, task: Task) -> None:
         """A turn that came again after its end: its stream's end and the next turn may not have been written."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager
 
 from backend.chat.flows import House
 from backend.chat.turns import Delivery
@@ -15,8 +16,11 @@ from backend.failpoints import reach
 from backend.logs import bound
 from executor.attempt import Interruption
 from executor.cancel import listen_for_wishes, look_after_claims
+from executor.children import Children
 from executor.crew import Crew
+from executor.dead_letters import bury_dead_letters
 from executor.keeper import keep_leases
+from executor.lone_turn import LoneTurn
 from executor.sweeper import Sweeper
 from executor.turn import Turns
 
@@ -26,12 +30,17 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """`run` works until `stop` is set, then lets turns end for SHUTDOWN_GRACE seconds and hands the rest back."""
+    """`run` works until `stop` is set, then lets turns end for SHUTDOWN_GRACE seconds and hands the rest back.
 
-    def __init__(self, house: House, crew: Crew) -> None:
+    A child process works on its `lone` turn; else the worker takes turns from the queue, and is a backstop for others.
+    """
+
+    def __init__(self, house: House, crew: Crew, lone: LoneTurn | None = None) -> None:
         self._house = house
         self._crew = crew
-        self._turns = Turns(house, crew)
+        self._lone = lone
+        self._children = Children(house)
+        self._turns = Turns(house, crew, self._children if lone is None else None)
         self._jobs: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -39,20 +48,32 @@ class Worker:
         """When a side job dies, the worker stops too: an executor without a heartbeat must not go on."""
         await self._crew.heartbeat.begin()
         async with asyncio.TaskGroup() as group:
-            side_jobs = [
-                group.create_task(self._crew.heartbeat.run(), name="heartbeat"),
-                group.create_task(listen_for_wishes(self._house, self._turns), name="cancel wishes"),
-                group.create_task(look_after_claims(self._house, self._turns), name="claims"),
-                group.create_task(keep_leases(self._house, self._turns), name="leases"),
-                group.create_task(Sweeper(self._house).run(), name="sweeper"),
-            ]
+            side_jobs = [group.create_task(work, name=name) for name, work in self._side_jobs().items()]
             await self._take_turns(stop)
             for job in side_jobs:
                 job.cancel()
         await self._crew.heartbeat.farewell()
 
+    def _side_jobs(self) -> dict[str, Coroutine[None, None, None]]:
+        house, turns = self._house, self._turns
+        jobs = {
+            "heartbeat": self._crew.heartbeat.run(),
+            "cancel wishes": listen_for_wishes(house, turns),
+            "claims": look_after_claims(house, turns),
+            "leases": keep_leases(house, turns),
+        }
+        if self._lone is None:
+            jobs["sweeper"] = Sweeper(house).run()
+            jobs["dead letters"] = bury_dead_letters(house, self._crew, turns)
+        return jobs
+
+    def _queue(self) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        if self._lone is not None:
+            return self._lone.consume()
+        return self._house.turns.consume(self._house.settings.executor_concurrency)
+
     async def _take_turns(self, stop: asyncio.Event) -> None:
-        async with self._house.turns.consume(self._house.settings.executor_concurrency) as deliveries:
+        async with self._queue() as deliveries:
             stopped = asyncio.ensure_future(stop.wait())
             taking = asyncio.ensure_future(self._take_all(deliveries))
             try:
@@ -100,6 +121,7 @@ class Worker:
 
     async def _drain(self) -> None:
         """Turns may end by themselves for a while; what still runs then is handed back, and no crash is counted."""
+        self._children.stop()
         if self._jobs:
             logger.info("stopping", extra={"turns": len(self._jobs)})
             await asyncio.wait(self._jobs, timeout=self._house.settings.shutdown_grace)

@@ -5,6 +5,7 @@ empty_postgres_dsn a new, empty database, for one test
 redis_dsn          REDIS_URL, or else an embedded Valkey
 rabbitmq_dsn       RABBITMQ_URL, or else a private node of an installed rabbitmq-server
 private_postgres, private_redis, private_rabbitmq      for tests that kill or freeze a server
+servers            the three together, for processes of ours: stack; sdk_clients: the AI SDK's
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import redis
 
 from backend.chat import keys
 from backend.embedded import EmbeddedServers, embedded_servers
-from tests.e2e.stack import Stack
+from tests.e2e.sdk import SdkClients, open_sdk_clients
+from tests.e2e.stack import Servers, Stack, open_stack
 from tests.servers.postgres import PostgresNode, empty_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
@@ -128,6 +130,28 @@ async def private_rabbitmq(_hurtable_rabbitmq: RabbitNode) -> AsyncIterator[Rabb
     _hurtable_rabbitmq.resume()
     if not _hurtable_rabbitmq.running:
         await _hurtable_rabbitmq.start()
+
+
+@pytest.fixture(scope="session")
+async def sdk_clients() -> AsyncIterator[SdkClients]:
+    async with open_sdk_clients() as clients:
+        yield clients
+
+
+@pytest.fixture(scope="module", params=["rabbitmq"])
+def servers(request: pytest.FixtureRequest, postgres_dsn: str, redis_dsn: str) -> Servers:
+    """Over RabbitMQ; a module that wants the embedded queue too says so with `over_both_queues`."""
+    if request.param == "redis":
+        return Servers(postgres_dsn, redis_dsn)
+    return Servers(postgres_dsn, redis_dsn, request.getfixturevalue("rabbitmq_dsn"))
+
+
+@pytest.fixture(scope="module")
+async def stack(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """One API and two executors, shared by a module's tests: each test brings its own users and sessions."""
+    folder: Path = tmp_path_factory.mktemp("stack")
+    async with open_stack(servers, folder, executors=2) as stack:
+        yield stack
 
 
 @pytest.fixture(autouse=True)

@@ -204,7 +204,7 @@ async def _end_cancelled(house: House, wished: Task) -> bool:
     """Brings a task on which a cancel is wished to its end. False: it was not seen to end within CANCEL_WAIT."""
     try:
         async with asyncio.timeout(CANCEL_WAIT):
-            if wished.status is not TaskStatus.QUEUED or not await _end_unclaimed(house, wished):
+            if wished.status is not TaskStatus.QUEUED or not await end_unbegun(house, wished, TaskStatus.CANCELLED):
                 await _tell_executors(house, wished.id)
                 await wait_for_end(house.hub, house.streams, wished)
     except (TimeoutError, StreamCut, Unavailable):
@@ -212,8 +212,8 @@ async def _end_cancelled(house: House, wished: Task) -> bool:
     return True
 
 
-async def _end_unclaimed(house: House, task: Task) -> bool:
-    """Ends a cancelled task that no executor has: claims it first, so that its stream's end has a fence of its own.
+async def end_unbegun(house: House, task: Task, status: TaskStatus, error: TaskError | None = None) -> bool:
+    """Ends a task that no executor has had: claims it first, so that its stream's end has a fence of its own.
 
     False: somebody else has it, or it is gone. If this is stopped in between, the sweeper finds the claim of somebody
     without a heartbeat.
@@ -225,7 +225,7 @@ async def _end_unclaimed(house: House, task: Task) -> bool:
     if claimed is None:
         return False
     try:
-        ending = await end_task(house, claimed, status=TaskStatus.CANCELLED)
+        ending = await end_task(house, claimed, status=status, error=error)
     except Fenced:  # deleted with its session, or taken over: this process may have no heartbeat
         return False
     if ending.next_turn is not None:

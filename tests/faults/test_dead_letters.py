@@ -1,0 +1,77 @@
+"""What nobody can read, or the queue gave up on: the task it names fails where its user sees it, and no other does."""
+
+from __future__ import annotations
+
+import json
+
+import aio_pika
+from redis.asyncio import Redis
+
+from backend.chat.keys import TURNS
+from backend.chat.redis_deliveries import BODY
+from backend.rabbitmq import Topology
+from tests.e2e.conftest import over_both_queues
+from tests.e2e.sse import counted, text_of, types_of
+from tests.e2e.stack import Servers, Stack, new_user
+from tests.e2e.talk import asked, ending_of, open_session, task_of
+
+pytestmark = over_both_queues
+
+
+async def put(servers: Servers, body: bytes) -> None:
+    """Any bytes where turns are."""
+    if servers.rabbitmq is None:
+        async with Redis.from_url(servers.redis) as redis:
+            await redis.xadd(TURNS, {BODY: body})
+        return
+    topology = Topology()
+    connection = await aio_pika.connect(servers.rabbitmq)
+    async with connection, connection.channel() as channel:
+        exchange = await channel.get_exchange(topology.execution, ensure=False)
+        await exchange.publish(aio_pika.Message(body), topology.routing_key)
+
+
+def unreadable(task: str) -> bytes:
+    return json.dumps({"task_id": task, "session_id": "s", "schema": 99}).encode()
+
+
+async def test_a_letter_fails_the_waiting_task_it_names_and_leaves_the_running_one_alone(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 200 10") as running, asked(client, session, "/stream 3") as waiting:
+            await running.until(3)
+            for body in (b"\xff nothing", b"{}", unreadable(running.task_id), unreadable(waiting.task_id)):
+                await put(stack.servers, body)
+            assert ending_of(await waiting.rest()) == "failed"
+            assert "error" in types_of(waiting.events)
+            assert not running.done
+            assert text_of(await running.rest()) == counted(200)
+        assert ending_of(running.events) == "completed"
+        assert (await task_of(client, waiting.task_id))["error"]["code"] == "undeliverable"
+        async with asked(client, session, "/stream 4") as after:
+            assert text_of(await after.rest()) == counted(4)
+
+
+async def test_a_letter_of_an_ended_task_or_of_none_changes_nothing(stack: Stack) -> None:
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 3") as stream:
+            await stream.rest()
+        await put(stack.servers, unreadable(stream.task_id))
+        await put(stack.servers, unreadable("8d1c2a4e-0000-4000-8000-000000000000"))
+        async with asked(client, session, "/stream 200 5") as busy, asked(client, session, "/stream 3") as last:
+            await put(stack.servers, unreadable(last.task_id))
+            assert ending_of(await last.rest()) == "failed"  # the letters before it were dealt with
+            await busy.rest()
+        assert (await task_of(client, stream.task_id))["status"] == "completed"
+
+
+async def test_a_turn_that_is_no_task_is_acked(stack: Stack) -> None:
+    """Of a database that was restored from a backup, say."""
+    turn = {"task_id": "8d1c2a4e-0000-4000-8000-000000000001", "session_id": "8d1c2a4e-0000", "schema": 1}
+    await put(stack.servers, json.dumps(turn).encode())
+    async with stack.client(new_user()) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 3") as stream:
+            assert text_of(await stream.rest()) == counted(3)
+    assert any("turn of an unknown task" in child.log.read_text() for child in stack.executors)

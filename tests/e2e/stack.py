@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,6 +23,8 @@ JWT_KEY = "the-key-of-the-end-to-end-tests-0123456789"
 START_LIMIT = 30.0
 STOP_LIMIT = 45.0
 _LOG_TAIL = 8_000
+_PROGRAMS = {"api": ("backend", "serve"), "executor": ("executor",)}
+_PORT_OF = {"api": "PORT", "executor": "EXECUTOR_PORT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +108,35 @@ class Stack:
         )
 
     async def start_api(self, *, port: int | None = None, **settings: str) -> Child:
-        port = port or free_port()
-        return await self._start("api", ("backend", "serve"), port, {"PORT": str(port), **settings})
+        return await self._start("api", port, settings)
 
     async def start_executor(self, **settings: str) -> Child:
-        port = free_port()
-        return await self._start("executor", ("executor",), port, {"EXECUTOR_PORT": str(port), **settings})
+        return await self._start("executor", None, settings)
 
-    async def _start(self, kind: str, module: tuple[str, ...], port: int, settings: Mapping[str, str]) -> Child:
-        number = next(self._numbers)
+    async def _start(self, kind: str, port: int | None, settings: Mapping[str, str]) -> Child:
+        child = await self.spawn(kind, port=port, **settings)
+        await ready(child)
+        return child
+
+    async def spawn(
+        self, kind: str, *, port: int | None = None, program: Sequence[str] | None = None, **settings: str
+    ) -> Child:
+        """Starts an `api` or an `executor` and does not wait for it. `program`: what `python -m` runs in its place."""
+        number, port = next(self._numbers), port or free_port()
         log = self.folder / f"{kind}-{number}.log"
         environment = {
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root"), "PYTHONPATH": str(ROOT),
             "PYTHONFAULTHANDLER": "1", "CHAT_PROVIDER": "scripted", "JWT_VERIFY_KEY": JWT_KEY, "LOG_FORMAT": "console",
-            "DATA_DIR": str(self.folder), **self.servers.environment, **self.settings, **settings,
+            "DATA_DIR": str(self.folder), **self.servers.environment, **self.settings, _PORT_OF[kind]: str(port),
+            **settings,
         }  # fmt: skip
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *module, cwd=self.folder, env=environment, stdout=output, stderr=output
-            )
+                sys.executable, "-m", *(program or _PROGRAMS[kind]), cwd=self.folder, env=environment,
+                stdout=output, stderr=output,
+            )  # fmt: skip
         child = Child(kind, number, port, process, log)
         self.children.append(child)
-        await ready(child)
         return child
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
     /say TEXT            streams the text, word by word
     /raw JSON            streams the JSON string as one text delta, as it stands (surrogates, NULs, line separators)
     /stream N [MS]       N text deltas `0 `, `1 `, …, with that delay before each
+    /count NAME N [MS]   the same with the deltas `NAME:0;`, `NAME:1;`, …: a gap or a repeat shows in the text itself
     /think TEXT          streams reasoning, word by word
     /tool NAME JSON      calls a tool; several are parallel calls; the JSON is split into pieces of 5 characters
     /status CODE [TIMES] [RETRY-AFTER]      answers that status to the first TIMES tries of this step (default: all)
@@ -34,7 +35,8 @@ from typing import Any, Protocol
 from tests.fakes.serving import Exchange
 
 _COMMAND = re.compile(
-    r"^/(say|raw|stream|think|tool|status|error|drop|end|slow|hang|ping|finish|quirk|then)(?: +(.*))?$", re.MULTILINE
+    r"^/(say|raw|stream|count|think|tool|status|error|drop|end|slow|hang|ping|finish|quirk|then)(?: +(.*))?$",
+    re.MULTILINE,
 )
 
 
@@ -147,6 +149,10 @@ class _Performance:
                 for number in range(int(words[0])):
                     await asyncio.sleep(float(words[1]) / 1000 if len(words) > 1 else 0)
                     await self.exchange.send(self.wire.text(f"{number} "))
+            case "count":
+                for number in range(int(words[1])):
+                    await asyncio.sleep(float(words[2]) / 1000 if len(words) > 2 else 0)
+                    await self.exchange.send(self.wire.text(f"{words[0]}:{number};"))
             case "error" if self._due(words[1:]):
                 await self.exchange.send(self.wire.error(words[0]))
                 await self.exchange.end_stream()

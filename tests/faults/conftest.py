@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from tests.faults.figures import said
+from tests.faults.rig.supervisor import Stores
 from tests.faults.scale import new_seed
+from tests.servers.postgres import PostgresNode
+from tests.servers.rabbitmq import RabbitNode
+from tests.servers.redis import RedisNode
 
 
 @pytest.fixture
@@ -22,6 +26,12 @@ def seed() -> int:
 @pytest.fixture
 def chance(seed: int) -> Random:
     return Random(seed)
+
+
+@pytest.fixture
+def stores(private_postgres: PostgresNode, private_redis: RedisNode, private_rabbitmq: RabbitNode) -> Stores:
+    """The three stores of a rig, all of them this test's to hurt."""
+    return Stores(private_postgres, private_redis, private_rabbitmq)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -45,26 +43,11 @@ from executor.llm.model import Model, Prompt, ToolSpec, open_model
 from executor.llm.openai import open_openai
 from executor.llm.retrying import Patience
 from executor.llm.titles import make_title, open_title_model
+from tests.fakes.running import fake_server
 
 QUICK = Patience(connect=2, silence=1.5, no_event=0.5, backoff=0.01)
 TOOLS = (ToolSpec("look", "Looks", {"type": "object", "properties": {"at": {"type": "string"}}}),)
 PROVIDERS = ("openai", "anthropic")
-
-
-@asynccontextmanager
-async def fake_server(name: str) -> AsyncIterator[str]:
-    """The URL of a fake server in a process of its own."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", f"tests.fakes.{name}_server", "0", stdout=asyncio.subprocess.PIPE, env=os.environ
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(20):
-            line = await process.stdout.readline()
-        yield f"http://127.0.0.1:{int(line.split()[-1])}"
-    finally:
-        process.kill()
-        await process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,164 @@
+"""Good clients: each message has an id and is repeated until it is answered; streams are resumed; all is noted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from tests.e2e.sse import SseStream, open_stream
+from tests.e2e.stack import bearer
+from tests.faults.rig.history import History, Outcome
+from tests.faults.rig.readings import Reading, Seen
+
+KNOWS_RESET = "?accept=reset-step"
+SILENCE = 15.0
+"""A stream sends something every 10 s: after this long without, its API is taken for dead."""
+_PAUSE = 0.2
+
+
+class Refused(Exception):
+    """An answer that no repetition will change."""
+
+
+class Client:
+    """One user over all API processes. `name` is the user. Every wait is bounded by the caller (asyncio.timeout)."""
+
+    def __init__(self, name: str, http: httpx.AsyncClient, bases: Sequence[str], history: History) -> None:
+        self.name = name
+        self._http = http
+        self._bases = bases
+        self._history = history
+        self._turn = random.Random(name).randrange(len(bases))
+
+    def _path(self, path: str) -> str:
+        """That path at the next API process: whoever was let down by one asks another."""
+        self._turn += 1
+        return f"{self._bases[self._turn % len(self._bases)]}/api/chat{path}"
+
+    async def open_session(self) -> str:
+        """A new session; its id is minted here, so that a lost answer makes no second one."""
+        session = uuid.uuid4().hex
+        response = await self._until_answered("POST", "/sessions", "open", session, json={"id": session})
+        if response.status_code not in (200, 201):
+            raise Refused(response.text)
+        return session
+
+    async def ask(
+        self, session: str, message_id: str, text: str, *, accepted: asyncio.Event | None = None, **more: Any
+    ) -> Reading:
+        """Posts a message until it is answered, then reads to the end. `accepted` is set at the first 2xx; `more` are
+        fields of the body, such as on_busy. Raises Refused."""
+        body = {"message": text, "message_id": message_id, **more}
+        reading = Reading()
+        while not reading.task:
+            self._history.note(self.name, "post", message_id, "invoke", session=session, text=text)
+            try:
+                path = self._path(f"/sessions/{session}/stream{KNOWS_RESET}")
+                async with open_stream(self._http, "POST", path, json=body) as stream:
+                    if stream.status != 200:
+                        await self._note_refusal(stream, message_id)
+                        continue
+                    self._history.note(self.name, "post", message_id, "ok", session=session, task=stream.task_id)
+                    reading.task = stream.task_id
+                    if accepted is not None:
+                        accepted.set()
+                    await reading.take(stream)
+            except httpx.TransportError as error:
+                if not reading.task:
+                    self._history.note(self.name, "post", message_id, "unknown", why=repr(error))
+                    await asyncio.sleep(_PAUSE)
+        await self.follow(reading)
+        return reading
+
+    async def _note_refusal(self, stream: SseStream, message_id: str) -> None:
+        """503 may hide a commit whose answer was lost; 429 and the rest were decided before anything was written."""
+        await stream.response.aread()
+        outcome: Outcome = "unknown" if stream.status >= 500 else "fail"
+        self._history.note(self.name, "post", message_id, outcome, status=stream.status)
+        if stream.status not in (429, 503):
+            raise Refused(stream.response.text)
+        await asyncio.sleep(min(float(stream.response.headers.get("retry-after", 1)), 2) * random.uniform(0.5, 1))
+
+    async def follow(self, reading: Reading) -> None:
+        """Reads the rest of a task's stream, however often the connection breaks; notes what it saw."""
+        seen: Seen | None = None
+        while not reading.whole and seen is None:
+            try:
+                path = self._path(f"/tasks/{reading.task}/stream{KNOWS_RESET}")
+                async with open_stream(self._http, "GET", path, cursor=reading.cursor) as stream:
+                    seen = await self._go_on(reading, stream)
+            except httpx.TransportError:
+                pass
+            if not reading.whole and seen is None:
+                await asyncio.sleep(_PAUSE)
+        seen = seen or reading.seen
+        how = {"connections": reading.connections, "beginnings": reading.beginnings}
+        self._history.note(self.name, "read", reading.task, "ok", **seen.as_json(), **how)
+
+    async def _go_on(self, reading: Reading, stream: SseStream) -> Seen | None:
+        """One more connection. Returns what the conversation says when the stream has nothing (any more)."""
+        if stream.status == 200:
+            await reading.take(stream)
+        elif stream.status == 204:
+            reading.whole = True
+        elif stream.status == 410:
+            code = await _code_of(stream)
+            if code == "task_expired":
+                return await self._find_in_conversation(reading.task)
+            reading.begin_anew()
+        elif stream.status not in (429, 503):
+            await stream.response.aread()
+            raise Refused(f"{stream.status} {stream.response.text}")
+        return None
+
+    async def _find_in_conversation(self, task: str) -> Seen | None:
+        """An ended answer whose stream is gone; None while it runs."""
+        record = await self._http.get(self._path(f"/tasks/{task}"))
+        if record.status_code != 200 or record.json()["finished_at"] is None:
+            return None
+        session = await self._http.get(self._path(f"/sessions/{record.json()['session_id']}"), params={"limit": "500"})
+        if session.status_code != 200:
+            return None
+        rows = [row for row in session.json()["messages"] if row["task_id"] == task and row["role"] == "assistant"]
+        return Seen(task, "".join(row["content"] for row in rows), (record.json()["status"],))
+
+    async def cancel(self, task: str) -> dict[str, Any]:
+        """Wishes a cancel until that is answered; the answer."""
+        response = await self._until_answered("POST", f"/tasks/{task}/cancel", "cancel", task)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def _until_answered(self, method: str, path: str, op: str, id: str, *, json: Any = None) -> httpx.Response:
+        while True:
+            self._history.note(self.name, op, id, "invoke")
+            try:
+                response = await self._http.request(method, self._path(path), json=json)
+            except httpx.TransportError as error:
+                self._history.note(self.name, op, id, "unknown", why=repr(error))
+            else:
+                if response.status_code not in (429, 503):
+                    said = response.json() if response.is_success else {"status": response.status_code}
+                    self._history.note(self.name, op, id, "ok" if response.is_success else "fail", **said)
+                    return response
+                self._history.note(self.name, op, id, "unknown", status=response.status_code)
+            await asyncio.sleep(_PAUSE)
+
+
+async def _code_of(stream: SseStream) -> str:
+    await stream.response.aread()
+    return str(stream.response.json()["code"])
+
+
+@asynccontextmanager
+async def open_client(name: str, bases: Sequence[str], history: History) -> AsyncIterator[Client]:
+    """A user over the API processes at `bases`."""
+    timeout = httpx.Timeout(SILENCE, connect=3)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    async with httpx.AsyncClient(headers=bearer(name), timeout=timeout, limits=limits, trust_env=False) as http:
+        yield Client(name, http, bases, history)

@@ -1,0 +1,48 @@
+"""What was done and what came of it, one line each: ok, fail, or unknown (a lost answer: it may have happened)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Outcome = Literal["invoke", "ok", "fail", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`process`: who did it; `op` and `id`: what, to what; `t`: when, in seconds; `about`: the rest, JSON values."""
+
+    t: float
+    process: str
+    op: str
+    id: str
+    outcome: Outcome
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class History:
+    """Events in the order in which they came; each is also a line of `file`, which outlives a failed run."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.events: list[Event] = []
+        self.file = file
+        self._began = time.monotonic()
+
+    def note(self, process: str, op: str, id: str, outcome: Outcome, /, **about: Any) -> None:
+        event = Event(round(time.monotonic() - self._began, 3), process, op, id, outcome, about)
+        self.events.append(event)
+        if self.file is not None:
+            with self.file.open("a") as file:
+                file.write(json.dumps(asdict(event)) + "\n")
+
+    def of(self, op: str) -> list[Event]:
+        return [event for event in self.events if event.op == op]
+
+
+def read_events(lines: Iterable[str]) -> list[Event]:
+    """A history from its file."""
+    return [Event(**json.loads(line)) for line in lines]

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from backend.chat import tasks
 from backend.chat.following import Hub
+from backend.chat.liveness import Liveness
 from backend.chat.locks import Locks
 from backend.chat.models import Task
 from backend.chat.outbox import Outbox
@@ -38,6 +39,7 @@ class Resources:
     me: ExecutorId
     database: Database
     redis: Redis
+    liveness: Liveness
     streams: Streams
     flusher: Flusher
     hub: Hub
@@ -71,9 +73,10 @@ async def open_resources(settings: Settings, me: ExecutorId | None = None) -> As
         database = await stack.enter_async_context(Database.open(settings.database_dsn, size=settings.db_pool_size))
         await require_migrated(database)
         redis = await stack.enter_async_context(open_redis(settings.redis_dsn, pool_size=settings.redis_pool_size))
+        liveness = Liveness(redis)
         streams = Streams(redis, settings.stream_ttl)
         flusher = await stack.enter_async_context(Flusher(redis, ttl=settings.stream_ttl))
-        turns = await stack.enter_async_context(open_turn_queue(settings, redis, me))
+        turns = await stack.enter_async_context(open_turn_queue(settings, redis, liveness, me))
         outbox = await stack.enter_async_context(Outbox(turns, database))
 
         async def look_up(task_ids: Sequence[TaskId]) -> Sequence[Task]:
@@ -82,4 +85,4 @@ async def open_resources(settings: Settings, me: ExecutorId | None = None) -> As
 
         hub = await stack.enter_async_context(Hub(settings.redis_dsn, streams, look_up))
         locks = Locks(redis, settings.session_lock_ttl)
-        yield Resources(settings, me, database, redis, streams, flusher, hub, turns, outbox, locks)
+        yield Resources(settings, me, database, redis, liveness, streams, flusher, hub, turns, outbox, locks)

@@ -15,6 +15,7 @@ from typing import Any
 from backend.chat import keys, messages, sessions, tasks
 from backend.chat.chunks import END, Data, Start, StartStep
 from backend.chat.flows import House
+from backend.chat.liveness import clock
 from backend.chat.locks import Holder
 from backend.chat.models import Ending, Message, Role, Task, TaskError, TaskStatus, Usage
 from backend.chat.snapshot import step_chunks, terminal_chunks
@@ -61,6 +62,7 @@ class Attempt:
         self._title: asyncio.Future[None] | None = None
         self._ending = False
         self._began = time.monotonic()
+        self._checked_at = clock()
         self.stream = keys.stream_key(task.session_id, task.id)
         self.holder = Holder(house.me, task.id)
 
@@ -195,13 +197,15 @@ class Attempt:
         return ToolContext(task.session_id, task.id, tool_call_id, task.user_id, self._house.database)
 
     async def check_claim(self) -> None:
-        """Costs nothing while the heartbeat is in time; else asks Postgres whether the claim still stands."""
-        if not self._crew.heartbeat.late:
+        """Costs nothing while the heartbeat was always in time; else asks Postgres whether the claim still stands."""
+        if not self._house.liveness.lapsed_since(self._checked_at):
             return
+        now = clock()
         async with self._house.database.connection() as c:
             task = await tasks.get_task(c, self._task.id)
         if (task.attempt, task.owner) != (self._task.attempt, self._house.me):
             raise Fenced
+        self._checked_at = now
 
 
 def time_left(task: Task, limit: float) -> float:

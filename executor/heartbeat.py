@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
-from backend.chat import executors, liveness
+from backend.chat import executors
 from backend.chat.flows import House
-from backend.chat.keys import HEARTBEAT_EVERY, HEARTBEAT_TTL
+from backend.chat.keys import HEARTBEAT_EVERY
 from backend.errors import Unavailable
 from backend.failpoints import reach
 from backend.logs import Trouble, place_of, why_away
@@ -26,7 +26,6 @@ class Heartbeat:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._last = time.monotonic()
         settings = house.settings
         self._no_redis = Trouble(
             logger, "Redis is away", setting="REDIS_URL (or REDIS_HOST)", at=place_of(settings.redis_dsn)
@@ -34,11 +33,6 @@ class Heartbeat:
         self._no_postgres = Trouble(
             logger, "PostgreSQL is away", setting="DATABASE_URL (or DB_HOST)", at=place_of(settings.database_dsn)
         )
-
-    @property
-    def late(self) -> bool:
-        """Whether the others may have taken us for dead: the key could have run out since the last beat."""
-        return time.monotonic() - self._last > HEARTBEAT_TTL
 
     async def begin(self) -> None:
         """The first beat of both: only who is seen to live may take turns."""
@@ -51,16 +45,14 @@ class Heartbeat:
     async def farewell(self) -> None:
         """The end of an executor that has nothing in hand: nobody needs to wait for its heartbeat to lapse."""
         with contextlib.suppress(RedisError, Unavailable):
-            await liveness.forget(self._house.redis, self._house.me)
+            await self._house.liveness.forget(self._house.me)
             async with self._house.database.connection() as c:
                 await executors.forget(c, self._house.me)
 
     async def _beat_in_redis(self) -> None:
         reach("before_renew")
-        began = time.monotonic()
         try:
-            await liveness.beat(self._house.redis, self._house.me)
-            self._last = began
+            await self._house.liveness.beat(self._house.me)
             self._no_redis.over()
         except RedisError as error:
             self._no_redis.met(why_away(error))

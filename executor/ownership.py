@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from redis.exceptions import RedisError
 
-from backend.chat import executors, liveness
+from backend.chat import executors
 from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_TTL
 from backend.chat.locks import Holder
@@ -35,9 +35,9 @@ async def dies(house: House, owner: ExecutorId) -> bool:
 
 
 async def is_dead(house: House, owner: ExecutorId) -> bool:
-    """By its heartbeat in Redis; while Redis is away or was just emptied, by its row in Postgres."""
+    """By its heartbeat in Redis; while that cannot tell (Redis is or was away), by its row in Postgres."""
     try:
-        verdict = await liveness.verdict(house.redis, owner)
+        verdict = await house.liveness.verdict(owner)
     except RedisError:
         verdict = None
     if verdict is not None:
@@ -68,7 +68,7 @@ async def _lock(house: House, task: Task, holder: Holder) -> None:
     deadline = time.monotonic() + LOCK_PATIENCE
     while (held := await house.locks.acquire(task.session_id, holder)) is not None:
         ours = held.executor_id == house.me and held.task_id == task.id
-        if ours or await liveness.verdict(house.redis, held.executor_id):
+        if ours or await house.liveness.verdict(held.executor_id):
             if await house.locks.take_over(task.session_id, held, holder):
                 return
         elif time.monotonic() >= deadline:

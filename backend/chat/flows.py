@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from backend.chat import keys, messages, revisions, sessions, tasks
 from backend.chat.chunks import END, Chunk, Start
 from backend.chat.following import Hub
+from backend.chat.liveness import Liveness
 from backend.chat.locks import Locks
 from backend.chat.models import (
     Caller,
@@ -69,6 +70,8 @@ class House(Protocol):
     def database(self) -> Database: ...
     @property
     def redis(self) -> Redis: ...
+    @property
+    def liveness(self) -> Liveness: ...
     @property
     def streams(self) -> Streams: ...
     @property

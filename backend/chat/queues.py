@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from backend.chat.liveness import missing_executors
+from backend.chat.liveness import Liveness
 from backend.chat.rabbit_turns import open_rabbit_turns
 from backend.chat.redis_turns import open_redis_turns
 from backend.chat.turns import TurnQueue
@@ -19,8 +19,10 @@ MARGIN = 600.0
 
 
 @asynccontextmanager
-async def open_turn_queue(settings: Settings, redis: Redis, me: ExecutorId) -> AsyncIterator[TurnQueue]:
-    """The queue that the settings name. `me` must beat (`liveness.beat`) while it consumes.
+async def open_turn_queue(
+    settings: Settings, redis: Redis, liveness: Liveness, me: ExecutorId
+) -> AsyncIterator[TurnQueue]:
+    """The queue that the settings name. `me` must beat (`liveness`) while it consumes.
 
     A broker that is away is no error: `healthy` tells. Raises ConfigError when its address is not set."""
     if settings.queue == "rabbitmq":
@@ -31,7 +33,7 @@ async def open_turn_queue(settings: Settings, redis: Redis, me: ExecutorId) -> A
 
     async def dead(executor_ids: Sequence[ExecutorId]) -> set[ExecutorId]:
         """One look is enough here: it moves a copy of a turn, the task itself is claimed after a second look."""
-        return await missing_executors(redis, executor_ids) or set()
+        return await liveness.missing(executor_ids) or set()
 
     async with open_redis_turns(settings.redis_dsn, redis, me, dead) as over_redis:
         yield over_redis

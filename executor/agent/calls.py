@@ -46,7 +46,6 @@ class Calls:
 
     async def run(self, *, again: bool = False) -> AsyncGenerator[Chunk, None]:
         """Runs them. `again`: an earlier attempt may have run them, so only idempotent tools may run now."""
-        await self._desk.check_claim()
         jobs = {asyncio.ensure_future(self._result_of(call, again)): call for call in self._calls}
         waiting = set(jobs)
         try:
@@ -95,8 +94,9 @@ class Calls:
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
             return _json(InputValidationError(message=f"The input does not fit: {problems}")), False
+        reach("after_tool_start")
+        await self._desk.check_claim()
         try:
-            reach("after_tool_start")
             async with asyncio.timeout(self._limit):
                 response = await tool.run(wish, self._desk.context_of(call.tool_call_id))
             reach("after_tool_effect")

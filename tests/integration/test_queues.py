@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from redis.asyncio import Redis
 
-from backend.chat import liveness
 from backend.chat.keys import BORN, HEARTBEAT_EVERY
+from backend.chat.liveness import Liveness
 from backend.chat.queues import open_turn_queue
 from backend.chat.rabbit_turns import RabbitTurns
 from backend.chat.redis_deliveries import QueueKeys
@@ -31,10 +31,11 @@ async def _executor(settings: Settings, redis: Redis, name: str) -> AsyncIterato
 
     async def beat() -> None:
         while True:
-            await liveness.beat(redis, ExecutorId(name))
+            await liveness.beat(ExecutorId(name))
             await asyncio.sleep(HEARTBEAT_EVERY)
 
-    async with open_turn_queue(settings, redis, ExecutorId(name)) as queue:
+    liveness = Liveness(redis)
+    async with open_turn_queue(settings, redis, liveness, ExecutorId(name)) as queue:
         beating = asyncio.ensure_future(beat())
         try:
             yield queue
@@ -66,7 +67,7 @@ async def test_over_rabbitmq_it_is_what_the_contract_names(
     settings = Settings(queue="rabbitmq", rabbitmq_url=private_rabbitmq.dsn)
     async with (
         open_redis(private_redis.dsn, pool_size=2) as redis,
-        open_turn_queue(settings, redis, ExecutorId("a")) as queue,
+        open_turn_queue(settings, redis, Liveness(redis), ExecutorId("a")) as queue,
         queue.consume(1) as deliveries,
     ):
         assert isinstance(queue, RabbitTurns)
@@ -86,7 +87,7 @@ async def test_without_an_address_it_says_which_setting_is_missing(private_redis
     settings = Settings(queue="rabbitmq", rabbitmq_url=None, rabbitmq_host=None)
     async with open_redis(private_redis.dsn, pool_size=2) as redis:
         with pytest.raises(ConfigError, match="RABBITMQ_URL"):
-            async with open_turn_queue(settings, redis, ExecutorId("a")):
+            async with open_turn_queue(settings, redis, Liveness(redis), ExecutorId("a")):
                 pass
 
 

@@ -198,7 +198,7 @@ class Attempt:
 
     async def check_claim(self) -> None:
         """Costs nothing while the heartbeat was always in time; else asks Postgres whether the claim still stands."""
-        if not self._house.liveness.lapsed_since(self._checked_at):
+        if not self._house.liveness.pulse.lapsed_since(self._checked_at):
             return
         now = clock()
         async with self._house.database.connection() as c:

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from backend.chat import executors
 from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_EVERY
+from backend.chat.liveness import clock
 from backend.errors import Unavailable
 from backend.failpoints import reach
 from backend.logs import Trouble, place_of, why_away
@@ -58,9 +59,11 @@ class Heartbeat:
             self._no_redis.met(why_away(error))
 
     async def _beat_in_postgres(self) -> None:
+        began = clock()
         try:
             async with self._house.database.connection() as c:
                 await executors.beat(c, self._house.me)
+            self._house.liveness.slow_pulse.beat(began)
             self._no_postgres.over()
         except Unavailable as error:
             self._no_postgres.met(why_away(error.__cause__ or error))

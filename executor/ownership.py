@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from backend.chat import executors
 from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_TTL
+from backend.chat.liveness import clock
 from backend.chat.locks import Holder
 from backend.chat.models import Task
 from backend.ids import ExecutorId
@@ -20,6 +21,7 @@ from backend.ids import ExecutorId
 LOOK_EVERY = 0.1
 ALIVE_AFTER = HEARTBEAT_TTL + 1.0
 LOCK_PATIENCE = 5.0
+BEATS_AGAIN = 3 * executors.BEAT_EVERY
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,8 @@ async def is_dead(house: House, owner: ExecutorId) -> bool:
         verdict = None
     if verdict is not None:
         return verdict
+    if house.liveness.slow_pulse.lapsed_since(clock() - BEATS_AGAIN):
+        return False  # Postgres was away from us, so perhaps from everybody: whoever lives beats there soon
     async with house.database.connection() as c:
         seen = await executors.last_seen(c, owner)
     return seen is None or seen > executors.DEAD_AFTER

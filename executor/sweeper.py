@@ -19,7 +19,7 @@ from executor.ownership import is_dead
 
 SWEEP_EVERY = 1.0
 UNPUBLISHED_AFTER = 5.0
-BATCH = 100
+BATCH = 500
 FORGOTTEN_AFTER = 3600.0
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Sweeper:
             await executors.prune(c, older_than=FORGOTTEN_AFTER)
         for turn in forgotten:
             logger.warning("turn was not taken, published again", extra={"task_id": turn.task_id})
-            await self._house.outbox.publish(turn)
+        await asyncio.gather(*(self._house.outbox.publish(turn) for turn in forgotten))
         await self._look_after(owners - {self._house.me})
 
     async def _look_after(self, owners: set[ExecutorId]) -> None:

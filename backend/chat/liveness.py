@@ -16,6 +16,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as NoAnswer
 
+from backend.chat.executors import DEAD_AFTER
 from backend.chat.keys import BORN, BORN_TTL, HEARTBEAT_TTL, executor_key
 from backend.ids import ExecutorId
 
@@ -31,13 +32,39 @@ def clock() -> float:
     return time.clock_gettime(_CLOCK)
 
 
+class Pulse:
+    """The beats of this process in one store, where each is good for `ttl` seconds."""
+
+    def __init__(self, ttl: float) -> None:
+        self._ttl = ttl
+        self._beat_at = clock()
+        self._back_at = 0.0
+
+    def beat(self, began: float) -> None:
+        """A beat that began at that moment of `clock` has arrived."""
+        if self.late:
+            self._back_at = clock()
+        self._beat_at = began
+
+    @property
+    def late(self) -> bool:
+        """Whether others may take this process for dead: its last beat could have run out."""
+        return clock() - self._beat_at > self._ttl
+
+    def lapsed_since(self, moment: float) -> bool:
+        """Whether it was, or is, late since that moment of `clock`."""
+        return self.late or self._back_at >= moment
+
+
 class Liveness:
-    """The heartbeats as one process sees them: its own, if it beats, and those of others."""
+    """The heartbeats as one process sees them: its own, if it beats, and those of others.
+
+    `pulse` are its beats in Redis, `slow_pulse` those in Postgres (`executors.beat`)."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._beat_at = clock()
-        self._back_at = 0.0
+        self.pulse = Pulse(HEARTBEAT_TTL)
+        self.slow_pulse = Pulse(DEAD_AFTER)
 
     async def beat(self, me: ExecutorId) -> None:
         """Keeps an executor alive for HEARTBEAT_TTL. Raises RedisError."""
@@ -47,18 +74,7 @@ class Liveness:
                 await self._beat(me)
         except TimeoutError:
             raise NoAnswer("a heartbeat was not answered") from None
-        if self.late:
-            self._back_at = clock()
-        self._beat_at = began
-
-    @property
-    def late(self) -> bool:
-        """Whether others may take this process for dead: its key could have run out since its last beat."""
-        return clock() - self._beat_at > HEARTBEAT_TTL
-
-    def lapsed_since(self, moment: float) -> bool:
-        """Whether it was, or is, late since that moment of `clock`."""
-        return self.late or self._back_at >= moment
+        self.pulse.beat(began)
 
     async def forget(self, me: ExecutorId) -> None:
         """Ends an executor's life at once, for one that leaves with nothing in hand. Raises RedisError."""
@@ -83,7 +99,7 @@ class Liveness:
         pipeline.get(BORN)
         pipeline.time()
         *alive, born, now = await pipeline.execute()
-        if born is None or now[0] + now[1] / 1e6 - float(born) < YOUNG or self.lapsed_since(clock() - YOUNG):
+        if born is None or now[0] + now[1] / 1e6 - float(born) < YOUNG or self.pulse.lapsed_since(clock() - YOUNG):
             return None
         return {executor_id for executor_id, beats in zip(executor_ids, alive, strict=True) if not beats}
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 LEAVE_LIMIT = 5.0
 LOOK_EVERY = 10.0
-REASON = "x-copilot-reason"
+REASON, AGAIN = "x-copilot-reason", "x-copilot-again"
 
 
 def message_of(body: bytes, about: str | None, headers: HeadersType | None = None) -> Message:
@@ -76,15 +76,31 @@ class InHand:
 
 class RabbitDelivery(InHand):
     def __init__(
-        self, turn: Turn, message: AbstractIncomingMessage, intake: Intake[Any], bury: Callable[[str], Awaitable[None]]
+        self,
+        turn: Turn,
+        message: AbstractIncomingMessage,
+        intake: Intake[Any],
+        publish_again: Callable[[], Awaitable[None]],
+        bury: Callable[[str], Awaitable[None]],
     ) -> None:
         super().__init__(message, intake)
         self.turn = turn
-        self.redelivered = bool(message.redelivered)
+        self.redelivered = bool(message.redelivered) or AGAIN in message.headers
+        self._publish_again = publish_again
         self._bury = bury
 
     async def refuse(self, reason: str) -> None:
         await self._settle(partial(self._bury, reason))
+
+    async def _return(self) -> None:
+        """As a new message: the broker then counts deaths only, and no turn is a dead letter because Postgres was away
+        for a hundred tries."""
+        try:
+            await self._publish_again()
+        except Unavailable:
+            await super()._return()
+        else:
+            await self._message.ack()
 
 
 class RabbitDeadTurn(InHand):
@@ -104,11 +120,12 @@ async def receive_turn(
     """The turn in a message; an unreadable message goes to the dead letters."""
     bury = partial(_bury, topology, message, wire)
     try:
-        return RabbitDelivery(decode_turn(message.body), message, intake, bury)
+        turn = decode_turn(message.body)
     except UnreadableError:
         log.warning("turn_unreadable", extra={"id": message.message_id})
         await bury(UNREADABLE)
         return None
+    return RabbitDelivery(turn, message, intake, partial(_publish_again, topology, message, wire), bury)
 
 
 async def receive_dead(
@@ -123,6 +140,11 @@ async def receive_dead(
     deaths: Any = message.headers.get("x-death") or [{}]
     reason = message.headers.get(REASON) or deaths[0].get("reason", "unknown")
     return RabbitDeadTurn(task_id, str(reason), message, intake)
+
+
+async def _publish_again(topology: Topology, message: AbstractIncomingMessage, wire: Wire) -> None:
+    again = message_of(message.body, message.correlation_id, {AGAIN: True})
+    await wire.publish(topology.execution, topology.routing_key, again)
 
 
 async def _bury(topology: Topology, message: AbstractIncomingMessage, wire: Wire, reason: str) -> None:

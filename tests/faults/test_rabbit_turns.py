@@ -112,7 +112,7 @@ async def test_publishing_side_by_side_confirms_each_turn(rig: RabbitRig) -> Non
     assert sorted(turn.task_id for turn in seen) == sorted(turn.task_id for turn in turns)
 
 
-async def test_a_turn_that_comes_back_too_often_goes_to_the_dead_letters(rig: RabbitRig) -> None:
+async def test_a_turn_whose_consumers_die_too_often_goes_to_the_dead_letters(rig: RabbitRig) -> None:
     rig.topology = replace(rig.topology, delivery_limit=2)
     turn, marker = new_turn(), new_turn()
     async with rig.open("a") as queue, queue.consume(1) as deliveries, queue.dead_turns() as letters:
@@ -120,13 +120,29 @@ async def test_a_turn_that_comes_back_too_often_goes_to_the_dead_letters(rig: Ra
         for _ in range(3):
             delivery = await soon(anext(deliveries))
             assert delivery.turn == turn
-            await delivery.hand_back()
+            await _blink(rig, queue)
+            await delivery.ack()  # of a connection that is gone: only its slot is free again
         letter = await soon(anext(letters))
         assert (letter.task_id, letter.reason) == (turn.task_id, "delivery_limit")
         await letter.ack()
         await queue.publish(marker)
         delivery = await soon(anext(deliveries))
         assert delivery.turn == marker
+        await delivery.ack()
+
+
+async def test_a_turn_may_be_handed_back_any_number_of_times(rig: RabbitRig) -> None:
+    """A store that is away for long makes no dead letters."""
+    rig.topology = replace(rig.topology, delivery_limit=2)
+    turn = new_turn()
+    async with rig.open("a") as queue, queue.consume(1) as deliveries:
+        await queue.publish(turn)
+        for _ in range(10):
+            delivery = await soon(anext(deliveries))
+            assert delivery.turn == turn
+            assert await soon(delivery.hand_back())
+        delivery = await soon(anext(deliveries))
+        assert delivery.redelivered
         await delivery.ack()
 
 

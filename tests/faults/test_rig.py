@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.stack import Child, new_user
 from tests.faults.rig.clients import open_client
 from tests.faults.rig.model import answer_to, question
+from tests.faults.rig.readings import Reading
 from tests.faults.rig.seats import Seat
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.servers.proxy import Mode
@@ -31,9 +32,9 @@ def child_of(seat: Seat) -> Child:
 async def test_an_answer_is_read_to_its_end_while_the_processes_and_stores_under_it_die(rig: Rig) -> None:
     text = question("t", 150, 20)
     async with asyncio.timeout(60), open_client(new_user(), rig.bases, rig.history) as client:
-        session, accepted = await client.open_session(), asyncio.Event()
-        asking = asyncio.create_task(client.ask(session, "m1", text, accepted=accepted))
-        await accepted.wait()
+        reading = Reading()
+        asking = asyncio.create_task(client.ask(await client.open_session(), "m1", text, reading=reading))
+        await reading.accepted.wait()
         for seat in rig.apis:
             await seat.kill()
             await seat.ready()
@@ -41,7 +42,7 @@ async def test_an_answer_is_read_to_its_end_while_the_processes_and_stores_under
             await seat.kill()
         await rig.stores.redis.kill()
         await rig.stores.redis.start()
-        reading = await asking
+        await asking
         await rig.heal()
     assert reading.seen.text == answer_to(text) != ""
     assert reading.seen.ends == ("completed",)
@@ -53,12 +54,12 @@ async def test_an_answer_is_read_to_its_end_while_the_processes_and_stores_under
 async def test_one_executor_alone_loses_its_way_to_redis(rig: Rig) -> None:
     text = question("t", 200, 20)
     async with asyncio.timeout(60), open_client(new_user(), rig.bases, rig.history) as client:
-        session, accepted = await client.open_session(), asyncio.Event()
-        asking = asyncio.create_task(client.ask(session, "m1", text, accepted=accepted))
-        await accepted.wait()
+        reading = Reading()
+        asking = asyncio.create_task(client.ask(await client.open_session(), "m1", text, reading=reading))
+        await reading.accepted.wait()
         owner, other = await _who_runs(rig)
         await owner.cut_off("redis", Mode.BLACKHOLE)
-        reading = await asking
+        await asking
         await rig.heal()
     assert reading.seen.text == answer_to(text)
     assert rig.seat_of(str(other.executor_id)) is other

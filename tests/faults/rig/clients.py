@@ -50,12 +50,12 @@ class Client:
         return session
 
     async def ask(
-        self, session: str, message_id: str, text: str, *, accepted: asyncio.Event | None = None, **more: Any
+        self, session: str, message_id: str, text: str, *, reading: Reading | None = None, **more: Any
     ) -> Reading:
-        """Posts a message until it is answered, then reads to the end. `accepted` is set at the first 2xx; `more` are
+        """Posts a message until it is answered, then reads to the end. `reading` can be looked at meanwhile; `more` are
         fields of the body, such as on_busy. Raises Refused."""
         body = {"message": text, "message_id": message_id, **more}
-        reading = Reading()
+        reading = reading or Reading()
         while not reading.task:
             self._history.note(self.name, "post", message_id, "invoke", session=session, text=text)
             try:
@@ -65,9 +65,7 @@ class Client:
                         await self._note_refusal(stream, message_id)
                         continue
                     self._history.note(self.name, "post", message_id, "ok", session=session, task=stream.task_id)
-                    reading.task = stream.task_id
-                    if accepted is not None:
-                        accepted.set()
+                    reading.accept(stream.task_id)
                     await reading.take(stream)
             except httpx.TransportError as error:
                 if not reading.task:
@@ -85,8 +83,8 @@ class Client:
             raise Refused(stream.response.text)
         await asyncio.sleep(min(float(stream.response.headers.get("retry-after", 1)), 2) * random.uniform(0.5, 1))
 
-    async def follow(self, reading: Reading) -> None:
-        """Reads the rest of a task's stream, however often the connection breaks; notes what it saw."""
+    async def follow(self, reading: Reading) -> Seen:
+        """Reads the rest of a task's stream, however often the connection breaks; what it saw of the whole."""
         seen: Seen | None = None
         while not reading.whole and seen is None:
             try:
@@ -100,6 +98,7 @@ class Client:
         seen = seen or reading.seen
         how = {"connections": reading.connections, "beginnings": reading.beginnings}
         self._history.note(self.name, "read", reading.task, "ok", **seen.as_json(), **how)
+        return seen
 
     async def _go_on(self, reading: Reading, stream: SseStream) -> Seen | None:
         """One more connection. Returns what the conversation says when the stream has nothing (any more)."""
@@ -122,11 +121,17 @@ class Client:
         record = await self._http.get(self._path(f"/tasks/{task}"))
         if record.status_code != 200 or record.json()["finished_at"] is None:
             return None
-        session = await self._http.get(self._path(f"/sessions/{record.json()['session_id']}"), params={"limit": "500"})
-        if session.status_code != 200:
-            return None
-        rows = [row for row in session.json()["messages"] if row["task_id"] == task and row["role"] == "assistant"]
+        shown = (await self.conversation(record.json()["session_id"]))["messages"]
+        rows = [row for row in shown if row["task_id"] == task and row["role"] == "assistant"]
         return Seen(task, "".join(row["content"] for row in rows), (record.json()["status"],))
+
+    async def conversation(self, session: str) -> dict[str, Any]:
+        """A session with its newest 500 messages, as rows. Raises Refused."""
+        response = await self._until_answered("GET", f"/sessions/{session}?limit=500", "look", session)
+        if response.status_code != 200:
+            raise Refused(response.text)
+        shown: dict[str, Any] = response.json()
+        return shown
 
     async def cancel(self, task: str) -> dict[str, Any]:
         """Wishes a cancel until that is answered; the answer."""
@@ -143,8 +148,9 @@ class Client:
                 self._history.note(self.name, op, id, "unknown", why=repr(error))
             else:
                 if response.status_code not in (429, 503):
-                    said = response.json() if response.is_success else {"status": response.status_code}
-                    self._history.note(self.name, op, id, "ok" if response.is_success else "fail", **said)
+                    answered = {"answer": response.json()} if op == "cancel" else {}
+                    outcome: Outcome = "ok" if response.is_success else "fail"
+                    self._history.note(self.name, op, id, outcome, status=response.status_code, **answered)
                     return response
                 self._history.note(self.name, op, id, "unknown", status=response.status_code)
             await asyncio.sleep(_PAUSE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,8 +27,11 @@ class Seen:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, told: dict[str, Any]) -> Seen:
-        return cls(**{**told, "ends": tuple(told["ends"])})
+    def of(cls, told: Mapping[str, Any]) -> Seen:
+        """The reverse of `as_json`, whatever else was told."""
+        return cls(
+            told["task"], told["text"], tuple(told["ends"]), told["starts"], told["last"], ids_rise=told["ids_rise"]
+        )
 
 
 def seen_of(task: str, events: Iterable[Event]) -> Seen:
@@ -46,10 +50,13 @@ def seen_of(task: str, events: Iterable[Event]) -> Seen:
 
 
 class Reading:
-    """Grows with each connection; `whole` when the stream has said its end. `beginnings`: it had to begin anew."""
+    """Grows with each connection; `whole` when the stream has said its end. `beginnings`: it had to begin anew.
+
+    `accepted` is set when the message has been answered 2xx, for the first time."""
 
     def __init__(self, task: str = "") -> None:
         self.task = task
+        self.accepted = asyncio.Event()
         self.events: list[Event] = []
         self.whole = False
         self.beginnings = 1
@@ -58,6 +65,10 @@ class Reading:
     @property
     def cursor(self) -> str | None:
         return next((event.id for event in reversed(self.events) if event.id is not None), None)
+
+    def accept(self, task: str) -> None:
+        self.task = task
+        self.accepted.set()
 
     async def take(self, stream: SseStream) -> None:
         """Reads to the end, or until the connection breaks: raises what httpx raises."""
@@ -75,6 +86,11 @@ class Reading:
     def begin_anew(self) -> None:
         self.events.clear()
         self.beginnings += 1
+
+    async def until(self, chunks: int) -> None:
+        """Waits until so many chunks of text have come, since the last step that was taken back."""
+        while self.seen.text.count(";") < chunks:
+            await asyncio.sleep(0.02)  # between two looks of a wait that the caller bounds
 
     @property
     def seen(self) -> Seen:

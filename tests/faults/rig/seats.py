@@ -88,9 +88,12 @@ class Seat:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
 
-    async def kill(self, *, stay_dead: bool = False) -> None:
-        """`kill -9`, also of a process that has just begun. With `stay_dead` nothing follows it before `revive`."""
-        self._vacant = stay_dead
+    def hold(self) -> None:
+        """When the process here ends, no other follows before `revive`."""
+        self._vacant = True
+
+    async def kill(self) -> None:
+        """`kill -9`, also of a process that has just begun."""
         async with asyncio.timeout(READY_WITHIN), self._changed:
             await self._changed.wait_for(lambda: self.running)
         assert self.child is not None

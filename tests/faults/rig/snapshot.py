@@ -1,0 +1,100 @@
+"""What the system holds when all is quiet: conversations and late readings by HTTP, the tasks' records by Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+from tests.faults.rig.clients import Client, open_client
+from tests.faults.rig.history import History
+from tests.faults.rig.readings import Reading, Seen
+from tests.faults.rig.supervisor import Rig
+
+_TASKS = """
+SELECT id, session_id AS session, message_key AS message_id, status,
+  extract(epoch FROM started_at)::float AS started, extract(epoch FROM finished_at)::float AS finished
+FROM tasks"""
+_UNENDED = "SELECT count(*) FROM tasks WHERE status IN ('queued', 'running')"
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A message of a conversation."""
+
+    session: str
+    sequence: int
+    role: str
+    task: str
+    text: str
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """`started` (its first attempt) and `finished` are seconds of Postgres' clock."""
+
+    id: str
+    session: str
+    message_id: str | None
+    status: str
+    started: float | None
+    finished: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`late` are whole replays by somebody who comes when all is over, by task."""
+
+    rows: tuple[Row, ...]
+    tasks: tuple[TaskRow, ...]
+    late: Mapping[str, Seen]
+
+
+async def quiet(rig: Rig) -> None:
+    """Returns when every task has ended; the caller bounds it."""
+    connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=10, command_timeout=30)
+    try:
+        while await connection.fetchval(_UNENDED):
+            await asyncio.sleep(0.1)  # between two questions of a bounded wait
+    finally:
+        await connection.close(timeout=10)
+
+
+async def task_rows(rig: Rig) -> tuple[TaskRow, ...]:
+    connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=10, command_timeout=60)
+    try:
+        return tuple(TaskRow(**row) for row in await connection.fetch(_TASKS))
+    finally:
+        await connection.close(timeout=10)
+
+
+async def take_snapshot(rig: Rig) -> Snapshot:
+    """Of all the sessions in which the rig's history has posts. All must be quiet; the caller bounds it."""
+    owners = {event.about["session"]: event.process for event in rig.history.of("post") if "session" in event.about}
+    tasks = await task_rows(rig)
+    rows: list[Row] = []
+    late: dict[str, Seen] = {}
+    turnstile = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(user: str) -> None:
+        async with turnstile, open_client(user, rig.bases, History()) as client:
+            for session in (session for session, owner in owners.items() if owner == user):
+                rows.extend(await _rows_of(client, session))
+                for task in (task for task in tasks if task.session == session):
+                    late[task.id] = await client.follow(Reading(task.id))
+
+    async with asyncio.TaskGroup() as group:
+        for user in sorted(set(owners.values())):
+            group.create_task(look(user))
+    return Snapshot(tuple(rows), tasks, late)
+
+
+async def _rows_of(client: Client, session: str) -> list[Row]:
+    shown = (await client.conversation(session))["messages"]
+    return [
+        Row(session, row["sequence"], row["role"], row["task_id"], row["content"], row["message_id"]) for row in shown
+    ]

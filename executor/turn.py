@@ -90,7 +90,7 @@ class Turns:
         if not await dies(self._house, owner):
             return
         async with self._house.database.connection() as c:
-            released = await tasks.release_claim(c, turn.task_id, owner, crashed=True)
+            released = await tasks.release_claim(c, turn.task_id, owner, crashed=True, in_hand=False)
         if released:
             await self._house.outbox.publish(turn)
 

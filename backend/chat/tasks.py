@@ -56,11 +56,12 @@ WHERE id = $1 AND status IN ('queued', 'running') AND owner IS NOT DISTINCT FROM
   AND (active_session_id IS NOT NULL OR cancel_requested_at IS NOT NULL OR NOT $5)
 RETURNING {COLUMNS}""")
 
-# Published just now: whoever releases a claim sees to it that the queue has the turn again.
+# What its releaser has yet to publish counts as never published: should it die before, the sweeper is there at once.
 _RELEASE = """
-UPDATE tasks SET owner = NULL, published_at = now(), crashes = crashes + CASE WHEN $2 THEN 1 ELSE 0 END
+UPDATE tasks SET owner = NULL, crashes = crashes + CASE WHEN $2 THEN 1 ELSE 0 END,
+  published_at = CASE WHEN $3 THEN now() END
 WHERE owner = $1 AND status = 'running'"""
-_RELEASE_ONE = f"{_RELEASE} AND id = $3 RETURNING 1"
+_RELEASE_ONE = f"{_RELEASE} AND id = $4 RETURNING 1"
 _RELEASE_ALL = f"{_RELEASE} RETURNING id, session_id"
 
 _ADD_USAGE = """
@@ -277,14 +278,17 @@ async def claim_task(
     return _found(await c.fetchrow(_CLAIM, task_id, executor_id, seen_owner, seen_attempt, only_active))
 
 
-async def release_claim(c: Connection, task_id: TaskId, owner: ExecutorId, *, crashed: bool = False) -> bool:
-    """Hands the task back; `crashed` says that its owner died of it. False when the claim no longer stands."""
-    return await c.fetchval(_RELEASE_ONE, owner, crashed, task_id) is not None
+async def release_claim(
+    c: Connection, task_id: TaskId, owner: ExecutorId, *, crashed: bool = False, in_hand: bool = True
+) -> bool:
+    """Hands the task back; `crashed` says that its owner died of it, `in_hand` that the caller has its turn from the
+    queue and settles it; else it publishes the turn. False when the claim no longer stands."""
+    return await c.fetchval(_RELEASE_ONE, owner, crashed, in_hand, task_id) is not None
 
 
 async def release_claims(c: Connection, owner: ExecutorId, *, crashed: bool) -> list[Turn]:
-    """Hands back all that this executor has; returns the turns, which the queue must get again."""
-    rows = await c.fetch(_RELEASE_ALL, owner, crashed)
+    """Hands back all that this executor has; returns the turns, which the caller publishes."""
+    rows = await c.fetch(_RELEASE_ALL, owner, crashed, False)
     return [Turn(TaskId(row["id"]), SessionId(row["session_id"])) for row in rows]
 
 

@@ -29,6 +29,7 @@ check: python lint  ## lint, types, imports, unit tests
 test: python node lint  ## everything of check, and every other test; finds, starts or installs the servers it needs
 	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
 	@$(BIN)/python -m tests.servers.rabbitmq_install
+	@$(BIN)/python -m tests.servers.spin_install
 	@$(BIN)/python -m pytest -q --durations=15 $(TESTS)
 
 faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one

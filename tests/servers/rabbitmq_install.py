@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.servers.debian import can_install, install
+
 IMAGE = "rabbitmq:4"
 HINT = "The tests need RabbitMQ: sudo apt-get install -y rabbitmq-server (or set RABBITMQ_URL, or start docker)"
-_PACKAGE = ("apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server")
 _PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/sbin", "/opt/rabbitmq/sbin", "/opt/homebrew/sbin")
 
 
@@ -37,27 +38,10 @@ def has_docker_engine() -> bool:
 
 def scripts_or_install() -> Path | None:
     """The scripts, with Debian's package installed if need and right be; None when that is not to be had."""
-    if (found := find_scripts()) is None and shutil.which("apt-get") and os.geteuid() == 0:
-        _install()
+    if (found := find_scripts()) is None and can_install():
+        install("rabbitmq-server")
         found = find_scripts()
     return found
-
-
-def _install() -> None:
-    """Debian's package, without starting its service: the tests start a node of their own."""
-    print("Installing rabbitmq-server for the tests", file=sys.stderr)
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        for command, limit in ((("apt-get", "update", "-q"), 300), (_PACKAGE, 900)):
-            subprocess.run(command, env=quiet, check=False, timeout=limit, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-    finally:
-        if ours:
-            policy.unlink(missing_ok=True)
 
 
 def main() -> None:

@@ -1,0 +1,141 @@
+"""I4: an executor that is frozen, taken for dead and woken changes nothing any more, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from backend.chat.keys import lock_key, stream_key
+from backend.ids import SessionId, StreamId, TaskId
+from tests.e2e.sse import counted, open_stream, text_of
+from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack
+from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
+from tests.faults.figures import record
+from tests.faults.owners import executor_named, looking_into, owner_of
+from tests.faults.scale import FULL, scale
+from tests.servers.proxy import FaultProxy, Mode
+
+CYCLES = scale(1, 100)
+TEXT = counted(400)
+pytestmark = pytest.mark.timeout(scale(120, 3000))
+
+
+@pytest.fixture
+async def pair(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with open_stack(servers, tmp_path, executors=2) as stack:
+        yield stack
+
+
+async def owner_after(stack: Stack, task: str, before: Child | None, limit: float = 30) -> Child:
+    """The executor that owns the task, once it is another than before."""
+    async with asyncio.timeout(limit), looking_into(stack.servers.postgres) as c:
+        while True:
+            owner = executor_named(stack, await owner_of(c, task) or "")
+            if owner is not None and owner is not before:
+                return owner
+            await asyncio.sleep(0.02)
+
+
+async def fences_of(redis: Redis, session: str, task: str) -> list[int]:
+    """The attempt that wrote each entry, in the stream's order."""
+    rows = await redis.xrange(stream_key(SessionId(session), TaskId(task)))
+    return [StreamId.parse(id.decode()).attempt for id, _ in rows]
+
+
+async def test_a_woken_executor_writes_nothing_and_stops(pair: Stack) -> None:
+    takeovers, stops = [], []
+    async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
+        for _ in range(CYCLES):
+            session = await open_session(client)
+            path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
+            async with open_stream(client, "POST", path, json={"message": "/stream 400 10"}) as stream:
+                reading = asyncio.create_task(stream.rest())
+                sleeper = await owner_after(pair, stream.task_id, None)
+                while len(stream.events) < 20:
+                    await asyncio.sleep(0.01)
+                sleeper.send(signal.SIGSTOP)
+                frozen_at = time.monotonic()
+                heir = await owner_after(pair, stream.task_id, sleeper)
+                takeovers.append(time.monotonic() - frozen_at)
+                seen = len(stream.events)
+                async with asyncio.timeout(10):
+                    while len(stream.events) < seen + 20:
+                        await asyncio.sleep(0.01)
+                sleeper.send(signal.SIGCONT)
+                woken_at = time.monotonic()
+                async with asyncio.timeout(20):
+                    while sleeper.log.read_text().count(stopped_line(stream.task_id)) < 1:
+                        await asyncio.sleep(0.01)
+                stops.append(time.monotonic() - woken_at)
+                await asyncio.wait_for(reading, 60)
+            assert text_of(stream.events) == TEXT
+            assert ending_of(stream.events) == "completed"
+            assert text_of(await read_with_cuts(client, stream.task_id, [])) == TEXT
+            assert text_in((await history_of(client, session))[-1]) == TEXT
+            assert (await task_of(client, stream.task_id))["attempt"] == 2
+            fences = await fences_of(redis, session, stream.task_id)
+            assert fences == sorted(fences)
+            assert heir.running
+            assert sleeper.running
+    takeovers.sort()
+    record(
+        "I4",
+        f"{CYCLES} cycles of SIGSTOP, takeover, SIGCONT: 0 writes by the old owner, takeover p50 "
+        f"{takeovers[len(takeovers) // 2]:.1f} s, max {takeovers[-1]:.1f} s; it stops at most {max(stops):.2f} s after waking",
+    )
+    assert takeovers[-1] < (6 if FULL else 15)
+    assert max(stops) < (2 if FULL else 10)
+
+
+def stopped_line(task: str) -> str:
+    return f"turn is another executor's by now  task_id={task}"
+
+
+async def test_a_lock_that_vanishes_in_mid_turn_changes_nothing(pair: Stack) -> None:
+    async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
+        session = await open_session(client)
+        async with asked(client, session, "/stream 200 10") as stream:
+            for count in (20, 60, 120):
+                await stream.until(count)
+                assert await redis.delete(lock_key(SessionId(session))) == 1 or count > 20
+            await stream.rest()
+        assert text_of(stream.events) == counted(200)
+        assert (await task_of(client, stream.task_id))["attempt"] == 1
+
+
+async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing_later(
+    servers: Servers, tmp_path: Path
+) -> None:
+    async with (
+        FaultProxy.before(servers.redis) as way,
+        open_stack(servers, tmp_path, executors=1) as stack,
+        stack.client(new_user()) as client,
+        Redis.from_url(servers.redis) as redis,
+    ):
+        whole = stack.executors[0]
+        whole.send(signal.SIGSTOP)  # so that the other one gets the turn
+        lonely = await stack.start_executor(REDIS_URL=way.dsn)
+        session = await open_session(client)
+        path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
+        async with open_stream(client, "POST", path, json={"message": "/stream 600 10"}) as stream:
+            reading = asyncio.create_task(stream.rest())
+            async with asyncio.timeout(60):
+                while len(stream.events) < 30:
+                    await asyncio.sleep(0.01)
+            whole.send(signal.SIGCONT)
+            assert await owner_after(stack, stream.task_id, None) is lonely
+            await asyncio.sleep(1)  # the other one's heartbeat is seen again before the first one's goes
+            await way.switch(Mode.BLACKHOLE)
+            assert await owner_after(stack, stream.task_id, lonely, limit=40) is whole
+            await way.switch(Mode.PASS)
+            await asyncio.wait_for(reading, 60)
+        assert text_of(stream.events) == counted(600)
+        fences = await fences_of(redis, session, stream.task_id)
+        assert fences == sorted(fences)
+        assert (await task_of(client, stream.task_id))["attempt"] == 2

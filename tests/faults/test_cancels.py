@@ -1,0 +1,80 @@
+"""I8: a cancel that was answered wins everywhere or loses everywhere, also while Redis or the broker is away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.e2e.stack import new_user
+from tests.faults.figures import record
+from tests.faults.rig.checker import check
+from tests.faults.rig.clients import open_client
+from tests.faults.rig.model import question
+from tests.faults.rig.readings import Reading
+from tests.faults.rig.snapshot import quiet, take_snapshot
+from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
+from tests.faults.scale import FULL, scale
+
+CANCELS, AT_ONCE = scale(30, 500), 10
+pytestmark = pytest.mark.timeout(scale(120, 1800))
+
+
+async def ask_and_cancel(rig: Rig, chance: Random, number: int) -> tuple[str, float] | None:
+    """How the task ended, and how long after the wish its reader had the end; None when the end came first."""
+    reading, wished_at = Reading(), 0.0
+    async with open_client(new_user(), rig.bases, rig.history) as client:
+        session = await client.open_session()
+        asking = asyncio.create_task(client.ask(session, f"m{number}", question(f"m{number}", 40, 10), reading=reading))
+        await reading.accepted.wait()
+        await asyncio.sleep(chance.random() * 0.7)  # any moment, the last one too
+        wished_at = time.monotonic()
+        answer = await client.cancel(reading.task)
+        await asking
+        return (reading.seen.ends[0], time.monotonic() - wished_at) if answer["cancelled"] else None
+
+
+async def test_cancels_at_any_moment_tell_one_story(stores: Stores, tmp_path: Path, chance: Random) -> None:
+    """Checked by the rig's checker: never both done and cancelled, and the text a beginning of the answer."""
+    waits: list[float] = []
+    async with open_rig(tmp_path, stores, executors=2, **STORM_SETTINGS) as rig:
+        for first in range(0, CANCELS, AT_ONCE):
+            numbers = range(first, min(first + AT_ONCE, CANCELS))
+            async with asyncio.timeout(60):
+                ends = await asyncio.gather(*(ask_and_cancel(rig, chance, number) for number in numbers))
+            assert {end[0] for end in ends if end is not None} <= {"cancelled"}
+            waits += [end[1] for end in ends if end is not None]
+        async with asyncio.timeout(60):
+            await quiet(rig)
+            snapshot = await take_snapshot(rig)
+        assert check(rig.history.events, snapshot) == [], rig.history.file
+    waits.sort()
+    record(
+        "I8",
+        f"{CANCELS} cancels at random moments, {len(waits)} in time: one story each; stopped after p50 "
+        f"{waits[len(waits) // 2]:.2f} s, max {waits[-1]:.2f} s",
+    )
+    assert waits[-1] < (2 if FULL else 10)
+
+
+@pytest.mark.parametrize("away", ["redis", "rabbitmq"])
+async def test_a_cancel_wins_while_a_store_is_away(stores: Stores, tmp_path: Path, away: str) -> None:
+    """The wish is in Postgres; the executor looks there once a second."""
+    async with open_rig(tmp_path, stores, apis=1, executors=1, **STORM_SETTINGS) as rig:
+        node = stores.all[away]
+        async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(90):
+            session, reading = await client.open_session(), Reading()
+            asking = asyncio.create_task(client.ask(session, "m", question("m", 3000, 10), reading=reading))
+            await reading.accepted.wait()
+            await reading.until(20)
+            await node.kill()
+            assert (await client.cancel(reading.task))["cancelled"]
+            await node.start()
+            await asking
+            await quiet(rig)
+            snapshot = await take_snapshot(rig)
+        assert [task.status for task in snapshot.tasks] == ["cancelled"]
+        assert check(rig.history.events, snapshot) == [], rig.history.file

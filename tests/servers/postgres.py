@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator
@@ -63,13 +65,29 @@ class PostgresNode:
     def resume(self) -> None:
         self.server.send(signal.SIGCONT)
 
+    def freeze(self) -> None:
+        """Stops everything, open connections too."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, demand: signal.Signals) -> None:
+        self.server.send(demand)
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                parent = int(stat.read_text().rpartition(")")[2].split()[1])
+                if parent == self.server.pid:
+                    os.kill(int(stat.parent.name), demand)
+
 
 @asynccontextmanager
 async def postgres_node(folder: Path) -> AsyncIterator[PostgresNode]:
     """A private server with its files in `folder` and an empty database."""
     async with embedded_servers(folder, redis=False) as servers:
         (server,) = servers.children
+        node = PostgresNode(servers.postgres_dsn, server)
         try:
-            yield PostgresNode(servers.postgres_dsn, server)
+            yield node
         finally:
-            server.send(signal.SIGCONT)
+            node.thaw()

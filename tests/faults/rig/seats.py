@@ -63,6 +63,15 @@ class Seat:
         self._next_life = first_life
         self._keeper = asyncio.create_task(self._keep(), name=f"keeper of an {self.kind}")
 
+    def doom(self, **settings: str) -> None:
+        """Settings of the next process here alone, such as FAILPOINTS."""
+        self._next_life = settings
+
+    async def lives_on(self, lives: int) -> None:
+        """Waits until more processes than so many have begun here."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.lives > lives)
+
     async def _keep(self) -> None:
         while True:
             settings, self._next_life = {**self._settings, **self._next_life}, {}

@@ -35,7 +35,13 @@ class StrictClient:
             self._take(event)
         return False
 
+    def reconnect(self) -> None:
+        """The connection is another one: what came of an event that was cut off is forgotten."""
+        self._rest = b""
+
     def _take(self, event: bytes) -> None:
+        if event.startswith(b":"):
+            return
         assert not self.done, "an event after [DONE]"
         assert event.isascii()
         lines = dict(line.split(b": ", 1) for line in event.split(b"\n"))
@@ -108,6 +114,17 @@ class StrictClient:
     @property
     def text(self) -> str:
         return "".join(part["text"] for part in self.parts if part["type"] == "text")
+
+    @property
+    def steps(self) -> list[str]:
+        """The text of each step, also of one that a death has torn off."""
+        steps: list[str] = []
+        for part in self.parts:
+            if part["type"] == "step-start":
+                steps.append("")
+            elif part["type"] == "text":
+                steps[-1] += part["text"]
+        return steps
 
     @property
     def types(self) -> list[str]:

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.e2e.sse import Event, SseParser, text_of
+from tests.faults.tabs import without_torn
 
 STREAM = ': open\n\nid: 1-1\ndata: {"a":"\u2028\u0085é"}\n\nid:1-2\ndata:x\ndata: y\n\n: beat\n\ndata: [DONE]\n\n'
 EVENTS = [Event("1-1", '{"a":"\u2028\u0085é"}'), Event("1-2", "x\ny"), Event(None, "[DONE]")]
@@ -26,3 +27,18 @@ def test_the_text_of_a_step_that_was_taken_back_is_gone() -> None:
     chunks = ['{"type":"start-step"}', '{"type":"text-delta","id":"t","delta":"a"}', '{"type":"reset-step"}']
     again = ['{"type":"text-delta","id":"t","delta":"b"}', '{"type":"start-step"}', chunks[1]]
     assert text_of(Event(None, chunk) for chunk in [*chunks, *again]) == "ba"
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        (["a1 a2", "b1 b2"], ["a1 a2", "b1 b2"]),
+        (["a1", "a1 a2", "", "b1 b2"], ["a1 a2", "b1 b2"]),
+        (["a1 a2", "b1 b2", "b1 b2"], ["a1 a2", "b1 b2"]),  # torn after its last word
+        (["a1 a2 a1", "a1 a2", "b1 b2"], ["a1 a2 a1", "a1 a2", "b1 b2"]),  # no beginning of it
+        (["a1 a2", "b2"], ["a1 a2", "b2"]),
+        (["a1 a2", "b1 b2", "b2"], ["a1 a2", "b1 b2", "b2"]),
+    ],
+)
+def test_only_a_torn_step_is_left_out(steps: list[str], kept: list[str]) -> None:
+    assert without_torn(steps, ["a1 a2", "b1 b2"]) == (kept, len(steps) - len(kept))

@@ -1,0 +1,111 @@
+"""I14: no silent gap. When Redis loses a stream, or a part of it, readers are told so, and in the end have it all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from redis.asyncio import Redis
+
+from backend.chat.keys import stream_key
+from backend.ids import SessionId, TaskId
+from tests.e2e.stack import Servers, Stack, new_user, open_stack
+from tests.e2e.talk import asked, history_of, open_session, text_in
+from tests.faults.figures import record
+from tests.faults.scale import scale
+from tests.faults.tabs import Tab, without_torn
+from tests.servers.redis import RedisNode
+
+ROUNDS = scale(1, 20)
+STEPS = [" ".join(f"{letter}{n}" for n in range(50)) for letter in "abc"]
+QUESTION = '\n/tool add_understanding {"user_name":"Ada"}\n/then\n'.join(f"/say {step}" for step in STEPS)
+CHUNKS = 150
+LIMIT = 60.0
+
+Hurt = Callable[[Redis, str, Random], Awaitable[object]]
+
+
+async def trimmed(redis: Redis, key: str, chance: Random) -> None:
+    await redis.xtrim(key, maxlen=chance.randrange(4), approximate=False)
+
+
+async def deleted(redis: Redis, key: str, _: Random) -> None:
+    await redis.delete(key)
+
+
+async def expired(redis: Redis, key: str, _: Random) -> None:
+    await redis.expire(key, 0)
+
+
+async def recreated(redis: Redis, key: str, chance: Random) -> None:
+    """Only its beginning is there again, as after a failover to a replica that lagged: lower ids than before."""
+    entries = await redis.xrange(key)
+    pipeline = redis.pipeline(transaction=True).delete(key)
+    for id, fields in entries[: chance.randrange(1, max(2, len(entries)))]:
+        pipeline.xadd(key, fields, id=id)
+    await pipeline.execute()
+
+
+async def flushed(redis: Redis, _: str, __: Random) -> None:
+    await redis.flushall()
+
+
+@pytest.fixture
+async def hurtable(
+    postgres_dsn: str, private_redis: RedisNode, rabbitmq_dsn: str, tmp_path: Path
+) -> AsyncIterator[Stack]:
+    servers = Servers(postgres_dsn, private_redis.dsn, rabbitmq_dsn)
+    async with open_stack(servers, tmp_path, apis=2, executors=2, MAX_OPEN_STREAMS="100", MAX_CRASHES="20") as stack:
+        yield stack
+
+
+@pytest.mark.timeout(scale(120, 3600))
+async def test_a_stream_that_redis_lost_is_never_a_silent_gap(hurtable: Stack, chance: Random) -> None:
+    """One tab tails while it happens, one had read some of it before, one comes after; each with and without resets."""
+    fates: Counter[str] = Counter()
+    async with Redis.from_url(hurtable.servers.redis) as redis:
+        for _ in range(ROUNDS):
+            of_one_key = (trimmed, deleted, expired, recreated)
+            await asyncio.gather(*(_case(hurtable, redis, hurt, chance, fates) for hurt in of_one_key))
+            await _case(hurtable, redis, flushed, chance, fates)
+    assert fates["broken off"]
+    assert fates["refused with 410"]
+    said = ", ".join(f"{count} {fate}" for fate, count in fates.items())
+    record("I14", f"{5 * ROUNDS} streams trimmed, deleted, expired, recreated, flushed; of their tabs {said}; no gap")
+
+
+async def _case(stack: Stack, redis: Redis, hurt: Hurt, chance: Random, fates: Counter[str]) -> None:
+    at = chance.randrange(5, CHUNKS + 40)  # in a part of the cases: after the end
+    bases = [api.url for api in stack.apis]
+    async with stack.client(new_user()) as http, asyncio.timeout(LIMIT):
+        session = await open_session(http)
+        async with asked(http, session, QUESTION) as stream:
+            task = stream.task_id
+        tails, interrupted, late = ([Tab(http, bases, task, resets=resets) for resets in (True, False)] for _ in "abc")
+        tailing = [asyncio.create_task(tab.follow(api)) for api, tab in enumerate(tails)]
+        for tab in interrupted:
+            assert await tab.connect(cut=chance.randrange(200, 10_000)) == 200
+        while len(tails[0].shown.chunks) < at and not tails[0].ended:
+            await asyncio.sleep(0.005)  # between two looks of a bounded wait
+        await hurt(redis, stream_key(SessionId(session), TaskId(task)), chance)
+        coming = [asyncio.create_task(tab.follow(1)) for tab in [*interrupted, *late] if not tab.shown.done]
+        await asyncio.gather(*tailing, *coming)
+        for tab in [*tails, *interrupted, *late]:
+            _judge(tab, fates)
+        assert await tails[0].task_has_ended()
+        assert text_in((await history_of(http, session))[-1]) == "".join(STEPS)
+
+
+def _judge(tab: Tab, fates: Counter[str]) -> None:
+    fates["broken off"] += tab.broken
+    fates["refused with 410"] += tab.refused
+    if not tab.ended:
+        fates["sent to the conversation"] += 1
+        return
+    fates["served whole"] += 1
+    assert tab.ending == "completed"
+    assert without_torn(tab.shown.steps, STEPS)[0] == STEPS

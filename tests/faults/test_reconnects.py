@@ -1,0 +1,173 @@
+"""I13: whatever the pattern of reconnects, a client has each chunk once, in order, and the text that is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.e2e.stack import Servers, Stack, new_user, open_stack
+from tests.e2e.talk import asked, history_of, open_session, text_in
+from tests.faults.figures import record
+from tests.faults.owners import kill_owner, looking_into
+from tests.faults.scale import new_seed, scale
+from tests.faults.tabs import Tab, without_torn
+
+SEED = new_seed()
+OF_ENDED, LIVE_STREAMS, KILLED_STREAMS = (
+    scale(16, 400),
+    scale(2, 13),
+    scale(2, 13),
+)  # the first example is a trivial one
+PER_STREAM = scale(10, 25)
+STEPS = [" ".join(f"{letter}{n}" for n in range(80)) for letter in "abc"]
+TOOL = '\n/tool add_understanding {"user_name":"Ada"}\n/then\n'
+QUESTION = TOOL.join(f"/say {step}" for step in STEPS)
+CHUNKS = 260  # about as many has a live stream of it
+pytestmark = [
+    pytest.mark.timeout(scale(120, 3600)),
+    pytest.mark.parametrize("servers", ["redis"], indirect=True, scope="module"),
+]
+
+
+@pytest.fixture(scope="module")
+async def twins(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Two API processes and two executors."""
+    print(f"FAULT_SEED={SEED}")
+    folder = tmp_path_factory.mktemp("twins")
+    async with open_stack(servers, folder, apis=2, executors=2, MAX_OPEN_STREAMS="1000", MAX_CRASHES="20") as stack:
+        yield stack
+    record("I13", "exact over any reconnects: " + ", ".join(f"{n} {what}" for what, n in held.items()))
+
+
+held: Counter[str] = Counter()
+"""What was tried and held."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A tab's life: it comes when the stream has `late` chunks; `cuts` are (API, bytes) of its connections."""
+
+    late: int
+    resets: bool
+    cuts: Sequence[tuple[int, int]]
+    last: int
+
+
+def patterns(*, latest: int) -> st.SearchStrategy[Pattern]:
+    sizes = st.one_of(st.integers(0, 400), st.integers(0, 12_000))
+    cuts = st.lists(st.tuples(st.integers(0, 1), sizes), max_size=10)
+    return st.builds(Pattern, st.integers(0, latest), st.booleans(), cuts, st.integers(0, 1))
+
+
+def sized(examples: int) -> settings:
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
+    return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=slow)
+
+
+many = st.lists(patterns(latest=CHUNKS + 60), min_size=PER_STREAM, max_size=PER_STREAM)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer that streams now, and a tab that leads: it reads along from the first chunk, without a cut."""
+
+    http: httpx.AsyncClient
+    bases: Sequence[str]
+    session: str
+    task: str
+    leader: Tab
+    leading: asyncio.Task[int]
+
+    async def live(self, pattern: Pattern) -> int:
+        """One tab through its pattern; how often it was shown the beginning of a step that died."""
+        while len(self.leader.shown.chunks) < pattern.late and not self.leading.done():
+            await asyncio.sleep(0.01)  # between two looks, bounded by the stream's end
+        after_the_end = self.leading.done()
+        tab = Tab(self.http, self.bases, self.task, resets=pattern.resets)
+        for api, cut in pattern.cuts:
+            status = await tab.connect(api, cut=cut)
+            assert status == 200 or (status == 204 and tab.ended), status
+            if tab.shown.done:
+                break
+        if not tab.shown.done:
+            await tab.read_to_the_end(pattern.last)
+        steps, torn = without_torn(tab.shown.steps, STEPS)
+        assert steps == STEPS
+        assert tab.ending == "completed"
+        held["connections"] += tab.connections
+        assert not torn or not (after_the_end or pattern.resets)
+        return torn
+
+
+@asynccontextmanager
+async def answering(stack: Stack) -> AsyncIterator[Answer]:
+    """Asks; in the end the answer must stand in the conversation, to the letter."""
+    async with stack.client(new_user()) as http:
+        session = await open_session(http)
+        bases = [api.url for api in stack.apis]
+        async with asked(http, session, QUESTION) as stream:
+            task = stream.task_id
+        leader = Tab(http, bases, task, resets=True)
+        leading = asyncio.create_task(leader.connect())
+        try:
+            yield Answer(http, bases, session, task, leader, leading)
+            assert await asyncio.wait_for(leading, 60) == 200
+        finally:
+            leading.cancel()
+        assert leader.shown.steps == STEPS
+        assert text_in((await history_of(http, session))[-1]) == "".join(STEPS)
+
+
+@pytest.fixture(scope="module")
+async def ended(twins: Stack) -> AsyncIterator[Answer]:
+    """One answer that has ended."""
+    async with answering(twins) as answer:
+        await asyncio.wait_for(asyncio.shield(answer.leading), 60)
+        yield answer
+
+
+@seed(SEED)
+@sized(OF_ENDED)
+@given(pattern=patterns(latest=0))
+async def test_an_ended_stream_is_exact_over_any_reconnects(ended: Answer, pattern: Pattern) -> None:
+    await asyncio.wait_for(ended.live(pattern), 60)
+    held["patterns over an ended stream"] += 1
+
+
+@seed(SEED)
+@sized(LIVE_STREAMS)
+@given(tabs=many)
+async def test_a_live_stream_is_exact_over_any_reconnects(twins: Stack, tabs: Sequence[Pattern]) -> None:
+    async with answering(twins) as answer, asyncio.timeout(90):
+        torn = await asyncio.gather(*map(answer.live, tabs))
+    assert not any(torn)
+    held["over live ones"] += len(tabs)
+
+
+@seed(SEED)
+@sized(KILLED_STREAMS)
+@given(tabs=many, kill_at=st.integers(3, CHUNKS - 60))
+async def test_a_stream_whose_executor_was_killed_is_exact_over_any_reconnects(
+    twins: Stack, tabs: Sequence[Pattern], kill_at: int
+) -> None:
+    """A client that takes `reset-step` sees nothing of the torn step; another sees it end, and the whole step after."""
+
+    async def strike() -> None:
+        while len(answer.leader.shown.chunks) < kill_at:
+            await asyncio.sleep(0.01)
+        assert await kill_owner(twins, c, answer.task)
+        await twins.start_executor()
+
+    async with looking_into(twins.servers.postgres) as c, answering(twins) as answer, asyncio.timeout(90):
+        _, *torn = await asyncio.gather(strike(), *map(answer.live, tabs))
+    assert max(torn) <= 1
+    held["over ones whose executor was killed"] += len(tabs)
+    held["of which saw a torn step end"] += sum(torn)

@@ -62,7 +62,7 @@ class Children:
             except TimeoutError:
                 if time.monotonic() - began > STARTS_WITHIN and await self._is_frozen(me):
                     logger.warning("a child is frozen and killed", extra={"executor_id": me})
-                    process.kill()
+                    _send(process, signal.SIGKILL)
 
     async def _is_frozen(self, me: ExecutorId) -> bool:
         try:
@@ -74,13 +74,18 @@ class Children:
         """Asks all to end, as this process was asked; none is started any more."""
         self._stopping = True
         for process in self._running:
-            process.terminate()
+            _send(process, signal.SIGTERM)
+
+
+def _send(process: Process, demand: signal.Signals) -> None:
+    if process.returncode is None:  # else it has ended just now, and that is an error of `send_signal`
+        process.send_signal(demand)
 
 
 async def _end(process: Process) -> None:
     """Nothing of a child is left behind."""
-    for demand in (process.terminate, process.kill):
+    for demand in (signal.SIGTERM, signal.SIGKILL):
         if process.returncode is not None:
             return
-        demand()
+        _send(process, demand)
         await asyncio.wait({asyncio.ensure_future(process.wait())}, timeout=ENDS_WITHIN)

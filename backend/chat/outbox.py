@@ -1,7 +1,8 @@
 """Turns on their way to the queue. An accepted turn is in Postgres; here it is published, and that is noted.
 
 The note only spares the sweeper work, so it is written once every half second for all turns together, and only for
-those that nobody has taken by then: most need none.
+those that nobody has taken by then: most need none. One that comes late is not written: the copy of which it speaks may
+have been taken by somebody who died since, and the turn would count as published that nobody has.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +23,8 @@ from backend.ids import TaskId
 from backend.postgres import Database
 
 NOTE_EVERY = 0.5
+NOTE_WITHIN = 1.5
+"""Less than it takes to find an executor dead that has only just taken a turn."""
 MAX_NOTES = 10_000
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ class Outbox:
     def __init__(self, turns: TurnQueue, database: Database) -> None:
         self._turns = turns
         self._database = database
-        self._published: list[TaskId] = []
+        self._published: list[tuple[TaskId, float]] = []
         self._noting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -49,6 +53,7 @@ class Outbox:
 
     async def publish(self, turn: Turn) -> None:
         """Hands a turn to the queue. When the queue is away, the sweeper does it later."""
+        began = time.monotonic()
         try:
             await self._turns.publish(turn)
         except Unavailable as error:
@@ -58,7 +63,7 @@ class Outbox:
             return
         reach("after_publish_before_mark")
         if len(self._published) < MAX_NOTES:
-            self._published.append(turn.task_id)
+            self._published.append((turn.task_id, began))
 
     async def _note_for_ever(self) -> None:
         while True:
@@ -73,4 +78,5 @@ class Outbox:
             return
         noted, self._published = self._published, []
         async with self._database.connection() as c:
-            await tasks.mark_published(c, noted)
+            oldest = time.monotonic() - NOTE_WITHIN
+            await tasks.mark_published(c, [task_id for task_id, at in noted if at >= oldest])

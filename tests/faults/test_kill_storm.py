@@ -1,0 +1,110 @@
+"""A storm of kills: what was accepted is answered, once, in order. I1 and I6 of docs/guarantees.md."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.faults.figures import record
+from tests.faults.rig.checker import check
+from tests.faults.rig.load import Answers, Pace, ask_quickly, keep_asking
+from tests.faults.rig.nemesis import ALL, KILLS, Nemesis
+from tests.faults.rig.snapshot import Snapshot, quiet, take_snapshot
+from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
+from tests.faults.scale import FULL, scale
+
+pytestmark = pytest.mark.timeout(scale(180, 3600))
+PAUSE = (scale(1.0, 2.0), scale(3.0, 6.0))
+ANSWERS = Answers(chunks=20, delay_ms=20)
+DRAINED_WITHIN = scale(90, 900)
+
+
+async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *, to_the_end: bool = False) -> Snapshot:
+    """Load and strikes at once; then all is made whole, and the work is brought to its end. With `to_the_end` the
+    strikes go on until the load is done, else until they are done."""
+    strikes, work = asyncio.ensure_future(striking), asyncio.ensure_future(load)
+    try:
+        done, _ = await asyncio.wait({strikes, work}, return_when=asyncio.FIRST_COMPLETED)
+        for job in done:  # a failed one
+            job.result()
+        await (work if to_the_end else strikes)
+        strikes.cancel()
+        await asyncio.wait({strikes})
+        await rig.heal()
+        async with asyncio.timeout(DRAINED_WITHIN):
+            await work
+            await quiet(rig)
+            return await take_snapshot(rig)
+    finally:
+        for job in (strikes, work):
+            job.cancel()
+        await asyncio.gather(strikes, work, return_exceptions=True)
+
+
+async def test_no_message_that_was_accepted_is_lost_or_answered_twice(
+    stores: Stores, tmp_path: Path, chance: Random
+) -> None:
+    messages, kills = scale(150, 10_000), scale(8, 200)
+    users = [f"user-{n}" for n in range(scale(10, 20))]
+    async with open_rig(tmp_path, stores, **STORM_SETTINGS) as rig:
+        nemesis = Nemesis(rig, chance, KILLS, pause=PAUSE)
+        pace = Pace(messages, kills * sum(PAUSE) / 2)
+        load = keep_asking(rig, users, pace, ANSWERS, hands=4, turns=10)
+        snapshot = await storm(rig, nemesis.strike(kills), load)
+        assert check(rig.history.events, snapshot) == [], rig.history.file
+    assert Counter(task.status for task in snapshot.tasks) == {"completed": messages}
+    assert nemesis.struck.total() == kills
+    record(
+        "I1",
+        f"{messages} messages of {len(users)} users, {kills} kills ({_counted(nemesis)}): 0 lost, 0 answered twice; "
+        f"{_speed(pace)}",
+    )
+
+
+@pytest.mark.skipif(not FULL, reason="make faults: kills alone are enough for make test")
+async def test_nothing_is_lost_whatever_strikes(stores: Stores, tmp_path: Path, chance: Random) -> None:
+    """Kills, freezes, cut and silent connections, a Redis that lost everything; one message in twelve is cancelled."""
+    messages, strikes = 2_500, 80
+    async with open_rig(tmp_path, stores, **STORM_SETTINGS) as rig:
+        nemesis = Nemesis(rig, chance, chance.sample(ALL * 8, strikes), pause=PAUSE)
+        pace = Pace(messages, strikes * sum(PAUSE) / 2)
+        users = [f"user-{n}" for n in range(20)]
+        load = keep_asking(rig, users, pace, ANSWERS, hands=4, turns=10, cancelling=12)
+        snapshot = await storm(rig, nemesis.strike(strikes), load)
+        assert check(rig.history.events, snapshot) == [], rig.history.file
+    ends = Counter(task.status for task in snapshot.tasks)
+    assert ends["completed"] + ends["cancelled"] == messages == ends.total()
+    record("I1", f"mixed: {messages} messages, {strikes} strikes ({_counted(nemesis)}): {dict(ends)}; {_speed(pace)}")
+
+
+async def test_quick_messages_are_answered_one_by_one_in_the_order_of_their_acceptance(
+    stores: Stores, tmp_path: Path, chance: Random
+) -> None:
+    sessions, messages, every = scale(20, 200), scale(5, 10), scale(3.0, 5.0)
+    answers = Answers(10, scale(80, 100))
+    async with open_rig(tmp_path, stores, executors=3, **STORM_SETTINGS) as rig:
+        nemesis = Nemesis(rig, chance, ["kill-executor"], pause=(every, every))
+        load = asyncio.gather(*(ask_quickly(rig, f"user-{n}", messages, answers) for n in range(sessions)))
+        snapshot = await storm(rig, nemesis.strike(), load, to_the_end=True)
+        assert check(rig.history.events, snapshot) == [], rig.history.file
+    assert Counter(task.status for task in snapshot.tasks) == {"completed": sessions * messages}
+    assert nemesis.struck.total() >= 2
+    record(
+        "I6",
+        f"{sessions} sessions x {messages} quick messages, three executors, a kill every {every:.0f} s "
+        f"({nemesis.struck.total()}): no gap, no repeat, the order is that of acceptance",
+    )
+
+
+def _speed(pace: Pace) -> str:
+    took = sorted(pace.took)
+    return f"answered in {took[len(took) // 2]:.1f} s (median), {took[-1]:.1f} s (longest)"
+
+
+def _counted(nemesis: Nemesis) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in nemesis.struck.items())

@@ -1,7 +1,7 @@
 """The proof of the checker: with a rule of the product switched off it finds the fault, and none with the rule on.
 
-A scenario leads straight to the place that the rule is about. `make test` runs
-one of them without its mutant, `make faults` all.
+A scenario leads straight to the place that the rule is about. The scenarios
+without their mutants run in `make faults`.
 """
 
 from __future__ import annotations
@@ -161,6 +161,9 @@ async def test_the_checker_finds_what_a_rule_prevents(stores: Stores, tmp_path: 
     assert found
 
 
-@pytest.mark.parametrize("mutant", MUTANTS if FULL else ["no-compare-and-set"])
+@pytest.mark.skipif(
+    not FULL, reason="make faults: in make test the storms show that it finds nothing in a sound system"
+)
+@pytest.mark.parametrize("mutant", MUTANTS)
 async def test_with_the_rule_on_it_finds_nothing(stores: Stores, tmp_path: Path, mutant: str) -> None:
     assert await faults_of(stores, tmp_path, mutant, mutated=False) == []

@@ -22,7 +22,7 @@ Repair = Coroutine[Any, Any, None]
 Strike = Callable[[Rig, Random], Awaitable[tuple[str, Repair | None]]]
 """Strikes; returns whom it struck, and what makes that whole again when nobody else does."""
 
-KILLS = ("kill-api", "kill-executor", "kill-rabbitmq", "kill-redis", "kill-postgres")
+KILLS = ("kill-rabbitmq", "kill-api", "kill-executor", "kill-redis", "kill-postgres")
 FREEZES = ("freeze-api", "freeze-executor", "freeze-rabbitmq", "freeze-redis", "freeze-postgres")
 CUTS = ("cut-api", "cut-executor")
 ALL = (*KILLS, "empty-redis", *FREEZES, *CUTS)

@@ -21,7 +21,7 @@ from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_user, open_stack
 from tests.e2e.talk import asked, followed, open_session
 from tests.faults.figures import record
-from tests.faults.scale import scale
+from tests.faults.scale import FULL, scale
 
 STALLED, HEALTHY, ROUNDS = scale(10, 200), scale(4, 50), scale(1, 100)
 CYCLES, AT_ONCE = scale(300, 10_000), 50

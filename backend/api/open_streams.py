@@ -16,6 +16,7 @@ from typing import Protocol
 
 from backend.api.pace import Pace
 from backend.errors import TooManyStreams, Unavailable
+from backend.standing import start_standing
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class OpenStreams:
 
     @asynccontextmanager
     async def looked_after(self) -> AsyncIterator[OpenStreams]:
-        ticker = asyncio.create_task(self._tick(), name="open-streams")
+        ticker = start_standing(self._tick, "open-streams")
         try:
             yield self
         finally:

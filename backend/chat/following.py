@@ -21,6 +21,7 @@ from backend.chat.streams import Streams
 from backend.errors import Unavailable
 from backend.ids import BEGINNING, StreamId, TaskId
 from backend.logs import place_of
+from backend.standing import start_standing
 
 TICK = 1.0
 """Seconds. A stream that was silent for 2 ticks is looked at every 2nd, its task every 3rd."""
@@ -68,8 +69,8 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         self._jobs = [
-            asyncio.create_task(self._stay_connected(), name="hub-connection"),
-            asyncio.create_task(self._tick_for_ever(), name="hub-ticker"),
+            start_standing(self._stay_connected, "hub-connection"),
+            start_standing(self._tick_for_ever, "hub-ticker"),
         ]
         with suppress(TimeoutError):  # comes up without Redis too, unhealthy
             async with asyncio.timeout(STEP_LIMIT):

@@ -21,6 +21,7 @@ from backend.errors import Unavailable
 from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.postgres import Database
+from backend.standing import start_standing
 
 NOTE_EVERY = 0.5
 NOTE_WITHIN = 1.5
@@ -39,7 +40,7 @@ class Outbox:
         self._noting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._noting = asyncio.create_task(self._note_for_ever(), name="outbox")
+        self._noting = start_standing(self._note_for_ever, "outbox")
         return self
 
     async def __aexit__(

@@ -6,13 +6,12 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from random import Random
 
 import pytest
 
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sdk import VERSIONS, SdkClients
-from tests.e2e.sse import counted, open_stream, text_of
+from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in, until_answered
 
@@ -96,38 +95,3 @@ async def test_every_sdk_client_survives_the_death_of_an_executor(
     moved = [task for task in tasks if task in ended.log.read_text()]
     assert len(moved) >= 2
     assert all(task in other.log.read_text() for task in moved)
-
-
-@pytest.mark.parametrize("seed", [1])
-async def test_a_series_of_deaths_loses_and_repeats_nothing(pair: Stack, seed: int) -> None:
-    """Eight users' turns, while an executor ends every second or two and a new one comes."""
-    chance = Random(seed)
-    text = counted(90) * 4
-    question = f"\n{LEARN}\n/then\n".join(["/stream 90 10"] * 4)
-
-    async def one_user() -> int:
-        async with pair.client(new_user()) as client:
-            session = await open_session(client)
-            path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
-            async with open_stream(client, "POST", path, json={"message": question}) as stream:
-                restless = asyncio.create_task(read_with_cuts(client, stream.task_id, [20, 90, 40]))
-                assert text_of(await stream.rest()) == text
-            assert ending_of(await restless) == ending_of(stream.events) == "completed"
-            assert text_of(await read_with_cuts(client, stream.task_id, [])) == text
-            assert text_in((await history_of(client, session))[-1]) == text
-            attempt: int = (await task_of(client, stream.task_id))["attempt"]
-            return attempt
-
-    async def strike() -> None:
-        while True:
-            await asyncio.sleep(chance.uniform(0.5, 1.5))  # the pace of the strikes
-            chance.choice(pair.executors).send(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-            await pair.start_executor()
-
-    striking = asyncio.create_task(strike())
-    try:
-        attempts = await asyncio.wait_for(asyncio.gather(*(one_user() for _ in range(8))), 90)
-    finally:
-        striking.cancel()
-        await asyncio.wait([striking])
-    assert max(attempts) > 1

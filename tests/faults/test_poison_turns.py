@@ -19,7 +19,7 @@ from tests.faults.owners import kill_owner, looking_into
 from tests.faults.scale import scale
 
 GOOD = scale(8, 50)
-pytestmark = over_both_queues
+pytestmark = [over_both_queues, pytest.mark.timeout(scale(240, 900))]
 
 
 @pytest.fixture
@@ -33,7 +33,6 @@ def starts_of(stack: Stack, task: str) -> int:
     return sum("turn runs  " in line and task in line for log in logs for line in log.splitlines())
 
 
-@pytest.mark.timeout(scale(120, 600))
 async def test_a_poison_turn_fails_after_three_deaths_and_the_others_are_answered(pair: Stack) -> None:
     async with pair.client(new_user()) as client, looking_into(pair.servers.postgres) as c:
         good = [asyncio.create_task(_answered(client)) for _ in range(GOOD)]
@@ -84,7 +83,7 @@ _runs: dict[str, int] = {}
 async def poison_runs(stack: Stack, task: str) -> None:
     """Waits until it has begun once more than before."""
     before = _runs.get(task, 0)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while starts_of(stack, task) <= before:
             await asyncio.sleep(0.05)
     _runs[task] = before + 1

@@ -10,16 +10,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import over_both_queues
 from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
 from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of
 from tests.faults.figures import record
 from tests.faults.owners import kill_owner, looking_into
-from tests.faults.scale import scale
+from tests.faults.scale import FULL, scale
 
 GOOD = scale(8, 50)
-pytestmark = [over_both_queues, pytest.mark.timeout(scale(240, 900))]
+pytestmark = [
+    pytest.mark.timeout(scale(240, 900)),
+    pytest.mark.parametrize("servers", ["rabbitmq", "redis"] if FULL else ["rabbitmq"], indirect=True, scope="module"),
+]
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ async def test_a_poison_turn_fails_after_three_deaths_and_the_others_are_answere
         async with asked(client, session, "/stream 100000 20") as poison:
             executors_killed = 0
             reading = asyncio.create_task(poison.rest())
-            for _ in range(3):
-                await poison_runs(pair, poison.task_id)
+            for death in range(3):
+                await has_begun(pair, poison.task_id, death + 1)
                 if await kill_owner(pair, c, poison.task_id):
                     executors_killed += 1
                     await pair.start_executor()
@@ -64,11 +64,11 @@ async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) 
         session = await open_session(client)
         async with asked(client, session, "/stream 300 20") as stream:
             reading = asyncio.create_task(stream.rest())
-            for _ in range(2):
-                await poison_runs(pair, stream.task_id)
+            for death in range(2):
+                await has_begun(pair, stream.task_id, death + 1)
                 assert await kill_owner(pair, c, stream.task_id)
                 await pair.start_executor()
-            await poison_runs(pair, stream.task_id)
+            await has_begun(pair, stream.task_id, 3)
             parent = next(
                 e for e in pair.executors if f"turn runs apart  task_id={stream.task_id}" in e.log.read_text()
             )
@@ -79,16 +79,11 @@ async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) 
         assert starts_of(pair, stream.task_id) == 3
 
 
-_runs: dict[str, int] = {}
-
-
-async def poison_runs(stack: Stack, task: str) -> None:
-    """Waits until it has begun once more than before."""
-    before = _runs.get(task, 0)
+async def has_begun(stack: Stack, task: str, times: int) -> None:
+    """Waits until so many attempts at it have begun."""
     async with asyncio.timeout(90):
-        while starts_of(stack, task) <= before:
+        while starts_of(stack, task) < times:
             await asyncio.sleep(0.05)
-    _runs[task] = before + 1
 
 
 async def _answered(client: httpx.AsyncClient) -> bool:

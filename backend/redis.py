@@ -46,14 +46,23 @@ async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 
         yield redis
 
 
-class _KeepsCancels(AbstractConnection):
-    """redis-py sends inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job
-    that was cancelled would go on for ever."""
+class _Sends(AbstractConnection):
+    """Mends two things about how redis-py sends.
+
+    It does so inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job that
+    was cancelled would go on for ever. And uvloop's word for a connection that was reset a moment ago is RuntimeError,
+    which nobody would take for a server that is away.
+    """
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         job = asyncio.current_task()
         before = job.cancelling() if job is not None else 0
-        await super().send_packed_command(*args, **kwargs)
+        try:
+            await super().send_packed_command(*args, **kwargs)
+        except RuntimeError as error:
+            if "the handler is closed" not in str(error):
+                raise
+            raise ConnectionError("the connection was lost") from error
         if job is not None and job.cancelling() > before:
             await self.disconnect(nowait=True)  # its reply will not be read
             raise asyncio.CancelledError
@@ -70,7 +79,7 @@ async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> Asy
         retry=retry,
     )
     made: type[AbstractConnection] = pool.connection_class
-    pool.connection_class = type(made.__name__, (_KeepsCancels, made), {})
+    pool.connection_class = type(made.__name__, (_Sends, made), {})
     redis = Redis.from_pool(pool)
     try:
         yield redis

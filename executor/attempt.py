@@ -166,9 +166,9 @@ class Attempt:
         if self._title is not None:
             await asyncio.wait({self._title}, timeout=TITLE_WAIT)
         self._ending = True
-        await writer.drain()
+        checkpoint = await writer.drain()
         reach("before_final_commit")
-        ending = await self._commits.end(status, error, last.messages, last.usage)
+        ending = await self._commits.end(status, error, last.messages, checkpoint, last.usage)
         reach("after_final_commit")
         try:
             await writer.append(*terminal_chunks(ending.task, step_open=agent.step_open, reason=last.last))

@@ -44,13 +44,25 @@ class Commits:
         self.step = step
 
     async def end(
-        self, status: TaskStatus, error: TaskError | None, said: Sequence[NewMessage], usage: Usage
+        self,
+        status: TaskStatus,
+        error: TaskError | None,
+        said: Sequence[NewMessage],
+        checkpoint: StreamId,
+        usage: Usage,
     ) -> Ending:
-        """Ends the task with what was said last."""
+        """Ends the task with what was said last, and the id of its last chunk."""
         async for retried in _tries():
             try:
                 return await end_task(
-                    self._house, self._task, status=status, error=error, step=self.step + 1, said=said, usage=usage
+                    self._house,
+                    self._task,
+                    status=status,
+                    error=error,
+                    step=self.step + 1,
+                    said=said,
+                    usage=usage,
+                    checkpoint=checkpoint,
                 )
             except Unavailable:
                 continue

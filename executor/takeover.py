@@ -79,13 +79,13 @@ def _is_start(body: bytes) -> bool:
 async def ensure_terminal(streams: Streams, flusher: Flusher, task: Task, terminal: Sequence[Chunk]) -> None:
     """Ends the stream of an ended task if it has no end yet: closes what is open, then `terminal`, then END.
 
-    For a task that is delivered again after its end; harmless twice. A stream that is gone stays gone: its readers end
-    from the row. Raises Fenced, StreamGone, StreamUnavailable, and Unavailable.
+    For a task that is delivered again after its end; harmless twice. A stream that is gone, or has lost its last
+    entries, stays so: its readers end from the row. Raises Fenced, StreamGone, StreamUnavailable, and Unavailable.
     """
     key = keys.stream_key(task.session_id, task.id)
     newest = await streams.newest(key, count=len(terminal) + 1)
     top = await streams.top(key)
-    if top is None or (newest and newest[-1].body == END):
+    if top is None or top < (task.checkpoint or BEGINNING) or (newest and newest[-1].body == END):
         return
     closings = await _closings(streams, key)
     wanted = [chunk for chunk in terminal if not isinstance(chunk, FinishStep)]

@@ -52,7 +52,7 @@ from backend.errors import (
     Unavailable,
 )
 from backend.failpoints import reach
-from backend.ids import ExecutorId, SessionId, TaskId, new_task_id
+from backend.ids import ExecutorId, SessionId, StreamId, TaskId, new_task_id
 from backend.postgres import Connection, Database
 
 CANCEL_WAIT = 5.0
@@ -174,8 +174,10 @@ async def end_task(
     step: int = 0,
     said: Sequence[NewMessage] = (),
     usage: Usage = Usage(),
+    checkpoint: StreamId | None = None,
 ) -> Ending:
-    """The one place where a task ends. `task` is the claim that ends it; `said` are the messages of its last `step`.
+    """The one place where a task ends. `task` is the claim that ends it; `said` are the messages of its last `step`,
+    `checkpoint` is the entry with which they end in the stream.
 
     One transaction: the end, what was said, and the session's next waiting task becomes active. The status is
     `cancelled` when a cancel was wished, whatever is asked for. Raises Fenced when the claim no longer stands.
@@ -185,7 +187,9 @@ async def end_task(
             await messages.append_messages(c, task.session_id, task.id, step, said)
         else:
             await sessions.lock_session(c, task.session_id)
-        ended, others_wait = await tasks.finish_task(c, task, status=status, error=error, usage=usage)
+        ended, others_wait = await tasks.finish_task(
+            c, task, status=status, error=error, usage=usage, checkpoint=checkpoint
+        )
         following = await tasks.activate_next(c, task.session_id) if others_wait else None
         if following is not None:
             await _open_turn(c, following)

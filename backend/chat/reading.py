@@ -19,7 +19,7 @@ from backend.chat.models import Message, Task
 from backend.chat.rendering import Rendering, split_cursor
 from backend.chat.snapshot import terminal_chunks, whole_message
 from backend.chat.streams import Entry, PageSize, Streams
-from backend.errors import CursorExpired, NothingLeft, StreamCut, TaskExpired, Unavailable
+from backend.errors import CursorExpired, Gone, NothingLeft, StreamCut, TaskExpired, Unavailable
 from backend.ids import BEGINNING, StreamId, TaskId
 
 RESET_STEP = "reset-step"
@@ -47,8 +47,10 @@ async def attach(
     """
     key = stream_key(task.session_id, task.id)
     reset = RESET_STEP in accepts
-    if cursor is None or cursor == BEGINNING:
-        cursor = BEGINNING
+    cursor = cursor or BEGINNING
+    if task.status.ended:
+        await _check_end(streams, key, task, TaskExpired if cursor == BEGINNING else CursorExpired)
+    if cursor == BEGINNING:
         if task.attempt:  # else nothing was written yet that could be gone
             await _check_whole(streams, key, task)
     else:
@@ -73,6 +75,16 @@ async def _no_messages(_: TaskId) -> Sequence[Message]:
 
 
 # --- before the first byte --------------------------------------------------------------------------------------------
+
+
+async def _check_end(streams: Streams, key: str, task: Task, gone: type[Gone]) -> None:
+    """An ended task's stream has its end, or all that stands before it: the end alone comes from the row."""
+    newest = await streams.newest(key)
+    if newest and newest[-1].body != END:
+        try:
+            await _reread(streams, key, task, newest[-1].id)
+        except StreamCut:
+            raise gone from None
 
 
 async def _check_whole(streams: Streams, key: str, task: Task) -> None:
@@ -200,12 +212,22 @@ async def _ending(streams: Streams, key: str, task: Task, rendering: Rendering, 
     if rendering.shown == BEGINNING:
         chunks = whole_message(task, await messages_of(task.id))
     else:
-        journal = Journal()
         try:
-            async for page in streams.pages(key, BEGINNING, until=rendering.position):
-                journal.read(page)
+            journal = await _reread(streams, key, task, rendering.position)
         except Unavailable as error:
             raise StreamCut("Redis does not answer") from error
         opened = OpenParts(journal.events())
         chunks = [*opened.closings(), *terminal_chunks(task, step_open=opened.step)]
     return [frame_without_id(encode(chunk)) for chunk in chunks]
+
+
+async def _reread(streams: Streams, key: str, task: Task, until: StreamId) -> Journal:
+    """What an ended task's stream says up to that entry. Raises StreamCut unless it is all that the answer said: Redis
+    may have lost entries that it had acknowledged, also the last ones. Raises Unavailable."""
+    journal, whole = Journal(), Rendering(BEGINNING, reset=False)
+    async for page in streams.pages(key, BEGINNING, until=until):
+        journal.read(page)
+        whole.take(page)
+    if whole.position != until or until < (task.checkpoint or BEGINNING):
+        raise StreamCut(f"{task.checkpoint} was written, {whole.position} is the last entry")
+    return journal

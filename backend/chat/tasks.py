@@ -81,7 +81,7 @@ WITH t AS (
     UPDATE tasks AS t SET
       status = CASE WHEN cancel_requested_at IS NULL THEN $4 ELSE 'cancelled' END,
       error = CASE WHEN cancel_requested_at IS NULL THEN $5::jsonb END,
-      active_session_id = NULL, owner = NULL, finished_at = now()
+      active_session_id = NULL, owner = NULL, finished_at = now(), checkpoint = coalesce($10, checkpoint)
     WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING {COLUMNS}
 ), added AS (
     {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9 FROM t WHERE $6::int + $7::int + $8::int + $9::int > 0
@@ -310,15 +310,23 @@ async def request_cancel_of_session(c: Connection, session_id: SessionId) -> lis
 
 
 async def finish_task(
-    c: Connection, task: Task, *, status: TaskStatus, error: TaskError | None, usage: Usage
+    c: Connection,
+    task: Task,
+    *,
+    status: TaskStatus,
+    error: TaskError | None,
+    usage: Usage,
+    checkpoint: StreamId | None = None,
 ) -> tuple[Task, bool]:
     """Ends a running task: `cancelled` when that was wished, else `status`. The session is free for its next turn.
 
     Returns it, and whether other turns of the session wait; the caller holds the session's lock. `usage` is what no
-    commit_step has recorded yet. Raises Fenced when this attempt no longer stands or has ended.
+    commit_step has recorded yet; `checkpoint` the last entry of what was said. Raises Fenced when this attempt no
+    longer stands or has ended.
     """
     reason = None if error is None else {"code": error.code, "message": error.message}
-    row = await c.fetchrow(_FINISH, task.id, task.attempt, task.owner, status.value, reason, *_tokens(usage))
+    key, place = (task.id, task.attempt, task.owner), None if checkpoint is None else str(checkpoint)
+    row = await c.fetchrow(_FINISH, *key, status.value, reason, *_tokens(usage), place)
     if row is None:
         raise Fenced
     ended = parse_task(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,9 +11,10 @@ from backend.chat.chunks import END
 from backend.chat.following import Hub
 from backend.chat.models import Task
 from backend.chat.streams import Streams
-from backend.errors import CursorExpired, StreamCut
+from backend.errors import CursorExpired, StreamCut, TaskExpired
+from backend.ids import StreamId
 from backend.redis import open_redis
-from tests.integration.reading_room import ReadingRoom, reading_room, text_of, turn_of, until
+from tests.integration.reading_room import ReadingRoom, key_of, reading_room, text_of, turn_of, until
 from tests.servers.redis import RedisNode
 from tests.sse_client import StrictClient
 
@@ -124,3 +126,35 @@ async def test_a_refused_login_is_unhealthy(private_redis: RedisNode) -> None:
 
 async def _nobody(_: object) -> list[Task]:
     return []
+
+
+async def test_an_ended_answer_whose_last_entries_redis_lost_is_never_served_as_the_whole(redis_dsn: str) -> None:
+    """As after a failover to a replica that lagged: the stream is a beginning without a gap, the row has the end."""
+    async with reading_room(redis_dsn) as room:
+        task, client = room.task(), StrictClient()
+        await room.write(task, turn_of(10)[:8])
+        reading = await _tail(room, task, client, 4)
+        ended = room.rows[task.id] = replace(room.end(task), checkpoint=StreamId(task.fence, 13))
+        with pytest.raises(StreamCut):
+            await reading
+        with pytest.raises(CursorExpired):
+            await room.read(ended, client)
+        with pytest.raises(TaskExpired):
+            await room.read(ended, StrictClient())
+
+
+@pytest.mark.parametrize("kept", [10, 4])
+async def test_an_end_is_made_from_the_row_only_after_a_whole_answer(redis_dsn: str, kept: int) -> None:
+    async with reading_room(redis_dsn) as room:
+        task = room.task()
+        chunks = turn_of(5)[:-1]
+        await room.write(task, chunks)
+        ended = replace(room.end(task), checkpoint=StreamId(task.fence, len(chunks)))
+        room.rows[task.id] = ended
+        seen = await room.read(ended, StrictClient(), at_most=2)
+        await room.redis.xtrim(key_of(task), maxlen=kept, approximate=False)
+        if kept == len(chunks):
+            assert (await room.read(ended, seen)).text == text_of(5)
+        else:
+            with pytest.raises(CursorExpired):
+                await room.read(ended, seen)

@@ -198,9 +198,13 @@ def refusals_named() -> Iterator[None]:
 
 @contextmanager
 def _loss_named(connection: PoolConnectionProxy[asyncpg.Record]) -> Iterator[None]:
-    """asyncpg says InterfaceError both for our mistakes and for a connection that closed a moment ago."""
+    """asyncpg says InterfaceError both for our mistakes and for a connection that closed a moment ago; and
+    InternalClientError for one that is about to close: Postgres said so while nobody asked it anything."""
     try:
         yield
+    except asyncpg.InternalClientError as error:
+        connection.terminate()
+        raise Unavailable from error
     except asyncpg.InterfaceError as error:
         if _is_lost(connection):
             raise Unavailable from error

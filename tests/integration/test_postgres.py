@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
 import pytest
@@ -20,6 +21,14 @@ from tests.servers.postgres import PostgresNode
 async def _terminate_all(dsn: str, application: str) -> None:
     statement = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = "
     await execute(dsn, f"{statement} '{application}' AND datname = current_database()")
+
+
+async def _end_all_and_wait(dsn: str) -> None:
+    await _terminate_all(dsn, "copilot")
+    c = await asyncpg.connect(dsn, timeout=10)
+    while await c.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'copilot'"):
+        await asyncio.sleep(0.02)
+    await c.close()
 
 
 async def _answers_again(database: Database) -> None:
@@ -42,6 +51,29 @@ async def test_a_pool_recovers_when_its_connections_are_ended(empty_postgres_dsn
             with pytest.raises(Unavailable):
                 await loses_its_connection()
             await _answers_again(database)
+
+
+async def test_a_connection_that_is_ended_is_unavailable_whenever_it_is_used(empty_postgres_dsn: str) -> None:
+    """What the server said at the end is read in one round of the loop, and that it closed in a later one."""
+    async with Database.open(empty_postgres_dsn, size=10) as database, asyncio.timeout(30):
+        in_hand, ended = asyncio.Barrier(10), asyncio.Event()
+
+        async def use_after(rounds: int) -> None:
+            async with database.connection() as c:
+                await in_hand.wait()
+                await ended.wait()
+                for _ in range(rounds):
+                    await asyncio.sleep(0)
+                await c.execute("SELECT 1")
+
+        users = [asyncio.create_task(use_after(rounds)) for rounds in range(9)]
+        await in_hand.wait()
+        with ThreadPoolExecutor() as elsewhere:  # this loop stands still meanwhile
+            elsewhere.submit(asyncio.run, _end_all_and_wait(empty_postgres_dsn)).result(20)
+        ended.set()
+        ends = await asyncio.gather(*users, return_exceptions=True)
+        assert [type(end) for end in ends] == [Unavailable] * 9
+        await _answers_again(database)
 
 
 async def test_a_pool_recovers_when_the_server_starts_again(private_postgres: PostgresNode) -> None:

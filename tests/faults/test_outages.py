@@ -8,17 +8,23 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-import aio_pika
-import asyncpg
 import httpx
 import pytest
-from redis.asyncio import Redis
 
-from backend.rabbitmq import Topology
 from tests.e2e.stack import bearer, new_user
 from tests.faults.figures import record
 from tests.faults.rig.checker import check
 from tests.faults.rig.clients import open_client
+from tests.faults.rig.losses import (
+    Loss,
+    close_postgres_connections,
+    close_rabbitmq_connections,
+    close_redis_connections,
+    consumers_are,
+    delete_exchange,
+    delete_queue,
+    empty_redis,
+)
 from tests.faults.rig.model import question
 from tests.faults.rig.readings import Reading
 from tests.faults.rig.seats import Seat
@@ -73,39 +79,13 @@ def cut(mode: Mode, seconds: float) -> Break:
     return break_it
 
 
-async def emptied(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
-    """Redis loses its data, RabbitMQ its queue, Postgres all connections."""
-    if store == "redis":
-        async with Redis.from_url(rig.stores.redis.dsn) as redis:
-            await redis.flushall()
-    elif store == "rabbitmq":
-        connection = await aio_pika.connect(rig.stores.rabbitmq.dsn)
-        async with connection, connection.channel() as channel:
-            await (await channel.get_queue(Topology().queue)).delete(if_unused=False, if_empty=False)
-    else:
-        c = await asyncpg.connect(rig.stores.postgres.dsn, timeout=10)
-        await c.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        await c.close()
-    return _nothing
+def lost(*losses: Loss) -> Break:
+    async def break_it(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
+        for lose in losses:
+            await lose(rig.stores)
+        return _nothing
 
-
-async def closed(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
-    """The server closes all connections."""
-    if store == "redis":
-        async with Redis.from_url(rig.stores.redis.dsn) as redis:
-            await redis.client_kill_filter(_type="normal")
-            await redis.client_kill_filter(_type="pubsub")
-    elif store == "rabbitmq":
-        await rig.stores.rabbitmq.ctl("close_all_connections", "test")
-    return _nothing
-
-
-async def unrouted(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
-    """I12: the exchange of turns is gone, and its binding with it."""
-    connection = await aio_pika.connect(rig.stores.rabbitmq.dsn)
-    async with connection, connection.channel() as channel:
-        await channel.exchange_delete(Topology().execution)
-    return _nothing
+    return break_it
 
 
 async def _nothing() -> None:
@@ -122,9 +102,12 @@ FAULTS: list[tuple[str, str, Break, bool]] = [
     *((store, "frozen", frozen, True) for store in CHECK_OF),
     *((store, "reset", cut(Mode.RESET, DEAD_FOR), True) for store in CHECK_OF),
     *((store, "silent", cut(Mode.BLACKHOLE, SILENT_FOR), True) for store in CHECK_OF),
-    *((store, "emptied", emptied, False) for store in CHECK_OF),
-    *((store, "closed", closed, False) for store in ("redis", "rabbitmq")),
-    ("rabbitmq", "unrouted", unrouted, False),
+    ("redis", "emptied", lost(empty_redis), False),
+    ("rabbitmq", "emptied", lost(delete_queue), False),
+    ("redis", "closed", lost(close_redis_connections), False),
+    ("rabbitmq", "closed", lost(close_rabbitmq_connections), False),
+    ("postgres", "closed", lost(close_postgres_connections), False),
+    ("rabbitmq", "unrouted", lost(delete_exchange), False),
 ]
 SMALL = {("postgres", "killed"), ("redis", "frozen"), ("rabbitmq", "silent"), ("rabbitmq", "emptied")}
 CHOSEN = FAULTS if FULL else [fault for fault in FAULTS if fault[:2] in SMALL]
@@ -165,7 +148,7 @@ async def outage(rig: Rig, name: str, store: str, break_it: Break, *, is_away: b
         back = time.monotonic() - began
         await asyncio.gather(through, during)
         await rig.ready()
-        await consumers_are(rig, len(rig.executors))
+        await consumers_are(rig.stores, len(rig.executors))
     assert back < BACK_WITHIN, f"{name}: {back:.1f} s"
     return back
 
@@ -192,15 +175,3 @@ async def serves_or_says_503(rig: Rig, store: str) -> None:
                 assert int(answer.headers["retry-after"]) > 0
             else:
                 assert answer.status_code == 200
-
-
-async def consumers_are(rig: Rig, wanted: int) -> None:
-    """So many channels take turns, one of each executor. (One that had turns in hand when it lost its connection has a
-    consumer more on its channel for each of their slots.)"""
-    async with asyncio.timeout(30):
-        while True:
-            told = await rig.stores.rabbitmq.ctl("list_consumers", "queue_name", "channel_pid")
-            taking = {line for line in told.splitlines() if line.startswith(Topology().queue)}
-            if len(taking) == wanted:
-                return
-            await asyncio.sleep(0.1)

@@ -23,6 +23,8 @@ from tests.faults.slopes import slope_of
 
 SECONDS, SAMPLE_EVERY, WARM_UP = scale(20, 1200), scale(1, 10), scale(5, 300)
 USERS = scale(3, 8)
+RUSH = scale(5, 60)
+"""Users that ask once at the beginning: pools of connections grow to what they will ever have."""
 STREAM_TTL = 30
 """Ended streams go within the run: the number of keys comes to rest."""
 pytestmark = pytest.mark.timeout(scale(120, 3600))
@@ -43,6 +45,8 @@ async def test_a_steady_load_makes_nothing_grow(stores: Stores, tmp_path: Path) 
     async with open_rig(tmp_path, stores, apis=1, executors=2, **settings) as rig:
         numbers, over = count(), asyncio.Event()
         async with asyncio.TaskGroup() as group:
+            for n in range(RUSH):
+                group.create_task(ask_once(rig, n))
             asking = [group.create_task(ask_on(rig, numbers, over)) for _ in range(USERS)]
             samples = await sample(rig)
             over.set()
@@ -77,6 +81,11 @@ async def ask_on(rig: Rig, numbers: count[int], over: asyncio.Event) -> int:
                 if over.is_set():
                     break
     return answered
+
+
+async def ask_once(rig: Rig, number: int) -> None:
+    async with open_client(new_user(), rig.bases, rig.history) as client:
+        await client.ask(await client.open_session(), "rush", question(f"rush{number}", 40, 25))
 
 
 async def sample(rig: Rig) -> Samples:

@@ -45,10 +45,10 @@ class Worker:
         self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """When a side job dies, the worker stops too: an executor without a heartbeat must not go on."""
+        """When a side job ends, the worker stops too: an executor without a heartbeat must not go on."""
         await self._crew.heartbeat.begin()
         async with asyncio.TaskGroup() as group:
-            side_jobs = [group.create_task(work, name=name) for name, work in self._side_jobs().items()]
+            side_jobs = [group.create_task(_unending(work, name)) for name, work in self._side_jobs().items()]
             await self._take_turns(stop)
             for job in side_jobs:
                 job.cancel()
@@ -135,3 +135,14 @@ class Worker:
         await self._crew.finish(LAST_WORDS)
         with contextlib.suppress(Unavailable):  # then the sweeper finds them, when our heartbeat has lapsed
             await self._turns.let_all_go()
+
+
+async def _unending(work: Coroutine[None, None, None], name: str) -> None:
+    """A group takes no notice of jobs that return, nor of those that a library has cancelled."""
+    job = asyncio.current_task()
+    try:
+        await work
+    except asyncio.CancelledError:
+        if job is None or job.cancelling():
+            raise
+    raise RuntimeError(f"a side job has ended: {name}")

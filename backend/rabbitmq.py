@@ -67,6 +67,10 @@ async def answered(limit: float = ANSWER_LIMIT) -> AsyncIterator[None]:
         raise Unavailable from None  # aiormq cancels what waits on a connection that it gives up
     except (*CONNECTION_EXCEPTIONS, TimeoutError) as error:
         raise Unavailable from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise Unavailable from error  # what waits on a connection that aiormq ends without a reason gets a bare one
 
 
 @dataclass(eq=False)

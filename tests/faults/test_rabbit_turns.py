@@ -11,10 +11,10 @@ from functools import partial
 import pytest
 
 from backend.chat.models import Turn
-from backend.chat.rabbit_deliveries import LOOK_EVERY
+from backend.chat.rabbit_deliveries import LOOK_EVERY, message_of
 from backend.chat.turns import TurnQueue
 from backend.errors import Unavailable
-from backend.rabbitmq import ANSWER_LIMIT
+from backend.rabbitmq import ANSWER_LIMIT, Line, Wire
 from tests.integration.turn_queues import RabbitRig, new_turn, rig_for, soon, until, until_healthy
 from tests.servers.proxy import Mode
 from tests.servers.rabbitmq import RabbitNode
@@ -51,6 +51,30 @@ async def test_a_deleted_exchange_is_an_error_and_is_made_again(rig: RabbitRig) 
         with pytest.raises(Unavailable):
             await soon(queue.publish(new_turn()))
         await until(lambda: _sent(queue, new_turn()))
+
+
+async def test_what_is_on_its_way_when_the_library_ends_its_connection_is_unavailable(
+    private_rabbitmq: RabbitNode,
+) -> None:
+    """It does so when the broker has said goodbye, and then has a bare Exception for who still waits to write."""
+    wires: asyncio.Queue[Wire] = asyncio.Queue()
+
+    async def session(wire: Wire) -> None:
+        wires.put_nowait(wire)
+        await wire.lost.wait()
+
+    line = asyncio.create_task(Line(private_rabbitmq.dsn, "a", session).run())
+    try:
+        wire = await soon(wires.get())
+        sent = [asyncio.create_task(wire.publish("", "nobody", message_of(b"", None))) for _ in range(50)]
+        await asyncio.sleep(0)  # they begin
+        assert wire.connection.transport is not None
+        await wire.connection.transport.connection.close(None)
+        errors = await soon(asyncio.gather(*sent, return_exceptions=True))
+    finally:
+        line.cancel()
+        await asyncio.wait({line})
+    assert {type(error) for error in errors} == {Unavailable}
 
 
 async def test_a_deleted_queue_is_made_again_and_consumed_by_exactly_one(rig: RabbitRig) -> None:

@@ -71,8 +71,8 @@ async def session_lock(house: House, task: Task) -> AsyncIterator[Holder]:
 async def _lock(house: House, task: Task, holder: Holder) -> None:
     deadline = time.monotonic() + LOCK_PATIENCE
     while (held := await house.locks.acquire(task.session_id, holder)) is not None:
-        ours = held.executor_id == house.me and held.task_id == task.id
-        if ours or await house.liveness.verdict(held.executor_id):
+        same_task = held.task_id == task.id  # whoever held it for this task has lost it by our claim
+        if same_task or await house.liveness.verdict(held.executor_id):
             if await house.locks.take_over(task.session_id, held, holder):
                 return
         elif time.monotonic() >= deadline:

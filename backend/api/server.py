@@ -79,10 +79,19 @@ class ChatServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._forget_who_vanished()
         logger.info("API listens", extra={"host": self.config.host, "port": self.port})
         gc.collect()
         gc.freeze()  # full collections over what never dies cost the slowest chunks their time
         gc.set_threshold(*_GC_THRESHOLDS)
+
+    def _forget_who_vanished(self) -> None:
+        """What a client does not acknowledge for `send_timeout` ends its connection, also the few bytes that fit into
+        the kernel's buffers. Linux would try for 15 minutes, and the stream keep its seat. Connections inherit it."""
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            for listener in (one for server in self.servers for one in server.sockets):
+                milliseconds = int(self._app.pace.send_timeout * 1000)
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.open_streams.drop_all()

@@ -12,6 +12,7 @@ from backend.chat.chunks import Start, StartStep, TextDelta, TextStart
 from backend.chat.keys import stream_key
 from backend.ids import SessionId, fence_of
 from tests.integration.api_house import LIMIT, api_house, get, post, send_raw
+from tests.servers.vanishing import vanish
 
 QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05)
 
@@ -48,4 +49,23 @@ async def test_a_client_that_takes_nothing_is_dropped_and_others_are_served(post
                 await asyncio.sleep(0.05)
         active = (await api.http.get(f"/api/chat/sessions/{id}")).json().get("active_stream")
         assert active is not None, "the turn goes on without its reader"
+        assert (await api.http.delete(f"/api/chat/sessions/{id}")).status_code == 204
+
+
+async def test_a_client_that_vanished_is_dropped_though_its_stream_says_little(
+    postgres_dsn: str, redis_dsn: str
+) -> None:
+    """Its host is gone: no FIN, no RST, no ACK. Heartbeats fit into the kernel's buffer: no send ever waits."""
+    async with api_house(postgres_dsn, redis_dsn, pace=QUICK, executor=False) as api:
+        id = await api.new_session()
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(post(f"/api/chat/sessions/{id}/stream", b'{"message":"for nobody"}'))
+        async with asyncio.timeout(LIMIT):
+            await reader.readuntil(b": keep-alive")
+        assert len(api.app.open_streams) == 1
+        vanish(writer.get_extra_info("socket"))
+        async with asyncio.timeout(LIMIT):
+            while len(api.app.open_streams):
+                await asyncio.sleep(0.05)
+        writer.close()
         assert (await api.http.delete(f"/api/chat/sessions/{id}")).status_code == 204

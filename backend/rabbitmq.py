@@ -27,8 +27,8 @@ from backend.logs import Trouble, place_of, why_away
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 10
-ANSWER_LIMIT = 5.0
-"""Seconds until a broker that does not answer counts as away."""
+ANSWER_LIMIT, DECLARE_LIMIT = 5.0, 10.0
+"""Seconds until a broker that does not answer counts as away: one question, or all that must exist."""
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
 DEAD_LETTERS_KEPT = 100_000
 CONSUMER_TIMEOUT_SINCE = (3, 11, 15)
@@ -89,7 +89,7 @@ class Wire:
         return self.version >= CONSUMER_TIMEOUT_SINCE
 
     def ready(self) -> None:
-        """The session says that it does what it is for."""
+        """The session says that it does what it is for; it may say so again."""
         self.on_ready(self)
 
     def give_up(self, *_: object) -> None:
@@ -159,7 +159,8 @@ class Line:
                 return
             if loop.time() - began > STEADY:
                 pause = FIRST_PAUSE
-            self._trouble.met("the connection was lost" if trouble is None else why_away(trouble))
+            cause = trouble.__cause__ if isinstance(trouble, Unavailable) else None
+            self._trouble.met("the connection was lost" if trouble is None else why_away(cause or trouble))
             await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -205,9 +206,10 @@ class Line:
             await asyncio.wait({work, lost})
 
     def _is_ready(self, wire: Wire) -> None:
-        self._wire = wire
-        self._up.set()
-        self._trouble.over()
+        if self._wire is not wire:
+            self._wire = wire
+            self._up.set()
+            self._trouble.over()
 
 
 def _version(connection: aiormq.abc.AbstractConnection) -> tuple[int, ...]:
@@ -239,7 +241,7 @@ class _Connection(aio_pika.Connection):
 
 
 async def declare(wire: Wire, topology: Topology) -> None:
-    """Makes every durable exchange, queue and binding that is missing.
+    """Makes every durable exchange, queue and binding that is missing. Raises Unavailable.
 
     On channels of its own: the broker closes a channel on which a declaration differs from what exists."""
     arguments: dict[str, Any] = {
@@ -252,18 +254,19 @@ async def declare(wire: Wire, topology: Topology) -> None:
     }
     if wire.knows_consumer_timeout:
         arguments["x-consumer-timeout"] = int(topology.consumer_timeout * 1000)
-    await _declare_queue(wire, topology.queue, arguments)
-    await _declare_queue(wire, topology.dead_queue, {"x-queue-type": "quorum", "x-max-length": DEAD_LETTERS_KEPT})
-    async with wire.connection.channel() as channel:
-        for name, kind in (
-            (topology.execution, ExchangeType.DIRECT),
-            (topology.dead, ExchangeType.DIRECT),
-            (topology.cancel, ExchangeType.FANOUT),
-        ):
-            await channel.declare_exchange(name, kind, durable=True)
-        rpc = await channel.get_underlay_channel()
-        await rpc.queue_bind(topology.queue, topology.execution, topology.routing_key)
-        await rpc.queue_bind(topology.dead_queue, topology.dead, topology.dead_key)
+    async with answered(DECLARE_LIMIT):
+        await _declare_queue(wire, topology.queue, arguments)
+        await _declare_queue(wire, topology.dead_queue, {"x-queue-type": "quorum", "x-max-length": DEAD_LETTERS_KEPT})
+        async with wire.connection.channel() as channel:
+            for name, kind in (
+                (topology.execution, ExchangeType.DIRECT),
+                (topology.dead, ExchangeType.DIRECT),
+                (topology.cancel, ExchangeType.FANOUT),
+            ):
+                await channel.declare_exchange(name, kind, durable=True)
+            rpc = await channel.get_underlay_channel()
+            await rpc.queue_bind(topology.queue, topology.execution, topology.routing_key)
+            await rpc.queue_bind(topology.dead_queue, topology.dead, topology.dead_key)
 
 
 async def _declare_queue(wire: Wire, name: str, arguments: dict[str, Any]) -> None:

@@ -171,7 +171,6 @@ class Consumer(Generic[S]):
         """Takes until the intake is closed, then stays until the last delivery in hand is settled."""
         try:
             await declare(wire, self._topology)
-            wire.ready()
             await self._take(wire)
             await self.intake.emptied()
         finally:
@@ -188,16 +187,19 @@ class Consumer(Generic[S]):
         """Consumes until the intake closes, with the slots that nothing of an earlier wire holds as prefetch.
 
         The broker no longer counts what came over that, and a consumer's prefetch cannot grow: when such a delivery is
-        settled, one more consumer asks for its slot. None is cancelled before the end, as it would go on in hand."""
+        settled, one more consumer asks for its slot. None is cancelled before the end, as it would go on in hand.
+        The wire is ready when the broker has taken the first of them."""
         async with self._taking:
             earlier, asked, tags = self.intake.in_hand, 0, list[str]()
             queue = await wire.channel.get_queue(self.queue, ensure=False)
             while not self.intake.closed:
                 earlier &= self.intake.in_hand
                 if more := self.intake.slots - len(earlier) - asked:
-                    await wire.channel.set_qos(prefetch_count=more)
-                    tags.append(await queue.consume(partial(self._put_in, wire)))
+                    async with answered():
+                        await wire.channel.set_qos(prefetch_count=more)
+                        tags.append(await queue.consume(partial(self._put_in, wire)))
                     asked += more
+                wire.ready()
                 if not await self.intake.settles_within(LOOK_EVERY, earlier) and tags:
                     await self._look_after(wire)
             for tag in tags:

@@ -17,7 +17,7 @@ from backend.chat.rabbit_deliveries import Consumer, InHand, message_of, receive
 from backend.chat.turns import DeadTurn, Delivery, Wishes, encode_turn, encode_wish
 from backend.errors import Unavailable
 from backend.ids import TaskId
-from backend.rabbitmq import Line, Topology, Wire, declare
+from backend.rabbitmq import Line, Topology, Wire, answered, declare
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +147,9 @@ class RabbitTurns:
             wishes.offer(message.body)
 
         await declare(wire, self._topology)
-        queue = await wire.channel.declare_queue(exclusive=True, auto_delete=True)
-        await queue.bind(self._topology.cancel)
-        await queue.consume(hear, no_ack=True)
+        async with answered():
+            queue = await wire.channel.declare_queue(exclusive=True, auto_delete=True)
+            await queue.bind(self._topology.cancel)
+            await queue.consume(hear, no_ack=True)
         wire.ready()
         await wire.lost.wait()

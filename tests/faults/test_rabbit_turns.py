@@ -15,6 +15,7 @@ from backend.chat.rabbit_deliveries import LOOK_EVERY, message_of
 from backend.chat.turns import TurnQueue
 from backend.errors import Unavailable
 from backend.rabbitmq import ANSWER_LIMIT, Line, Wire
+from tests.faults.rig.losses import unreadable_queue
 from tests.integration.turn_queues import RabbitRig, new_turn, rig_for, soon, until, until_healthy
 from tests.servers.proxy import Mode
 from tests.servers.rabbitmq import RabbitNode
@@ -51,6 +52,24 @@ async def test_a_deleted_exchange_is_an_error_and_is_made_again(rig: RabbitRig) 
         with pytest.raises(Unavailable):
             await soon(queue.publish(new_turn()))
         await until(lambda: _sent(queue, new_turn()))
+
+
+async def test_whoever_may_not_take_turns_is_not_healthy_for_a_moment(
+    rig: RabbitRig, private_rabbitmq: RabbitNode
+) -> None:
+    async with rig.open("a") as queue, queue.consume(1):
+        await until_healthy(queue)
+        async with unreadable_queue(private_rabbitmq, rig.topology.queue):
+            await until(lambda: _unhealthy(queue))
+            enough = asyncio.get_running_loop().time() + 2
+            while asyncio.get_running_loop().time() < enough:  # it tries again meanwhile
+                assert not queue.healthy
+                await asyncio.sleep(0)
+        await until_healthy(queue)
+
+
+async def _unhealthy(queue: TurnQueue) -> bool:
+    return not queue.healthy
 
 
 async def test_what_is_on_its_way_when_the_library_ends_its_connection_is_unavailable(

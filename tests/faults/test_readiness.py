@@ -4,39 +4,24 @@ alone that is cut."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from backend.rabbitmq import Topology
 from tests.e2e.stack import new_user
 from tests.faults.rig.clients import open_client
+from tests.faults.rig.losses import unreadable_queue
 from tests.faults.rig.model import answer_to, question
 from tests.faults.rig.readings import Reading
 from tests.faults.rig.seats import Seat
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import scale
 from tests.servers.proxy import Mode
-from tests.servers.rabbitmq import RabbitNode
 
 TOLD_WITHIN = 30.0
 ALL = {"postgres", "redis", "hub", "turns"}
 pytestmark = pytest.mark.timeout(scale(180, 600))
-
-
-@asynccontextmanager
-async def nobody_may_take_turns(broker: RabbitNode) -> AsyncIterator[None]:
-    """Publishing goes on, and every other queue; the queue of turns may not be read."""
-    others = f"^(?!{Topology().queue}$).*"
-    try:
-        await broker.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", others)
-        await broker.ctl("close_all_connections", "the permissions are new")
-        yield
-    finally:
-        await broker.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", ".*")
 
 
 async def checks_of(seat: Seat) -> set[str]:
@@ -60,7 +45,7 @@ async def test_an_executor_is_ready_only_while_it_can_take_turns(stores: Stores,
     async with open_rig(tmp_path, stores, apis=1, executors=2) as rig:
         async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(90):
             session, text, reading = await client.open_session(), question("q", 5, 10), Reading()
-            async with nobody_may_take_turns(stores.rabbitmq):
+            async with unreadable_queue(stores.rabbitmq):
                 await asyncio.gather(*(says(seat, ALL - {"turns"}) for seat in rig.executors))
                 await says(rig.apis[0], ALL)
                 asking = asyncio.create_task(client.ask(session, "m", text, reading=reading))

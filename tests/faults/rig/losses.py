@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aio_pika
 import asyncpg
@@ -11,6 +13,7 @@ from redis.asyncio import Redis
 
 from backend.rabbitmq import Topology
 from tests.faults.rig.supervisor import Stores
+from tests.servers.rabbitmq import RabbitNode
 
 Loss = Callable[[Stores], Awaitable[None]]
 _WITHIN = 30.0
@@ -59,13 +62,26 @@ async def delete_binding(stores: Stores) -> None:
         await queue.unbind(Topology().execution, Topology().routing_key)
 
 
+@asynccontextmanager
+async def unreadable_queue(broker: RabbitNode, queue: str = Topology().queue) -> AsyncIterator[None]:
+    """Nobody may take from that queue; whatever else can be done may be done."""
+    try:
+        await broker.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", f"^(?!{queue}$).*")
+        await broker.ctl("close_all_connections", "the permissions are new")
+        yield
+    finally:
+        await broker.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", ".*")
+
+
 async def consumers_are(stores: Stores, wanted: int) -> None:
     """So many channels take turns, one of each executor. (One that had turns in hand when it lost its connection has a
     consumer more on its channel for each of their slots.)"""
-    async with asyncio.timeout(_WITHIN):
-        while True:
-            told = await stores.rabbitmq.ctl("list_consumers", "queue_name", "channel_pid")
-            taking = {line for line in told.splitlines() if line.startswith(Topology().queue)}
-            if len(taking) == wanted:
-                return
-            await asyncio.sleep(0.1)
+    deadline = time.monotonic() + _WITHIN
+    while len(taking := await _consumers(stores)) != wanted:
+        assert time.monotonic() < deadline, taking
+        await asyncio.sleep(0.1)
+
+
+async def _consumers(stores: Stores) -> set[str]:
+    told = await stores.rabbitmq.ctl("list_consumers", "queue_name", "channel_pid")
+    return {line for line in told.splitlines() if line.startswith(Topology().queue)}

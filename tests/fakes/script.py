@@ -15,6 +15,7 @@
     /ping SECONDS        sends only pings (comments) for so long
     /finish REASON       the finish reason, as the provider calls it
     /quirk NAME          `cut-end`: the connection breaks right after the finish reason; others: see the servers
+    /afresh              what stands above is not done: it is an earlier question, that was never answered
     /then                what follows is for the next step, when the tool results are there
 
 Without a command it says what was asked, or what the tools answered. GET /requests gives the requests of late, as
@@ -35,7 +36,7 @@ from typing import Any, Protocol
 from tests.fakes.serving import Exchange
 
 _COMMAND = re.compile(
-    r"^/(say|raw|stream|count|think|tool|status|error|drop|end|slow|hang|ping|finish|quirk|then)(?: +(.*))?$",
+    r"^/(say|raw|stream|count|think|tool|status|error|drop|end|slow|hang|ping|finish|quirk|afresh|then)(?: +(.*))?$",
     re.MULTILINE,
 )
 
@@ -75,7 +76,9 @@ class Fake:
         """Carries the script's step out."""
         steps: list[list[tuple[str, str]]] = [[]]
         for match in _COMMAND.finditer(text):
-            if match[1] == "then":
+            if match[1] == "afresh":
+                steps = [[]]
+            elif match[1] == "then":
                 steps.append([])
             else:
                 steps[-1].append((match[1], (match[2] or "").strip()))

@@ -205,4 +205,4 @@ def test_each_rule_is_proven() -> None:
 
 
 def test_the_fake_models_answer_is_known_from_the_question() -> None:
-    assert answer_to(f"{question('a', 2, 5)}\n/tool look {{}}\n/then\n{question('b', 1, 0)}") == "a:0;a:1;b:0;"
+    assert answer_to(f"{question('a', 2, 5)}\n/tool look {{}}\n/then\n/count b 1") == "a:0;a:1;b:0;"

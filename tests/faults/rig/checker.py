@@ -16,6 +16,7 @@ from tests.faults.rig.snapshot import Snapshot
 from tests.faults.rig.story import Story
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
+_SHOWN = 20
 Faults = Iterator[tuple[str, str]]
 """Whose fault it is (an id), and what is wrong."""
 
@@ -31,6 +32,12 @@ def check(events: Sequence[Event], snapshot: Snapshot) -> list[Violation]:
     """All that breaks a guarantee; empty when nothing does."""
     story = Story(events, snapshot)
     return [Violation(rule.__name__, id, why) for rule in RULES for id, why in rule(story)]
+
+
+def summary(found: Sequence[Violation]) -> str:
+    """For a person: how often each rule is broken, and the first few."""
+    lines = [f"{times} x {rule}" for rule, times in Counter(fault.rule for fault in found).items()]
+    return "\n".join([*lines, *(f"{fault.rule}: {fault.id} {fault.why}" for fault in found[:_SHOWN])])
 
 
 def accepted_messages_are_kept(story: Story) -> Faults:

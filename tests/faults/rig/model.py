@@ -12,8 +12,8 @@ _COUNT = re.compile(r"^/count (\S+) (\d+)", re.MULTILINE)
 
 
 def question(name: str, chunks: int, delay_ms: int) -> str:
-    """Asks for `name:0;name:1;…`, with that delay before each chunk."""
-    return f"/count {name} {chunks} {delay_ms}"
+    """Asks for `name:0;name:1;…`, with that delay before each chunk, whatever was asked before and never answered."""
+    return f"/afresh\n/count {name} {chunks} {delay_ms}"
 
 
 def answer_to(text: str) -> str:

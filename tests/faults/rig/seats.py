@@ -15,7 +15,7 @@ from tests.faults.rig.history import History
 from tests.servers.proxy import FaultProxy, Mode
 
 SETTING_OF = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "rabbitmq": "RABBITMQ_URL"}
-READY_WITHIN = 60.0
+READY_WITHIN = 180.0
 _PAUSE = 0.3
 _PAUSE_OF_ONE_THAT_CANNOT_START = 1.0
 _SHORT_LIFE = 3.0

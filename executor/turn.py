@@ -39,6 +39,8 @@ class Turns:
 
         Raises AttemptEnded or Unavailable when the turn must come again, here or elsewhere.
         """
+        if self._house.liveness.pulse.late:
+            raise HandedBack  # others take us for dead: it would be taken from us, or, without Redis, get nowhere
         async with self._house.database.connection() as c:
             claimed = await tasks.claim_new_task(c, turn.task_id, self._house.me)
         if claimed is None:

@@ -23,7 +23,7 @@ from tests.e2e.talk import asked, followed, open_session
 from tests.faults.figures import record
 from tests.faults.scale import FULL, scale
 
-STALLED, HEALTHY, ROUNDS = scale(10, 200), scale(4, 50), scale(1, 100)
+STALLED, HEALTHY = scale(10, 200), scale(4, 50)
 CYCLES, AT_ONCE = scale(300, 10_000), 50
 CLOSED_WITHIN = 45.0
 pytestmark = pytest.mark.timeout(scale(180, 3600))

@@ -47,7 +47,10 @@ LOSSES: list[tuple[str, str, Loss]] = [
 ]
 SMALL = {close_redis_connections, close_postgres_connections, delete_binding}
 CHOSEN = LOSSES if FULL else [loss for loss in LOSSES if loss[2] in SMALL]
-pytestmark = pytest.mark.timeout(scale(240, 3600))
+pytestmark = [
+    pytest.mark.timeout(scale(240, 3600)),
+    pytest.mark.skipif(not FULL, reason="make faults: test_outages is enough for make test"),
+]
 
 
 class Asking:

@@ -6,11 +6,12 @@ import asyncio
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
-from tests.e2e.sse import types_of
+from tests.e2e.sse import text_of, types_of
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack, ready
 from tests.e2e.talk import asked, ending_of, open_session
 from tests.faults.figures import record
@@ -18,12 +19,22 @@ from tests.faults.marking_executor import PROGRAM
 from tests.faults.owners import looking_into, owner_of
 from tests.faults.scale import scale
 
-KILLS, AT_ONCE = scale(2, 200), scale(2, 4)
+KILLS, AT_ONCE = scale(2, 200), scale(2, 8)
 UNKNOWN = "interrupted_unknown_effect"
 
 
-async def marking(stack: Stack, marks: Path, failpoints: str = "") -> Child:
-    child = await stack.spawn("executor", program=PROGRAM, MARKS=str(marks), FAILPOINTS=failpoints)
+class Came(NamedTuple):
+    """Of the two calls of a step: how many left a mark, and of how many the model was told that nobody knows."""
+
+    marks: int
+    unknown: int
+
+
+KILLED_AT = {"after_tool_effect": Came(1, 2), "after_tool_start": Came(0, 2)}
+
+
+async def marking(stack: Stack, marks: Path, failpoints: str = "", **settings: str) -> Child:
+    child = await stack.spawn("executor", program=PROGRAM, MARKS=str(marks), FAILPOINTS=failpoints, **settings)
     await ready(child)
     return child
 
@@ -32,41 +43,53 @@ def marks_in(file: Path) -> Counter[str]:
     return Counter(file.read_text().split()) if file.exists() else Counter()
 
 
-async def results_of(client: httpx.AsyncClient, session: str) -> str:
-    """The session's messages as text: what the model was told stands in it."""
-    return (await client.get(f"/api/chat/sessions/{session}")).text
+async def results_of(client: httpx.AsyncClient, session: str) -> list[dict[str, Any]]:
+    """What the model was told of its calls."""
+    rows = (await client.get(f"/api/chat/sessions/{session}")).json()["messages"]
+    return [part["output"] for row in rows if row["role"] == "tool" for part in row["parts"]]
+
+
+async def come_of(client: httpx.AsyncClient, marks: Path, name: str) -> Came:
+    """Asks for two calls side by side, and lets the turn end."""
+    session = await open_session(client)
+    calls = "\n".join(f'/tool mark {{"text":"{name}-{n}"}}' for n in (1, 2))
+    async with asked(client, session, f"/say before\n{calls}\n/then\n/say after") as stream:
+        await asyncio.wait_for(stream.rest(), 60)
+    assert ending_of(stream.events) == "completed"
+    assert types_of(stream.events).count("finish") == 1
+    assert text_of(stream.events) == "beforeafter"
+    told = [result.get("error") for result in await results_of(client, session)]
+    assert len(told) == 2
+    assert set(told) <= {None, UNKNOWN}
+    left = [marks_in(marks)[f"{name}-{n}"] for n in (1, 2)]
+    assert all(mark == 1 or error == UNKNOWN for mark, error in zip(left, told, strict=True)), (left, told)
+    return Came(sum(left), told.count(UNKNOWN))
 
 
 @pytest.mark.timeout(scale(120, 3000))
-@pytest.mark.parametrize("at", ["after_tool_effect", "after_tool_start"])
+@pytest.mark.parametrize("at", KILLED_AT)
 async def test_a_tool_whose_executor_dies_beside_it_is_not_run_again(servers: Servers, tmp_path: Path, at: str) -> None:
     """Killed between the effect and its result; killed between the stored call and the effect."""
-    marks, done = tmp_path / "marks", 0
+    marks, came = tmp_path / "marks", Counter[Came]()
     async with open_stack(servers, tmp_path, executors=0, MAX_RUNNING_TURNS="100", MAX_OPEN_STREAMS="100") as stack:
         await marking(stack, marks)  # one that lives, and goes on with what the others leave
-
-        async def one(client: httpx.AsyncClient, name: str) -> bool:
-            session = await open_session(client)
-            question = f'/say before\n/tool mark {{"text":"{name}"}}\n/then\n/say after'
-            async with asked(client, session, question) as stream:
-                await asyncio.wait_for(stream.rest(), 60)
-            told = UNKNOWN in await results_of(client, session)
-            assert ending_of(stream.events) == "completed"
-            assert types_of(stream.events).count("finish") == 1
-            assert marks_in(marks)[name] == 1 or told  # told: of a neighbour of the one that was killed, maybe not
-            return told
-
         async with stack.client(new_user()) as client:
-            while done < KILLS:
-                mortals = await asyncio.gather(*(marking(stack, marks, f"{at}=1:kill") for _ in range(AT_ONCE)))
-                told: list[bool] = []
+            while came[KILLED_AT[at]] < KILLS:
+                killed = came[KILLED_AT[at]]
+                # one turn each: whom one takes with it when it dies is known
+                mortals = await asyncio.gather(
+                    *(marking(stack, marks, f"{at}=1:kill", EXECUTOR_CONCURRENCY="1") for _ in range(AT_ONCE))
+                )
                 while any(mortal.running for mortal in mortals):
-                    names = [f"{at}-{done}-{len(told) + n}" for n in range(AT_ONCE)]
-                    told += await asyncio.gather(*(one(client, name) for name in names))
-                assert sum(told) >= AT_ONCE
-                done += AT_ONCE
+                    names = [f"{at}-{came.total() + n}" for n in range(AT_ONCE)]
+                    came.update(await asyncio.gather(*(come_of(client, marks, name) for name in names)))
+                assert came[KILLED_AT[at]] - killed >= AT_ONCE
     assert max(marks_in(marks).values()) == 1
-    record("I7", f"{done} kills at {at}: {marks_in(marks).total()} marks, none twice; the model was told each time")
+    record(
+        "I7",
+        f"{KILLS} kills at {at}, {came.total()} turns of two calls: {marks_in(marks).total()} marks, none twice; the "
+        "model was told of each call without a result",
+    )
 
 
 @pytest.mark.timeout(scale(120, 600))
@@ -85,7 +108,7 @@ async def test_a_tool_that_an_executor_was_about_to_start_does_not_start_when_it
                     async with asked(client, session, f'/tool mark {{"text":"n{n}"}}\n/then\n/say after') as stream:
                         reading = asyncio.create_task(stream.rest())
                         await asyncio.wait_for(reading, 60)
-                assert UNKNOWN in await results_of(client, session)
+                assert [result["error"] for result in await results_of(client, session)] == [UNKNOWN]
                 before = marks_in(marks)
                 sleeper.send(signal.SIGCONT)
                 async with asyncio.timeout(10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,14 @@ class RedisNode:
     async def kill(self) -> None:
         self.server.send(signal.SIGKILL)
         await self.server.wait()
+
+    async def lose_all(self, *, away: float = 0.0) -> None:
+        """Kills it and starts it without its data, after so many seconds."""
+        await self.kill()
+        await asyncio.sleep(away)
+        for kept in self.folder.glob("appendonlydir*"):
+            await asyncio.to_thread(shutil.rmtree, kept)
+        await self.start()
 
     def pause(self) -> None:
         self.server.send(signal.SIGSTOP)

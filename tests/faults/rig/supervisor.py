@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -60,10 +59,7 @@ class Stores:
 
     async def empty_redis(self) -> None:
         """Kills Redis and starts it without its data."""
-        await self.redis.kill()
-        for kept in self.redis.folder.glob("appendonlydir*"):
-            await asyncio.to_thread(shutil.rmtree, kept)
-        await self.redis.start()
+        await self.redis.lose_all()
 
 
 @dataclass(frozen=True, slots=True)

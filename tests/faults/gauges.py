@@ -1,0 +1,28 @@
+"""What a process of ours holds: memory, open files, open streams."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.stack import Child
+
+_OPEN_STREAMS = re.compile(r"^sse_open_streams (\d+)", re.MULTILINE)
+
+
+def rss(child: Child) -> float:
+    """In MB."""
+    return int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def open_files(child: Child) -> int:
+    return len(list(Path(f"/proc/{child.process.pid}/fd").iterdir()))
+
+
+async def open_streams(http: httpx.AsyncClient) -> int:
+    """Of the API that this client talks to."""
+    match = _OPEN_STREAMS.search((await http.get("/metrics")).text)
+    assert match is not None
+    return int(match[1])

@@ -49,8 +49,10 @@ async def test_the_next_chunk_comes_within_two_and_a_half_seconds_of_a_kill(stac
             async with open_stream(client, "POST", path, json={"message": f"/stream {WORDS} {DELAY}"}) as stream:
                 timed = Timed(stream)
                 reading = asyncio.create_task(timed.read())
-                while len(stream.events) < chance.randrange(5, 80):
-                    await asyncio.sleep(0.01)
+                place = chance.randrange(5, 80)
+                async with asyncio.timeout(30):
+                    while len(stream.events) < place:
+                        await asyncio.sleep(0.01)
                 owner = executor_named(stack, await owner_of(c, stream.task_id) or "")
                 assert owner is not None
                 killed_at = time.monotonic()

@@ -27,7 +27,7 @@ _SERVER_SETTINGS = {
     "application_name": "copilot",
     "timezone": "UTC",
     "jit": "off",  # our statements are short; planning with jit costs more than it gives
-    "idle_in_transaction_session_timeout": "10s",  # a frozen process must not keep its row locks
+    "idle_in_transaction_session_timeout": "3s",  # a frozen process keeps its row locks no longer
 }
 _PRISMA_ONLY = frozenset(
     {"connection_limit", "connect_timeout", "pgbouncer", "pool_timeout", "schema", "socket_timeout", "sslaccept"}

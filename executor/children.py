@@ -19,7 +19,8 @@ from executor.ownership import is_dead
 MOST = 4
 """Child processes of one executor at once; each is some 100 MB. Further turns wait for room."""
 LOOK_EVERY = 5.0
-STARTS_WITHIN = 30.0
+FROZEN_AFTER = 30.0
+"""Without a heartbeat so long on end. A busy machine needs some of it to start a child."""
 ENDS_WITHIN = 5.0
 logger = logging.getLogger(__name__)
 
@@ -53,18 +54,20 @@ class Children:
         return code == 0
 
     async def _watch(self, process: Process, me: ExecutorId) -> int:
-        """Its exit code. One that is frozen is killed: others take its turn for a dead executor's, too."""
-        began = time.monotonic()
+        """Its exit code. One that is frozen is killed: others have taken its turn for a dead executor's, too."""
+        beat = time.monotonic()
         while True:
             try:
                 async with asyncio.timeout(LOOK_EVERY):
                     return await process.wait()
             except TimeoutError:
-                if time.monotonic() - began > STARTS_WITHIN and await self._is_frozen(me):
+                if not await self._is_silent(me):
+                    beat = time.monotonic()
+                elif time.monotonic() - beat > FROZEN_AFTER:
                     logger.warning("a child is frozen and killed", extra={"executor_id": me})
                     _send(process, signal.SIGKILL)
 
-    async def _is_frozen(self, me: ExecutorId) -> bool:
+    async def _is_silent(self, me: ExecutorId) -> bool:
         try:
             return await is_dead(self._house, me)
         except Unavailable:

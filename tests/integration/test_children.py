@@ -16,7 +16,7 @@ from executor.children import Children
 class SlowToJudge(Children):
     """Whose look at a child's heartbeat takes longer than the child lives."""
 
-    async def _is_frozen(self, me: ExecutorId) -> bool:
+    async def _is_silent(self, me: ExecutorId) -> bool:
         for process in self._running:
             await process.wait()
         return True
@@ -27,7 +27,7 @@ async def test_a_child_may_end_while_it_is_judged(
 ) -> None:
     for name, value in {"DATABASE_URL": postgres_dsn, "REDIS_URL": redis_dsn, "QUEUE": "redis"}.items():
         monkeypatch.setenv(name, value)  # a child has its settings from there
-    monkeypatch.setattr("executor.children.STARTS_WITHIN", 0.0)
+    monkeypatch.setattr("executor.children.FROZEN_AFTER", 0.0)
     monkeypatch.setattr("executor.children.LOOK_EVERY", 0.1)
     async with open_resources(load_settings(_env_file=None)) as house, asyncio.timeout(60):
         children = SlowToJudge(house)

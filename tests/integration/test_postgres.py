@@ -152,6 +152,30 @@ async def test_a_transaction_that_is_cancelled_leaves_nothing_and_gives_its_conn
             assert await c.fetchval("SELECT count(*) FROM things") == 0
 
 
+async def test_whoever_stands_still_in_a_transaction_keeps_its_row_no_longer_than_others_wait(
+    database: Database, c: Connection
+) -> None:
+    """As a process does that is frozen between two statements."""
+    session = new_session_id()
+    await create_session(c, session, None, {})
+    others_may = asyncio.Event()
+
+    async def stands_still() -> None:
+        async with database.transaction() as still:
+            await set_title(still, session, "mine")
+            others_may.set()
+            await asyncio.sleep(5)
+            await set_title(still, session, "mine again")
+
+    frozen = asyncio.create_task(stands_still())
+    await others_may.wait()
+    async with database.transaction() as other:
+        await set_title(other, session, "theirs")
+    assert not frozen.done()
+    with pytest.raises(Unavailable):
+        await frozen
+
+
 @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
 async def test_text_that_postgres_cannot_hold_is_named(database: Database, text: str) -> None:
     with pytest.raises(InvalidUnicode):

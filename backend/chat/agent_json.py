@@ -1,0 +1,258 @@
+"""What an agent's JSON is: nodes, and links between them. Strangers write it; nothing of it is believed.
+
+`{id, version, is_active, name, description, nodes: [{id, ...}], links: [{id, source_id, sink_id, ...}], ...}`; what
+else it holds is kept as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isfinite
+
+import orjson
+
+from backend.chat.models import Json
+from backend.errors import InvalidAgent
+from backend.ids import GraphId
+from backend.postgres import storable
+
+MAX_NODES, MAX_LINKS = 1_000, 5_000
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 32
+MAX_ID, MAX_NAME, MAX_DESCRIPTION = 128, 200, 20_000
+MAX_PROBLEMS = 20
+UNNAMED = "Unnamed agent"
+REDACTED = "[REDACTED]"
+
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+_ENDS = ("source_id", "sink_id")
+_SECRET = re.compile(
+    r"(?:secrets?|tokens?|passwords?|passwd|pwd|passphrases?|credentials?|authorization|auth|bearer|cookies?|jwt"
+    r"|(?:api|private|secret|access|signing|encryption)keys?|accesskeyid|connectionstring)"
+    r"(?:value|pem|hash|base64)?\d*$"
+)
+_SAYS_WHAT_VALUE_IS = ("name", "key", "header", "field")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGraph:
+    """An agent that can be saved. `document` is all of it, completed, and can be stored and sent as it is."""
+
+    id: GraphId
+    name: str
+    description: str
+    node_count: int
+    link_count: int
+    document: dict[str, Json]
+
+    def numbered(self, version: int) -> dict[str, Json]:
+        """The document as that version of the agent."""
+        return {**self.document, "version": version}
+
+
+def is_agent_id(text: str) -> bool:
+    """Whether an agent, a node or a link may have this id."""
+    return 0 < len(text) <= MAX_ID and text.isprintable()
+
+
+def parse_agent(value: Json, *, graph_id: GraphId | None = None) -> AgentGraph:
+    """The agent that a JSON value describes. Raises InvalidAgent, which says all that is wrong, and nothing else.
+
+    Ids that are missing (absent, null or empty) are filled, an agent without a name gets one. NUL and lone surrogates
+    become U+FFFD. With `graph_id` the agent has that id whatever it says: an agent that is edited stays the same one.
+    """
+    _check_values(value)
+    given: dict[str, Json] = storable(value)
+    draft = _Draft()
+    nodes = draft.with_ids("node", draft.members(given, "nodes", MAX_NODES, required=True))
+    links = draft.with_ids("link", draft.members(given, "links", MAX_LINKS, required=False))
+    draft.check_links(links, {node["id"] for node in nodes})
+    document: dict[str, Json] = {
+        "id": graph_id or draft.id_of("The agent", given),
+        "version": _version_of(given),
+        "is_active": draft.is_active(given),
+        "name": draft.name(given),
+        "description": draft.text(given, "description", MAX_DESCRIPTION),
+        "nodes": nodes,
+        "links": links,
+    }
+    document |= {key: item for key, item in given.items() if key not in document}
+    draft.finish()
+    if len(orjson.dumps(document)) > MAX_BYTES:
+        raise InvalidAgent([f"It is larger than {MAX_BYTES} bytes."])
+    return AgentGraph(
+        id=GraphId(document["id"]),
+        name=document["name"],
+        description=document["description"],
+        node_count=len(nodes),
+        link_count=len(links),
+        document=document,
+    )
+
+
+def redacted(value: Json) -> Json:
+    """A copy in which whatever is named like a secret is REDACTED, at any depth: `apiKey`, `client-secret`, `TOKEN`.
+
+    The value of a pair such as `{"name": "Authorization", "value": ...}` is too; a number of tokens is no secret.
+    """
+    top: list[Json] = [value]
+    boxes: list[list[Json] | dict[str, Json]] = [top]
+    while boxes:  # no recursion: the depth is a stranger's
+        box = boxes.pop()
+        named = _secret_members(box) if isinstance(box, dict) else frozenset()
+        items: Iterable[tuple[Json, Json]] = list(box.items() if isinstance(box, dict) else enumerate(box))
+        for key, item in items:
+            if key in named:
+                box[key] = REDACTED
+            elif isinstance(item, dict | list):
+                box[key] = copy = item.copy()
+                boxes.append(copy)
+    return top[0]
+
+
+def _secret_members(box: dict[str, Json]) -> frozenset[str]:
+    named = {key for key, item in box.items() if _names_secret(key) and not _is_count(key, item)}
+    told = (box.get(key) for key in _SAYS_WHAT_VALUE_IS)
+    if any(isinstance(name, str) and _names_secret(name) for name in told):
+        named.add("value")
+    return frozenset(named)
+
+
+def _names_secret(name: str) -> bool:
+    return _SECRET.search(_letters(name)) is not None
+
+
+def _is_count(name: str, item: Json) -> bool:
+    return isinstance(item, int | float) and _letters(name).endswith("tokens")
+
+
+def _letters(name: str) -> str:
+    """The name without what separates its words, in one case."""
+    return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def _version_of(given: dict[str, Json]) -> int:
+    """The library numbers versions; until then it is what it says, if that can be one."""
+    said = given.get("version")
+    return said if type(said) is int and 0 < said < 2**31 else 1
+
+
+def _check_values(value: Json) -> None:
+    """Raises InvalidAgent unless it is an object of values that every store and client takes. Level by level, so that
+    no nesting can exhaust the stack."""
+    if not isinstance(value, dict):
+        raise InvalidAgent(["It is not a JSON object."])
+    level: list[Json] = [value]
+    depth = 0
+    while level:
+        depth += 1
+        below: list[Json] = []
+        for one in level:
+            if isinstance(one, dict):
+                _check_keys(one)
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+            else:
+                _check_scalar(one)
+        if depth > MAX_DEPTH and any(isinstance(one, dict | list) for one in level):
+            raise InvalidAgent([f"It is nested deeper than {MAX_DEPTH} levels."])
+        level = below
+
+
+def _check_keys(one: dict[Json, Json]) -> None:
+    if not all(isinstance(key, str) for key in one):
+        raise InvalidAgent(["It holds a key that is no text."])
+
+
+def _check_scalar(one: Json) -> None:
+    if one is None or isinstance(one, bool | str):
+        return
+    if isinstance(one, int) and _SMALLEST <= one <= _LARGEST:
+        return
+    if not isinstance(one, float) or not isfinite(one):
+        raise InvalidAgent(["It holds a number that is not finite or too long, or what is no JSON at all."])
+
+
+class _Draft:
+    """An agent that is being read, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self._problems: list[str] = []
+
+    def finish(self) -> None:
+        """Raises InvalidAgent if anything is wrong."""
+        if rest := self._problems[MAX_PROBLEMS:]:
+            self._problems[MAX_PROBLEMS:] = [f"And {len(rest)} more."]
+        if self._problems:
+            raise InvalidAgent(self._problems)
+
+    def members(self, given: dict[str, Json], name: str, most: int, *, required: bool) -> list[Json]:
+        members = given.get(name)
+        if members is None and not required:
+            return []
+        if not isinstance(members, list):
+            self._problems.append(f"Its {name} are not a list.")
+            return []
+        if len(members) > most:
+            self._problems.append(f"It has more than {most} {name}.")
+            return []
+        return members
+
+    def with_ids(self, kind: str, members: list[Json]) -> list[dict[str, Json]]:
+        """Those that are objects, each with an id of its own."""
+        taken: set[str] = set()
+        completed: list[dict[str, Json]] = []
+        for place, member in enumerate(members, 1):
+            if not isinstance(member, dict):
+                self._problems.append(f"The {kind} at place {place} is not an object.")
+                continue
+            id = self.id_of(f"The {kind} at place {place}", member)
+            if id in taken:
+                self._problems.append(f'The {kind} at place {place} has the id "{id}" of another {kind}.')
+            taken.add(id)
+            completed.append({"id": id} | member | {"id": id})
+        return completed
+
+    def id_of(self, what: str, given: dict[str, Json]) -> str:
+        id = given.get("id")
+        if id is None or id == "":
+            return str(uuid.uuid4())
+        if isinstance(id, str) and is_agent_id(id):
+            return id
+        self._problems.append(f"{what} has an id that is not a printable text of 1 to {MAX_ID} characters.")
+        return str(uuid.uuid4())
+
+    def check_links(self, links: list[dict[str, Json]], nodes: set[str]) -> None:
+        for link in links:
+            for end in _ENDS:
+                target = link.get(end)
+                if not isinstance(target, str) or not is_agent_id(target):
+                    self._problems.append(f'The link "{link["id"]}" names no node as its {end}.')
+                elif target not in nodes:
+                    self._problems.append(f'The link "{link["id"]}" has the {end} "{target}", which no node has.')
+
+    def is_active(self, given: dict[str, Json]) -> bool:
+        said = given.get("is_active")
+        if said is None:
+            return True
+        if not isinstance(said, bool):
+            self._problems.append("Its is_active is neither true nor false.")
+        return bool(said)
+
+    def name(self, given: dict[str, Json]) -> str:
+        return " ".join(self.text(given, "name", MAX_NAME).split()) or UNNAMED
+
+    def text(self, given: dict[str, Json], name: str, most: int) -> str:
+        text = given.get(name)
+        if text is None:
+            return ""
+        if not isinstance(text, str):
+            self._problems.append(f"Its {name} is not a text.")
+            return ""
+        if len(text) > most:
+            self._problems.append(f"Its {name} has more than {most} characters.")
+        return text

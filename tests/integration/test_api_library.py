@@ -1,0 +1,194 @@
+"""The library over HTTP, and the tool that searches it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from backend.chat.library import SavedAgent
+from backend.ids import new_library_agent_id
+from tests.integration.agents import an_agent
+from tests.integration.api_house import ApiHouse, api_house, new_user
+
+AGENTS = "/api/library/agents"
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+    async with api_house(postgres_dsn, redis_dsn) as house:
+        yield house
+
+
+async def saved_by(api: ApiHouse, user: str, **changes: Any) -> SavedAgent:
+    async with api.house.database.connection() as c:
+        return await an_agent(c, user, **changes)
+
+
+def is_problem(answer: Any, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_agent_is_read_by_either_id(api: ApiHouse) -> None:
+    user = new_user()
+    saved = await saved_by(api, user, more={"secret": "its owner may see it"})
+    summary = {
+        "id": saved.agent.id,
+        "graph_id": "graph-1",
+        "name": "Mail sorter",
+        "description": "Sorts what comes in",
+        "version": 1,
+    }
+    listed = (await api.http.get(AGENTS, headers=api.as_user(user))).json()
+    assert listed["total"] == 1
+    times = {name: listed["agents"][0].pop(name) for name in ("created_at", "updated_at")}
+    assert listed["agents"] == [summary]
+    for id in (saved.agent.id, "graph-1"):
+        answer = await api.http.get(f"{AGENTS}/{id}", headers=api.as_user(user))
+        assert answer.status_code == 200
+        assert answer.json() == {**summary, **times, "node_count": 2, "link_count": 1, "graph": saved.graph}
+
+
+async def test_versions_are_read_newest_first_and_one_by_one(api: ApiHouse) -> None:
+    user = new_user()
+    mine = api.as_user(user)
+    saved = [await saved_by(api, user, name=f"name {n}", task_id=f"task {n}") for n in (1, 2, 3)]
+    path = f"{AGENTS}/{saved[0].agent.id}/versions"
+    versions = (await api.http.get(path, headers=mine)).json()
+    assert [(one["version"], one["task_id"]) for one in versions["versions"]] == [
+        (3, "task 3"), (2, "task 2"), (1, "task 1"),
+    ]  # fmt: skip
+    assert versions["total"] == 3
+    page = (await api.http.get(path, params={"limit": 1, "offset": 1}, headers=mine)).json()
+    assert page == {"versions": [versions["versions"][1]], "total": 3}
+    for n in (1, 2, 3):
+        one = (await api.http.get(f"{path}/{n}", headers=mine)).json()
+        assert one == {**versions["versions"][3 - n], "graph": saved[n - 1].graph}
+    is_problem(await api.http.get(f"{path}/4", headers=mine), 404, "agent_not_found")
+    for no_number in ("0", "-1", "x", "1.5", "2147483648", "9" * 30):
+        is_problem(await api.http.get(f"{path}/{no_number}", headers=mine), 422, "validation_error")
+
+
+async def test_a_deleted_agent_is_gone(api: ApiHouse) -> None:
+    user = new_user()
+    mine = api.as_user(user)
+    saved, kept = await saved_by(api, user), await saved_by(api, user, id="kept")
+    assert (await api.http.delete(f"{AGENTS}/{saved.agent.id}", headers=mine)).status_code == 204
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("GET", "/versions/1")):
+        gone = await api.http.request(method, f"{AGENTS}/{saved.agent.id}{path}", headers=mine)
+        is_problem(gone, 404, "agent_not_found")
+    listed = (await api.http.get(AGENTS, headers=mine)).json()
+    assert [one["id"] for one in listed["agents"]] == [kept.agent.id]
+
+
+async def test_agents_are_listed_in_pages_and_searched(api: ApiHouse) -> None:
+    user = new_user()
+    mine = api.as_user(user)
+    for name in ("first", "second", "100% third"):
+        await saved_by(api, user, id=name, name=name)
+
+    async def listed(**params: Any) -> tuple[list[str], int]:
+        body = (await api.http.get(AGENTS, params=params, headers=mine)).json()
+        return [one["name"] for one in body["agents"]], body["total"]
+
+    assert await listed() == (["100% third", "second", "first"], 3)
+    assert await listed(limit=1, offset=1) == (["second"], 3)
+    assert await listed(offset=1_000_000) == ([], 3)
+    assert await listed(q="%") == (["100% third"], 1)
+    assert await listed(q="SORTS", limit=1) == (["100% third"], 3)
+    assert await listed(q="") == await listed()
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "limit=1e9", "offset=-1", "offset=99999999999999999999", "q=%00",
+              "q=" + "x" * 201],
+)  # fmt: skip
+async def test_a_page_that_cannot_be_one(api: ApiHouse, query: str) -> None:
+    answer = await api.http.get(f"{AGENTS}?{query}", headers=api.as_user())
+    is_problem(answer, 422, "invalid_unicode" if "%00" in query else "validation_error")
+
+
+@pytest.mark.parametrize("id", ["x" * 129, "a%00b", "%0a", "%ff", "ä" * 128, "' OR 1=1 --", "%", "_"])
+async def test_an_id_that_names_nothing(api: ApiHouse, id: str) -> None:
+    user = new_user()
+    await saved_by(api, user)
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("GET", "/versions/1")):
+        answer = await api.http.request(method, f"{AGENTS}/{id}{path}", headers=api.as_user(user))
+        is_problem(answer, 404, "agent_not_found")
+    assert (await api.http.get(AGENTS, headers=api.as_user(user))).json()["total"] == 1
+
+
+async def test_who_is_nobody_has_no_library(api: ApiHouse) -> None:
+    saved = await saved_by(api, new_user())
+    assert (await api.http.get(AGENTS)).json() == {"agents": [], "total": 0}
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("GET", "/versions/1")):
+        for id in (saved.agent.id, new_library_agent_id()):
+            is_problem(await api.http.request(method, f"{AGENTS}/{id}{path}"), 404, "agent_not_found")
+    assert (await api.http.get(AGENTS, headers={"authorization": "Bearer x"})).status_code == 401
+
+
+async def test_paths_and_methods_and_origins_are_treated_as_those_of_the_chat(api: ApiHouse) -> None:
+    for path in (
+        "/api/library",
+        f"{AGENTS}/",
+        f"{AGENTS}/x/y",
+        f"{AGENTS}/x/versions/1/z",
+        "/api/library/openapi.json",
+    ):
+        is_problem(await api.http.get(path), 404, "not_found")
+    for method, path, allowed in (("POST", AGENTS, {"GET"}), ("PATCH", f"{AGENTS}/x", {"GET", "DELETE"})):
+        wrong = await api.http.request(method, path, json={})
+        is_problem(wrong, 405, "method_not_allowed")
+        assert set(wrong.headers["allow"].split(", ")) == allowed
+    origin = "https://chat.example.com"
+    answer = await api.http.get(f"{AGENTS}/x", headers={"origin": origin})
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    asking = {"origin": origin, "access-control-request-method": "DELETE"}
+    preflight = await api.http.options(f"{AGENTS}/x", headers=asking)
+    assert (preflight.status_code, "DELETE" in preflight.headers["access-control-allow-methods"]) == (204, True)
+    text = (await api.http.get("/metrics")).text
+    assert 'http_requests_total{method="GET",route="/api/library/agents/{agent_id}",status="404"}' in text
+
+
+# --- find_library_agent -------------------------------------------------------------------------------------------
+
+
+async def found(api: ApiHouse, query: str, user: str | None) -> dict[str, Any]:
+    """What the tool answered, as the conversation shows it."""
+    headers = api.as_user(user) if user is not None else None
+    session = await api.new_session(headers)
+    await api.say(session, f'/tool find_library_agent {{"query":"{query}"}}', headers)
+    rows = (await api.session(session, headers))["messages"]
+    results = [part for row in rows if row["role"] == "tool" for part in row["parts"]]
+    assert len(results) == 1
+    output: dict[str, Any] = results[0]["output"]
+    return output
+
+
+async def test_the_model_finds_agents_of_its_user_alone(api: ApiHouse) -> None:
+    user = new_user()
+    saved = await saved_by(api, user, description="long " * 1_000)
+    await saved_by(api, new_user(), id="foreign")
+    answer = await found(api, "mail", user)
+    assert (answer["type"], answer["count"], answer["title"]) == ("agents_found", 1, "1 agent in your library")
+    (shown,) = answer["agents"]
+    assert len(shown.pop("description")) == 500
+    assert shown == {
+        "id": saved.agent.id,
+        "name": "Mail sorter",
+        "graph_id": "graph-1",
+        "version": 1,
+        "library_agent_link": f"/library/agents/{saved.agent.id}",
+    }
+    assert (await found(api, "graph-1", user))["count"] == 1
+    for nothing in ("foreign", "zebra"):
+        assert (await found(api, nothing, user))["type"] == "no_results"
+
+
+async def test_the_model_is_told_that_nobody_has_no_library(api: ApiHouse) -> None:
+    answer = await found(api, "mail", None)
+    assert answer["type"] == "need_login"
+    assert answer["message"]

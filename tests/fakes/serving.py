@@ -69,7 +69,8 @@ class Exchange:
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
-async def _connection(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def converse(handler: Handler, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers the requests of one connection, until the other side ends it."""
     peer: int = writer.get_extra_info("peername")[1]
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -89,7 +90,7 @@ async def _connection(handler: Handler, reader: asyncio.StreamReader, writer: as
 async def serve(handler: Handler, port: int) -> None:
     """Serves until it is killed; says `listening on PORT` when it is ready (0: a free one)."""
     server = await asyncio.start_server(
-        lambda reader, writer: _connection(handler, reader, writer), "127.0.0.1", port, limit=64 * 1024 * 1024
+        lambda reader, writer: converse(handler, reader, writer), "127.0.0.1", port, limit=64 * 1024 * 1024
     )
     print("listening on", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

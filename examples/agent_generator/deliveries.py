@@ -1,0 +1,140 @@
+"""Tells the outcome of an operation: by webhook, tried again up a ladder of waits, or by the Redis Stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import httpx2
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from standardwebhooks import Webhook
+
+from examples.agent_generator.options import Options
+
+COMPLETIONS = "chat:completions"
+TRY_LIMIT = 15.0
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Whose the outcome is, and how it is to be told."""
+
+    operation_id: str
+    task_id: str
+    callback_url: str | None
+    way: str
+    copies: int = 1
+    auth: str | None = None
+
+
+class Refused(Exception):
+    """The receiver does not want it: another try would change nothing."""
+
+
+class Away(Exception):
+    """Not taken, this time."""
+
+
+class Deliveries:
+    """What tells outcomes."""
+
+    def __init__(self, options: Options, client: httpx2.AsyncClient, redis: Redis | None) -> None:
+        self._options = options
+        self._client = client
+        self._redis = redis
+        self._webhook = Webhook(options.webhook_secret) if options.webhook_secret else None
+
+    @property
+    def has_stream(self) -> bool:
+        return self._redis is not None
+
+    async def complete(self, order: Order, outcome: dict[str, Any]) -> None:
+        """Tells it as often as the order says. Gives up, with a line in the log, at the end of the ladder."""
+        for number in range(1, order.copies + 1):
+            await self._climb(order, partial(self._tell, order, outcome))
+            logger.info("outcome %d of %d of operation %s is dealt with", number, order.copies, order.operation_id)
+
+    async def _tell(self, order: Order, outcome: dict[str, Any]) -> None:
+        if order.way == "stream":
+            await self._add({"operation_id": order.operation_id, "task_id": order.task_id, **outcome})
+        else:  # every try and every copy is the same message, under one id
+            await self._post(order.callback_url or "", f"msg_{order.operation_id}", outcome, order.auth)
+
+    async def report(self, order: Order, percent: int, message: str) -> None:
+        """One report of progress, tried once: the next one says more."""
+        url = (order.callback_url or "").removesuffix("/complete") + "/progress"
+        try:
+            report = {"percent": percent, "message": message}
+            await self._post(url, f"msg_{order.operation_id}_{percent}", report, order.auth)
+        except (Refused, Away) as why:
+            logger.warning("progress of operation %s is not taken: %s", order.operation_id, why)
+
+    async def _climb(self, order: Order, attempt: Callable[[], Awaitable[None]]) -> None:
+        for wait in (0.0, *self._options.ladder):
+            await asyncio.sleep(wait * random.uniform(1.0, 1.1))  # noqa: S311 - jitter
+            try:
+                await attempt()
+                return
+            except Refused as why:
+                logger.warning("the outcome of operation %s is refused: %s", order.operation_id, why)
+                return
+            except Away as why:
+                logger.info("the outcome of operation %s is not taken yet: %s", order.operation_id, why)
+        logger.error("the outcome of operation %s is given up", order.operation_id)
+
+    async def _post(self, url: str, message_id: str, document: dict[str, Any], auth: str | None) -> None:
+        body = json.dumps(document, separators=(",", ":"))
+        headers = {"content-type": "application/json", **self._proof(message_id, body, auth)}
+        try:
+            async with asyncio.timeout(TRY_LIMIT):
+                response = await self._client.post(url, content=body, headers=headers)
+        except httpx2.InvalidURL:
+            raise Refused("not a URL") from None
+        except (httpx2.HTTPError, OSError) as error:
+            raise Away(type(error).__name__) from None
+        if 400 <= response.status_code < 500:
+            raise Refused(f"status {response.status_code}")
+        if not 200 <= response.status_code < 300:  # a redirect too: what is signed for one place goes to no other
+            raise Away(f"status {response.status_code}")
+
+    def _proof(self, message_id: str, body: str, auth: str | None) -> dict[str, str]:
+        """The signature, which is as good as the key and never shows it; else the key."""
+        key = self._options.api_key
+        if self._webhook is not None and not (auth == "keyed" and key):
+            now = datetime.now(UTC)
+            return {
+                "webhook-id": message_id,
+                "webhook-timestamp": str(int(now.timestamp())),
+                "webhook-signature": self._webhook.sign(message_id, now, body),
+            }
+        return {"x-api-key": key} if key else {}
+
+    async def _add(self, entry: dict[str, Any]) -> None:
+        assert self._redis is not None
+        try:
+            async with asyncio.timeout(TRY_LIMIT):
+                await self._redis.xadd(COMPLETIONS, {"data": json.dumps(entry, separators=(",", ":"))})
+        except (RedisError, OSError) as error:
+            raise Away(type(error).__name__) from None
+
+
+@asynccontextmanager
+async def open_deliveries(options: Options) -> AsyncIterator[Deliveries]:
+    async with AsyncExitStack() as stack:
+        limits = httpx2.Limits(max_connections=50)
+        client = httpx2.AsyncClient(timeout=TRY_LIMIT, limits=limits, follow_redirects=False, trust_env=False)
+        await stack.enter_async_context(client)
+        redis = Redis.from_url(options.redis_url) if options.redis_url else None
+        if redis is not None:
+            stack.push_async_callback(redis.aclose)
+        yield Deliveries(options, client, redis)

@@ -1,0 +1,137 @@
+"""The client of the agent generator, one a process."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import httpx2
+
+from backend.chat.models import Json
+from backend.config import Settings
+from backend.errors import ConfigError
+from backend.ids import OperationId, TaskId
+from executor.generator import strict_json
+from executor.generator.answers import Goal, Pending, WorkAnswer, read_goal, read_made
+from executor.generator.calls import Answer, Patience, post, read_body
+from executor.generator.failures import ErrorType, GeneratorFailure
+from executor.generator.work import Work, encode
+
+DECOMPOSE = "/api/decompose-description"
+HEALTH_LIMIT = 5.0
+_HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+_HOST = re.compile(r"[\w.-]{1,253}")
+_BASE = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
+_Read = TypeVar("_Read")
+logger = logging.getLogger(__name__)
+
+
+class Generator:
+    """The generator. Every method but `healthy` raises GeneratorFailure, and takes AGENTGENERATOR_TIMEOUT at most."""
+
+    def __init__(self, client: httpx2.AsyncClient, platform: str, patience: Patience) -> None:
+        """`platform` is the base URL of this service, as the generator reaches it."""
+        self._client = client
+        self._platform = platform
+        self._patience = patience
+
+    async def decompose(
+        self, description: str, user_instruction: str | None = None, library_agents: Sequence[Json] | None = None
+    ) -> Goal:
+        """What it takes to make an agent that does this: instructions, or why there are none."""
+        request: dict[str, Json] = {"description": description}
+        if user_instruction:
+            request["user_instruction"] = user_instruction
+        if library_agents:
+            request["library_agents"] = list(library_agents)
+        return await self._ask(DECOMPOSE, encode(request), {}, _goal_of)
+
+    async def send(self, work: Work, operation_id: OperationId, task_id: TaskId) -> WorkAnswer:
+        """Has work done. The same work, operation and task again is safe: the generator knows it by the operation's id.
+
+        After a failure the generator may be at work all the same, and its outcome may still come.
+        """
+        content = work.for_operation(operation_id, task_id, self.callback_url(operation_id))
+        return await self._ask(work.path, content, {"idempotency-key": operation_id}, _work_answer_of)
+
+    def callback_url(self, operation_id: OperationId) -> str:
+        """Where the outcome of an operation is taken."""
+        return f"{self._platform}/api/chat/operations/{operation_id}/complete"
+
+    async def healthy(self) -> bool:
+        """Whether it says so within a few seconds. Raises nothing."""
+        try:
+            async with asyncio.timeout(HEALTH_LIMIT), self._client.stream("GET", "/health") as response:
+                document = strict_json.load(await read_body(response))
+                said = document.get("status") if isinstance(document, dict) else None
+                return response.status_code == 200 and said == "healthy"
+        except (OSError, httpx2.HTTPError, anyio.EndOfStream, GeneratorFailure, ValueError):
+            return False
+
+    async def _ask(self, path: str, content: bytes, headers: dict[str, str], read: Callable[[Answer], _Read]) -> _Read:
+        try:
+            return read(await post(self._client, path, content, headers, self._patience))
+        except GeneratorFailure as failure:
+            logger.warning(
+                "the generator failed", extra={"path": path, "error_type": failure.error_type, "why": failure.note}
+            )
+            raise
+
+
+def _goal_of(answer: Answer) -> Goal:
+    if answer.status != 200:
+        raise GeneratorFailure(ErrorType.INVALID_RESPONSE, note=f"status {answer.status}")
+    return read_goal(answer.body)
+
+
+def _work_answer_of(answer: Answer) -> WorkAnswer:
+    return Pending() if answer.status == 202 else read_made(answer.body)
+
+
+@asynccontextmanager
+async def open_generator(settings: Settings, patience: Patience | None = None) -> AsyncIterator[Generator | None]:
+    """The client for the time of a block; None when AGENTGENERATOR_HOST is not set. Raises ConfigError."""
+    if settings.agentgenerator_host is None:
+        yield None
+        return
+    if settings.chat_internal_api_key is None and settings.chat_webhook_secret is None:
+        logger.warning(
+            "outcomes will not be taken: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
+            extra={"generator": settings.agentgenerator_host},
+        )
+    patience = patience or Patience(total=settings.agentgenerator_timeout)
+    async with httpx2.AsyncClient(
+        base_url=_base_url(settings.agentgenerator_host, settings.agentgenerator_port),
+        headers=_HEADERS,
+        timeout=httpx2.Timeout(patience.total, connect=patience.connect),
+        limits=httpx2.Limits(max_connections=settings.executor_concurrency, max_keepalive_connections=8),
+        follow_redirects=False,
+        trust_env=False,
+    ) as client:
+        yield Generator(client, _platform(settings.platform_base_url), patience)
+
+
+def _base_url(host: str, port: int) -> httpx2.URL:
+    if not 0 < port < 65_536:
+        raise ConfigError("AGENTGENERATOR_PORT: not a port")
+    bare = host.strip("[]")
+    try:
+        known = ipaddress.IPv6Address(bare) if ":" in bare else _HOST.fullmatch(bare)
+        url = httpx2.URL(scheme="http", host=bare, port=port) if known else None
+    except (ValueError, httpx2.InvalidURL):
+        url = None
+    if url is None:
+        raise ConfigError("AGENTGENERATOR_HOST: a host name or an address, without scheme, port and path")
+    return url
+
+
+def _platform(url: str) -> str:
+    if _BASE.fullmatch(url) is None:
+        raise ConfigError("PLATFORM_BASE_URL: not an http or https URL")
+    return url.rstrip("/")

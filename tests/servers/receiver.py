@@ -1,0 +1,75 @@
+"""A receiver of webhooks, in this process, on a real port: it keeps what comes and answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from tests.fakes.serving import Exchange, Request, converse
+
+
+class Receiver:
+    """`next` gives what came, in order. The statuses of `answer_with` go to the next requests, 200 to all others."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.headers: dict[str, str] = {}
+        """What its answers have besides."""
+        self._came: asyncio.Queue[Request] = asyncio.Queue()
+        self._statuses: deque[int] = deque()
+        self._server: asyncio.Server | None = None
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def url(self, path: str = "/") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def answer_with(self, statuses: Iterable[int]) -> None:
+        self._statuses.extend(statuses)
+
+    async def next(self, limit: float = 20) -> Request:
+        return await asyncio.wait_for(self._came.get(), limit)
+
+    @property
+    def waiting(self) -> int:
+        """How much came that `next` has not given."""
+        return self._came.qsize()
+
+    async def listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """From now on nobody listens."""
+        if self._server is not None:
+            self._server.close()
+        for job in list(self._jobs):
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        job = asyncio.ensure_future(self._converse(reader, writer))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await converse(self._answer, reader, writer)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        status = self._statuses.popleft() if self._statuses else 200
+        self._came.put_nowait(exchange.request)
+        redirect = {"location": "/elsewhere"} if status // 100 == 3 else {}
+        await exchange.answer(status, {"status": "ok"}, {**redirect, **self.headers})
+
+
+@asynccontextmanager
+async def receiver() -> AsyncIterator[Receiver]:
+    one = Receiver()
+    await one.listen()
+    try:
+        yield one
+    finally:
+        await one.stop()

@@ -1,0 +1,125 @@
+"""`python -m tests.fakes.mcp_server [PORT]`: an MCP server of the SDK's; over stdio, or over HTTP at that port.
+
+Its tools do what a test needs: answer in all kinds, be slow, fail, die in mid-call. `MARKS` names a file in which
+`sleep` notes how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mcp.server.mcpserver import Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import ToolAnnotations
+from pydantic import BaseModel
+
+SAYS = "a word on standard error"
+server = MCPServer("fake", log_level="ERROR")
+crowds: list[int] = []
+
+
+class Weather(BaseModel):
+    place: str
+    degrees: float
+
+
+@server.tool(annotations=ToolAnnotations(idempotent_hint=True))
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def weather(place: str) -> Weather:
+    """What the weather is like."""
+    return Weather(place=place, degrees=21.5)
+
+
+@server.tool(structured_output=False)
+def greet(name: str) -> str:
+    """A greeting, as text alone."""
+    return f"Hello, {name}!"
+
+
+@server.tool(structured_output=False)
+def paint(size: int) -> list[Any]:
+    """A picture of so many bytes."""
+    return ["a picture", Image(data=bytes(size), format="png")]
+
+
+@server.tool(structured_output=False)
+def write(chars: int) -> str:
+    """So much text."""
+    return "x" * chars
+
+
+@server.tool()
+def refuse() -> str:
+    """Fails."""
+    raise ToolError("I will not")
+
+
+@server.tool()
+def environment() -> dict[str, str]:
+    """What the process was given."""
+    return dict(os.environ)
+
+
+@server.tool()
+def pid() -> int:
+    """Which process this is."""
+    return os.getpid()
+
+
+@server.tool()
+async def sleep(seconds: float) -> str:
+    """Waits."""
+    note("begun")
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        note("cancelled")
+        raise
+    note("slept")
+    return "slept"
+
+
+@server.tool()
+async def crowd() -> int:
+    """How many calls of it were under way at once, at the most."""
+    crowds.append(crowds[-1] + 1 if crowds else 1)
+    here = crowds[-1]
+    await asyncio.sleep(0.1)
+    crowds.append(crowds[-1] - 1)
+    return here
+
+
+@server.tool()
+def die() -> str:
+    """Ends the process in mid-call."""
+    os._exit(7)
+
+
+@server.tool(name="odd.name with spaces")
+def odd() -> str:
+    """A name that no provider takes."""
+    return "odd"
+
+
+def note(word: str) -> None:
+    if "MARKS" in os.environ:
+        with Path(os.environ["MARKS"]).open("a") as marks:
+            marks.write(f"{word}\n")
+
+
+if __name__ == "__main__":
+    print(SAYS, os.environ.get("TOKEN", ""), file=sys.stderr, flush=True)
+    if sys.argv[1:]:
+        server.run("streamable-http", port=int(sys.argv[1]))
+    else:
+        print("a banner that is no JSON", flush=True)
+        server.run()

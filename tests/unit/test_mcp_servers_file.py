@@ -1,0 +1,126 @@
+"""The file of MCP servers: the shape that people know, and one line for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.errors import ConfigError
+from executor.mcp.servers_file import MAX_SERVERS, HttpServer, Server, StdioServer, read_servers
+
+SECRET = "s3cr3t-of-the-file-0123456789"
+
+
+def read(tmp_path: Path, servers: Any, **environment: str) -> list[Server]:
+    file = tmp_path / "mcp.json"
+    file.write_text(servers if isinstance(servers, str) else json.dumps({"mcpServers": servers}))
+    return read_servers(file, environment)
+
+
+def test_both_kinds_are_read_in_the_shape_that_people_know(tmp_path: Path) -> None:
+    files, hub, off = {"command": "npx", "args": ["-y", "files"], "env": {"ROOT": "/"}, "cwd": "/tmp"}, {
+        "type": "http", "url": "https://mcp.example/mcp", "headers": {"Authorization": "Bearer x"}, "timeout": 5,
+        "tools": ["a"], "operations": ["a"], "idempotent": ["a"],
+    }, {"command": "off", "disabled": True}  # fmt: skip
+    one, other = read(tmp_path, {"files": files, "hub": hub, "off": off})
+    assert isinstance(one, StdioServer)
+    assert isinstance(other, HttpServer)
+    assert (one.name, one.command, one.args, one.cwd) == ("files", "npx", ("-y", "files"), Path("/tmp"))
+    assert (one.timeout, one.tools, one.operations, one.idempotent) == (None, None, frozenset(), frozenset())
+    assert other.headers["Authorization"].get_secret_value() == "Bearer x"
+    assert (other.timeout, other.tools, other.operations, other.idempotent) == (5, {"a"}, {"a"}, {"a"})
+
+
+def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> None:
+    servers = {
+        "one": {"command": "x", "args": ["${TOKEN}"], "env": {"A": "${TOKEN}", "B": "x${NONE:-y}z", "C": "$TOKEN"}},
+        "two": {"url": "https://host/${TOKEN}", "headers": {"X-Key": "Bearer ${TOKEN}"}},
+    }
+    one, two = read(tmp_path, servers, TOKEN="t0ken")
+    assert isinstance(one, StdioServer)
+    assert isinstance(two, HttpServer)
+    assert {name: value.get_secret_value() for name, value in one.env.items()} == {
+        "A": "t0ken",
+        "B": "xyz",
+        "C": "$TOKEN",
+    }
+    assert one.args == ("${TOKEN}",)
+    assert two.url.get_secret_value() == "https://host/t0ken"
+    assert two.headers["X-Key"].get_secret_value() == "Bearer t0ken"
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        ({}, "mcpServers.x: "),
+        ("npx", "mcpServers.x: "),
+        ({"command": SECRET, "url": SECRET}, "mcpServers.x: "),
+        ({"command": SECRET, "arguments": [SECRET]}, "mcpServers.x.arguments: Extra"),
+        ({"command": SECRET, "name": SECRET}, "mcpServers.x.name: Extra"),
+        ({"command": SECRET, "headers": {"A": SECRET}}, "mcpServers.x.headers: Extra"),
+        ({"command": SECRET, "args": SECRET}, "mcpServers.x.args: "),
+        ({"command": SECRET, "args": [SECRET + "\0"]}, "mcpServers.x.args: "),
+        ({"command": SECRET, "env": {"A": 1}}, "mcpServers.x.env.A: "),
+        ({"command": SECRET, "env": {"A=B": SECRET}}, "mcpServers.x.env: "),
+        ({"command": SECRET, "env": {"A": SECRET + "${NOT_THERE}"}}, "mcpServers.x.env.A: the environment has no NOT_"),
+        ({"command": SECRET, "timeout": 0}, "mcpServers.x.timeout: "),
+        ({"command": SECRET, "timeout": float("inf")}, "mcpServers.x.timeout: "),
+        ({"command": SECRET, "tools": "all"}, "mcpServers.x.tools: "),
+        ({"url": f"ftp://{SECRET}"}, "mcpServers.x.url: "),
+        ({"url": "https://host", "headers": {"A": f"{SECRET}\r\nB: c"}}, "mcpServers.x.headers: "),
+        ({"url": "https://host", "type": "sse"}, "mcpServers.x.type: "),
+    ],
+)
+def test_a_wrong_entry_is_named_in_one_line_without_its_secrets(entry: Any, place: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read(tmp_path, {"x": entry})
+    said = str(refused.value)
+    assert said.startswith(f"MCP_SERVERS_FILE: {tmp_path}/mcp.json, {place}")
+    assert "\n" not in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-a", "ä", "a" * 33, "a.b"])
+def test_a_name_must_fit_into_the_names_of_tools(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^MCP_SERVERS_FILE: .*, mcpServers\..*: a name has"):
+        read(tmp_path, {name: {"command": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('{"mcpServers": {\n"x": }', "line 2, column 6: not JSON"),
+        ("[]", "mcpServers: "),
+        ('{"servers": {}}', "mcpServers: "),
+        ('{"mcpServers": {"x": {"command": "a"}, "x": {"command": "b"}}}', "x: stands twice"),
+        ("[" * 100_000, "nested too deeply"),
+        (json.dumps({"mcpServers": {f"s{n}": {"command": "x"} for n in range(MAX_SERVERS + 1)}}), "more than"),
+        ('{"x": "' + "y" * 1_000_000 + '"}', "bytes"),
+    ],
+)
+def test_a_file_that_is_no_list_of_servers_is_refused_in_one_line(text: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^MCP_SERVERS_FILE: [^\n]*mcp.json") as refused:
+        read(tmp_path, text)
+    assert what in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^MCP_SERVERS_FILE: .*none.json cannot be read: No such file"):
+        read_servers(tmp_path / "none.json", {})
+    (tmp_path / "latin").write_bytes(b"\xe4")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        read_servers(tmp_path / "latin", {})
+
+
+def test_secrets_do_not_show_when_servers_are_printed(tmp_path: Path) -> None:
+    servers = read(
+        tmp_path,
+        {
+            "one": {"command": "x", "args": [SECRET], "env": {"A": SECRET}},
+            "two": {"url": f"https://{SECRET}", "headers": {"A": SECRET}},
+        },
+    )
+    assert SECRET not in repr(servers)

@@ -4,7 +4,7 @@ AppError                      answered to the caller as problem+json
 ├── BadRequest          400   InvalidJson, DuplicateKey, InvalidCursor, InvalidIdempotencyKey
 ├── Unauthenticated     401   TokenExpired
 ├── Forbidden           403
-├── NotFound            404   SessionNotFound, TaskNotFound, MessageNotFound
+├── NotFound            404   SessionNotFound, TaskNotFound, MessageNotFound, AgentNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -12,7 +12,7 @@ AppError                      answered to the caller as problem+json
 ├── PayloadTooLarge     413
 ├── UnsupportedMediaType 415
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
-│                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart
+│                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, InvalidAgent
 ├── RateLimited         429   QueueFull, TooManyStreams
 └── Unavailable         503
 
@@ -31,6 +31,7 @@ ConfigError                   a setting is wrong or missing; stops the process a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -92,6 +93,18 @@ class TokenExpired(Unauthenticated):
     code = "token_expired"
 
 
+class InvalidApiKey(AppError):
+    """A valid service key is needed."""
+
+    code, status = "invalid_api_key", 401
+
+
+class SignatureInvalid(AppError):
+    """The signature does not fit this message, or is too old."""
+
+    code, status = "signature_invalid", 401
+
+
 class Forbidden(AppError):
     """Not allowed for this caller."""
 
@@ -116,10 +129,22 @@ class TaskNotFound(NotFound):
     code = "task_not_found"
 
 
+class OperationNotFound(NotFound):
+    """No such operation."""
+
+    code = "operation_not_found"
+
+
 class MessageNotFound(NotFound):
     """No such message in this session."""
 
     code = "message_not_found"
+
+
+class AgentNotFound(NotFound):
+    """No such agent in this library, or no such version of it."""
+
+    code = "agent_not_found"
 
 
 class MethodNotAllowed(AppError):
@@ -140,6 +165,12 @@ class TurnInProgress(AppError):
     code, status = "turn_in_progress", 409
 
 
+class AlreadyCompleted(AppError):
+    """This operation has ended with another outcome, which stands."""
+
+    code, status = "already_completed", 409
+
+
 class Gone(AppError):
     """It was here and is no longer."""
 
@@ -156,6 +187,12 @@ class TaskExpired(Gone):
     """The stream of this task is gone; its result is in the conversation."""
 
     code = "task_expired"
+
+
+class OperationGone(Gone):
+    """This operation was cancelled, or its time was over; nothing is changed any more."""
+
+    code = "operation_gone"
 
 
 class PayloadTooLarge(AppError):
@@ -230,6 +267,16 @@ class UnsupportedPart(Unprocessable):
     code = "unsupported_part"
 
 
+class InvalidAgent(Unprocessable):
+    """What is wrong with an agent's JSON, in sentences that quote nothing of it but ids."""
+
+    code = "invalid_agent"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"This is no agent that can be saved. {' '.join(problems)}", problems=list(problems))
+
+
 class RateLimited(AppError):
     """Too many turns are running; wait for one to end."""
 
@@ -254,6 +301,13 @@ class Unavailable(AppError):
 
     code, status = "unavailable", 503
     retry_after = 2
+
+
+class WebhookNotConfigured(Unavailable):
+    """This server has no key for services, so it takes nothing from them."""
+
+    code = "webhook_not_configured"
+    retry_after = 300
 
 
 class AttemptEnded(Exception):

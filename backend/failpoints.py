@@ -13,6 +13,7 @@ holds all of it up for half a second the first time it comes to `mid_chunk`. Eac
     after_tool_effect            a tool has done its work, its result is not committed
     before_final_commit          all of an answer is in its stream, its end not in Postgres
     after_final_commit           the end is in Postgres, the terminal chunks not in the stream
+    after_completion_commit      an operation's outcome is committed, its sender not answered, its entry not acked
     after_terminal_before_ack    the terminal chunks are in the stream, the turn is not acked
 """
 

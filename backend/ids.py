@@ -11,6 +11,8 @@ TaskId = NewType("TaskId", str)
 UserId = NewType("UserId", str)
 OperationId = NewType("OperationId", str)
 ExecutorId = NewType("ExecutorId", str)
+LibraryAgentId = NewType("LibraryAgentId", str)
+GraphId = NewType("GraphId", str)
 
 SESSION_ID_PATTERN = r"^[A-Za-z0-9_-]{16,64}$"
 MAX_ATTEMPTS = 999
@@ -26,8 +28,16 @@ def new_task_id() -> TaskId:
     return TaskId(str(uuid.uuid4()))
 
 
+def new_operation_id() -> OperationId:
+    return OperationId(str(uuid.uuid4()))
+
+
 def new_executor_id() -> ExecutorId:
     return ExecutorId(uuid.uuid4().hex[:16])
+
+
+def new_library_agent_id() -> LibraryAgentId:
+    return LibraryAgentId(str(uuid.uuid4()))
 
 
 def fence_of(task_number: int, attempt: int) -> int:

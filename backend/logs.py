@@ -109,5 +109,7 @@ def configure_logs(level: str, form: str) -> None:
     root.setLevel(level)
     for repeating in ("aiormq", "aio_pika"):  # a line a try while the broker is away: `Trouble` says it
         logging.getLogger(repeating).setLevel(logging.CRITICAL)
-    for noisy in ("httpx", "httpcore", "openai", "anthropic", "uvicorn"):
+    for telling in ("mcp", "client"):  # the MCP SDK's: what servers sent, whole
+        logging.getLogger(telling).setLevel(logging.CRITICAL)
+    for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "anthropic", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -233,16 +233,23 @@ def _encode_json(value: Any) -> str:
     try:
         text = orjson.dumps(value)
     except TypeError:  # lone surrogates, integers over 64 bits
-        return json.dumps(_storable(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return orjson.dumps(_storable(value)).decode() if b"\\u0000" in text else text.decode()
+        return json.dumps(storable(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return orjson.dumps(storable(value)).decode() if b"\\u0000" in text else text.decode()
 
 
-def _storable(value: Any) -> Any:
+def containing(text: str) -> str:
+    """The LIKE pattern of whatever holds this text, taken literally."""
+    literal = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{literal}%"
+
+
+def storable(value: Any) -> Any:
+    """A copy of a JSON value with NUL and lone surrogates as U+FFFD. Recursive: the caller knows the depth."""
     match value:
         case str():
             return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         case dict():
-            return {_storable(key): _storable(item) for key, item in value.items()}
+            return {storable(key): storable(item) for key, item in value.items()}
         case list() | tuple():
-            return [_storable(item) for item in value]
+            return [storable(item) for item in value]
     return value

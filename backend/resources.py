@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from backend.chat import tasks
+from backend.chat.feed import Feed
 from backend.chat.following import Hub
 from backend.chat.liveness import Liveness
 from backend.chat.locks import Locks
@@ -43,6 +44,7 @@ class Resources:
     streams: Streams
     flusher: Flusher
     hub: Hub
+    feed: Feed
     turns: TurnQueue
     outbox: Outbox
     locks: Locks
@@ -84,5 +86,6 @@ async def open_resources(settings: Settings, me: ExecutorId | None = None) -> As
                 return await tasks.find_tasks(c, task_ids)
 
         hub = await stack.enter_async_context(Hub(settings.redis_dsn, streams, look_up))
+        feed = await stack.enter_async_context(Feed(redis))
         locks = Locks(redis, settings.session_lock_ttl)
-        yield Resources(settings, me, database, redis, liveness, streams, flusher, hub, turns, outbox, locks)
+        yield Resources(settings, me, database, redis, liveness, streams, flusher, hub, feed, turns, outbox, locks)

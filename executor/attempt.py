@@ -12,20 +12,35 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from backend.chat import keys, messages, sessions, tasks
+from backend.chat import keys, messages, operations, sessions, tasks
 from backend.chat.chunks import END, Data, Start, StartStep
+from backend.chat.feed import Hint
 from backend.chat.flows import House
 from backend.chat.liveness import clock
 from backend.chat.locks import Holder
-from backend.chat.models import Ending, Message, Role, Task, TaskError, TaskStatus, Usage
+from backend.chat.models import (
+    Ending,
+    Message,
+    NewMessage,
+    Role,
+    Task,
+    TaskError,
+    TaskKind,
+    TaskStatus,
+    ToolResultPart,
+    Usage,
+)
+from backend.chat.outcomes import Operation
 from backend.chat.snapshot import step_chunks, terminal_chunks
 from backend.chat.writing import StreamWriter
 from backend.errors import AttemptEnded, Fenced, ProviderError, Unavailable
 from backend.failpoints import reach
 from backend.ids import SessionId
-from executor.agent.agent import Agent, Commit, pending_calls
+from backend.postgres import Connection
+from executor.agent.agent import Agent, Commit, Row, pending_calls
 from executor.commits import Commits
 from executor.crew import Crew
+from executor.operations import Operations
 from executor.takeover import take_over
 from executor.tools.tool import ToolContext
 
@@ -79,19 +94,30 @@ class Attempt:
         """Raises Fenced, StreamGone, StreamUnavailable, HandedBack or Unavailable: then the task goes on elsewhere."""
         async with self._house.database.connection() as c:
             rows = await messages.visible_messages(c, self._task.session_id, limit=HISTORY_ROWS)
-        said = [row for row in rows if row.task_id == self._task.id and row.role is not Role.USER]
+            operation = await self._operation(c)
+        said: list[Message | NewMessage] = [
+            row for row in rows if row.task_id == self._task.id and row.role is not Role.USER
+        ]
+        if operation is not None:  # its stream is a whole message by itself, which begins with the call
+            said = [*(operation.said if self._task.steps else [operation.call]), *said]
         writer, step_open = await self._open_stream(said)
         agent = self._crew.agent(self._task, self)
-        agent.recall(said, self._task.usage, step_open=step_open)
+        outcome = _outcome_of(operation) if operation is not None and not self._task.steps else None
+        agent.recall(said, self._task.usage, step_open=step_open, outcome=outcome)
         if self._task.cancel_requested:
             return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
         if self._task.crashes >= self._house.settings.max_crashes:
             return await self._stop(agent, writer, TaskStatus.FAILED, CRASHED)
         if _is_first_turn(rows):
             self._title = self._crew.start(self._give_title(rows[0].text, writer))
-        return await self._answer(agent, writer, rows)
+        return await self._answer(agent, writer, rows if operation is None else _with_call(rows, operation))
 
-    async def _open_stream(self, said: Sequence[Message]) -> tuple[StreamWriter, bool]:
+    async def _operation(self, c: Connection) -> Operation | None:
+        if self._task.kind is not TaskKind.OPERATION:
+            return None
+        return (await operations.operations_of_tasks(c, [self._task.id]))[self._task.id]
+
+    async def _open_stream(self, said: Sequence[Message | NewMessage]) -> tuple[StreamWriter, bool]:
         """The stream, ready for the next chunk, and whether its readers have a step open."""
         if self._task.attempt == 1:
             writer = self._house.flusher.writer(self.stream, self._task.fence, create=True)
@@ -104,7 +130,7 @@ class Attempt:
             return taken.writer, mid_step
         return taken.writer, True  # the marker stands for the next step's start-step
 
-    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Message]) -> Ending:
+    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Ending:
         job = asyncio.ensure_future(self._drive(agent, writer, rows))
         try:
             events: set[asyncio.Future[Any]] = {job, self._interruption}
@@ -141,7 +167,7 @@ class Attempt:
         await writer.append(*closing)
         return await self._end(agent, writer, status, error, Commit(tuple(kept), Usage()))
 
-    async def _drive(self, agent: Agent, writer: StreamWriter, rows: Sequence[Message]) -> Commit:
+    async def _drive(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Commit:
         """Sends what the agent yields where it belongs; returns its last commit, not committed yet."""
         awaited = self._task.attempt == 1
         async with aclosing(agent.run(rows)) as items:
@@ -186,6 +212,8 @@ class Attempt:
         title = await self._crew.title_of(text)
         async with self._house.database.connection() as c:
             named = await sessions.set_title(c, self._task.session_id, title, only_if_untitled=True)
+        if named:
+            self._house.feed.tell(Hint.TITLE_CHANGED, self._task.session_id, self._task.user_id, title=title)
         if named and not self._ending:
             with contextlib.suppress(AttemptEnded):
                 await writer.append(Data("title", {"title": title}, transient=True))
@@ -193,8 +221,9 @@ class Attempt:
     # --- what tool calls need (executor.agent.calls.Desk) ---
 
     def context_of(self, tool_call_id: str) -> ToolContext:
-        task = self._task
-        return ToolContext(task.session_id, task.id, tool_call_id, task.user_id, self._house.database)
+        task, house = self._task, self._house
+        desk = Operations(house, task.session_id, self._crew.start_work)
+        return ToolContext(task.session_id, task.id, tool_call_id, task.user_id, house.database, desk)
 
     async def check_claim(self) -> None:
         """Costs nothing while the heartbeat was always in time; else asks Postgres whether the claim still stands."""
@@ -212,6 +241,22 @@ def time_left(task: Task, limit: float) -> float:
     """Seconds, of the `limit` that a turn may take from its first attempt on."""
     ran = (datetime.now(UTC) - task.started_at).total_seconds() if task.started_at is not None else 0.0
     return max(0.0, limit - ran)
+
+
+def _outcome_of(operation: Operation) -> ToolResultPart:
+    """What its stream shows of the call; of one that has no outcome, and is here to be ended, that it was cancelled."""
+    work = operation.work
+    return operation.outcome or ToolResultPart(work.tool_call_id, work.tool_name, operations.CANCELLED, is_error=True)
+
+
+def _with_call(rows: Sequence[Message], operation: Operation) -> Sequence[Row]:
+    """The history, in which the call and its result stand: before the note, when the turn that made the call has given
+    way to an edit or another answer, or ended without its tool message."""
+    id = operation.work.tool_call_id
+    if any(isinstance(part, ToolResultPart) and part.tool_call_id == id for row in rows for part in row.parts):
+        return rows
+    place = next((n for n, row in enumerate(rows) if row.task_id == operation.task_id), len(rows))
+    return [*rows[:place], *operation.said, *rows[place:]]
 
 
 def _is_first_turn(rows: Sequence[Message]) -> bool:

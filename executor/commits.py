@@ -7,8 +7,8 @@ import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 
-from backend.chat import messages, tasks
-from backend.chat.flows import House, end_task
+from backend.chat import tasks
+from backend.chat.flows import House, append_said, end_task
 from backend.chat.models import Ending, NewMessage, Task, TaskError, TaskStatus, Usage
 from backend.errors import Fenced, Unavailable
 from backend.ids import StreamId
@@ -32,7 +32,7 @@ class Commits:
             try:
                 async with self._house.database.transaction() as c:
                     # the session's row is locked first, as in every flow
-                    await messages.append_messages(c, self._task.session_id, self._task.id, step, said)
+                    await append_said(c, self._task, step, said)
                     await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=usage)
                 break
             except Unavailable:

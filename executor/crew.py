@@ -21,6 +21,8 @@ from executor.metrics import Metrics
 from executor.tools.tool import Toolbox
 
 MAX_SIDE_JOBS = 256
+MOST_WORK = 128
+"""Of the side jobs: operations that this process carries out. The rest is for the turns' own."""
 SYSTEM_PROMPT = """\
 You are CoPilot, a helpful assistant inside an automation platform. Answer in the language of the user, briefly and
 to the point. Use a tool when it helps; never invent what a tool could tell you. When a tool answers with an error,
@@ -39,7 +41,6 @@ class Crew:
         self._model = model
         self._title_model = title_model
         self._toolbox = toolbox
-        self._specs = toolbox.specs
         self._system = system_prompt(settings)
         self._jobs: set[asyncio.Future[Any]] = set()
         self.heartbeat = heartbeat
@@ -58,7 +59,7 @@ class Crew:
 
     def _prompt_of(self, rows: Sequence[Row]) -> Prompt:
         limit = self._settings.chat_max_output_tokens
-        prompt = Prompt(self._system, to_prompt_messages(rows), self._specs, limit)
+        prompt = Prompt(self._system, to_prompt_messages(rows), self._toolbox.specs, limit)
         return fit(prompt, self._settings.chat_context_tokens)
 
     async def title_of(self, text: str) -> str:
@@ -72,6 +73,14 @@ class Crew:
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
         return job
+
+    def start_work(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Starts the work of an operation as a side job. False, and it does not begin, when too many run."""
+        if len(self._jobs) >= MOST_WORK:
+            work.close()
+            return False
+        self.start(work)
+        return True
 
     async def finish(self, limit: float) -> None:
         """Waits for the side jobs that still run, then ends them."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from backend.chat import tasks
-from backend.chat.flows import House, end_task, end_unbegun
+from backend.chat.cancelling import end_unowned
+from backend.chat.endings import ensure_terminal
+from backend.chat.flows import House, end_task
 from backend.chat.models import Task, TaskError, TaskStatus, Turn
 from backend.chat.snapshot import terminal_chunks
 from backend.errors import AttemptEnded, Fenced, StreamGone, TaskNotFound, Unavailable
@@ -15,7 +17,6 @@ from executor.attempt import OUR_FAULT, TOO_LONG, Attempt, HandedBack, time_left
 from executor.children import Children
 from executor.crew import Crew
 from executor.ownership import dies, is_dead, session_lock
-from executor.takeover import ensure_terminal
 
 MAX_RESTARTS = 5
 APART_FROM = 2
@@ -153,7 +154,7 @@ class Turns:
             if task.status.ended or (task.owner is not None and not await is_dead(self._house, task.owner)):
                 continue
             if task.attempt == 0:
-                await end_unbegun(self._house, task, TaskStatus.FAILED, error)
+                await end_unowned(self._house, task, TaskStatus.FAILED, error)
             elif (claimed := await self._claim(task)) is not None:
                 await self._give_up(claimed, error)
 

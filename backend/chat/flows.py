@@ -1,4 +1,4 @@
-"""The sentences that need several stores: start_turn, end_task, cancel_task, delete_session.
+"""The sentences that need several stores: start_turn, end_task. Others: `cancelling.py`, `completing.py`.
 
 Every transaction that touches a session's tasks locks the session's row first, so two of them never wait for each
 other in a circle.
@@ -6,57 +6,49 @@ other in a circle.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from redis.asyncio import Redis
 
-from backend.chat import keys, messages, revisions, sessions, tasks
-from backend.chat.chunks import END, Chunk, Start
+from backend.chat import messages, operations, revisions, sessions, tasks
+from backend.chat.feed import Feed, Hint
 from backend.chat.following import Hub
 from backend.chat.liveness import Liveness
 from backend.chat.locks import Locks
 from backend.chat.models import (
     Caller,
-    ContextPart,
     Ending,
     NewMessage,
+    NotePart,
     OnBusy,
     Part,
     Role,
     Task,
     TaskError,
+    TaskKind,
     TaskStatus,
     TextPart,
+    ToolResultPart,
     Turn,
     TurnRequest,
     Usage,
 )
 from backend.chat.outbox import Outbox
-from backend.chat.reading import wait_for_end
-from backend.chat.snapshot import terminal_chunks
 from backend.chat.streams import Streams
 from backend.chat.turns import TurnQueue
 from backend.chat.writing import Flusher
 from backend.config import Settings
 from backend.errors import (
-    AttemptEnded,
-    Fenced,
     QueueFull,
     RateLimited,
-    StreamCut,
     TurnInProgress,
     Unavailable,
 )
 from backend.failpoints import reach
-from backend.ids import ExecutorId, SessionId, StreamId, TaskId, new_task_id
+from backend.ids import ExecutorId, SessionId, StreamId, TaskId, UserId, new_task_id
 from backend.postgres import Connection, Database
-
-CANCEL_WAIT = 5.0
-STREAMS_WAIT = 1.0
 
 
 class House(Protocol):
@@ -79,20 +71,13 @@ class House(Protocol):
     @property
     def hub(self) -> Hub: ...
     @property
+    def feed(self) -> Feed: ...
+    @property
     def turns(self) -> TurnQueue: ...
     @property
     def outbox(self) -> Outbox: ...
     @property
     def locks(self) -> Locks: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """What came of a wish to cancel. `reason` says why not, or that the executor has not confirmed in time."""
-
-    cancelled: bool
-    task_id: TaskId | None = None
-    reason: str | None = None
 
 
 async def start_turn(
@@ -133,14 +118,16 @@ async def start_turn(
             priority=1 + await tasks.highest_priority(c, session_id) if on_busy is OnBusy.INTERRUPT else 0,
         )
         if running is None:
-            await _open_turn(c, task)
+            await open_turn(c, task)
         else:
             await sessions.touch_session(c, session_id)
         if running is not None and on_busy is OnBusy.INTERRUPT:
             await tasks.request_cancel(c, running.id)
     reach("after_pg_commit_before_202")
+    if running is None:
+        announce_start(house, session_id, task.user_id, task.id)
     if running is not None and on_busy is OnBusy.INTERRUPT:
-        await _tell_executors(house, running.id)
+        await tell_executors(house, running.id)
     return task, True
 
 
@@ -152,17 +139,37 @@ async def _check_limits(c: Connection, settings: Settings, caller: Caller, *, wi
         raise RateLimited
 
 
-async def _open_turn(c: Connection, task: Task) -> None:
-    """What becomes of the session when a task becomes its active one: hidden rows, and the user's message."""
+def announce_start(house: House, session_id: SessionId, user_id: UserId | None, task_id: TaskId) -> None:
+    """A task is its session's active one now: pages may attach to its stream."""
+    house.feed.tell(Hint.TURN_STARTED, session_id, user_id, task_id=task_id)
+
+
+async def open_turn(c: Connection, task: Task) -> None:
+    """What becomes of the session when a task becomes its active one: hidden rows, and the message that it answers."""
     request = task.request
     if (place := await revisions.superseded_from(c, task)) is not None:
         await messages.supersede_from(c, task.session_id, place, task.id)
     parts: list[Part] = [request.context] if request.context is not None else []
     if request.text is not None:
-        # a note of a service is read by the model and not shown: it is context, not something the user said
-        parts.append(TextPart(request.text) if request.is_user_message else ContextPart(None, request.text))
+        parts.append(_asked(task, request.text))
         user_message = NewMessage(Role.USER, tuple(parts))
         await messages.append_messages(c, task.session_id, task.id, 0, [user_message], message_id=request.message_id)
+
+
+def _asked(task: Task, text: str) -> Part:
+    """What a service says, or the server itself, is read by the model and not shown: no words of the user's."""
+    return TextPart(text) if task.request.is_user_message else NotePart(text)
+
+
+async def append_said(c: Connection, task: Task, step: int, said: Sequence[NewMessage]) -> None:
+    """Writes the messages of one commit, and locks the session. A call is not pending, nor cut short, when its
+    operation has a result: the outcome may come before the tool message of the turn that began it."""
+    open_calls = [p.tool_call_id for m in said for p in m.parts if isinstance(p, ToolResultPart) and p.awaits_result]
+    if open_calls:
+        await sessions.lock_session(c, task.session_id)
+        results = await operations.results_of(c, task.session_id, open_calls)
+        said = [message.with_results(results) for message in said]
+    await messages.append_messages(c, task.session_id, task.id, step, said)
 
 
 async def end_task(
@@ -184,88 +191,47 @@ async def end_task(
     """
     async with house.database.transaction() as c:
         if said:  # locks the session's row
-            await messages.append_messages(c, task.session_id, task.id, step, said)
+            await append_said(c, task, step, said)
         else:
             await sessions.lock_session(c, task.session_id)
         ended, others_wait = await tasks.finish_task(
             c, task, status=status, error=error, usage=usage, checkpoint=checkpoint
         )
+        if ended.kind is TaskKind.OPERATION and ended.status is not TaskStatus.COMPLETED:
+            await _give_up_call(c, ended)
+        elif ended.status is not TaskStatus.COMPLETED and ended.attempt:
+            await operations.drop_unopened(c, ended.session_id, ended.id)
         following = await tasks.activate_next(c, task.session_id) if others_wait else None
         if following is not None:
-            await _open_turn(c, following)
-    next_turn = Turn(following.id, following.session_id) if following is not None else None
-    return Ending(ended, next_turn)
+            await open_turn(c, following)
+    _announce_end(house, ended)
+    if following is None:
+        return Ending(ended, None)
+    announce_start(house, following.session_id, following.user_id, following.id)
+    return Ending(ended, Turn(following.id, following.session_id))
 
 
-async def cancel_task(house: House, task: Task) -> Cancelled:
-    """Cancels a task, running or waiting. The wish is in Postgres at once and wins; waits at most 5 s for the end."""
-    async with house.database.connection() as c:
-        wished = await tasks.request_cancel(c, task.id)
-    if wished is None:
-        return Cancelled(False, None, "no_active_task")
-    confirmed = await _end_cancelled(house, wished)
-    return Cancelled(True, task.id, None if confirmed else "cancel_published_not_confirmed")
+async def _give_up_call(c: Connection, ended: Task) -> None:
+    """The call of an operation that ended without an outcome is not pending any more."""
+    operation = await operations.give_up_operation(c, ended.id, operations.CANCELLED)
+    if operation is not None and (result := operation.outcome) is not None:
+        await messages.give_result(c, operation.work.turn, result)
 
 
-async def _end_cancelled(house: House, wished: Task) -> bool:
-    """Brings a task on which a cancel is wished to its end. False: it was not seen to end within CANCEL_WAIT."""
-    try:
-        async with asyncio.timeout(CANCEL_WAIT):
-            if wished.status is not TaskStatus.QUEUED or not await end_unbegun(house, wished, TaskStatus.CANCELLED):
-                await _tell_executors(house, wished.id)
-                await wait_for_end(house.hub, house.streams, wished)
-    except (TimeoutError, StreamCut, Unavailable):
-        return False
-    return True
+def _announce_end(house: House, ended: Task) -> None:
+    """An operation that ends before it was a turn again was cancelled."""
+    outside = not ended.is_turn
+    house.feed.tell(
+        Hint.OPERATION_FINISHED if outside else Hint.TURN_FINISHED,
+        ended.session_id,
+        ended.user_id,
+        task_id=ended.id,
+        status=ended.status.value,
+        **({"operation_id": ended.operation_id, "tool_name": ended.tool_name} if outside else {}),
+    )
 
 
-async def end_unbegun(house: House, task: Task, status: TaskStatus, error: TaskError | None = None) -> bool:
-    """Ends a task that no executor has had: claims it first, so that its stream's end has a fence of its own.
-
-    False: somebody else has it, or it is gone. If this is stopped in between, the sweeper finds the claim of somebody
-    without a heartbeat.
-    """
-    async with house.database.connection() as c:
-        claimed = await tasks.claim_task(
-            c, task.id, house.me, seen_owner=None, seen_attempt=task.attempt, only_active=False
-        )
-    if claimed is None:
-        return False
-    try:
-        ending = await end_task(house, claimed, status=status, error=error)
-    except Fenced:  # deleted with its session, or taken over: this process may have no heartbeat
-        return False
-    if ending.next_turn is not None:
-        await house.outbox.publish(ending.next_turn)
-    with contextlib.suppress(AttemptEnded):  # readers end from the row when the stream cannot be written
-        await write_whole_end(house, ending.task)
-    return True
-
-
-async def write_whole_end(house: House, task: Task) -> None:
-    """Writes the stream of a task that ended before it began: `start`, the terminal chunks, the end."""
-    writer = house.flusher.writer(keys.stream_key(task.session_id, task.id), task.fence, create=True)
-    chunks: list[Chunk] = [Start(task.message_id), *terminal_chunks(task, step_open=False)]
-    await writer.append(*chunks)
-    await writer.control(END)
-    await writer.drain()
-
-
-async def _tell_executors(house: House, task_id: TaskId) -> None:
+async def tell_executors(house: House, task_id: TaskId) -> None:
+    """Whoever runs the task hears at once that a cancel is wished."""
     with contextlib.suppress(Unavailable):  # executors also look for wishes once a second
         await house.turns.wish_cancel(task_id)
-
-
-async def delete_session(house: House, caller: Caller, session_id: SessionId) -> None:
-    """Cancels all that runs and waits in the session, waits at most 5 s for it, then deletes its rows and streams."""
-    async with house.database.transaction() as c:
-        await sessions.get_session(c, session_id, caller, lock=True)
-        wished = await tasks.request_cancel_of_session(c, session_id)
-    await asyncio.gather(*(_end_cancelled(house, task) for task in wished))
-    async with house.database.transaction() as c:
-        await sessions.get_session(c, session_id, caller, lock=True)
-        task_ids = await sessions.delete_session(c, session_id)
-    with contextlib.suppress(Unavailable, TimeoutError):  # what is left of them has a TTL
-        async with asyncio.timeout(STREAMS_WAIT):
-            for task_id in task_ids:
-                await house.streams.delete(keys.stream_key(session_id, task_id))

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 from backend.chat.announcements import Announcements
+from backend.chat.ears import Ear
 from backend.chat.models import Task
 from backend.chat.rings import Ring
 from backend.chat.streams import Streams
@@ -48,6 +49,7 @@ class Hub:
         self._look_up = look_up
         self._tick = tick
         self._rings: dict[bytes, Ring] = {}
+        self._ears: dict[bytes, set[Ear]] = {}
         self._connection: Announcements | None = None
         self._jobs: list[asyncio.Task[None]] = []
         self._connected = asyncio.Event()
@@ -106,16 +108,40 @@ class Hub:
                 if self._connection is not None:
                     self._connection.unsubscribe(channel)
 
+    @contextmanager
+    def listen(self, channels: Iterable[str]) -> Iterator[Ear]:
+        """What is published on the channels, for as long as the block lasts."""
+        ear = Ear(channel.encode() for channel in channels)
+        for channel in ear.channels:
+            self._ears.setdefault(channel, set()).add(ear)
+        if self._connection is not None:
+            self._connection.subscribe(ear.channels)
+        try:
+            yield ear
+        finally:
+            for channel in ear.channels:
+                others = self._ears[channel]
+                others.discard(ear)
+                if not others:
+                    del self._ears[channel]
+                    if self._connection is not None:
+                        self._connection.unsubscribe(channel)
+
     # --- the connection -----------------------------------------------------------------------------------------------
 
     def _on_message(self, channel: bytes, payload: bytes) -> None:
         if (ring := self._rings.get(channel)) is not None:
             ring.add(payload)
+        else:
+            for ear in self._ears.get(channel, ()):
+                ear.add(payload)
 
     def _on_confirmed(self, channel: bytes) -> None:
         if (ring := self._rings.get(channel)) is not None:
             ring.confirmed = True
             ring.wake()
+        for ear in self._ears.get(channel, ()):
+            ear.confirm(channel)
 
     async def _stay_connected(self) -> None:
         pause = FIRST_PAUSE
@@ -132,7 +158,7 @@ class Hub:
                 if self._complaint is not None:
                     log.info("pub/sub connection restored")
                 self._complaint = None
-                link.subscribe(self._rings)
+                link.subscribe([*self._rings, *self._ears])
                 self._connected.set()
                 pause = FIRST_PAUSE
                 await link.closed
@@ -142,6 +168,8 @@ class Hub:
                 for ring in self._rings.values():  # readers ask the stream when it is confirmed again
                     ring.confirmed = False
                     ring.forget()
+                for ear in {ear for ears in self._ears.values() for ear in ears}:
+                    ear.lose()
             self._complain("pub/sub connection lost", ConnectionError())
             await asyncio.sleep(FIRST_PAUSE * random.uniform(0.0, 1.0))  # noqa: S311
 

@@ -13,6 +13,7 @@ from backend.chat.models import (
     Json,
     Message,
     NewMessage,
+    NotePart,
     Part,
     ReasoningPart,
     Role,
@@ -56,6 +57,11 @@ ORDER BY sequence DESC LIMIT 1"""
 
 _OF_TASK = f"SELECT {_COLUMNS} FROM messages WHERE task_id = $1 ORDER BY step, part"
 
+_GIVE_RESULT = """
+UPDATE messages SET parts = $3
+WHERE task_id = $1 AND role = 'tool' AND parts->0->>'tool_call_id' = $2
+  AND (parts->0->'output'->>'type' = 'operation_pending' OR (parts->0->>'is_error')::boolean)"""
+
 _SUPERSEDE = """
 UPDATE messages SET superseded_by = $3
 WHERE session_id = $1 AND sequence >= $2 AND task_id <> $3 AND superseded_by IS NULL"""
@@ -82,7 +88,7 @@ def parts_json(parts: Sequence[Part]) -> list[Json]:
 def _part_json(part: Part) -> Json:
     document: dict[str, Json] = {"type": part.type}
     match part:
-        case TextPart():
+        case TextPart() | NotePart():
             document |= {"text": part.text}
         case ReasoningPart():
             document |= {"text": part.text, "signature": part.signature, "redacted": part.redacted}
@@ -102,6 +108,7 @@ _PARSERS: dict[str, Callable[[dict[str, Any]], Part]] = {
     "tool_call": lambda d: ToolCallPart(d["tool_call_id"], d["tool_name"], d["input"]),
     "tool_result": lambda d: ToolResultPart(d["tool_call_id"], d["tool_name"], d["output"], d.get("is_error", False)),
     "context": lambda d: ContextPart(d.get("url"), d.get("content")),
+    "note": lambda d: NotePart(d["text"]),
 }
 
 
@@ -167,3 +174,9 @@ async def messages_of_task(c: Connection, task_id: TaskId) -> list[Message]:
 async def supersede_from(c: Connection, session_id: SessionId, sequence: int, by: TaskId) -> None:
     """Hides the session's rows from `sequence` on, except those of the task that takes their place."""
     await c.execute(_SUPERSEDE, session_id, sequence, by)
+
+
+async def give_result(c: Connection, turn: TaskId, result: ToolResultPart) -> None:
+    """Puts a result in the place of the pending one that a turn's tool message holds, or of a call that was cut short:
+    the only edit of a message."""
+    await c.execute(_GIVE_RESULT, turn, result.tool_call_id, parts_json([result]))

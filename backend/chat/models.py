@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
@@ -104,6 +105,12 @@ class ToolResultPart:
     is_error: bool = False
     type: Literal["tool_result"] = "tool_result"
 
+    @property
+    def awaits_result(self) -> bool:
+        """An operation may still bring what belongs here: it is pending, or its call was cut short."""
+        output = self.output
+        return self.is_error or (isinstance(output, dict) and output.get("type") == "operation_pending")
+
 
 @dataclass(frozen=True, slots=True)
 class ContextPart:
@@ -114,7 +121,15 @@ class ContextPart:
     type: Literal["context"] = "context"
 
 
-Part: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | ContextPart
+@dataclass(frozen=True, slots=True)
+class NotePart:
+    """What the server tells the model; the conversation does not show it."""
+
+    text: str
+    type: Literal["note"] = "note"
+
+
+Part: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | ContextPart | NotePart
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,16 @@ class NewMessage:
 
     role: Role
     parts: tuple[Part, ...]
+
+    def with_results(self, results: Mapping[str, Json]) -> NewMessage:
+        """With the results of operations, by call, in the place of what awaits them."""
+        return replace(self, parts=tuple(_given(part, results) for part in self.parts))
+
+
+def _given(part: Part, results: Mapping[str, Json]) -> Part:
+    if isinstance(part, ToolResultPart) and part.awaits_result and part.tool_call_id in results:
+        return replace(part, output=results[part.tool_call_id], is_error=False)
+    return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +254,11 @@ class Task:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @property
+    def is_turn(self) -> bool:
+        """It is, or waits to be, its session's active task; else an operation that is outside."""
+        return self.kind is TaskKind.TURN or self.request.text is not None
 
     @property
     def fence(self) -> int:

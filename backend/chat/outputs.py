@@ -15,6 +15,8 @@ from backend.chat.chunks import (
 from backend.chat.models import Json, ToolCallPart, ToolResultPart
 
 UNREADABLE_INPUT = "The input of this call is not valid JSON."
+MAX_DEPTH = 32
+"""Of what others bring us: JSON of a few hundred levels can be stored, and then not be sent to anybody."""
 
 _CUT_NOTE = "[cut: the output has {} characters; the first {} are shown]"
 _REFUSED_KEYS = frozenset({"__proto__", "constructor", "prototype"})
@@ -27,6 +29,15 @@ def safe_json(value: Json) -> Json:
     if isinstance(value, list):
         return [safe_json(member) for member in value]
     return value
+
+
+def is_too_deep(value: Json) -> bool:
+    """Whether it is nested deeper than MAX_DEPTH. Level by level, so that no nesting can exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        boxes = [box.values() if isinstance(box, dict) else box for box in level if isinstance(box, dict | list)]
+        level = [item for box in boxes for item in box]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def shown_output(output: Json) -> Json:

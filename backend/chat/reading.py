@@ -15,7 +15,7 @@ from backend.chat.following import Hub
 from backend.chat.frames import DONE, frame_without_id
 from backend.chat.keys import stream_key
 from backend.chat.markers import Journal, Marker
-from backend.chat.models import Message, Task
+from backend.chat.models import Message, NewMessage, Task
 from backend.chat.rendering import Rendering, split_cursor
 from backend.chat.snapshot import terminal_chunks, whole_message
 from backend.chat.streams import Entry, PageSize, Streams
@@ -23,10 +23,10 @@ from backend.errors import CursorExpired, Gone, NothingLeft, StreamCut, TaskExpi
 from backend.ids import BEGINNING, StreamId, TaskId
 
 RESET_STEP = "reset-step"
-WRITE_BYTES = 256 << 10
+WRITE_BYTES = 64 << 10
 LOOK_AHEAD = 8
 _FINISH = b'{"type":"finish",'
-MessagesOf = Callable[[TaskId], Awaitable[Sequence[Message]]]
+MessagesOf = Callable[[TaskId], Awaitable[Sequence[Message | NewMessage]]]
 
 
 async def attach(
@@ -70,7 +70,7 @@ async def wait_for_end(hub: Hub, streams: Streams, task: Task) -> None:
             pass
 
 
-async def _no_messages(_: TaskId) -> Sequence[Message]:
+async def _no_messages(_: TaskId) -> Sequence[Message | NewMessage]:
     return ()
 
 

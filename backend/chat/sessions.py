@@ -9,7 +9,7 @@ from __future__ import annotations
 from backend.chat.models import Caller, Json, Session
 from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
-from backend.postgres import Connection, Row
+from backend.postgres import Connection, Row, containing
 
 _COLUMNS = "id, user_id, title, metadata, created_at, updated_at"
 
@@ -34,7 +34,7 @@ ORDER BY updated_at DESC, id LIMIT $3 OFFSET $4"""
 _SET_TITLE = "UPDATE sessions SET title = $2 WHERE id = $1 AND (NOT $3 OR title IS NULL) RETURNING 1"
 
 _ASSIGN = "UPDATE sessions SET user_id = $2 WHERE id = $1 AND (user_id IS NULL OR user_id = $2) RETURNING 1"
-_ASSIGN_TASKS = "UPDATE tasks SET user_id = $2 WHERE session_id = $1 AND user_id IS NULL"
+_ASSIGN_TASKS = "UPDATE tasks SET user_id = $2, quota_key = 'user:' || $2 WHERE session_id = $1 AND user_id IS NULL"
 
 _DELETE = """
 WITH gone AS (DELETE FROM sessions WHERE id = $1)
@@ -93,14 +93,10 @@ async def list_sessions(
     c: Connection, user_id: UserId, *, limit: int, offset: int, query: str | None
 ) -> tuple[list[Session], int]:
     """A page of the user's sessions, last updated first, and how many there are. `query` is found literally."""
-    pattern = f"%{_escape_like(query)}%" if query else None
+    pattern = containing(query) if query else None
     total: int = await c.fetchval(_COUNT, user_id, pattern)
     rows = await c.fetch(_LIST, user_id, pattern, limit, offset) if offset < total else []
     return [parse_session(row) for row in rows], total
-
-
-def _escape_like(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 async def set_title(c: Connection, session_id: SessionId, title: str, *, only_if_untitled: bool = False) -> bool:

@@ -35,6 +35,7 @@ from backend.chat.models import (
     ToolResultPart,
     Usage,
 )
+from backend.chat.outcomes import Operation, Progress
 from backend.chat.outputs import call_chunk, output_chunk
 
 _REASONS: dict[TaskStatus, FinishReason] = {
@@ -61,8 +62,16 @@ def terminal_chunks(task: Task, *, step_open: bool, reason: FinishReason | None 
     return chunks
 
 
-def whole_message(task: Task, rows: Sequence[Message]) -> list[Chunk]:
-    """The stream of an ended task, from `start` to `finish`, made from its rows alone."""
+def progress_chunk(operation: Operation, progress: Progress) -> Data:
+    """Takes the place of the one before it; one that ends with its message."""
+    known = {"percent": progress.percent, "message": progress.message}
+    return Data(
+        "progress", {name: value for name, value in known.items() if value is not None}, id=operation.work.tool_call_id
+    )
+
+
+def whole_message(task: Task, rows: Sequence[Message | NewMessage]) -> list[Chunk]:
+    """The stream of an ended task, from `start` to `finish`, made from what it has said alone."""
     chunks: list[Chunk] = [Start(task.message_id), *step_chunks(rows)]
     open_steps = sum(isinstance(chunk, StartStep) - isinstance(chunk, FinishStep) for chunk in chunks)
     return [*chunks, *terminal_chunks(task, step_open=open_steps > 0)]

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from backend.chat.scripts import Appended, note
 from backend.errors import Unavailable
 from backend.ids import StreamId
 
 FIELD = b"d"
 PAGE = 1000
 FIRST_PAGE = 32
-PAGE_BYTES = 256 << 10
+PAGE_BYTES = 128 << 10
 
 
 class Entry(NamedTuple):
@@ -75,6 +76,12 @@ class Streams:
             rows = await self._redis.xrevrange(key, count=count)
         return _entries(reversed(rows or ()))
 
+    async def last_of(self, key: str, fence: int) -> StreamId | None:
+        """The newest entry of that attempt or an older one that is still there."""
+        with _redis_answers():
+            rows = await self._redis.xrevrange(key, max=f"{fence + 1}-0", count=1)
+        return _entries(rows)[0].id if rows else None
+
     async def has(self, key: str, entry: StreamId) -> bool:
         with _redis_answers():
             return bool(await self._redis.xrange(key, str(entry), str(entry)))
@@ -96,11 +103,16 @@ class Streams:
             found: Any = await self._redis.xread({key: str(id) for key, id in after.items()}, count=2)
         return {_text(key): [_parse(entry) for entry, _ in rows] for key, rows in found or ()}
 
-    async def refresh(self, keys: Iterable[str]) -> None:
-        """Gives each stream its full TTL again."""
+    async def note(self, key: str, fence: int, body: bytes) -> bool:
+        """Adds an entry under the attempt that stands, beside its writer. False when there is no such attempt."""
+        with _redis_answers():
+            return await note(self._redis, key, fence, body) is Appended.NOW
+
+    async def refresh(self, keys: Iterable[str], *, longer: float = 0) -> None:
+        """Gives each stream its full TTL again, and so many seconds more."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.expire(key, self._ttl)
+            pipeline.expire(key, self._ttl + int(longer))
         with _redis_answers():
             await pipeline.execute()
 

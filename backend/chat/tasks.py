@@ -19,8 +19,9 @@ _MOST_TOKENS = 2**31 - 1
 _QUOTA_LOCKS = 7_273_002
 
 _INSERT = reading(f"""
-INSERT INTO tasks AS t (id, session_id, user_id, quota_key, request, message_key, active_session_id, priority)
-VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, $8) RETURNING {COLUMNS}""")
+INSERT INTO tasks AS t (id, session_id, user_id, quota_key, request, message_key, active_session_id, active_since,
+  priority)
+VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, CASE WHEN $7 THEN now() END, $8) RETURNING {COLUMNS}""")
 
 _BY_KEY = reading(f"SELECT {COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
 _BY_NUMBER = reading(f"SELECT {COLUMNS} FROM tasks t WHERE number = $2 AND session_id = $1")
@@ -33,8 +34,14 @@ _BY_CALLER = reading(_REACHABLE)
 _BY_CALLER_LOCKED = reading(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
 _BY_IDS = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
 _ACTIVE = reading(f"SELECT {COLUMNS} FROM tasks t WHERE active_session_id = $1")
-_WAITING = "session_id = $1 AND kind = 'turn' AND status = 'queued' AND active_session_id IS NULL"
-_QUEUED = reading(f"SELECT {COLUMNS}, t.priority FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.number")
+_WAITING = "session_id = $1 AND status = 'queued' AND active_session_id IS NULL"
+_PLACE = "coalesce((outcome->>'place')::bigint, number)"
+_QUEUED = reading(
+    f"SELECT {COLUMNS}, t.priority, {_PLACE} AS place FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.place"
+)
+_UNENDED = f"SELECT {COLUMNS} FROM tasks t WHERE status IN ('queued', 'running')"
+_UNENDED_OF_SESSION = reading(f"{_UNENDED} AND session_id = $1 ORDER BY number LIMIT 500")
+_UNENDED_OF_CALLER = reading(f"{_UNENDED} AND quota_key = $1 ORDER BY number LIMIT 500")
 _HIGHEST = f"SELECT coalesce(max(priority), 0) FROM tasks WHERE {_WAITING}"
 _OWNERS = "SELECT DISTINCT owner FROM tasks WHERE owner IS NOT NULL AND status = 'running'"
 _CLAIMS = "SELECT id, session_id, cancel_requested_at IS NOT NULL AS cancelled FROM tasks WHERE owner = $1"
@@ -81,7 +88,8 @@ WITH t AS (
     UPDATE tasks AS t SET
       status = CASE WHEN cancel_requested_at IS NULL THEN $4 ELSE 'cancelled' END,
       error = CASE WHEN cancel_requested_at IS NULL THEN $5::jsonb END,
-      active_session_id = NULL, owner = NULL, finished_at = now(), checkpoint = coalesce($10, checkpoint)
+      active_session_id = NULL, owner = NULL, deadline_at = NULL, finished_at = now(),
+      checkpoint = coalesce($10, checkpoint)
     WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING {COLUMNS}
 ), added AS (
     {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9 FROM t WHERE $6::int + $7::int + $8::int + $9::int > 0
@@ -91,17 +99,20 @@ SELECT {COLUMNS}, used.*,
 FROM t CROSS JOIN LATERAL (SELECT {SUMS} FROM usage WHERE task_id = t.id) AS used"""
 
 _ACTIVATE_NEXT = reading(f"""
-UPDATE tasks AS t SET active_session_id = session_id
-WHERE id = (SELECT id FROM tasks WHERE {_WAITING} ORDER BY priority DESC, number LIMIT 1)
+UPDATE tasks AS t SET active_session_id = session_id, active_since = now()
+WHERE id = (SELECT id FROM tasks WHERE {_WAITING} ORDER BY priority DESC, {_PLACE} LIMIT 1)
   AND NOT EXISTS (SELECT 1 FROM tasks WHERE active_session_id = $1)
 RETURNING {COLUMNS}""")
 
+# An operation that is outside is nobody's: should whoever wishes its end die before it, the sweeper finds it overdue.
+_WISH = """cancel_requested_at = coalesce(cancel_requested_at, now()),
+  deadline_at = CASE WHEN deadline_at IS NOT NULL THEN least(deadline_at, now() + interval '10 seconds') END"""
 _REQUEST_CANCEL = reading(f"""
-UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
+UPDATE tasks AS t SET {_WISH}
 WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
 _REQUEST_CANCEL_OF_SESSION = reading(f"""
-UPDATE tasks AS t SET cancel_requested_at = coalesce(cancel_requested_at, now())
+UPDATE tasks AS t SET {_WISH}
 WHERE session_id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
 _CHANGE_REQUEST = reading(f"""
@@ -112,13 +123,14 @@ _SESSION_USAGE = f"SELECT {SUMS} FROM usage JOIN tasks t ON t.id = task_id WHERE
 
 _MARK_PUBLISHED = "UPDATE tasks SET published_at = now() WHERE id = ANY($1::text[]) AND owner IS NULL"
 
-_UNPUBLISHED = """
+_ACTIVE_SINCE = "coalesce(active_since, created_at)"  # one that an older version has made does not know
+_UNPUBLISHED = f"""
 SELECT id, session_id FROM tasks
 WHERE active_session_id IS NOT NULL AND owner IS NULL
   AND coalesce(
     published_at
-      + least(10 * make_interval(secs => $2), greatest(make_interval(secs => $2), published_at - created_at)),
-    created_at + make_interval(secs => $1)) < now()
+      + least(10 * make_interval(secs => $2), greatest(make_interval(secs => $2), published_at - {_ACTIVE_SINCE})),
+    {_ACTIVE_SINCE} + make_interval(secs => $1)) < now()
 ORDER BY number LIMIT $3"""
 
 
@@ -170,6 +182,12 @@ async def queued_tasks(c: Connection, session_id: SessionId) -> list[Task]:
     return [parse_task(row) for row in await c.fetch(_QUEUED, session_id)]
 
 
+async def unended_tasks(c: Connection, of: SessionId | Caller) -> list[Task]:
+    """What runs and waits in a session, or of a caller: the first 500."""
+    whose = (_UNENDED_OF_CALLER, of.quota_key) if isinstance(of, Caller) else (_UNENDED_OF_SESSION, of)
+    return [parse_task(row) for row in await c.fetch(*whose)]
+
+
 async def highest_priority(c: Connection, session_id: SessionId) -> int:
     """Of the turns that wait for the session; 0 when none does."""
     highest: int = await c.fetchval(_HIGHEST, session_id)
@@ -196,7 +214,7 @@ async def claims_of(c: Connection, owner: ExecutorId) -> dict[Turn, bool]:
 
 async def unpublished_tasks(c: Connection, *, older_than: float, limit: int, again_after: float = 60.0) -> list[Turn]:
     """Active tasks without an owner that the broker may not have: never published in `older_than` seconds since
-    they were made, or published `again_after` seconds ago (a broker that lost its data). A second copy is harmless;
+    they became active, or published `again_after` seconds ago (a broker that lost its data). A second copy is harmless;
     a turn that just waits for a free executor gets one ever more seldom, up to ten times `again_after`."""
     rows = await c.fetch(_UNPUBLISHED, older_than, again_after, limit)
     return [Turn(TaskId(row["id"]), SessionId(row["session_id"])) for row in rows]

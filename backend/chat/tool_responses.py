@@ -142,10 +142,12 @@ class NeedLogin(ToolResponse):
 
 
 class ErrorResponse(ToolResponse):
-    """The tool could not do it; the model reads `message` and `error` and can act on them."""
+    """The tool could not do it; the model reads `message` and `error`, a code, and can act on them. What another
+    service got wrong has an `error_type` of its own list."""
 
     type: Literal["error"] = "error"
     error: str | None = None
+    error_type: str | None = None
     details: Json = None
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
 from types import MappingProxyType
+from typing import TypeAlias
 
 from backend.chat.chunks import Data, Finish
 from backend.chat.models import (
     Json,
     Message,
+    NewMessage,
     Part,
     ReasoningPart,
     Role,
@@ -21,15 +23,19 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
+from backend.chat.outcomes import Operation, Progress
 from backend.chat.outputs import error_text, shown_output
-from backend.chat.snapshot import terminal_chunks
+from backend.chat.snapshot import progress_chunk, terminal_chunks
 from backend.ids import TaskId
+
+Entry: TypeAlias = Message | NewMessage
 
 
 def ui_messages(
     rows: Sequence[Message],
     tasks: Mapping[TaskId, Task],
     silent: Mapping[int, Task] = MappingProxyType({}),
+    operations: Mapping[TaskId, Operation] = MappingProxyType({}),
     *,
     answering_again: bool = False,
 ) -> list[Json]:
@@ -37,16 +43,22 @@ def ui_messages(
 
     A question shows one answer, the newest: that of the rows after it, else the one that left no rows (`silent`, by
     the question's sequence), else that of its own task; none while it is being answered again (the last question).
+    What an operation says begins with its call (`operations`, by task).
     """
     shown: list[Json] = []
     turns = [(task_id, list(group)) for task_id, group in groupby(rows, key=lambda row: row.task_id)]
     for (task_id, group), (_, following) in zip_longest(turns, turns[1:], fillvalue=("", [])):
-        said = [row for row in group if row.role is not Role.USER]
+        said: list[Entry] = [row for row in group if row.role is not Role.USER]
+        operation = operations.get(TaskId(task_id))
+        if operation is not None:
+            said = [*operation.said, *said]
         shown += [_user_message(row) for row in group if row.role is Role.USER and row.text]
         answered_again = _answers(following) or (answering_again and not following)
         if said or not answered_again:
             task = tasks[TaskId(task_id)]
             answer = _answer(task if said else silent.get(group[-1].sequence, task), said)
+            if operation is not None and operation.progress is not None:
+                answer["parts"].insert(2, _progress_part(operation, operation.progress))  # after the step and its call
             if answer["parts"]:
                 shown.append(answer)
     return shown
@@ -60,7 +72,7 @@ def _user_message(row: Message) -> Json:
     return {"id": row.shown_id, "role": "user", "parts": [{"type": "text", "text": row.text}]}
 
 
-def _answer(task: Task, said: Sequence[Message]) -> Json:
+def _answer(task: Task, said: Sequence[Entry]) -> Json:
     parts = list(_parts(said))
     message: dict[str, Json] = {"id": task.message_id, "role": "assistant", "parts": parts}
     if task.status.ended:
@@ -72,7 +84,12 @@ def _answer(task: Task, said: Sequence[Message]) -> Json:
     return message
 
 
-def _parts(said: Iterable[Message]) -> Iterator[Json]:
+def _progress_part(operation: Operation, progress: Progress) -> Json:
+    chunk = progress_chunk(operation, progress)
+    return {"type": chunk.type, "id": chunk.id, "data": chunk.data}
+
+
+def _parts(said: Iterable[Entry]) -> Iterator[Json]:
     said = list(said)
     results = {p.tool_call_id: p for row in said for p in row.parts if isinstance(p, ToolResultPart)}
     for row in said:

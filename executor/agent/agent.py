@@ -11,9 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from backend.chat.chunks import Chunk, FinishReason, FinishStep, StartStep
-from backend.chat.models import Message, NewMessage, Role, ToolCallPart, Usage
+from backend.chat.models import Message, NewMessage, Role, ToolCallPart, ToolResultPart, Usage
 from backend.errors import ProviderError
-from executor.agent.calls import Calls, Desk
+from executor.agent.calls import Calls, Delivered, Desk
 from executor.agent.response import Response
 from executor.llm.model import Model, Prompt
 from executor.tools.tool import Toolbox
@@ -58,23 +58,27 @@ class Agent:
         self._limits = limits
         self._prompt_of = prompt_of
         self._label = label
-        self._current: Response | Calls | None = None
+        self._current: Response | Calls | Delivered | None = None
         self._said: Sequence[Row] = ()
         self.usage = Usage()
         self.step_open = False
 
-    def recall(self, said: Sequence[Row], usage: Usage, *, step_open: bool) -> None:
-        """Where an earlier attempt got to: this turn's committed rows, what they cost, and whether a step is open."""
+    def recall(
+        self, said: Sequence[Row], usage: Usage, *, step_open: bool, outcome: ToolResultPart | None = None
+    ) -> None:
+        """Where an earlier attempt got to: this turn's committed rows, what they cost, and whether a step is open.
+
+        Of an operation, `outcome` is the result of its call, which `said` holds alone until it is shown."""
         self._said = said
         self.usage = usage
         self.step_open = step_open
         if pending := pending_calls(said):
-            self._current = self._prepare(pending)
+            self._current = Delivered(outcome) if outcome is not None else self._prepare(pending)
 
     async def run(self, rows: Sequence[Row]) -> AsyncGenerator[Chunk | Commit, None]:
         """Goes on from `rows`, the whole history. Raises ProviderError: also when a limit is passed."""
         rows = list(rows)
-        if isinstance(self._current, Calls):
+        if isinstance(self._current, Calls | Delivered):
             async for item in self._finish_calls(self._current, rows, again=True):
                 yield item
         calls_made = sum(row.role is Role.ASSISTANT for row in self._said)
@@ -118,16 +122,15 @@ class Agent:
         return Calls(calls, self._toolbox, self._desk, self._limits.tool_seconds)
 
     async def _finish_calls(
-        self, calls: Calls, rows: list[Row], *, again: bool = False
+        self, calls: Calls | Delivered, rows: list[Row], *, again: bool = False
     ) -> AsyncGenerator[Chunk | Commit, None]:
         async with aclosing(calls.run(again=again)) as chunks:
             async for chunk in chunks:
                 yield chunk
-        results = calls.messages()
-        rows += results
+        rows += calls.told()
         yield FinishStep()
         self.step_open = False
-        yield Commit(tuple(results), Usage())
+        yield Commit(tuple(calls.messages()), Usage())
         self._current = None
 
 

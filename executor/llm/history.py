@@ -21,6 +21,7 @@ from backend.chat.models import (
     ContextPart,
     Json,
     NewMessage,
+    NotePart,
     Part,
     ReasoningPart,
     Role,
@@ -34,6 +35,8 @@ from executor.llm.clean_text import clean
 NOT_SHOWN = "(The beginning of this conversation is not shown.)"
 GO_ON = "(Please go on.)"
 INTERRUPTED = "interrupted_unknown_effect"
+NOTE_OPENS = '<server_note note="From the server, not from the user. The conversation does not show it.">'
+NOTE_CLOSES = "</server_note>"
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -200,7 +203,11 @@ def _signed(part: ReasoningPart) -> bool:
 
 
 def _user_parts(parts: Sequence[Part]) -> Iterator[TextPart]:
-    """The context first, so that the user's own words come last."""
+    """The context first, so that the user's own words come last. A note of the server stands alone."""
+    for part in parts:
+        if isinstance(part, NotePart):
+            inside = re.sub(r"</?\s*server_note", "(server_note", clean(part.text), flags=re.IGNORECASE)
+            yield TextPart(f"{NOTE_OPENS}\n{inside}\n{NOTE_CLOSES}")
     for part in parts:
         if isinstance(part, ContextPart) and (rendered := _rendered(part)):
             yield TextPart(rendered)

@@ -9,6 +9,7 @@ Lines of the last user message that begin with a command say what it does, in th
     /fail                   raises a provider error
     /then                   what follows is for the next step, when the tools have answered
 
+“Create an agent that …” has it made, where there is a tool for that.
 When the results of its calls are there and no script is left for the step, it comments on them. A message without
 commands is answered in a sentence or two.
 """
@@ -19,6 +20,8 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Sequence
+
+import orjson
 
 from backend.chat.models import Json, NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart, Usage
 from backend.errors import ProviderError
@@ -32,6 +35,7 @@ from executor.llm.events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from executor.llm.history import NOTE_CLOSES, NOTE_OPENS
 from executor.llm.model import Prompt
 
 WORD_DELAY = 0.01
@@ -39,6 +43,10 @@ EVENTS_PER_BREATH = 32
 MAX_STREAM = 1_000_000
 MAX_DELAY_MS = 60_000
 _COMMAND = re.compile(r"^/(stream|reason|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
+_AGENT = re.compile(
+    r"^(?:please )?(?:create|make|build)(?: me)? an agent (?:that|which|to) (.+)", re.IGNORECASE | re.DOTALL
+)
+_CALL = re.compile(r"behind the call (\S+) of the tool")
 _WORD = re.compile(r"\s*\S+\s*")
 _JSON_PIECE = 12
 _NO_NUMBER = "/stream takes a whole number above 0 and, if you like, a delay in milliseconds after it. "
@@ -76,6 +84,10 @@ class ScriptedModel:
             yield from self._perform(script[rounds], asked)
         elif rounds:
             yield from self._say(_comment(since))
+        elif (wish := _AGENT.search(asked)) is not None and any(tool.name == "create_agent" for tool in prompt.tools):
+            yield from _call(0, "create_agent " + orjson.dumps({"description": wish[1]}).decode())
+        elif asked.startswith(NOTE_OPENS):
+            yield from self._say(_comment_on_note(asked, prompt.messages))
         else:
             yield from self._say(_answer(asked))
 
@@ -165,6 +177,20 @@ def _comment(since: Sequence[NewMessage]) -> str:
         f"The tool {result.tool_name} {'failed' if result.is_error else 'answered'}: {_gist(result.output)}"
         for result in results
     )
+
+
+def _comment_on_note(note: str, messages: Sequence[NewMessage]) -> str:
+    """Of an operation that has ended: what came of the tool that the note names."""
+    named = _CALL.search(note)
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, ToolResultPart) and named is not None and part.tool_call_id == named[1]:
+                return f"The work of {part.tool_name} has ended: {_gist(part.output)}"
+    return _answer(_inside(note))
+
+
+def _inside(note: str) -> str:
+    return note.removeprefix(NOTE_OPENS).removesuffix(NOTE_CLOSES)
 
 
 def _gist(output: Json) -> str:

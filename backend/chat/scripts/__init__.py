@@ -101,3 +101,14 @@ async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appen
     ]
     replies = await _APPEND.run_many(redis, calls)
     return [reply if isinstance(reply, Exception) else Appended(reply) for reply in replies]
+
+
+_NOTE = Script("note")
+
+
+async def note(redis: Redis, key: str, fence: int, body: bytes) -> Appended:
+    """Adds one entry after the stream's newest, if the attempt `fence` has written that, and announces it.
+
+    NOW, FENCED or GONE. Raises RedisError; whether it was added is then not known.
+    """
+    return Appended(await _NOTE.run(redis, [key], [fence, body]))

@@ -1,0 +1,61 @@
+"""`outside_work`: a tool whose work is somebody else's, for tests that play that somebody themselves.
+
+`python -m tests.fakes.outside_work` is an executor that has it beside the usual tools.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from backend.chat.outcomes import ToolWork, Use
+from backend.config import Settings
+from executor import __main__ as executor
+from executor.tools import open_toolbox
+from executor.tools.tool import Accepted, Stored, Tool, Toolbox, ToolContext
+
+PROGRAM = ("tests.fakes.outside_work",)
+
+
+class Work(BaseModel):
+    label: str = ""
+    use: Use = Use.TOOL_OUTPUT
+
+
+class OutsideWork(Tool[Work]):
+    name: ClassVar[str] = "outside_work"
+    description: ClassVar[str] = "Has something done outside."
+    input_type = Work
+    idempotent: ClassVar[bool] = True
+
+    async def run(self, call: Work, context: ToolContext) -> Accepted | Stored:
+        work = ToolWork(
+            turn=context.task_id,
+            tool_name=self.name,
+            tool_call_id=context.tool_call_id,
+            input=call.model_dump(mode="json"),
+            use=call.use,
+        )
+        known = await context.operations.find(context.tool_call_id)
+        operation = known or await context.operations.register(work)
+        if operation.result is not None:
+            return Stored(operation.result)
+        await context.operations.opened(operation)
+        return Accepted(operation, again=known is not None)
+
+
+class OutsideToolbox(Toolbox):
+    """The usual tools, and that one."""
+
+    def __init__(self, settings: Settings, *usual: Any) -> None:
+        self._usual = open_toolbox(settings, *usual)
+        super().__init__([OutsideWork()])
+
+    def find(self, name: str) -> Tool[Any] | None:
+        return super().find(name) or self._usual.find(name)
+
+
+if __name__ == "__main__":
+    executor.open_toolbox = OutsideToolbox  # type: ignore[attr-defined]
+    executor.main()

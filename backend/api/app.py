@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from socket import gethostname
 from typing import Any, TypedDict
 
 from fastapi import FastAPI, Request
@@ -15,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backend.api.auth import Authenticator, ServiceKeys
+from backend.api.auth import Authenticator, ServiceKeys, WebhookSecrets
+from backend.api.completion_loop import CompletionLoop
 from backend.api.cors import Cors
 from backend.api.desk import Desk, state_of
 from backend.api.door import Door
@@ -25,7 +27,7 @@ from backend.api.open_streams import OpenStreams
 from backend.api.pace import Pace
 from backend.api.problems import Problem, problem_response
 from backend.api.proxies import TrustedProxies
-from backend.api.routes import chat, health, page, schema, sessions, streams, tasks
+from backend.api.routes import chat, events, health, library, operations, page, schema, sessions, streams, tasks
 from backend.config import Settings
 from backend.errors import AppError
 from backend.resources import Resources, open_resources
@@ -66,7 +68,7 @@ def create_app(
     open_house: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
 ) -> ChatApp:
     """The ASGI application; it connects to everything when its lifespan begins. Raises ConfigError."""
-    authenticator, service_keys = Authenticator(settings), ServiceKeys(settings)
+    authenticator, keys, secrets = Authenticator(settings), ServiceKeys(settings), WebhookSecrets(settings)
     proxies = TrustedProxies(settings.trusted_proxies)
     metrics = Metrics()
     open_streams = OpenStreams(settings.max_open_streams, pace)
@@ -75,8 +77,14 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Lifespan]:
         jobs = Jobs()
-        async with open_house(settings) as house, jobs.supervised(), open_streams.looked_after():
-            yield Lifespan(desk=Desk(house, authenticator, service_keys, open_streams, jobs, metrics, pace, proxies))
+        async with (
+            open_house(settings) as house,
+            jobs.supervised(),
+            CompletionLoop.running(house, _name_of(house)) as completions,
+            open_streams.looked_after(),
+        ):
+            desk = Desk(house, authenticator, keys, secrets, open_streams, jobs, completions, metrics, pace, proxies)
+            yield Lifespan(desk=desk)
 
     app = ChatApp(
         title="CoPilot",
@@ -87,8 +95,10 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    for part in (sessions, tasks, health, schema, streams, chat):  # chat last: its paths begin with a parameter
+    # chat last: its paths begin with a parameter
+    for part in (sessions, tasks, operations, events, health, schema, streams, chat):
         app.include_router(part.router, prefix=PREFIX)
+    app.include_router(library.router)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # where probes look first
     for error in (AppError, RequestValidationError, HTTPException, RedisError):
@@ -98,6 +108,11 @@ def create_app(
     app.pace = pace
     app.door = Door(super(ChatApp, app).__call__, PREFIX, Cors(settings.frontend_base_url), metrics)
     return app
+
+
+def _name_of(house: Resources) -> str:
+    """This process among those that take completions: the same after a restart, so that it takes up what it had."""
+    return f"api-{gethostname()}-{house.settings.port or house.me}"
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

@@ -12,13 +12,14 @@ from backend.api.auth import Identity
 from backend.api.desk import Desk
 from backend.api.open_streams import Seat
 from backend.api.sse import EventStream
-from backend.chat import messages, reading, tasks
+from backend.chat import messages, operations, reading, tasks
 from backend.chat.chunks import encode
 from backend.chat.frames import DONE, frame_without_id
-from backend.chat.models import Message, Task
+from backend.chat.models import Message, NewMessage, Task
 from backend.chat.snapshot import whole_message
 from backend.errors import NothingLeft, TaskExpired
 from backend.ids import StreamId, TaskId
+from backend.postgres import Connection
 
 _EVENT = {
     "type": "object",
@@ -101,9 +102,9 @@ async def _attach(
 ) -> AsyncGenerator[bytes, None]:
     house = desk.house
 
-    async def messages_of(task_id: TaskId) -> Sequence[Message]:
+    async def messages_of(task_id: TaskId) -> Sequence[Message | NewMessage]:
         async with house.database.connection() as c:
-            return await messages.messages_of_task(c, task_id)
+            return await said_by(c, task_id)
 
     return await reading.attach(house.hub, house.streams, task, cursor, accepts=accepts, messages_of=messages_of)
 
@@ -114,7 +115,7 @@ async def _replay_rows(desk: Desk, task_id: TaskId) -> AsyncGenerator[bytes, Non
         task = await tasks.get_task(c, task_id)
         if not task.status.ended:
             raise TaskExpired
-        rows = await messages.messages_of_task(c, task_id)
+        rows = await said_by(c, task_id)
 
     async def blocks() -> AsyncGenerator[bytes, None]:
         for chunk in whole_message(task, rows):
@@ -122,3 +123,10 @@ async def _replay_rows(desk: Desk, task_id: TaskId) -> AsyncGenerator[bytes, Non
         yield DONE
 
     return blocks()
+
+
+async def said_by(c: Connection, task_id: TaskId) -> Sequence[Message | NewMessage]:
+    """All that a task has said, in order. What an operation says begins with its call, and what came of it."""
+    rows = await messages.messages_of_task(c, task_id)
+    operation = (await operations.operations_of_tasks(c, [task_id])).get(task_id)
+    return [*operation.said, *rows] if operation is not None else rows

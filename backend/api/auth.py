@@ -1,8 +1,12 @@
-"""Who asks: bearer tokens of users, keys of services. Whatever is wrong with a token, the answer is the same 401."""
+"""Who asks: bearer tokens of users, keys and signatures of services.
+
+Whatever is wrong with one of them, the answer is the same 401.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import logging
@@ -17,6 +21,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from standardwebhooks.webhooks import Webhook
 from starlette.datastructures import Headers
 
 from backend.chat.models import Caller, Json
@@ -28,6 +33,9 @@ LEEWAY = 10
 LOCAL_USER = UserId("local")
 _MAX_TOKEN_CHARS = 8_192
 _MAX_KEY_CHARS = 1_024
+SIGNATURE = "webhook-signature"
+_PARTS = ("webhook-id", "webhook-timestamp", SIGNATURE)
+_MAX_SIGNATURE_CHARS = 4_096
 _JWKS_FRESH_FOR, _JWKS_REFETCH_AFTER, _JWKS_TIMEOUT, _MAX_JWKS_BYTES = 300.0, 10.0, 5.0, 1_000_000
 _USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 _NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
@@ -179,13 +187,60 @@ class ServiceKeys:
         return bool(self._digests)
 
     def valid(self, headers: Headers) -> bool:
+        return any(self._matches(headers))
+
+    def is_old(self, headers: Headers) -> bool:
+        """Whether the key is one that others are to take the place of: the first of the list is the newest."""
+        return any(self._matches(headers)[1:])
+
+    def _matches(self, headers: Headers) -> list[bool]:
         given = headers.getlist("x-api-key")
         if len(given) != 1 or not 0 < len(given[0]) <= _MAX_KEY_CHARS:
-            return False
+            return []
         digest = _digest(given[0])
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)
+        return [hmac.compare_digest(digest, known) for known in self._digests]
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+class WebhookSecrets:
+    """The secrets of CHAT_WEBHOOK_SECRET, several of them while one takes another's place.
+
+    Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md. A signature
+    covers a message's id, its time and its body; a replay within its five minutes changes nothing: outcomes are
+    idempotent.
+    Raises ConfigError when one is not base64 (with or without `whsec_`), as the standard has it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        given = settings.chat_webhook_secret.get_secret_value() if settings.chat_webhook_secret else ""
+        try:
+            self._hooks = [Webhook(_decoded(secret.strip())) for secret in given.split(",") if secret.strip()]
+        except ValueError:
+            raise ConfigError("CHAT_WEBHOOK_SECRET: must be base64, as `whsec_...` secrets are") from None
+
+    @property
+    def configured(self) -> bool:
+        return bool(self._hooks)
+
+    def signed(self, headers: Headers, body: bytes) -> bool:
+        """Whether one of the secrets has signed this message, not more than five minutes ago."""
+        if any(len(given := headers.getlist(part)) != 1 or len(given[0]) > _MAX_SIGNATURE_CHARS for part in _PARTS):
+            return False
+        signature = {part: headers[part] for part in _PARTS}
+        verdicts = [_verified(hook, body, signature) for hook in self._hooks]
+        return any(verdicts)
+
+
+def _decoded(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+
+
+def _verified(hook: Webhook, body: bytes, signature: dict[str, str]) -> bool:
+    try:
+        hook.verify(body, signature, json_parse=False)
+    except Exception:  # noqa: BLE001 - the library raises what it likes at odd headers and bodies (ValueError, UnicodeError, ...)
+        return False
+    return True

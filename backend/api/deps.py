@@ -10,9 +10,10 @@ from fastapi.security import HTTPBearer
 
 from backend.api.auth import Identity
 from backend.api.desk import Desk, state_of
+from backend.chat.agent_json import is_agent_id
 from backend.chat.models import Caller
-from backend.errors import InvalidCursor, InvalidIdempotencyKey, TaskNotFound
-from backend.ids import BEGINNING, SESSION_ID_PATTERN, SessionId, StreamId, TaskId
+from backend.errors import AgentNotFound, InvalidCursor, InvalidIdempotencyKey, TaskNotFound
+from backend.ids import BEGINNING, SESSION_ID_PATTERN, SessionId, StreamId, TaskId, UserId
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _TASK_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -41,6 +42,19 @@ async def _task_id(task_id: str) -> TaskId:
     if _TASK_ID.fullmatch(task_id) is None:
         raise TaskNotFound
     return TaskId(task_id)
+
+
+async def _agent_id(agent_id: Annotated[str, Path(description="Its id in the library, or in its graph.")]) -> str:
+    if not is_agent_id(agent_id):
+        raise AgentNotFound
+    return agent_id
+
+
+async def _agents_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    """Who is nobody has no library, so no agent in it."""
+    if caller.user_id is None:
+        raise AgentNotFound
+    return caller.user_id
 
 
 async def _cursor(
@@ -84,6 +98,8 @@ AsIdentity: TypeAlias = Annotated[Identity, Depends(_identity)]
 AsCaller: TypeAlias = Annotated[Caller, Depends(_caller)]
 ASession: TypeAlias = Annotated[SessionId, Depends(_session_id)]
 ATask: TypeAlias = Annotated[TaskId, Depends(_task_id)]
+AnAgent: TypeAlias = Annotated[str, Depends(_agent_id)]
+AgentsUser: TypeAlias = Annotated[UserId, Depends(_agents_user)]
 ACursor: TypeAlias = Annotated[StreamId | None, Depends(_cursor)]
 Accepts: TypeAlias = Annotated[frozenset[str], Depends(_accepts)]
 AKey: TypeAlias = Annotated[str | None, Depends(_idempotency_key)]

@@ -16,7 +16,8 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from backend.api.auth import Authenticator, Identity, ServiceKeys
+from backend.api.auth import Authenticator, Identity, ServiceKeys, WebhookSecrets
+from backend.api.completion_loop import CompletionLoop
 from backend.api.jobs import Jobs
 from backend.api.json_body import load_json
 from backend.api.metrics import Metrics
@@ -38,8 +39,10 @@ class Desk:
     house: Resources
     authenticator: Authenticator
     service_keys: ServiceKeys
+    webhook_secrets: WebhookSecrets
     open_streams: OpenStreams
     jobs: Jobs
+    completions: CompletionLoop
     metrics: Metrics
     pace: Pace
     proxies: TrustedProxies
@@ -92,21 +95,30 @@ class OpenRoute(APIRoute):
             settings = state.desk.house.settings
             if int(request.headers.get("content-length", "0")) > self.body_limit(settings):
                 raise too_large(self.body_limit(settings))
-            if self.needs_caller:
-                state.identity = await self._identify(request, state.desk)
+            await self.admit(request, state.desk)
             if b"%00" in request.scope["query_string"]:
                 raise InvalidUnicode
             if takes_json:
-                await self._read_json(request, settings, state.desk.pace.body_timeout)
+                await self._read_json(request, state.desk)
             return await answer(request)
 
         return check_and_answer
 
-    async def _read_json(self, request: _ReadRequest, settings: Settings, seconds: float) -> None:
+    async def admit(self, request: Request, desk: Desk) -> None:
+        """Before the body is read: who asks. Raises what turns them away."""
+        if self.needs_caller:
+            state_of(request).identity = await self._identify(request, desk)
+
+    def check_raw(self, request: Request, desk: Desk, body: bytes) -> None:
+        """Before the body is parsed. Raises what is wrong with it as a whole."""
+
+    async def _read_json(self, request: _ReadRequest, desk: Desk) -> None:
+        settings, seconds = desk.house.settings, desk.pace.body_timeout
         declared = request.headers.get("content-length")
         if declared != "0" and (declared is not None or "transfer-encoding" in request.headers):
             _check_content_type(request.headers)
         request.raw = await _read_body(request, self.body_limit(settings), seconds)
+        self.check_raw(request, desk, request.raw)
         if len(request.raw) > LOAD_AT_ONCE:  # in a thread the loop's other work gets its turn meanwhile
             request.value = await asyncio.to_thread(self.load, request.raw, settings)
         elif request.raw:

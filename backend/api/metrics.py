@@ -24,6 +24,11 @@ class Metrics:
         )
         self._open_streams = Gauge("sse_open_streams", "Streams that are open now", registry=self.registry)
 
+        self._old_keys = Counter("old_key_used", "Requests with a key that is not the newest", registry=self.registry)
+
+    def count_old_key(self) -> None:
+        self._old_keys.inc()
+
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from backend.chat.messages import parts_json
-from backend.chat.models import ContextPart, Json, Message, OnBusy, ReasoningPart, Session, Task, Usage
+from backend.chat.models import ContextPart, Json, Message, NotePart, OnBusy, ReasoningPart, Session, Task, Usage
+from backend.chat.outcomes import Operation, Outcome
 from backend.ids import SESSION_ID_PATTERN
 
 MAX_TITLE = 200
@@ -79,6 +80,30 @@ class ChatRequest(BaseModel):
     on_busy: OnBusy = OnBusy.QUEUE
 
 
+class Completion(_In):
+    """How an operation ended. A success has no error; what is not said of its result is `{"status": "completed"}`. An
+    `operation_id` must be the one of the path: it is how a signature covers that, too."""
+
+    success: bool
+    operation_id: str | None = None
+    result: dict[str, Json] | str | None = None
+    error: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+
+    @model_validator(mode="after")
+    def _success_has_no_error(self) -> Completion:
+        if self.success and self.error is not None:
+            raise ValueError("a success has no error")
+        return self
+
+    def outcome(self) -> Outcome:
+        return Outcome(self.success, self.result, self.error)
+
+
+class ProgressIn(_In):
+    percent: Annotated[float, Field(ge=0, le=100, strict=False)] | None = None
+    message: Annotated[str, StringConstraints(max_length=500)] | None = None
+
+
 # --- what they get ------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +155,38 @@ class QueuedTurn(_Out):
         return cls(task_id=task.id, message=shown, message_id=request.message_id, created_at=task.created_at)
 
 
+class ProgressOut(_Out):
+    percent: float | None
+    message: str | None
+
+
+class OperationOut(_Out):
+    """Work that goes on outside (`running`), or whose continuation waits (`queued`) or runs."""
+
+    operation_id: str
+    task_id: str
+    tool_name: str
+    tool_call_id: str
+    status: str
+    progress: ProgressOut | None
+    created_at: datetime
+    deadline_at: datetime | None
+
+    @classmethod
+    def of(cls, operation: Operation) -> OperationOut:
+        work, progress = operation.work, operation.progress
+        return cls(
+            operation_id=operation.id,
+            task_id=operation.task_id,
+            tool_name=work.tool_name,
+            tool_call_id=work.tool_call_id,
+            status=operation.status.value,
+            progress=None if progress is None else ProgressOut(percent=progress.percent, message=progress.message),
+            created_at=operation.created_at,
+            deadline_at=operation.deadline_at,
+        )
+
+
 class UsageOut(_Out):
     input_tokens: int
     output_tokens: int
@@ -156,14 +213,22 @@ class SessionDetails(_Out):
     title: str | None
     metadata: Json
     messages: list[Json]
+    older: int | None = None
+    """There may be messages before these: ask with this as `before`."""
     active_stream: ActiveStream | None = None
     queued: list[QueuedTurn]
-    operations: list[Json]
+    operations: list[OperationOut]
     usage: UsageOut
 
 
 class Ok(_Out):
     status: Literal["ok"] = "ok"
+
+
+class CompletedOut(_Out):
+    status: Literal["ok"] = "ok"
+    task_id: str
+    replayed: bool | None = None
 
 
 class CancelOut(_Out):
@@ -233,14 +298,14 @@ def _in_utc(moment: datetime) -> str:
 
 
 def _shown(message: Message) -> bool:
-    return any(not isinstance(part, ContextPart) for part in message.parts)
+    return any(not isinstance(part, ContextPart | NotePart) for part in message.parts)
 
 
 def _message_row(message: Message) -> Json:
     parts = [
         ReasoningPart(part.text) if isinstance(part, ReasoningPart) else part
         for part in message.parts
-        if not isinstance(part, ContextPart)
+        if not isinstance(part, ContextPart | NotePart)
     ]
     return {
         "sequence": message.sequence,

@@ -42,7 +42,7 @@ async def live() -> Ok:
 async def ready(desk: AtDesk, response: Response) -> Readiness:
     """Everything that requests need is there."""
     response.headers["cache-control"] = "no-store"
-    checks = await desk.house.state()
+    checks = await desk.house.state() | {"completions": desk.completions.healthy}
     if not all(checks.values()):
         raise Unavailable("Not ready: " + ", ".join(name for name, well in checks.items() if not well), checks=checks)
     return Readiness(status="ready", checks=checks)

@@ -1,16 +1,21 @@
-"""`/` until the chat page is built: what to try, and a form that works. And `/metrics`."""
+"""The chat page at `/`, as `make page` built it; `/try`, a form that needs no building; and `/metrics`."""
 
 from __future__ import annotations
 
+import gzip
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from backend.api.deps import AtDesk
+from backend.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _SECURITY = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -19,39 +24,108 @@ _SECURITY = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
 }
+_FRESH = "no-cache"
+_FOR_EVER = "public, max-age=31536000, immutable"
+"""For files whose names change with what is in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that the page is made of, as it is and compressed."""
+
+    body: bytes
+    compressed: bytes
+    media_type: str
+
+    def served(self, request: Request, caching: str = _FRESH) -> Response:
+        headers = {**_SECURITY, "cache-control": caching, "vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["content-encoding"] = "gzip"
+            return Response(self.compressed, headers=headers, media_type=self.media_type)
+        return Response(self.body, headers=headers, media_type=self.media_type)
+
+
+def read_assets(folder: Traversable) -> dict[str, Asset]:
+    """The files of a folder by their names; none when it is not there. Other files than these are never served."""
+    if not folder.is_dir():
+        return {}
+    return {entry.name: _read(entry) for entry in folder.iterdir() if entry.is_file() and _type_of(entry.name)}
+
+
+def _read(entry: Traversable) -> Asset:
+    body = entry.read_bytes()
+    media_type = _type_of(entry.name)
+    assert media_type is not None
+    return Asset(body, gzip.compress(body, 9, mtime=0), media_type)
+
+
+def _type_of(name: str) -> str | None:
+    return next((kind for ending, kind in _TYPES.items() if name.endswith(ending)), None)
 
 
 @cache
-def _asset(name: str) -> bytes:
-    return files("backend.api").joinpath("static", name).read_bytes()
+def _built() -> dict[str, Asset]:
+    return read_assets(files("backend.api").joinpath("page"))
 
 
-def _served(name: str, media_type: str) -> Response:
-    return Response(_asset(name), headers=_SECURITY, media_type=media_type)
+@cache
+def _hashed() -> dict[str, Asset]:
+    return read_assets(files("backend.api").joinpath("page", "assets"))
+
+
+@cache
+def _plain() -> dict[str, Asset]:
+    return read_assets(files("backend.api").joinpath("static"))
 
 
 @router.get("/")
-async def page() -> Response:
-    return _served("index.html", "text/html")
+@router.get("/c/{session_id}")
+@router.get("/library")
+@router.get("/library/agents/{agent_id}")
+@router.get("/build")
+async def page(request: Request) -> Response:
+    """The chat page, which reads its address itself; without it, the form that says how it comes here."""
+    return (_built().get("index.html") or _plain()["index.html"]).served(request)
+
+
+@router.get("/theme.js")
+async def theme(request: Request) -> Response:
+    return _named(_built(), "theme.js").served(request)
+
+
+@router.get("/assets/{name}")
+async def asset(request: Request, name: str) -> Response:
+    return _named(_hashed(), name).served(request, _FOR_EVER)
+
+
+@router.get("/try")
+async def form(request: Request) -> Response:
+    return _plain()["index.html"].served(request)
 
 
 @router.get("/try.js")
-async def script() -> Response:
-    return _served("try.js", "text/javascript")
+async def script(request: Request) -> Response:
+    return _plain()["try.js"].served(request)
 
 
 @router.get("/try.css")
-async def style() -> Response:
-    return _served("try.css", "text/css")
+async def style(request: Request) -> Response:
+    return _plain()["try.css"].served(request)
 
 
 @router.get("/favicon.ico")
-async def icon() -> Response:
-    return _served("favicon.svg", "image/svg+xml")
+async def icon(request: Request) -> Response:
+    return _plain()["favicon.svg"].served(request)
 
 
 @router.get("/metrics")
 async def metrics(desk: AtDesk) -> Response:
     return Response(desk.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _named(assets: dict[str, Asset], name: str) -> Asset:
+    found = assets.get(name)
+    if found is None:
+        raise NotFound
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
@@ -14,6 +14,7 @@ from backend.api.schemas import (
     CancelOut,
     NewSession,
     Ok,
+    OperationOut,
     QueuedTurn,
     SessionChange,
     SessionDetails,
@@ -23,8 +24,9 @@ from backend.api.schemas import (
     UsageOut,
     message_rows,
 )
-from backend.chat import flows, messages, sessions, tasks
-from backend.chat.models import Json, Message, Task
+from backend.chat import cancelling, messages, operations, sessions, tasks
+from backend.chat.feed import Hint
+from backend.chat.models import Json, Message, Task, TaskKind
 from backend.chat.silent_answers import silent_answers
 from backend.chat.ui import ui_messages
 from backend.errors import Unauthenticated, ValidationFailed
@@ -83,13 +85,19 @@ async def read_session(
         session = await sessions.get_session(c, session_id, caller)
         active = await tasks.find_active_task(c, session_id)
         waiting = await tasks.queued_tasks(c, session_id)
+        unended = await operations.unended_operations(c, session_id)
         usage = await tasks.session_usage(c, session_id)
         hidden = active.id if active is not None else None
         rows = await messages.visible_messages(c, session_id, limit=limit, before=before, without_task=hidden)
-        shown = (
-            await _ui_page(c, session_id, rows, active, newest=before is None) if format == "ui" else message_rows(rows)
-        )
-    known = {"active_stream": ActiveStream.of(active)} if active is not None else {}
+        more = len(rows) == limit
+        if format == "ui":
+            rows = await _with_whole_beginning(c, rows, active)
+            shown = await _ui_page(c, session_id, rows, active, newest=before is None)
+        else:
+            shown = message_rows(rows)
+    known: dict[str, Any] = {"active_stream": ActiveStream.of(active)} if active is not None else {}
+    if more:
+        known["older"] = rows[0].sequence
     return SessionDetails(
         id=session.id,
         created_at=session.created_at,
@@ -98,27 +106,31 @@ async def read_session(
         title=session.title,
         metadata=session.metadata,
         messages=shown,
-        queued=[QueuedTurn.of(task) for task in waiting],
-        operations=[],
+        queued=[QueuedTurn.of(task) for task in waiting if task.kind is TaskKind.TURN],
+        operations=[OperationOut.of(operation) for operation in unended if operation.announced],
         usage=UsageOut.of(usage),
         **known,
     )
 
 
+async def _with_whole_beginning(c: Connection, rows: list[Message], active: Task | None) -> list[Message]:
+    """UI messages are whole: the first task of a page brings the rows of it that the page cut off."""
+    if not rows or (active is not None and rows[0].task_id == active.id):
+        return rows
+    visible_from = rows[0].sequence
+    of_first = await messages.messages_of_task(c, rows[0].task_id)
+    return [row for row in of_first if row.sequence < visible_from] + rows
+
+
 async def _ui_page(
     c: Connection, session_id: SessionId, rows: list[Message], active: Task | None, *, newest: bool
 ) -> list[Json]:
-    """UI messages are whole: the first task of a page brings the rows of it that the page cut off."""
-    if rows and (active is None or rows[0].task_id != active.id):
-        first = rows[0].task_id
-        visible_from = rows[0].sequence
-        earlier = [row for row in await messages.messages_of_task(c, first) if row.sequence < visible_from]
-        rows = earlier + rows
     task_ids: list[TaskId] = list(dict.fromkeys(row.task_id for row in rows))
     found = await tasks.find_tasks(c, task_ids)
     silent = await silent_answers(c, session_id)
+    known = await operations.operations_of_tasks(c, [task.id for task in found if task.kind is TaskKind.OPERATION])
     again = newest and active is not None and active.request.text is None
-    return ui_messages(rows, {task.id: task for task in found}, silent, answering_again=again)
+    return ui_messages(rows, {task.id: task for task in found}, silent, known, answering_again=again)
 
 
 @router.patch("/{session_id}", responses={**BODY, **MISSING})
@@ -131,13 +143,14 @@ async def rename_session(desk: AtDesk, caller: AsCaller, session_id: ASession, c
         await sessions.get_session(c, session_id, caller, lock=True)
         await sessions.set_title(c, session_id, title)
         session = await sessions.get_session(c, session_id, caller)
+    desk.house.feed.tell(Hint.TITLE_CHANGED, session_id, session.user_id, title=title)
     return SessionSummary.of(session)
 
 
 @router.delete("/{session_id}", status_code=204, responses=MISSING)
 async def delete_session(desk: AtDesk, caller: AsCaller, session_id: ASession) -> None:
     """Cancels what runs, waits for it at most 5 s, and deletes the session with all that belongs to it."""
-    await flows.delete_session(desk.house, caller, session_id)
+    await cancelling.delete_session(desk.house, caller, session_id)
 
 
 @router.patch("/{session_id}/assign-user", responses=MISSING)
@@ -158,4 +171,4 @@ async def cancel_session(desk: AtDesk, caller: AsCaller, session_id: ASession) -
         active = await tasks.find_active_task(c, session_id)
     if active is None:
         return CancelOut(cancelled=False, reason="no_active_task")
-    return CancelOut.model_validate(await flows.cancel_task(desk.house, active), from_attributes=True)
+    return CancelOut.model_validate(await cancelling.cancel_task(desk.house, active), from_attributes=True)

@@ -9,7 +9,7 @@ from backend.api.deps import Accepts, ACursor, AsCaller, AsIdentity, ATask, AtDe
 from backend.api.desk import CallerRoute
 from backend.api.problems import responses
 from backend.api.schemas import CancelOut, TaskOut
-from backend.chat import flows, tasks
+from backend.chat import cancelling, tasks
 
 router = APIRouter(
     prefix="/tasks", tags=["tasks"], route_class=CallerRoute, responses=responses(401, 404, 413, 422, 503)
@@ -45,4 +45,4 @@ async def cancel_task(desk: AtDesk, caller: AsCaller, task_id: ATask) -> CancelO
     """Cancels a task, running or waiting. Waits at most 5 s for the executor to confirm."""
     async with desk.house.database.connection() as c:
         task = await tasks.get_task(c, task_id, caller)
-    return CancelOut.model_validate(await flows.cancel_task(desk.house, task), from_attributes=True)
+    return CancelOut.model_validate(await cancelling.cancel_task(desk.house, task), from_attributes=True)

@@ -1,0 +1,85 @@
+"""Outcomes of odd shapes: whatever a service brings, the conversation can be read and goes on afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from backend.chat.keys import COMPLETIONS
+from tests.fakes.outside_work import OutsideToolbox
+from tests.integration.api_house import LIMIT, ApiHouse, api_house
+from tests.integration.test_operations import begin, complete, ended, result_of
+
+MAKE_AGENT = '/tool outside_work {"use": "save_agent"}'
+LONG_INTEGER = "9" * 400
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+    async with api_house(postgres_dsn, redis_dsn, toolbox=OutsideToolbox) as house:
+        yield house
+
+
+def nested(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+async def reads_and_goes_on(api: ApiHouse, session: str, mine: dict[str, str]) -> None:
+    for format in ("rows", "ui"):
+        await api.session(session, mine, format=format)
+    assert (await api.say(session, "/stream 3", mine)).text == "0 1 2 "
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [f"[{LONG_INTEGER}]", f"[NaN, {LONG_INTEGER[:40]}]", "[1e400]", nested(100), nested(253), nested(300), nested(900)],
+    ids=["long integer", "not a number", "infinite", "100 levels", "253 levels", "300 levels", "900 levels"],
+)
+async def test_an_agent_that_comes_as_text_is_read_as_strictly_as_any_json(api: ApiHouse, nodes: str) -> None:
+    mine = api.as_user()
+    session, started = await begin(api, mine, MAKE_AGENT)
+    answer = await complete(api, started["operation_id"], result=f'{{"nodes": {nodes}}}')
+    assert answer.status_code == 200, answer.text
+    assert (await ended(api, started["task_id"], mine)).chunks[-1]["messageMetadata"]["status"] == "completed"
+    assert result_of(await api.session(session, mine))["type"] == "error"
+    await reads_and_goes_on(api, session, mine)
+
+
+@pytest.mark.parametrize("levels", [33, 252, 300, 900])
+async def test_an_outcome_in_the_stream_is_nested_no_deeper_than_one_by_webhook(api: ApiHouse, levels: int) -> None:
+    mine = api.as_user()
+    session, started = await begin(api, mine)
+    data = f'{{"operation_id": "{started["operation_id"]}", "success": true, "result": {{"x": {nested(levels)}}}}}'
+    redis = api.house.redis
+    first = await redis.xadd(COMPLETIONS, {"data": data})
+    async with asyncio.timeout(LIMIT):  # taken, and refused: it stays pending
+        while not await redis.xpending_range(COMPLETIONS, "chat_consumers", first, first, 1):
+            await asyncio.sleep(0.02)
+    await redis.xadd(COMPLETIONS, {"data": json.dumps({"operation_id": started["operation_id"], "success": False})})
+    await ended(api, started["task_id"], mine)
+    assert result_of(await api.session(session, mine))["error"] == "operation_failed"
+    await redis.xack(COMPLETIONS, "chat_consumers", first)
+    await reads_and_goes_on(api, session, mine)
+
+
+async def test_a_service_cannot_say_that_the_work_is_pending(api: ApiHouse) -> None:
+    mine = api.as_user()
+    session, started = await begin(api, mine)
+    said = {"type": "operation_pending", "operation_id": started["operation_id"], "tool_name": "outside_work"}
+    assert (await complete(api, started["operation_id"], result=said)).status_code == 200
+    await ended(api, started["task_id"], mine)
+    result = result_of(await api.session(session, mine))
+    assert (result["type"], result["outputs"]) == ("block_output", said)
+
+
+async def test_the_link_to_an_agent_is_a_link_whatever_its_id(api: ApiHouse) -> None:
+    mine = api.as_user()
+    session, started = await begin(api, mine, MAKE_AGENT)
+    agent = {"id": '1&admin=1#" onclick', "name": "x", "nodes": [{"id": "a"}], "links": []}
+    assert (await complete(api, started["operation_id"], result={"agent_json": agent})).status_code == 200
+    await ended(api, started["task_id"], mine)
+    link = result_of(await api.session(session, mine))["agent_page_link"]
+    assert link == "/build?flowID=1%26admin%3D1%23%22%20onclick"

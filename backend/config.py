@@ -85,11 +85,13 @@ class Settings(BaseSettings):
     chat_context_tokens: int = Field(128_000, ge=2_000)
     chat_max_output_tokens: int = Field(8_192, ge=1)
     docs_dir: Path | None = None
+    mcp_servers_file: Path | None = None
 
     # the agent generator
     agentgenerator_host: str | None = None
     agentgenerator_port: int = 8000
     agentgenerator_timeout: float = Field(600, gt=0)
+    agent_templates_dir: Path | None = None
 
     # limits
     max_message_chars: int = Field(64_000, ge=1)

@@ -10,7 +10,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from errno import EADDRINUSE
+from ipaddress import ip_address
+from pathlib import Path
+from secrets import token_urlsafe
 
 from backend.config import TOLD, Settings
 from backend.embedded import Child, ChildFailedError, EmbeddedServers, embedded_servers
@@ -23,6 +27,7 @@ STOP_MARGIN = 10.0
 ANSWER_WITHIN = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY_AFTER = 60.0
+GENERATOR = "examples.agent_generator"
 
 Say = Callable[[str], None]
 
@@ -70,13 +75,20 @@ async def _run(settings: Settings, say: Say) -> None:
             "PORT": str(port),
             "EXECUTOR_PORT": str(executor_port),
             "LOG_FORMAT": _log_format(settings),
+            "PLATFORM_BASE_URL": _platform(settings, port),
             TOLD: "1",
         }
+        environment |= _local_user(settings)
+        generator = _generator(settings, port)
+        if generator is not None:
+            environment |= generator.environment
         await migrate(servers.postgres_dsn)
         doors = [
             _door("API", ("backend", "serve"), settings.host, port, environment),
             _door("executor", ("executor",), settings.host, executor_port, environment),
         ]
+        if generator is not None:
+            doors.append(generator.door({**os.environ, **generator.environment}))
         stack.push_async_callback(_stop_all, doors, settings.shutdown_grace + STOP_MARGIN)
         await _start_all(doors)
         about = f"{_model(settings)}; {_queue(settings)} queue; Ctrl-C stops it"
@@ -120,9 +132,72 @@ def _log_format(settings: Settings) -> str:
     return settings.log_format if chosen or not sys.stderr.isatty() else "console"
 
 
-def _door(name: str, module: Sequence[str], host: str, port: int, environment: Mapping[str, str]) -> Child:
+def _local_user(settings: Settings) -> dict[str, str]:
+    """Whoever sits at this machine is the one user, unless somebody chose how users are known."""
+    chosen = {"auth_mode", "jwt_verify_key", "jwt_jwks_url"} & Settings(_env_file=".env").model_fields_set
+    alone = _reachable(settings.host) == settings.host and _is_loopback(settings.host)
+    return {"AUTH_MODE": "none"} if alone and not chosen else {}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class _Generator:
+    """The small agent generator of a checkout's examples/, for whoever has no other."""
+
+    port: int
+    environment: Mapping[str, str]
+
+    def door(self, environment: Mapping[str, str]) -> Child:
+        module = (GENERATOR, "--port", str(self.port))
+        return _door("agent generator", module, "127.0.0.1", self.port, environment, path="/health")
+
+
+def _generator(settings: Settings, platform_port: int) -> _Generator | None:
+    """None where another one is set, or there are no examples."""
+    if settings.agentgenerator_host is not None or not Path(*GENERATOR.split(".")).is_dir():
+        return None
+    port = _free_port("127.0.0.1", 0, "AGENTGENERATOR_PORT")
+    keys = settings.chat_internal_api_key
+    key = keys.get_secret_value().partition(",")[0].strip() if keys is not None else token_urlsafe(32)
+    ours = {} if keys is not None else {"CHAT_INTERNAL_API_KEY": key}
+    platform = _platform(settings, platform_port)
+    return _Generator(
+        port,
+        {
+            **ours,
+            "AGENTGENERATOR_HOST": "127.0.0.1",
+            "AGENTGENERATOR_PORT": str(port),
+            "AGENT_TEMPLATES_DIR": str(settings.agent_templates_dir or Path("examples", "agent_templates").resolve()),
+            "GENERATOR_API_KEY": key,
+            "GENERATOR_CALLBACK_BASE": platform,
+            "GENERATOR_DELAY": "8",
+            "GENERATOR_PROGRESS": "6",
+        },
+    )
+
+
+def _platform(settings: Settings, port: int) -> str:
+    """Where other services reach the API: as it was set, else on the port that it has."""
+    chosen = "platform_base_url" in Settings(_env_file=".env").model_fields_set
+    return settings.platform_base_url if chosen else f"http://{_reachable(settings.host)}:{port}"
+
+
+def _door(
+    name: str,
+    module: Sequence[str],
+    host: str,
+    port: int,
+    environment: Mapping[str, str],
+    path: str = "/api/chat/health/ready",
+) -> Child:
     async def ready() -> bool:
-        return await _is_ready(_reachable(host), port)
+        return await _is_ready(_reachable(host), port, path)
 
     return Child(
         name,
@@ -133,13 +208,13 @@ def _door(name: str, module: Sequence[str], host: str, port: int, environment: M
     )
 
 
-async def _is_ready(host: str, port: int) -> bool:
+async def _is_ready(host: str, port: int, path: str) -> bool:
     """Whether the process on that port says that it and all it needs are ready."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(b"GET /api/chat/health/ready HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
                 return b" 200 " in await reader.readline()
             finally:
                 writer.close()

@@ -21,11 +21,13 @@ from backend.ids import ExecutorId
 from backend.logs import configure_logs
 from backend.resources import Resources, open_resources
 from executor.crew import Crew
+from executor.generator.client import open_generator
 from executor.health import serve_health
 from executor.heartbeat import Heartbeat
 from executor.llm.model import open_model
 from executor.llm.titles import open_title_model
 from executor.lone_turn import LoneTurn
+from executor.mcp import open_mcp
 from executor.tools import open_toolbox
 from executor.worker import Worker
 
@@ -64,10 +66,12 @@ async def _crew_at_work(settings: Settings, me: ExecutorId | None = None) -> Asy
         house = await stack.enter_async_context(open_resources(settings, me))
         model = await stack.enter_async_context(open_model(settings))
         title_model = await stack.enter_async_context(open_title_model(settings))
+        generator = await stack.enter_async_context(open_generator(settings))
+        toolbox = open_toolbox(settings, generator, await stack.enter_async_context(open_mcp(settings)))
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)
-        yield house, Crew(settings, model, title_model, open_toolbox(settings), Heartbeat(house))
+        yield house, Crew(settings, model, title_model, toolbox, Heartbeat(house))
 
 
 def main() -> None:

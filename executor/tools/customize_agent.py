@@ -1,0 +1,46 @@
+"""customize_agent: has an agent made for the user out of a template that somebody published."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from backend.chat.tool_responses import ErrorResponse, ToolResponse
+from backend.ids import UserId
+from executor.generator.client import Generator
+from executor.generator.work import Work
+from executor.tools.agent_making import AgentId, LongText, MakesAgents, Making
+from executor.tools.templates import Templates
+from executor.tools.tool import ToolContext
+
+
+class Wanted(Making):
+    agent_id: AgentId = Field(description="The template, as creator/slug")
+    modifications: LongText = Field(description="What should be different from the template")
+
+
+class CustomizeAgent(MakesAgents[Wanted]):
+    name: ClassVar[str] = "customize_agent"
+    description: ClassVar[str] = (
+        "Make an agent for the user out of a published template (creator/slug), changed as they wish. It takes "
+        "minutes: the result comes by itself."
+    )
+    input_type = Wanted
+
+    def __init__(self, generator: Generator | None, templates: Templates) -> None:
+        super().__init__(generator)
+        self._templates = templates
+
+    async def order(
+        self, call: Wanted, user_id: UserId, context: ToolContext, generator: Generator
+    ) -> tuple[Work, str | None] | ToolResponse:
+        template = self._templates.find(call.agent_id)
+        if template is None:
+            known = ", ".join(self._templates.names[:20])
+            return ErrorResponse(
+                message=f"There is no such template. There are: {known}." if known else "There are no templates here.",
+                session_id=context.session_id,
+                error="template_not_found",
+            )
+        return Work.modify_template(template, call.modifications, call.context or None), None

@@ -38,8 +38,8 @@ class MarkTool(Tool[Mark]):
 class MarkingToolbox(Toolbox):
     """The usual tools, and the mark."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._usual = open_toolbox(settings)
+    def __init__(self, settings: Settings, *usual: Any) -> None:
+        self._usual = open_toolbox(settings, *usual)
         super().__init__([MarkTool()])
 
     def find(self, name: str) -> Tool[Any] | None:

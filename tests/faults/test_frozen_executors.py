@@ -114,12 +114,10 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
 ) -> None:
     async with (
         FaultProxy.before(servers.redis) as way,
-        open_stack(servers, tmp_path, executors=1) as stack,
+        open_stack(servers, tmp_path, executors=0) as stack,
         stack.client(new_user()) as client,
         Redis.from_url(servers.redis) as redis,
     ):
-        whole = stack.executors[0]
-        whole.send(signal.SIGSTOP)  # so that the other one gets the turn
         lonely = await stack.start_executor(REDIS_URL=way.dsn)
         session = await open_session(client)
         path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
@@ -128,7 +126,7 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
             async with asyncio.timeout(60):
                 while len(stream.events) < 30:
                     await asyncio.sleep(0.01)
-            whole.send(signal.SIGCONT)
+            whole = await stack.start_executor()
             assert await owner_after(stack, stream.task_id, None) is lonely
             await way.switch(Mode.BLACKHOLE)
             assert await owner_after(stack, stream.task_id, lonely) is whole

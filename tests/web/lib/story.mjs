@@ -10,7 +10,8 @@ const STOP_MS = 2_000;
 /**
  * job: {sdk, base, session, headers?, limit_ms?, acts: [{act, ...}]}. Acts, in order:
  *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?}   a page; hydrate: with the session's history;
- *             attach: 'session' (the SDK's default) or 'task', the one that the history says is running
+ *             attach: 'session' (the SDK's default) or 'task', the one that the history says is running, or the
+ *             `task` that is named
  *   send      {tab, text, wait?, message_id?}     message_id: an edit of that message
  *   regenerate {tab, wait?}
  *   resume    {tab, wait?}      what useChat({resume: true}) does on mount
@@ -55,11 +56,11 @@ class Story {
     for (const { chat } of this.tabs.values()) await chat.stop();
   }
 
-  async open({ tab, hydrate = false, accept, cuts, resilient, attach }) {
+  async open({ tab, hydrate = false, accept, cuts, resilient, attach, task: named }) {
     const { messages, active_stream: active } = hydrate ? await this.#history() : { messages: [] };
     const { base, session, headers } = this;
     const wire = new Wire(base, session, { headers, accept, cuts, resilient, attach });
-    const task = attach === 'task' ? active?.task_id : undefined;
+    const task = attach === 'task' ? (named ?? active?.task_id) : undefined;
     const opened = openChat(this.ai, { base, session, messages, wire, task });
     this.tabs.set(tab, { ...opened, wire, accept: accept?.split(',') ?? [], sends: 0, running: undefined });
     return { messages, task: active?.task_id };

@@ -1,0 +1,68 @@
+/** The longest time that a server may ask us to wait. */
+const LONGEST_RETRY_AFTER_MS = 120_000;
+
+/** Between half of `min * 2^attempt`, at most `max`, and the whole: clients that were cut at once do not return at once. */
+export function backoff(attempt: number, min: number, max: number, random = Math.random): number {
+  return Math.min(max, min * 2 ** Math.min(attempt, 30)) * (0.5 + random() / 2);
+}
+
+/** How long the server asks to wait, in ms: `Retry-After` in seconds or as a date; 0 without one. */
+export function retryAfter(response: Response | undefined, now = Date.now()): number {
+  const value = response?.headers.get("retry-after")?.trim();
+  if (!value) return 0;
+  const wait = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - now;
+  return Number.isNaN(wait) ? 0 : Math.min(Math.max(wait, 0), LONGEST_RETRY_AFTER_MS);
+}
+
+/**
+ * Waits `least` in any case, and then up to `most`, or until the network is back or somebody is at the page again:
+ * then it is true. Throws the signal's reason.
+ */
+export async function pause(least: number, most: number, signal: AbortSignal): Promise<boolean> {
+  if (least > 0) await sleep(least, signal);
+  return most > least && (await sleep(most - least, signal, onWake));
+}
+
+type Subscribe = (woken: () => void) => () => void;
+
+async function sleep(ms: number, signal: AbortSignal, subscribe?: Subscribe): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let unsubscribe: (() => void) | undefined;
+  const rest = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+    unsubscribe = subscribe?.(() => resolve(true));
+  });
+  try {
+    return await unlessStopped(rest, signal);
+  } finally {
+    clearTimeout(timer);
+    unsubscribe?.();
+  }
+}
+
+/** The promise's outcome, or the signal's reason if that comes first: nothing that hangs can hold what was stopped. */
+export function unlessStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
+}
+
+/** Calls `woken` when the network comes back, or the page is seen again; returns how to stop that. */
+export function onWake(woken: (why: "online" | "visible") => void): () => void {
+  const { document: page, addEventListener: listens } = globalThis;
+  if (typeof listens !== "function") return () => {};
+  const online = () => woken("online");
+  const visible = () => page?.visibilityState === "visible" && woken("visible");
+  globalThis.addEventListener("online", online);
+  page?.addEventListener("visibilitychange", visible);
+  return () => {
+    globalThis.removeEventListener("online", online);
+    page?.removeEventListener("visibilitychange", visible);
+  };
+}
+
+/** The browser is sure that there is no network. (It may be wrong: a server on this machine answers all the same.) */
+export const isOffline = (): boolean => globalThis.navigator?.onLine === false;

@@ -1,0 +1,238 @@
+// The fetch alone: what it asks, when, and when it stops.
+import assert from 'node:assert/strict';
+import { afterEach, test } from 'node:test';
+import { resumable } from '../dist/index.js';
+import { idOf, openServer, TASK, TEXT } from './server.mjs';
+
+const FAST = { minDelayMs: 5, maxDelayMs: 40, idleMs: 300 };
+const LIMIT = { timeout: 10_000 };
+const POST = { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"id":"s","messages":[{"id":"m1"}]}' };
+
+const textIn = (sse) => [...sse.matchAll(/"delta":"([^"]*)"/g)].map(([, delta]) => delta).join('');
+const send = async (server, options, init = POST) => resumable({ ...FAST, ...options })(server.api, init);
+const told = async (server, options, init) => (await send(server, options, init)).text();
+
+test('the cursor, the headers of the page and no body go with what asks for the rest', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 4, then: 'end' }, {});
+  assert.equal(textIn(await told(server, { accept: ['reset-step'] }, { ...POST, headers: { ...POST.headers, 'x-mine': '1' } })), TEXT);
+  const [first, second] = server.requests;
+  assert.equal(first.url, '/api/chat?accept=reset-step');
+  assert.equal(second.url, `/api/chat/tasks/${TASK}/stream?accept=reset-step`);
+  assert.equal(second.cursor, idOf(3));
+  assert.equal(second.headers['x-mine'], '1');
+  assert.equal(second.body, '');
+  assert.equal(second.headers['content-type'], undefined);
+});
+
+test('a post is sent again with the same body and the same key, and only if it may be', LIMIT, async (t) => {
+  const server = await openServer(t, { lost: true }, { status: 503 }, { lost: true }, {});
+  assert.equal(textIn(await told(server)), TEXT);
+  assert.equal(new Set(server.requests.map(({ headers, body }) => headers['idempotency-key'] + body)).size, 1);
+  assert.equal(server.requests.length, 4);
+  assert.match(server.requests[0].headers['idempotency-key'], /^[0-9a-f]{32}$/);
+
+  const other = await openServer(t, { lost: true });
+  const stream = new ReadableStream({ start: (out) => (out.enqueue(new TextEncoder().encode('{}')), out.close()) });
+  await assert.rejects(send(other, {}, { ...POST, body: stream, duplex: 'half' }), TypeError);
+  await assert.rejects(send(other, {}, { method: 'PATCH', body: '{}' }), TypeError);
+  assert.equal(other.requests.length, 2);
+});
+
+test('what is not answered at all is asked again: the post, and what follows', LIMIT, async (t) => {
+  const server = await openServer(t, { hang: true }, { send: 4, then: 'end' }, { hang: true }, {});
+  assert.equal(textIn(await told(server)), TEXT);
+  assert.deepEqual(server.requests.map(({ method }) => method), ['POST', 'POST', 'GET', 'GET']);
+});
+
+test('a key of the page is kept', LIMIT, async (t) => {
+  const server = await openServer(t, {});
+  await told(server, {}, { ...POST, headers: { 'Idempotency-Key': 'mine' } });
+  assert.equal(server.requests[0].headers['idempotency-key'], 'mine');
+});
+
+test('a token that expires in mid-answer is asked for anew, and a refusal of the new one is the end', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 4, then: 'reset' }, { status: 401 }, { send: 4, then: 'end' }, {});
+  const asked = [];
+  const headers = async ({ expired }) => {
+    asked.push(expired);
+    return { authorization: `Bearer ${asked.filter(Boolean).length}` };
+  };
+  assert.equal(textIn(await told(server, { headers })), TEXT);
+  assert.deepEqual(asked, [false, false, true, false]);
+  assert.equal(server.requests[2].headers.authorization, 'Bearer 1');
+
+  const closed = await openServer(t, { send: 4, then: 'reset' }, { status: 401, body: '{"code":"unauthenticated","detail":"Sign in."}' });
+  const refused = await told(closed, { headers }).catch((error) => error);
+  assert.deepEqual([refused.name, refused.status, refused.code, refused.message], ['Refused', 401, 'unauthenticated', 'Sign in.']);
+  assert.equal(closed.requests.length, 3);
+});
+
+test('Retry-After is honoured, for posts and for what follows', LIMIT, async (t) => {
+  const busy = (status) => ({ status, headers: { 'retry-after': '1' } });
+  const server = await openServer(t, busy(429), { send: 4, then: 'end' }, busy(503), {});
+  assert.equal(textIn(await told(server)), TEXT);
+  const [first, second, third, fourth] = server.requests.map(({ at }) => at);
+  assert.ok(second - first >= 990 && fourth - third >= 990);
+  assert.ok(third - second < 900);
+});
+
+for (const status of [400, 403, 404, 409, 422]) {
+  test(`${status} ends it`, LIMIT, async (t) => {
+    const server = await openServer(t, { send: 4, then: 'end' }, { status });
+    await assert.rejects(told(server), { name: 'Refused', status });
+    assert.equal(server.requests.length, 2);
+
+    const other = await openServer(t, { status, body: 'no' });
+    const answer = await send(other);
+    assert.deepEqual([answer.status, await answer.text(), other.requests.length], [status, 'no', 1]);
+  });
+}
+
+test('it gives up after so many attempts without an event, and says what the AI SDK takes for a lost connection', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 4, then: 'end' }, { send: 0, then: 'end' });
+  await assert.rejects(told(server, { attempts: 5 }), { name: 'ConnectionLost', message: /network/ });
+  const busy = await openServer(t, { status: 503, body: 'busy' });
+  const answer = await send(busy, { attempts: 3 });
+  assert.deepEqual([answer.status, await answer.text(), busy.requests.length], [503, 'busy', 4]);
+});
+
+test('an answer that made progress starts with new attempts', LIMIT, async (t) => {
+  const server = await openServer(t, ...Array.from({ length: 20 }, () => ({ send: 1, then: 'end' })), {});
+  assert.equal(textIn(await told(server, { attempts: 2 })), TEXT);
+});
+
+test('a replay without cursors that breaks is never told twice', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 20, then: 'reset', ids: false }, { ids: false });
+  const text = await told(server);
+  assert.equal(textIn(text), TEXT);
+  assert.ok(text.endsWith('data: [DONE]\n\n'));
+});
+
+test('comments, CRLF and letters cut in two are read as they should be', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 0, then: 'done', raw: 'id: 7001-1\r\ndata: {"delta":"Grüße 🙂"}\r\n\r\n: keep-alive\n\n' });
+  const cut = (url, init) => fetch(url, init).then((response) => new Response(response.body.pipeThrough(byteByByte()), response));
+  assert.equal(textIn(await told(server, { fetch: cut })), 'Grüße 🙂');
+});
+
+const byteByByte = () => new TransformStream({ transform: (bytes, out) => bytes.forEach((byte) => out.enqueue(Uint8Array.of(byte))) });
+
+test('what is no stream, and a stream of somebody else, is passed on as it is', LIMIT, async (t) => {
+  const server = await openServer(t, { headers: { 'content-type': 'application/json' }, send: 0, then: 'end', raw: '{}' });
+  assert.match(await told(server), /\{\}$/);
+});
+
+test('a first resume of a stream that has expired is, for the chat, nothing to resume', LIMIT, async (t) => {
+  const server = await openServer(t, { status: 410 });
+  const { promise, resolve } = Promise.withResolvers?.() ?? deferred();
+  const answer = await resumable({ ...FAST, onExpired: resolve })(`${server.api}/tasks/${TASK}/stream`);
+  assert.equal(answer.status, 204);
+  await promise;
+});
+
+test('a reader that goes away closes the connection', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 4, then: 'silence' });
+  const response = await send(server, { idleMs: 60_000 });
+  const reader = response.body.getReader();
+  await reader.read();
+  await reader.cancel();
+  await server.closed();
+});
+
+test('an abort before the answer, and while headers are asked for, rejects at once', LIMIT, async (t) => {
+  const server = await openServer(t, { lost: true });
+  const abort = new AbortController();
+  const sent = send(server, { minDelayMs: 60_000, maxDelayMs: 60_000 }, { ...POST, signal: abort.signal });
+  await server.asked(1);
+  abort.abort();
+  await assert.rejects(sent, { name: 'AbortError' });
+  const waits = send(server, { headers: () => new Promise(() => {}) }, { ...POST, signal: AbortSignal.timeout(20) });
+  await assert.rejects(waits, { name: 'TimeoutError' });
+  await assert.rejects(send(server, {}, { ...POST, signal: AbortSignal.abort() }), { name: 'AbortError' });
+  assert.equal(server.requests.length, 1);
+});
+
+// --- what only a page has: a network that goes and comes, and somebody who looks
+
+const page = new EventTarget();
+const looks = Object.assign(new EventTarget(), { visibilityState: 'visible' });
+const navigatorOfNode = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
+
+function openPage({ onLine = true } = {}) {
+  const network = { onLine };
+  Object.defineProperty(globalThis, 'navigator', { configurable: true, value: network });
+  globalThis.addEventListener = page.addEventListener.bind(page);
+  globalThis.removeEventListener = page.removeEventListener.bind(page);
+  globalThis.document = looks;
+  return network;
+}
+
+afterEach(() => {
+  for (const name of ['addEventListener', 'removeEventListener', 'document', 'navigator']) delete globalThis[name];
+  if (navigatorOfNode) Object.defineProperty(globalThis, 'navigator', navigatorOfNode);
+});
+
+test('the sign tells of a loss and of its end, once each', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 4, then: 'end' }, { lost: true }, { status: 503 }, { send: 4, then: 'end' }, {});
+  const states = [];
+  await told(server, { state: (state) => states.push(state) });
+  assert.deepEqual(states, ['reconnecting', 'live', 'reconnecting', 'live']);
+});
+
+test('a page whose own function throws gets its answer, and hears of its error', LIMIT, async (t) => {
+  const server = await openServer(t, { send: 4, then: 'end' }, {});
+  const errors = [];
+  const listeners = process.listeners('unhandledRejection');
+  process.removeAllListeners('unhandledRejection').on('unhandledRejection', (error) => errors.push(error.message));
+  const state = () => {
+    throw new Error('mine');
+  };
+  assert.equal(textIn(await told(server, { state })), TEXT);
+  await new Promise(setImmediate);
+  process.removeAllListeners('unhandledRejection');
+  for (const listener of listeners) process.on('unhandledRejection', listener);
+  assert.deepEqual(errors, ['mine', 'mine']);
+});
+
+test('offline it waits for the network, and comes back when the network does', LIMIT, async (t) => {
+  const network = openPage({ onLine: false });
+  const server = await openServer(t, { send: 4, then: 'end' }, {});
+  const { promise, resolve } = deferred();
+  const states = [];
+  const state = (now) => (states.push(now), now === 'offline' && resolve());
+  const whole = told(server, { state, minDelayMs: 60_000, maxDelayMs: 60_000 });
+  await promise;
+  network.onLine = true;
+  page.dispatchEvent(new Event('online'));
+  assert.equal(textIn(await whole), TEXT);
+  assert.deepEqual(states, ['offline', 'live']);
+});
+
+test('somebody who looks at the page again need not wait for the pause to end', LIMIT, async (t) => {
+  openPage();
+  const server = await openServer(t, { send: 4, then: 'end' }, {});
+  const { promise, resolve } = deferred();
+  const whole = told(server, { state: resolve, minDelayMs: 60_000, maxDelayMs: 60_000 });
+  await promise;
+  await new Promise(setImmediate);
+  looks.dispatchEvent(new Event('visibilitychange'));
+  assert.equal(textIn(await whole), TEXT);
+});
+
+test('a new network means a new connection, without waiting for the old one to fall silent', LIMIT, async (t) => {
+  openPage();
+  const server = await openServer(t, { send: 4, then: 'silence' }, {});
+  const response = await send(server, { idleMs: 60_000 });
+  const reader = response.body.getReader();
+  await reader.read();
+  const next = reader.read();
+  page.dispatchEvent(new Event('online'));
+  assert.equal((await next).done, false);
+  await reader.cancel();
+  assert.equal(server.requests[1].cursor, idOf(3));
+});
+
+function deferred() {
+  let resolve;
+  const promise = new Promise((done) => (resolve = done));
+  return { promise, resolve };
+}

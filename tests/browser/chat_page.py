@@ -1,0 +1,82 @@
+"""The chat page as its user sees it: what stands there, and what can be done."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.browser.driving import LIMIT, Tab
+
+FIELD = ".composer textarea"
+SEND = '.composer [aria-label="Send"]'
+STOP = '[aria-label="Stop"]'
+_SAID = """[...document.querySelectorAll('.thread article')].map((one) => [
+    one.matches('.user') ? 'user' : 'assistant',
+    one.matches('.user') ? one.querySelector('.bubble').textContent
+      : [...one.querySelectorAll(':scope > .prose')].map((text) => text.textContent).join('\\n')])"""
+_BUSY = "document.querySelector('[aria-label=\"Stop\"]') !== null"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPage:
+    """One tab of one user."""
+
+    tab: Tab
+    user: str
+    base: str
+
+    async def go(self, path: str) -> None:
+        await self.tab.go(self.base + path)
+        await self.tab.until("document.querySelector('main :is(.thread, .welcome, .sheet, h1)') !== null")
+
+    async def reload(self) -> None:
+        await self.tab.reload()
+
+    async def session(self) -> str:
+        """The id in the address."""
+        return (await self.tab.url()).rpartition("/")[2]
+
+    async def path(self) -> str:
+        return (await self.tab.url()).removeprefix(self.base)
+
+    async def say(self, text: str) -> None:
+        """Writes a message and sends it."""
+        *before, last = text.split("\n")
+        for line in before:
+            await self.tab.type(FIELD, line)
+            await self.tab.chord("Shift", "Enter")
+        await self.tab.type(FIELD, last)
+        await self.tab.press("Enter")
+
+    async def until_text(self, text: str, limit: float = LIMIT) -> None:
+        """Waits until the newest answer contains the text."""
+        await self.tab.until(f"({_SAID}).at(-1)?.[1].includes({json.dumps(text)})", limit)
+
+    async def until_idle(self, answers: int = 1, limit: float = 30.0) -> None:
+        """Waits until there are so many answers, and none is being written."""
+        await self.tab.until(
+            f"!({_BUSY}) && document.querySelectorAll('.thread article.answer').length === {answers}"
+            " && document.querySelectorAll('.queued').length === 0",
+            limit,
+        )
+
+    async def said(self) -> list[tuple[str, str]]:
+        """Who said what, from top to bottom; of answers the text alone."""
+        return [(role, text) for role, text in await self.tab.js(_SAID)]
+
+    async def answers(self) -> list[str]:
+        return [text for role, text in await self.said() if role == "assistant"]
+
+    async def titles(self) -> list[str]:
+        found: list[str] = await self.tab.js("[...document.querySelectorAll('.sidebar li a')].map((a) => a.innerText)")
+        return found
+
+    async def serious_faults(self) -> list[dict[str, Any]]:
+        """What axe finds that keeps somebody out."""
+        return [fault for fault in await self.tab.axe() if fault["impact"] in ("serious", "critical")]
+
+
+def spoken(n: int) -> str:
+    """The text of `/stream n` as a page shows it."""
+    return " ".join(str(number) for number in range(n))

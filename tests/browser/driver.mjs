@@ -1,0 +1,98 @@
+// Drives chromium for the tests: one JSON job a line on stdin ({id, do, tab, ...}), one answer a line on stdout.
+// Every wait has the limit that the job names, in milliseconds.
+import { createInterface } from "node:readline";
+import { readFileSync } from "node:fs";
+import puppeteer from "puppeteer-core";
+
+const browser = await puppeteer.launch({
+  executablePath: process.argv[2],
+  args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--force-color-profile=srgb"],
+  pipe: true,
+});
+const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const contexts = new Map();
+const tabs = new Map();
+
+async function opened({ tab, user, token, width = 1200, height = 800, scheme = "light" }) {
+  const context = contexts.get(user) ?? (await browser.createBrowserContext());
+  contexts.set(user, context);
+  const page = await context.newPage();
+  await page.setViewport({ width, height });
+  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+  if (token) await page.evaluateOnNewDocument((t) => localStorage.setItem("copilot.token", t), token);
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("console", (line) => {
+    if (line.type() === "error" && !/Failed to load resource|net::ERR/.test(line.text())) errors.push(line.text());
+  });
+  tabs.set(tab, { page, errors });
+}
+
+// Asked from outside: the page's policy forbids what puppeteer's own waiting needs. A page that navigates is asked again.
+async function until({ page }, { code, limit }) {
+  const end = Date.now() + limit;
+  for (;;) {
+    if (await page.evaluate(`!!(${code})`).catch(() => false)) return true;
+    if (Date.now() > end) throw new Error(`not within ${limit} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 40));
+  }
+}
+
+const acts = {
+  open: opened,
+  go: ({ page }, { url }) => page.goto(url, { waitUntil: "domcontentloaded" }),
+  reload: ({ page }) => page.reload({ waitUntil: "domcontentloaded" }),
+  url: ({ page }) => page.url(),
+  eval: ({ page }, { code }) => page.evaluate(code),
+  until,
+  click: async ({ page }, { selector, limit }) => {
+    await page.bringToFront(); // what lies behind is not painted, and never counts as standing still
+    await page.locator(selector).setTimeout(limit).click();
+  },
+  hover: async ({ page }, { selector, limit }) => {
+    await page.bringToFront();
+    await page.locator(selector).setTimeout(limit).hover();
+  },
+  type: async ({ page }, { selector, text, limit }) => {
+    await page.waitForSelector(selector, { timeout: limit, visible: true });
+    await page.focus(selector);
+    if (text.length > 60) await page.keyboard.sendCharacter(text);
+    else await page.keyboard.type(text);
+  },
+  press: ({ page }, { key }) => page.keyboard.press(key),
+  chord: async ({ page }, { keys }) => {
+    for (const key of keys) await page.keyboard.down(key);
+    for (const key of keys.toReversed()) await page.keyboard.up(key);
+  },
+  wheel: ({ page }, { by }) => page.mouse.move(700, 300).then(() => page.mouse.wheel({ deltaY: by })),
+  offline: ({ page }, { on }) => page.setOfflineMode(on),
+  shoot: ({ page }, { path }) => page.screenshot({ path }).then(() => null),
+  size: ({ page }, { width, height }) => page.setViewport({ width, height }),
+  axe: async ({ page }) => {
+    const client = await page.createCDPSession(); // the page's policy does not bind what comes this way
+    await client.send("Runtime.evaluate", { expression: axe });
+    const { violations } = await page.evaluate(() => window.axe.run());
+    return violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, at: nodes.map((node) => node.html.slice(0, 200)) }));
+  },
+  errors: ({ errors }) => errors,
+  close: async ({ page }, { tab }) => {
+    tabs.delete(tab);
+    await page.close();
+  },
+};
+
+async function done(job) {
+  if (job.do === "open") return opened(job);
+  const tab = tabs.get(job.tab);
+  if (!tab) throw new Error(`there is no tab ${job.tab}`);
+  return acts[job.do](tab, job);
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const job = JSON.parse(line);
+  done(job).then(
+    (value) => process.stdout.write(JSON.stringify({ id: job.id, value: value && typeof value === "object" && !Array.isArray(value) && value.constructor !== Object ? null : (value ?? null) }) + "\n"),
+    (error) => process.stdout.write(JSON.stringify({ id: job.id, error: String(error) }) + "\n"),
+  );
+}
+await browser.close();

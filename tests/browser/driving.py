@@ -1,0 +1,150 @@
+"""A browser for tests: chromium, driven by a Node process (driver.mjs) that takes one job a line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+_LINE_LIMIT = 64 * 1024 * 1024
+LIMIT = 15.0
+"""Seconds that anything on a page may take to come about."""
+
+
+class Browser:
+    """Does jobs, any number at once. Open with `open_browser`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._numbers = count()
+        self._tabs = count()
+
+    async def do(self, act: str, tab: str, *, limit: float = LIMIT, **more: Any) -> Any:
+        """The driver's answer. Raises AssertionError when it could not be done within the limit."""
+        number = next(self._numbers)
+        self._waiting[number] = answer = asyncio.get_running_loop().create_future()
+        assert self._process.stdin is not None
+        job = {"id": number, "do": act, "tab": tab, "limit": int(limit * 1000), **more}
+        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        await self._process.stdin.drain()
+        return await asyncio.wait_for(answer, limit + 20)
+
+    async def open(self, user: str, token: str | None = None, **more: Any) -> Tab:
+        """A new tab; the tabs of one user share a browser's storage."""
+        name = f"tab-{next(self._tabs)}"
+        await self.do("open", name, user=user, token=token, **more)
+        return Tab(self, name)
+
+    async def read_answers(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            said = json.loads(line)
+            answer = self._waiting.pop(said["id"])
+            if answer.done():
+                continue
+            if "error" in said:
+                answer.set_exception(AssertionError(said["error"]))
+            else:
+                answer.set_result(said["value"])
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(RuntimeError("the browser's driver ended"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """One tab. Selectors are those of puppeteer: CSS, `::-p-text(…)`, `::-p-aria(…)`."""
+
+    browser: Browser
+    name: str
+
+    async def go(self, url: str) -> None:
+        await self.browser.do("go", self.name, url=url)
+
+    async def reload(self) -> None:
+        await self.browser.do("reload", self.name)
+
+    async def url(self) -> str:
+        return str(await self.browser.do("url", self.name))
+
+    async def js(self, code: str) -> Any:
+        """What an expression is worth on the page."""
+        return await self.browser.do("eval", self.name, code=code)
+
+    async def until(self, code: str, limit: float = LIMIT) -> None:
+        """Waits until an expression is true on the page; AssertionError, with what the page shows, when it is not."""
+        try:
+            await self.browser.do("until", self.name, code=code, limit=limit)
+        except AssertionError as late:
+            shown = await self.js("document.body.innerText")
+            raise AssertionError(f"{code}: {late}\nThe page shows:\n{shown[-3000:]}\n{await self.errors()}") from None
+
+    async def click(self, selector: str) -> None:
+        await self.browser.do("click", self.name, selector=selector)
+
+    async def hover(self, selector: str) -> None:
+        await self.browser.do("hover", self.name, selector=selector)
+
+    async def type(self, selector: str, text: str) -> None:
+        await self.browser.do("type", self.name, selector=selector, text=text)
+
+    async def press(self, key: str) -> None:
+        await self.browser.do("press", self.name, key=key)
+
+    async def chord(self, *keys: str) -> None:
+        """Keys held down together."""
+        await self.browser.do("chord", self.name, keys=keys)
+
+    async def offline(self, on: bool) -> None:
+        await self.browser.do("offline", self.name, on=on)
+
+    async def size(self, width: int, height: int) -> None:
+        await self.browser.do("size", self.name, width=width, height=height)
+
+    async def wheel(self, by: int) -> None:
+        await self.browser.do("wheel", self.name, by=by)
+
+    async def shoot(self, path: Path) -> None:
+        await self.browser.do("shoot", self.name, path=str(path))
+
+    async def axe(self) -> list[dict[str, Any]]:
+        """What axe finds wrong with the page."""
+        found: list[dict[str, Any]] = await self.browser.do("axe", self.name)
+        return found
+
+    async def errors(self) -> list[str]:
+        """What the page's scripts complained of."""
+        found: list[str] = await self.browser.do("errors", self.name)
+        return found
+
+    async def close(self) -> None:
+        await self.browser.do("close", self.name)
+
+
+@asynccontextmanager
+async def open_browser(chromium: str) -> AsyncIterator[Browser]:
+    """Starts chromium and ends it with the block. `npm ci` in this folder was done before (make node)."""
+    process = await asyncio.create_subprocess_exec(
+        "node", "driver.mjs", chromium, cwd=FOLDER,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_LIMIT,
+    )  # fmt: skip
+    browser = Browser(process)
+    reading = asyncio.create_task(browser.read_answers())
+    try:
+        yield browser
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        await reading

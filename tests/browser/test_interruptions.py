@@ -1,0 +1,66 @@
+"""What breaks under the page heals by itself: no word is lost or doubled, and no error box is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from tests.browser.chat_page import ChatPage, spoken
+from tests.browser.conftest import OpenPage
+from tests.e2e.stack import Stack
+
+AWAY = 10.0
+"""Seconds without a network."""
+
+
+async def _exact(page: ChatPage, n: int) -> None:
+    await page.until_idle(limit=40)
+    assert await page.answers() == [spoken(n)]
+    assert await page.tab.js("document.querySelectorAll('.problem').length") == 0
+    await page.reload()
+    await page.until_idle()
+    assert await page.answers() == [spoken(n)]
+
+
+async def test_an_api_that_is_killed_and_restarted_in_mid_answer(open_page: OpenPage, home: Stack) -> None:
+    page = await open_page()
+    await page.say("/stream 300 15")
+    await page.until_text("30 31")
+    (api,) = home.apis
+    api.send(signal.SIGKILL)
+    await api.ended()
+    await page.tab.until("document.querySelector('.reconnecting') !== null")
+    await home.start_api(port=api.port)
+    await _exact(page, 300)
+
+
+async def test_an_executor_that_is_killed_in_mid_answer(open_page: OpenPage, home: Stack) -> None:
+    page = await open_page()
+    await page.say("/stream 300 15")
+    await page.until_text("30 31")
+    (executor,) = home.executors
+    executor.send(signal.SIGKILL)
+    await home.start_executor()
+    await _exact(page, 300)
+
+
+async def test_a_network_that_is_away_for_ten_seconds(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/stream 400 10")
+    await page.until_text("30 31")
+    await page.tab.offline(True)
+    await asyncio.sleep(AWAY)  # that is what is tested
+    await page.tab.offline(False)
+    await _exact(page, 400)
+
+
+async def test_a_message_that_is_sent_without_a_network_goes_when_there_is_one(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/stream 5")
+    await page.until_idle()
+    await page.tab.offline(True)
+    await page.say("/stream 6")
+    await page.tab.until("document.querySelector('.reconnecting') !== null")
+    await page.tab.offline(False)
+    await page.until_idle(2)
+    assert [text for _, text in await page.said()] == ["/stream 5", spoken(5), "/stream 6", spoken(6)]

@@ -1,0 +1,60 @@
+import { lazy, Suspense, useCallback, useEffect, useState } from "react";
+import { Conversation } from "./Conversation";
+import { Icon } from "./Icon";
+import { newId } from "./ids";
+import { Link, navigate, useRoute } from "./route";
+import { Sidebar } from "./Sidebar";
+
+const Library = lazy(() => import("./Library").then((file) => ({ default: file.Library })));
+const AgentPage = lazy(() => import("./Library").then((file) => ({ default: file.AgentPage })));
+
+export function App() {
+  const route = useRoute();
+  const [sidebar, setSidebar] = useState(false);
+  const [fresh, setFresh] = useState(() => newId());
+  const named = route.view === "conversation" ? route.session : null;
+  if (named === null && begun.has(fresh)) setFresh(newId()); // at once, so that nothing is written into the old one
+  const session = named ?? fresh;
+
+  useEffect(() => setSidebar(false), [named, route.view]);
+  useEffect(() => {
+    if (!sidebar) return;
+    document.querySelector<HTMLElement>(".sidebar .close")?.focus();
+    const onKey = (event: KeyboardEvent) => event.key === "Escape" && setSidebar(false);
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, [sidebar]);
+  const onFirst = useCallback(() => {
+    begun.add(fresh);
+    navigate(`/c/${fresh}`, { replace: true });
+  }, [fresh]);
+
+  return (
+    <div className={sidebar ? "app with-sidebar" : "app"}>
+      <a className="skip" href="#main">Skip to the conversation</a>
+      <Sidebar current={named} onClose={() => setSidebar(false)} />
+      <button type="button" className="veil" tabIndex={-1} aria-hidden="true" onClick={() => setSidebar(false)} />
+      <main id="main">
+        <div className="bar-above">
+          <button type="button" className="quiet" aria-label="Open the sidebar" onClick={() => setSidebar(true)}>
+            <Icon name="menu" />
+          </button>
+          <Link href="/" className="brand">CoPilot</Link>
+          <Link href="/" className="button quiet" aria-label="New conversation"><Icon name="plus" /></Link>
+        </div>
+        <Suspense fallback={<div className="scroll" />}>
+          {route.view === "conversation" && (
+            <Conversation key={session} session={session} isNew={named === null || begunHere(named, fresh)}
+              onFirst={onFirst} />
+          )}
+          {route.view === "library" && <Library />}
+          {route.view === "agent" && <AgentPage key={route.agent} id={route.agent} />}
+        </Suspense>
+      </main>
+    </div>
+  );
+}
+
+// The ids of new conversations that got their first message on this page.
+const begun = new Set<string>();
+const begunHere = (session: string, fresh: string) => session === fresh && !begun.has(session);

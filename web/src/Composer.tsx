@@ -1,0 +1,64 @@
+import { useEffect, useLayoutEffect, useRef, useState } from "react";
+import { Icon } from "./Icon";
+
+interface Props {
+  session: string;
+  busy: boolean;
+  stopping: boolean;
+  onSend: (text: string) => Promise<boolean>;
+  onStop: () => void;
+}
+
+// What is not sent yet survives a reload too.
+const drafts = (session: string) => `copilot.draft:${session}`;
+
+export function Composer({ session, busy, stopping, onSend, onStop }: Props) {
+  const [text, setText] = useState(() => sessionStorage.getItem(drafts(session)) ?? "");
+  const field = useRef<HTMLTextAreaElement>(null);
+
+  useEffect(() => {
+    if (!matchMedia("(pointer: coarse)").matches) field.current?.focus();
+  }, []);
+  useEffect(() => {
+    if (text) sessionStorage.setItem(drafts(session), text);
+    else sessionStorage.removeItem(drafts(session));
+  }, [session, text]);
+  useLayoutEffect(() => {
+    const element = field.current;
+    if (!element) return;
+    element.style.height = "auto";
+    element.style.height = `${Math.min(element.scrollHeight, 240)}px`;
+  }, [text]);
+
+  const send = async () => {
+    const said = text;
+    if (!said.trim()) return;
+    setText("");
+    if (!(await onSend(said))) setText((now) => now || said);
+  };
+  return (
+    <form className="composer" onSubmit={(event) => {
+      event.preventDefault();
+      void send();
+    }}>
+      <textarea ref={field} rows={1} value={text} maxLength={64_000} aria-label="Message"
+        placeholder={busy ? "Write on; it waits its turn" : "Write a message"}
+        onChange={(event) => setText(event.target.value)}
+        onKeyDown={(event) => {
+          if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
+          event.preventDefault();
+          void send();
+        }} />
+      {busy && (
+        <button type="button" className="round" aria-label="Stop" title="Stop" disabled={stopping} onClick={onStop}>
+          <Icon name="stop" />
+        </button>
+      )}
+      {(!busy || text.trim()) && (
+        <button type="submit" className="round primary" aria-label="Send" title="Send" disabled={!text.trim()}>
+          <Icon name="arrow" />
+        </button>
+      )}
+    </form>
+  );
+}

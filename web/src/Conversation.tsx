@@ -1,0 +1,137 @@
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type RefObject } from "react";
+import { Composer } from "./Composer";
+import { Icon } from "./Icon";
+import { Message, Waiting } from "./Message";
+import { shownMessages, type ShownMessage } from "./shown";
+import { Acting } from "./tools/acting";
+import { useConversation } from "./useConversation";
+import { useFollowing } from "./useFollowing";
+
+const SUGGESTIONS = [
+  "Create an agent that reads my mail every morning at 8 and sends me a summary",
+  "What can you do for me?",
+  "Explain in a few words how an answer survives a restart of the server",
+];
+
+export function Conversation(props: { session: string; isNew: boolean; onFirst: () => void }) {
+  const talk = useConversation(props.session, props.isNew, props.onFirst);
+  const { messages, queued, busy, status, send, outside, cancelTask } = talk;
+  const [known] = useState(() => new WeakMap<object, ShownMessage>());
+  const shown = useMemo(() => shownMessages(messages, known), [messages, known]);
+  const scroll = useRef<HTMLDivElement>(null);
+  const follow = useFollowing(scroll, talk.loading);
+  useOlder(scroll, shown[0]?.message.id, talk.loadOlder);
+  const [editing, setEditing] = useState<string | null>(null);
+  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => void send(text), busy }),
+    [outside, cancelTask, send, busy]);
+  const sendAndFollow = useCallback((text: string) => {
+    follow.hold();
+    return send(text);
+  }, [send, follow]);
+  const edit = useCallback((id: string, text: string | null) => {
+    setEditing(null);
+    if (text !== null) talk.edit(id, text);
+  }, [talk.edit]);
+
+  const empty = talk.loading === "ready" && messages.length === 0 && queued.length === 0;
+  const last = shown.at(-1);
+  const title = talk.title ?? "New conversation";
+  const written = shown.filter(({ message, parts }) => message.role === "user" || parts.length > 0);
+  useTitle(talk.title ? `${talk.title} · CoPilot` : "CoPilot");
+
+  if (talk.loading === "missing")
+    return (
+      <div className="scroll center">
+        <h1>This conversation is not here</h1>
+        <p>It was deleted, or it is somebody else’s.</p>
+      </div>
+    );
+  return (
+    <Acting value={acting}>
+      <div className={empty ? "scroll center" : "scroll"} ref={scroll} tabIndex={-1}>
+        {empty && <Welcome onPick={(text) => void send(text)} />}
+        {!empty && <h1 className="unseen">{title}</h1>}
+        {!empty && (
+          <div className="thread" role="log" aria-label="Conversation" aria-live="off" aria-busy={busy}>
+            {written.map(({ message, parts }) => (
+              <Message key={message.id} message={message} parts={parts}
+                live={busy && message === last?.message && message.role === "assistant"}
+                isLast={message === last?.message} editing={editing === message.id}
+                onEdit={busy ? undefined : setEditing} onEdited={edit} onAgain={busy ? undefined : talk.again} />
+            ))}
+            {busy && (last === undefined || last.message.role === "user" || last.parts.length === 0) && <Waiting />}
+            {queued.map((one) => (
+              <div className="user queued" key={one.message_id ?? one.task_id}>
+                <div className="bubble">{one.message}</div>
+                <p className="note">
+                  Waits for its turn
+                  {one.task_id && (
+                    <button type="button" className="link" onClick={() => void cancelTask(one.task_id)}>Take back</button>
+                  )}
+                </p>
+              </div>
+            ))}
+          </div>
+        )}
+      </div>
+      <div className="foot">
+        {!follow.atEnd && (
+          <button type="button" className="to-end" onClick={follow.toEnd} aria-label="To the newest message">
+            <Icon name="down" />
+          </button>
+        )}
+        {talk.problem && <p className="problem" role="alert"><Icon name="warn" />{talk.problem}</p>}
+        <Composer session={props.session} busy={busy} stopping={talk.stopping} onSend={sendAndFollow}
+          onStop={() => void talk.stop()} />
+        <p className="status" role="status">
+          {talk.reconnecting ? <span className="reconnecting">Reconnecting</span>
+            : status === "submitted" ? "Sent" : busy ? "Answering" : talk.usage > 0 ? `${talk.usage.toLocaleString("en")} tokens` : ""}
+        </p>
+      </div>
+    </Acting>
+  );
+}
+
+function Welcome({ onPick }: { onPick: (text: string) => void }) {
+  return (
+    <div className="welcome">
+      <h1>What shall we do?</h1>
+      <p>Answers outlive this page: reload, close the laptop, come back. They go on where they are.</p>
+      <ul>
+        {SUGGESTIONS.map((text) => (
+          <li key={text}><button type="button" onClick={() => onPick(text)}>{text}</button></li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+// Near the top older messages are fetched; what is being read stays where it is when they come.
+function useOlder(box: RefObject<HTMLDivElement | null>, first: string | undefined, load: () => Promise<void>) {
+  const before = useRef({ first, height: 0, top: 0 });
+  useLayoutEffect(() => {
+    const element = box.current;
+    const { first: old, height, top } = before.current;
+    if (element && old !== undefined && old !== first && height > 0 && element.scrollHeight > height)
+      element.scrollTop = top + element.scrollHeight - height;
+    before.current = { first, height: 0, top: 0 };
+  }, [box, first]);
+  useEffect(() => {
+    const element = box.current;
+    if (!element) return;
+    const onScroll = () => {
+      if (element.scrollTop > 1200 || element.scrollHeight <= element.clientHeight) return;
+      before.current = { ...before.current, height: element.scrollHeight, top: element.scrollTop };
+      void load();
+    };
+    element.addEventListener("scroll", onScroll, { passive: true });
+    return () => element.removeEventListener("scroll", onScroll);
+  }, [box, first, load]);
+}
+
+function useTitle(title: string) {
+  useEffect(() => {
+    document.title = title;
+  }, [title]);
+  useEffect(() => () => void (document.title = "CoPilot"), []);
+}

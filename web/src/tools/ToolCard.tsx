@@ -1,0 +1,159 @@
+import { getToolName } from "ai";
+import { useContext } from "react";
+import type { Json } from "../api";
+import { GraphView } from "../GraphView";
+import { asGraph } from "../graph";
+import { Icon, type IconName } from "../Icon";
+import { Link } from "../route";
+import type { ToolPart } from "../shown";
+import { Acting } from "./acting";
+import { Goal } from "./Goal";
+import { Questions } from "./Questions";
+import { Working } from "./Working";
+
+export type Output = { type?: string; message?: string; [key: string]: Json | undefined };
+const OUTSIDE = new Set(["operation_started", "operation_pending", "operation_in_progress"]);
+
+export function ToolCard({ part }: { part: ToolPart }) {
+  const name = getToolName(part);
+  const output = part.state === "output-available" ? (part.output as Output) : undefined;
+  const outside = output?.type !== undefined && OUTSIDE.has(output.type);
+  const failed = part.state === "output-error" || output?.type === "error" || output?.type === "input_validation_error";
+  const state = failed ? "failed" : outside || output === undefined ? "running" : "done";
+  return (
+    <section className={`tool ${state}`} aria-label={`${worded(name)}: ${state}`} data-call={part.toolCallId}>
+      <header>
+        <Icon name={iconOf(output, failed)} />
+        <strong>{worded(name)}</strong>
+        <span className="state">{state === "running" ? <span className="spin" aria-hidden="true" /> : null}{wordFor(part, state)}</span>
+      </header>
+      {output && <Result output={output} part={part} />}
+      {part.state === "output-error" && <p className="why">{part.errorText}</p>}
+      {failed && <Retry part={part} />}
+      <Raw input={part.input} output={outside ? undefined : output} />
+    </section>
+  );
+}
+
+function Result({ output, part }: { output: Output; part: ToolPart }) {
+  const asked = descriptionIn(part);
+  switch (output.type) {
+    case "operation_started":
+    case "operation_pending":
+    case "operation_in_progress":
+      return (
+        <Working operation={String(output.operation_id ?? "")} message={output.message}
+          task={typeof output.task_id === "string" ? output.task_id : undefined} />
+      );
+    case "agent_saved":
+      return (
+        <div className="result">
+          <p>{output.message ?? `Saved ${String(output.agent_name)}.`}</p>
+          <p className="row">
+            <Link className="button primary" href={String(output.library_agent_link)}>Open {String(output.agent_name)}</Link>
+            <Link className="button" href="/library">All agents</Link>
+          </p>
+        </div>
+      );
+    case "agent_preview": {
+      const graph = asGraph(output.agent_json);
+      return (
+        <div className="result">
+          <p><strong>{String(output.agent_name)}</strong> {String(output.description ?? "")}</p>
+          {graph && <GraphView graph={graph} />}
+          <p className="note">{String(output.node_count)} steps, {String(output.link_count)} links. Not saved.</p>
+        </div>
+      );
+    }
+    case "clarification_needed":
+      return <Questions output={output} asked={asked} />;
+    case "suggested_goal":
+      return <Goal output={output} />;
+    case "agents_found":
+      return <Agents output={output} />;
+    case "doc_search_results":
+      return <Documents output={output} />;
+    default:
+      return output.message ? <p className="why">{output.message}</p> : null;
+  }
+}
+
+type Row = Record<string, Json>;
+const rows = (value: Json | undefined): Row[] =>
+  Array.isArray(value) ? value.filter((one): one is Row => typeof one === "object" && one !== null && !Array.isArray(one)) : [];
+
+function Agents({ output }: { output: Output }) {
+  return (
+    <ul className="found">
+      {rows(output.agents).map((agent, place) => (
+        <li key={place}>
+          <Link href={`/library/agents/${encodeURIComponent(String(agent.id))}`}>{String(agent.name)}</Link>
+          <span className="note">{String(agent.description ?? "")}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Documents({ output }: { output: Output }) {
+  return (
+    <ul className="found">
+      {rows(output.results).slice(0, 6).map((found, place) => (
+        <li key={place}>
+          <strong>{String(found.title)}</strong> <span className="note">{String(found.section ?? found.path ?? "")}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Retry({ part }: { part: ToolPart }) {
+  const { say } = useContext(Acting);
+  const asked = descriptionIn(part);
+  const what = worded(getToolName(part)).toLowerCase();
+  return (
+    <p className="row">
+      <button type="button" onClick={() => say(asked ? `Create an agent that does this: ${asked}` : `Please try to ${what} again.`)}>
+        Try again
+      </button>
+      <button type="button"
+        onClick={() => say(asked ? `Create an agent to do a simpler version of this, in as few steps as possible: ${asked}`
+          : `Please ${what} in a simpler way.`)}>
+        Simplify
+      </button>
+    </p>
+  );
+}
+
+function Raw({ input, output }: { input: unknown; output: unknown }) {
+  if (input === undefined && output === undefined) return null;
+  return (
+    <details className="raw">
+      <summary>Details</summary>
+      {input !== undefined && <pre tabIndex={0} aria-label="Input">{JSON.stringify(input, null, 2)}</pre>}
+      {output !== undefined && <pre tabIndex={0} aria-label="Output">{JSON.stringify(output, null, 2)}</pre>}
+    </details>
+  );
+}
+
+const worded = (name: string) => (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
+
+function wordFor(part: ToolPart, state: string): string {
+  if (part.state === "input-streaming") return "Preparing";
+  if (part.state === "output-available") {
+    const { type } = part.output as Output;
+    if (type === "clarification_needed") return "Asks you";
+    if (type === "suggested_goal") return "Suggests";
+  }
+  return { running: "Running", failed: "Failed", done: "Done" }[state] ?? "";
+}
+
+function iconOf(output: Output | undefined, failed: boolean): IconName {
+  if (failed) return "warn";
+  return output?.type?.startsWith("agent") ? "agent" : "gear";
+}
+
+function descriptionIn(part: ToolPart): string {
+  const input = part.input as { description?: string } | undefined;
+  return typeof input?.description === "string" ? input.description : "";
+}

@@ -1,0 +1,85 @@
+// The list of sessions, kept up to date by what the feed and this page say of them.
+import { useCallback, useEffect, useRef, useState } from "react";
+import { api, type Session } from "./api";
+import { listen } from "./feed";
+import { forget, knownSessions } from "./known";
+import { onSessions } from "./news";
+
+const UNDO = 6_000;
+const CHANGES = new Set(["snapshot", "turn-started", "turn-finished", "title-changed", "session-deleted"]);
+
+export function useSessions(wanted: string) {
+  const [sessions, setSessions] = useState<Session[] | null>(null);
+  const [more, setMore] = useState(false);
+  const [running, setRunning] = useState<ReadonlySet<string>>(new Set());
+  const [leaving, setLeaving] = useState<Session | null>(null);
+  const timer = useRef(0);
+  const pages = useRef(1);
+
+  const load = useCallback(async () => {
+    const found = await Promise.all(Array.from({ length: pages.current }, (_, page) => api.sessions(wanted, page * 50)));
+    const listed = new Map(found.flatMap((page) => page.sessions).map((session) => [session.id, session]));
+    const local = knownSessions().filter(({ title }) => (title ?? "").toLowerCase().includes(wanted.toLowerCase()));
+    for (const session of local) if (!listed.has(session.id)) listed.set(session.id, session);
+    setSessions([...listed.values()].sort((a, b) => b.updated_at.localeCompare(a.updated_at)));
+    setMore((found[0]?.total ?? 0) > pages.current * 50);
+  }, [wanted]);
+  const soon = useCallback((delay = 120) => {
+    clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => void load().catch(() => undefined), delay);
+  }, [load]);
+
+  useEffect(() => {
+    soon(wanted ? 150 : 0);
+    return () => clearTimeout(timer.current);
+  }, [soon, wanted]);
+  useEffect(() => onSessions(() => soon()), [soon]);
+  useEffect(() => listen((event) => {
+    if (event.type === "snapshot") setRunning(new Set(event.turns?.map((turn) => turn.session_id)));
+    if (event.type === "turn-started") setRunning((old) => new Set(old).add(event.session_id!));
+    if (event.type === "turn-finished") setRunning((old) => new Set([...old].filter((id) => id !== event.session_id)));
+    if (CHANGES.has(event.type)) soon();
+  }), [soon]);
+
+  const last = useRef(leaving);
+  last.current = leaving;
+  const finish = useCallback(() => {
+    const session = last.current;
+    if (!session) return;
+    last.current = null;
+    setLeaving(null);
+    forget(session.id);
+    setSessions((old) => old?.filter(({ id }) => id !== session.id) ?? null);
+    void api.remove(session.id).catch(() => undefined).then(() => soon());
+  }, [soon]);
+  useEffect(() => {
+    window.addEventListener("pagehide", finish);
+    return () => window.removeEventListener("pagehide", finish);
+  }, [finish]);
+  useEffect(() => {
+    if (!leaving) return;
+    const undo = setTimeout(finish, UNDO);
+    return () => clearTimeout(undo);
+  }, [leaving, finish]);
+
+  return {
+    sessions: sessions?.filter(({ id }) => id !== leaving?.id) ?? null,
+    running,
+    more,
+    leaving,
+    loadMore: () => {
+      pages.current++;
+      soon(0);
+    },
+    remove: (session: Session) => {
+      finish();
+      setLeaving(session);
+    },
+    undo: () => setLeaving(null),
+    rename: async (session: Session, title: string) => {
+      setSessions((old) => old?.map((one) => (one.id === session.id ? { ...one, title } : one)) ?? null);
+      await api.rename(session.id, title).catch(() => undefined);
+      soon();
+    },
+  };
+}

@@ -7,9 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 BIN := .venv/bin
-NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.json tests/web/package-lock.json))
-PAGE := $(if $(wildcard web/package.json),web/dist/index.html)
-TESTS := $(wildcard tests/unit tests/integration tests/e2e tests/faults)
+NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.json tests/web/package-lock.json tests/browser/package-lock.json web/packages/*/package-lock.json))
+PAGE := backend/api/page/index.html
 HAVE_NPM := $(shell command -v npm)
 
 .PHONY: help install python node page run test faults check lint bench lock secrets clean
@@ -26,11 +25,13 @@ run: python page  ## PostgreSQL, Valkey, API, executor and page on http://127.0.
 check: python lint  ## lint, types, imports, unit tests
 	@$(BIN)/python -m pytest -q tests/unit
 
-test: python node lint  ## everything of check, and every other test; finds, starts or installs the servers it needs
+test: python node page lint  ## everything of check, and every other test; finds, starts or installs the servers it needs
 	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
+	@cd web/packages/resumable-chat && npm test --silent >../../../.cache/resumable-chat 2>&1 || { cat ../../../.cache/resumable-chat; exit 1; }
 	@$(BIN)/python -m tests.servers.rabbitmq_install
 	@$(BIN)/python -m tests.servers.spin_install
-	@$(BIN)/python -m pytest -q --durations=15 $(TESTS)
+	@$(BIN)/python -m tests.servers.chromium_install
+	@$(BIN)/python -m tests.side_by_side tests/unit tests/integration tests/e2e -- tests/browser tests/faults
 
 faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one
 	@$(BIN)/python -m tests.servers.rabbitmq_install
@@ -56,11 +57,11 @@ lock:  ## both lock files anew from pyproject.toml; deploy/ has the image's, wit
 
 secrets:  ## writes the passwords that docker compose needs into .env, those that are not there yet
 	@touch .env && chmod 600 .env
-	@for name in DB_PASS REDIS_PASSWORD RABBITMQ_DEFAULT_PASS; do \
+	@for name in DB_PASS REDIS_PASSWORD RABBITMQ_DEFAULT_PASS CHAT_INTERNAL_API_KEY; do \
 		grep -q "^$$name=." .env || echo "$$name=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env; done
 
 clean:  ## removes what make made; the data in .data/ stays
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis $(addsuffix /node_modules,$(NODE_FOLDERS) web) web/dist
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis $(addsuffix /node_modules,$(NODE_FOLDERS) web) backend/api/page
 
 # Python: the lock file is installed once, and again when it changes.
 python: .venv/installed
@@ -83,7 +84,7 @@ node: $(if $(HAVE_NPM),$(addsuffix /node_modules/.installed,$(NODE_FOLDERS)))
 	@touch $@
 
 page: $(if $(HAVE_NPM),$(PAGE))
-web/dist/index.html: $(wildcard web/package-lock.json web/index.html web/vite.config.*) $(shell find web/src -type f 2>/dev/null)
+backend/api/page/index.html: web/package-lock.json web/index.html web/vite.config.ts web/tsconfig.json $(shell find web/src web/public -type f)
 	@echo "Building the page"
 	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
 	@touch $@

@@ -1,4 +1,11 @@
 # One image for the API, the executor and the migrations; the command says which.
+FROM node:24-slim AS page
+WORKDIR /app/web
+COPY web/package.json web/package-lock.json ./
+RUN npm ci --no-audit --no-fund
+COPY web ./
+RUN npm run build
+
 FROM python:3.13-slim AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
@@ -8,6 +15,7 @@ RUN /venv/bin/pip install --require-hashes -r deploy/requirements.lock
 COPY pyproject.toml README.md ./
 COPY backend backend
 COPY executor executor
+COPY --from=page /app/backend/api/page backend/api/page
 RUN /venv/bin/pip install --no-deps -e . && /venv/bin/python -m compileall -q backend executor
 
 FROM python:3.13-slim

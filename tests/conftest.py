@@ -5,6 +5,7 @@ empty_postgres_dsn a new, empty database, for one test
 redis_dsn          REDIS_URL, or else an embedded Valkey
 rabbitmq_dsn       RABBITMQ_URL, or else a private node of an installed rabbitmq-server
 private_postgres, private_redis, private_rabbitmq      for tests that kill or freeze a server
+generator          the agent generator of examples/, as a process; it tells outcomes by webhook or through redis_dsn
 servers            the three together, for processes of ours: stack; sdk_clients: the AI SDK's
 """
 
@@ -24,11 +25,12 @@ from backend.chat import keys
 from backend.embedded import EmbeddedServers, embedded_servers
 from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
+from tests.servers.generator import GeneratorNode, generator_node
 from tests.servers.postgres import PostgresNode, empty_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
 
-_KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS})
+_KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
 
 
 @pytest.fixture
@@ -130,6 +132,13 @@ async def private_rabbitmq(_hurtable_rabbitmq: RabbitNode) -> AsyncIterator[Rabb
     _hurtable_rabbitmq.resume()
     if not _hurtable_rabbitmq.running:
         await _hurtable_rabbitmq.start()
+
+
+@pytest.fixture(scope="session")
+async def generator(redis_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GeneratorNode]:
+    """Shared: each test asks under operations of its own."""
+    async with generator_node(tmp_path_factory.mktemp("generator"), redis=redis_dsn) as node:
+        yield node
 
 
 @pytest.fixture(scope="session")

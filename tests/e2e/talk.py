@@ -38,7 +38,7 @@ async def followed(client: httpx.AsyncClient, task: str, *, cursor: str | None =
 async def until_answered(client: httpx.AsyncClient, session: str) -> None:
     """Waits until an answer in that session, which somebody else may still open, has begun to stream."""
     async with asyncio.timeout(20):
-        while (state := await client.get(f"/api/chat/sessions/{session}")).status_code == 404:
+        while "active_stream" not in (state := await client.get(f"/api/chat/sessions/{session}")).json():
             await asyncio.sleep(0.05)  # between two questions of a bounded wait
         async with followed(client, state.json()["active_stream"]["task_id"]) as stream:
             await stream.until(5)

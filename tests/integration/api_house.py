@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from executor.crew import Crew
 from executor.heartbeat import Heartbeat
 from executor.llm.model import open_model
 from executor.tools import open_toolbox
+from executor.tools.tool import Toolbox
 from executor.worker import Worker
 from tests.sse_client import StrictClient
 
@@ -126,7 +127,13 @@ def without_comments(data: bytes) -> bytes:
 
 @asynccontextmanager
 async def api_house(
-    postgres_dsn: str, redis_dsn: str, *, executor: bool = True, pace: Pace = Pace(), **changes: Any
+    postgres_dsn: str,
+    redis_dsn: str,
+    *,
+    executor: bool = True,
+    pace: Pace = Pace(),
+    toolbox: Callable[[Settings], Toolbox] = open_toolbox,
+    **changes: Any,
 ) -> AsyncIterator[ApiHouse]:
     """Settings come from here alone, not from the machine's environment."""
     stores = {"database_url": postgres_dsn, "redis_url": redis_dsn}
@@ -142,7 +149,7 @@ async def api_house(
                 assert not serving.done(), serving.result()
                 await asyncio.sleep(0.01)
         if executor:
-            await stack.enter_async_context(_executing(settings))
+            await stack.enter_async_context(executing(settings, toolbox))
         client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{server.port}", timeout=LIMIT, limits=httpx.Limits(max_connections=None)
         )
@@ -156,10 +163,10 @@ async def _stop_server(server: ChatServer, serving: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def _executing(settings: Settings) -> AsyncIterator[None]:
+async def executing(settings: Settings, toolbox: Callable[[Settings], Toolbox] = open_toolbox) -> AsyncIterator[None]:
     stop = asyncio.Event()
     async with open_resources(settings) as house, open_model(settings) as model:
-        crew = Crew(settings, model, None, open_toolbox(settings), Heartbeat(house))
+        crew = Crew(settings, model, None, toolbox(settings), Heartbeat(house))
         working = asyncio.create_task(Worker(house, crew).run(stop))
         try:
             yield

@@ -20,7 +20,18 @@ from backend.api.auth import LEEWAY, Authenticator, ServiceKeys
 from backend.api.server import build_server
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
-from tests.integration.api_house import JWT_KEY, LIMIT, SERVICE_KEY, ApiHouse, api_house, bearer, new_id, token
+from tests.integration.agents import an_agent
+from tests.integration.api_house import (
+    JWT_KEY,
+    LIMIT,
+    SERVICE_KEY,
+    ApiHouse,
+    api_house,
+    bearer,
+    new_id,
+    new_user,
+    token,
+)
 
 
 @pytest.fixture(scope="module")
@@ -259,28 +270,38 @@ BODIES = {
     ("post", "/api/chat/sessions/{session_id}/stream"): {"message": "x"},
     ("patch", "/api/chat/sessions/{session_id}"): {"title": "mine now"},
 }
+NOT_FOUND = {
+    "task_id": "task_not_found",
+    "session_id": "session_not_found",
+    "agent_id": "agent_not_found",
+}
 NOT_OBJECTS = {"/api/chat/sessions", "/api/chat"}
+FOR_SERVICES = "/api/chat/operations/"
 
 
 async def test_nobody_reaches_what_is_anothers_by_any_operation(postgres_dsn: str, redis_dsn: str) -> None:
     async with api_house(postgres_dsn, redis_dsn) as api:
-        owner, thief = api.as_user(), api.as_user()
+        user = new_user()
+        owner, thief = api.as_user(user), api.as_user()
         session = await api.new_session(owner)
         task = (await api.say(session, "secret words", owner)).chunks[0]["messageId"].removeprefix("msg_")
+        async with api.house.database.connection() as c:
+            agent = (await an_agent(c, user, description="secret words")).agent.id
         document = (await api.http.get("/api/chat/openapi.json")).json()
         operations = [
             (method, path)
             for path, methods in document["paths"].items()
             for method in methods
-            if "{" in path and path not in NOT_OBJECTS
+            if "{" in path and path not in NOT_OBJECTS and not path.startswith(FOR_SERVICES)
         ]
-        assert len(operations) >= 10
+        assert len(operations) >= 14
         strangers = [thief, {}, {"x-api-key": "a-service-key-of-the-tests-1"}]
         for method, path in operations:
-            kind = "task_not_found" if "task_id" in path else "session_not_found"
+            kind = next(code for name, code in NOT_FOUND.items() if f"{{{name}}}" in path)
             body = BODIES.get((method, path))
-            there = path.format(session_id=session, task_id=task)
-            random = path.format(session_id=new_id(), task_id="00000000-0000-4000-8000-000000000000")
+            nowhere = "00000000-0000-4000-8000-000000000000"
+            there = path.format(session_id=session, task_id=task, agent_id=agent, version=1)
+            random = path.format(session_id=new_id(), task_id=nowhere, agent_id=nowhere, version=1)
             for headers in strangers:
                 foreign = await api.http.request(method, there, headers=headers, json=body)
                 missing = await api.http.request(method, random, headers=headers, json=body)
@@ -302,6 +323,7 @@ async def test_nobody_reaches_what_is_anothers_by_any_operation(postgres_dsn: st
             assert (stolen.status_code, stolen.json()["code"]) == (404, "session_not_found")
         mine = (await api.http.get(f"/api/chat/sessions/{session}", headers=owner)).json()
         assert len(mine["messages"]) == 2
+        assert (await api.http.get(f"/api/library/agents/{agent}", headers=owner)).status_code == 200
 
 
 async def test_a_service_writes_notes_into_anybodys_session_with_its_key_alone(

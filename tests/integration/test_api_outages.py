@@ -34,13 +34,16 @@ async def test_without_postgres_every_endpoint_says_so_and_recovers(
                 ("GET", f"/sessions/{session}/stream", None),
                 ("GET", f"/tasks/{task}", None),
                 ("GET", f"/tasks/{task}/stream", None),
+                ("GET", "/api/library/agents", None),
+                ("DELETE", f"/api/library/agents/{task}", None),
                 (
                     "POST",
                     "",
                     {"id": new_id(), "messages": [{"role": "user", "parts": [{"type": "text", "text": "x"}]}]},
                 ),
             ):
-                answer = await api.http.request(method, f"/api/chat{path}", json=body, headers=mine)
+                prefix = "" if path.startswith("/api/") else "/api/chat"
+                answer = await api.http.request(method, f"{prefix}{path}", json=body, headers=mine)
                 assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), (method, path)
                 assert int(answer.headers["retry-after"]) > 0
             assert (await api.http.get("/health/live")).status_code == 200

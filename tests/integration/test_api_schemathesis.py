@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.integration.agents import an_agent
 from tests.integration.api_house import ApiHouse, api_house, token
 
 CHECKS = (
@@ -27,12 +28,14 @@ async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
 
 
 async def test_schemathesis_finds_nothing(api: ApiHouse) -> None:
+    async with api.house.database.connection() as c:
+        await an_agent(c, "schemathesis", id="0", name="0")  # the id that it likes best
     document = f"http://127.0.0.1:{api.port}/api/chat/openapi.json"
     command = [
         os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document,
         "--checks", CHECKS, "--phases", "examples,fuzzing",
         "--max-examples", "30", "--seed", "20261123", "--request-timeout", "20", "--no-color", "--workers", "4",
-        "--suppress-health-check", "all", "--max-time", "45", "-H", f"Authorization: Bearer {token('schemathesis')}",
+        "--suppress-health-check", "all", "--max-time", "25", "-H", f"Authorization: Bearer {token('schemathesis')}",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     output, _ = await asyncio.wait_for(process.communicate(), 110)

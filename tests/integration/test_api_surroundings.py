@@ -27,7 +27,7 @@ async def test_health_is_the_same_under_the_prefix_and_at_the_root(api: ApiHouse
         assert (await api.http.get(f"{prefix}/health/live")).json() == {"status": "ok"}
         ready = await api.http.get(f"{prefix}/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-        assert set(ready.json()["checks"]) == {"postgres", "redis", "hub", "turns"}
+        assert set(ready.json()["checks"]) == {"postgres", "redis", "hub", "turns", "completions"}
 
 
 async def test_without_redis_it_is_not_ready_and_says_what_is_away(postgres_dsn: str, private_redis: RedisNode) -> None:
@@ -51,8 +51,8 @@ async def test_metrics_count_requests_by_route(api: ApiHouse) -> None:
     assert "sse_open_streams 0.0" in text
 
 
-async def test_the_page_runs_its_own_files_only(api: ApiHouse) -> None:
-    page = await api.http.get("/")
+async def test_the_plain_form_runs_its_own_files_only(api: ApiHouse) -> None:
+    page = await api.http.get("/try")
     assert page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from backend.chat import flows, sessions, tasks
+from backend.chat import cancelling, flows, sessions, tasks
 from backend.chat.models import Caller, Task, TaskStatus, TurnRequest
 from backend.errors import SessionNotFound
 from backend.ids import SessionId, new_session_id
@@ -15,7 +15,7 @@ from tests.integration.api_house import LIMIT, api_house
 from tests.integration.rows import new_user
 from tests.servers.redis import RedisNode
 
-IN_TIME = flows.CANCEL_WAIT + 3.5
+IN_TIME = cancelling.CANCEL_WAIT + 3.5
 """Less than two waits in a row would take."""
 
 
@@ -50,7 +50,7 @@ async def test_a_cancel_is_answered_in_time_while_redis_is_away(postgres_dsn: st
         [task] = await asked(api.house, new_user(), new_session_id(), "hello")
         await private_redis.kill()
         async with asyncio.timeout(IN_TIME):
-            outcome = await flows.cancel_task(api.house, task)
+            outcome = await cancelling.cancel_task(api.house, task)
         assert outcome.cancelled
         async with api.house.database.connection() as c:
             assert (await tasks.get_task(c, task.id)).status is TaskStatus.CANCELLED
@@ -64,7 +64,7 @@ async def test_a_deletion_takes_no_longer_the_more_waits_and_succeeds_while_redi
         await asked(api.house, caller, session_id, "one", "two", "three", "four")
         await private_redis.kill()
         async with asyncio.timeout(IN_TIME):
-            await flows.delete_session(api.house, caller, session_id)
+            await cancelling.delete_session(api.house, caller, session_id)
         async with api.house.database.connection() as c:
             with pytest.raises(SessionNotFound):
                 await sessions.get_session(c, session_id, caller)

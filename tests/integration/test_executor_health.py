@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from backend.chat import flows
+from backend.chat import cancelling, flows
 from backend.chat.models import Caller, TaskStatus, Turn, TurnRequest
 from backend.config import load_settings
 from backend.errors import ConfigError
@@ -62,8 +62,8 @@ async def test_both_processes_check_the_same_things(
 ) -> None:
     async with api_house(postgres_dsn, redis_dsn, executor=False) as api, serve_health(house, free_port, Metrics()):
         ours, theirs = await ask(free_port, "/health/ready"), await api.http.get("/health/ready")
-    assert ours.json() == theirs.json()
-    assert ours.json()["status"] == "ready"
+    assert theirs.json()["checks"] == {**ours.json()["checks"], "completions": True}
+    assert ours.json()["status"] == theirs.json()["status"] == "ready"
 
 
 async def test_turns_are_counted_by_how_they_ended_and_how_long_they_took(house: Resources, free_port: int) -> None:
@@ -94,7 +94,7 @@ async def test_an_executor_counts_the_turns_that_it_runs(house: Resources) -> No
             while b"turn_first_chunk_seconds_count 1.0" not in crew.metrics.render():
                 await asyncio.sleep(0.01)
             assert b"turns_running 1.0" in crew.metrics.render()
-            await flows.cancel_task(house, task)
+            await cancelling.cancel_task(house, task)
             while b"turns_ended_total" not in crew.metrics.render():
                 await asyncio.sleep(0.01)
             stop.set()

@@ -26,7 +26,8 @@ async def _terminate_all(dsn: str, application: str) -> None:
 async def _end_all_and_wait(dsn: str) -> None:
     await _terminate_all(dsn, "copilot")
     c = await asyncpg.connect(dsn, timeout=10)
-    while await c.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'copilot'"):
+    ours = "application_name = 'copilot' AND datname = current_database()"
+    while await c.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {ours}"):
         await asyncio.sleep(0.02)
     await c.close()
 

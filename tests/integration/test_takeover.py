@@ -29,6 +29,7 @@ from backend.chat.chunks import (
     ToolOutputAvailable,
     encode,
 )
+from backend.chat.endings import ensure_terminal
 from backend.chat.keys import stream_key
 from backend.chat.markers import ANEW, RESET, Event, Marker
 from backend.chat.models import Task, TaskKind, TaskStatus, TurnRequest, Usage
@@ -36,7 +37,7 @@ from backend.chat.streams import PAGE, Entry, Streams
 from backend.chat.writing import Flusher, StreamWriter
 from backend.errors import Fenced, Unavailable
 from backend.ids import BEGINNING, SessionId, StreamId, TaskId
-from executor.takeover import Takeover, ensure_terminal, take_over
+from executor.takeover import Takeover, take_over
 
 TTL = 60
 FIRST_STEP = (StartStep(), TextStart("t1"), TextDelta("t1", "one"), TextEnd("t1"), FinishStep())

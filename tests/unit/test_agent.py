@@ -29,6 +29,7 @@ from backend.postgres import Database
 from executor.agent.agent import Agent, Commit, Limits, Row
 from executor.llm import events
 from executor.llm.model import Prompt
+from executor.operations import Operations
 from executor.tools.tool import Tool, Toolbox, ToolContext
 
 QUESTION = NewMessage(Role.USER, (TextPart("hello"),))
@@ -57,7 +58,7 @@ class Desk:
 
     def context_of(self, tool_call_id: str) -> ToolContext:
         database = cast(Database, None)  # no tool of these tests has a database
-        return ToolContext(SessionId("s" * 16), TaskId("t"), tool_call_id, None, database)
+        return ToolContext(SessionId("s" * 16), TaskId("t"), tool_call_id, None, database, cast(Operations, None))
 
     async def check_claim(self) -> None:
         if self._fenced:

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from backend.chat.rabbit_deliveries import LEAVE_LIMIT
 from backend.config import Settings
 from backend.rabbitmq import ANSWER_LIMIT
+from executor.mcp import LEAVE_LIMIT as SERVERS_LEFT
 from executor.worker import LAST_WORDS
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +137,7 @@ def test_the_doors_have_time_to_end_their_turns_and_to_hand_back_the_rest() -> N
     closed = 2 * ANSWER_LIMIT  # connections, and the door of the health checks
     for door in ("api", "executor"):
         grace = float(SERVICES[door]["stop_grace_period"].removesuffix("s"))
-        assert grace > turns_end + handed_back + closed
+        assert grace > turns_end + handed_back + SERVERS_LEFT + closed
 
 
 def test_every_setting_that_compose_gives_is_one() -> None:

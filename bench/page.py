@@ -1,0 +1,82 @@
+"""The page in a browser: a long conversation opens, a long answer streams.  Usage: python -m bench.page
+
+The main thread's long tasks (over 50 ms) are what a reader feels. Needs chromium and npm, as the tests of the page do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bench.servers import open_servers
+from tests.browser.chat_page import ChatPage
+from tests.browser.driving import Browser, open_browser
+from tests.e2e.stack import Stack, bearer, new_user, open_stack
+from tests.e2e.talk import asked, open_session
+from tests.servers.chromium_install import HINT, find
+
+TURNS = 1_000
+WORDS = 50_000
+_WATCH = """(() => { window.late = [];
+    new PerformanceObserver((list) => window.late.push(...list.getEntries().map((one) => one.duration)))
+        .observe({ type: "longtask" }); return true; })()"""
+_LATE = "[window.late.length, Math.max(0, ...window.late)]"
+
+
+async def _page(browser: Browser, stack: Stack, user: str) -> ChatPage:
+    token = bearer(user)["authorization"].removeprefix("Bearer ")
+    return ChatPage(await browser.open(user, token), user, stack.base)
+
+
+def _row(name: str, seconds: float, late: list[float]) -> None:
+    print(f"| {name:44} | {seconds:6.2f} s | {late[0]:.0f} long tasks, at most {late[1]:.0f} ms |", flush=True)
+
+
+async def _long_conversation(browser: Browser, stack: Stack) -> None:
+    user = new_user()
+    async with stack.client(user) as client:
+        session = await open_session(client)
+        for _ in range(TURNS):
+            async with asked(client, session, "/stream 40") as stream:
+                await stream.rest()
+    page = await _page(browser, stack, user)
+    await page.go("/library")
+    begun = time.perf_counter()
+    await page.go(f"/c/{session}")
+    await page.until_text("38 39")
+    opened = time.perf_counter() - begun
+    await page.tab.js(_WATCH)
+    _row(f"open a session of {2 * TURNS} messages", opened, [0, 0])
+    begun = time.perf_counter()
+    while await page.tab.js("document.querySelectorAll('.bubble').length") < TURNS:
+        await page.tab.wheel(-50_000)
+        await asyncio.sleep(0.02)  # a wheel that is turned; the whole is bounded by what there is to read
+    _row("scroll up to its beginning", time.perf_counter() - begun, await page.tab.js(_LATE))
+
+
+async def _long_answer(browser: Browser, stack: Stack) -> None:
+    page = await _page(browser, stack, new_user())
+    await page.go("/")
+    await page.tab.js(_WATCH)
+    begun = time.perf_counter()
+    await page.say(f"/stream {WORDS}")
+    await page.until_text(f" {WORDS - 1}", limit=120)
+    await page.until_idle()
+    _row(f"an answer of {WORDS} words", time.perf_counter() - begun, await page.tab.js(_LATE))
+
+
+async def main() -> None:
+    chromium = find()
+    if chromium is None:
+        raise SystemExit(HINT)
+    async with (
+        open_servers() as (servers, folder),
+        open_stack(servers, folder) as stack,
+        open_browser(chromium) as browser,
+    ):
+        await _long_answer(browser, stack)
+        await _long_conversation(browser, stack)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -31,7 +31,7 @@ test: python node page lint  ## everything of check, and every other test; finds
 	@$(BIN)/python -m tests.servers.rabbitmq_install
 	@$(BIN)/python -m tests.servers.spin_install
 	@$(BIN)/python -m tests.servers.chromium_install
-	@$(BIN)/python -m tests.side_by_side tests/unit tests/integration tests/e2e -- tests/browser tests/faults
+	@$(BIN)/python -m tests.side_by_side tests/unit tests/integration tests/e2e -- tests/faults tests/browser
 
 faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one
 	@$(BIN)/python -m tests.servers.rabbitmq_install

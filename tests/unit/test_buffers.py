@@ -7,7 +7,7 @@ from itertools import groupby
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.chat.buffers import BATCH_CAP, BATCH_ENTRIES, ENTRY_COST, RUN_CAP, ChunkBuffer
@@ -77,6 +77,7 @@ def test_whenever_it_is_emptied_the_meaning_stays_the_same(acts: list[Chunk | No
 
 
 @given(_chunks)
+@example(TextDelta("é", "\x7f"))
 def test_the_bytes_are_those_of_the_one_encoder(chunk: Chunk) -> None:
     buffer = ChunkBuffer()
     buffer.add(chunk)

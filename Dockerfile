@@ -2,6 +2,7 @@
 FROM node:24-slim AS page
 WORKDIR /app/web
 COPY web/package.json web/package-lock.json ./
+COPY web/packages/resumable-chat/package.json packages/resumable-chat/
 RUN npm ci --no-audit --no-fund
 COPY web ./
 RUN npm run build

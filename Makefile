@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 BIN := .venv/bin
-NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.json tests/web/package-lock.json tests/browser/package-lock.json web/packages/*/package-lock.json))
+NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.json tests/web/package-lock.json tests/browser/package-lock.json))
 PAGE := backend/api/page/index.html
 HAVE_NPM := $(shell command -v npm)
 
@@ -61,7 +61,7 @@ secrets:  ## writes the passwords that docker compose needs into .env, those tha
 		grep -q "^$$name=." .env || echo "$$name=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >>.env; done
 
 clean:  ## removes what make made; the data in .data/ stays
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis $(addsuffix /node_modules,$(NODE_FOLDERS) web) backend/api/page
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis $(addsuffix /node_modules,$(NODE_FOLDERS) web) web/packages/*/dist backend/api/page
 
 # Python: the lock file is installed once, and again when it changes.
 python: .venv/installed
@@ -84,7 +84,7 @@ node: $(if $(HAVE_NPM),$(addsuffix /node_modules/.installed,$(NODE_FOLDERS)))
 	@touch $@
 
 page: $(if $(HAVE_NPM),$(PAGE))
-backend/api/page/index.html: web/package-lock.json web/index.html web/vite.config.ts web/tsconfig.json $(shell find web/src web/public -type f)
+backend/api/page/index.html: web/package-lock.json web/index.html web/vite.config.ts web/tsconfig.json $(shell find web/src web/public web/packages/*/src -type f)
 	@echo "Building the page"
 	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
 	@touch $@

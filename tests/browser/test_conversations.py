@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 from tests.browser.chat_page import FIELD, STOP, spoken
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack, new_user
 from tests.e2e.talk import asked, open_session
+
+RUNNING = 5
+STREAMS = 8
+"""Turns, and open streams, of one user at once: the default limits."""
 
 
 async def test_a_message_is_answered_and_the_session_has_an_address_and_a_title(open_page: OpenPage) -> None:
@@ -52,6 +57,20 @@ async def test_a_second_tab_follows_and_can_stop_the_answer(open_page: OpenPage)
     first, second = (await page.answers())[-1], (await other.answers())[-1]
     assert first == second == spoken(len(first.split()))
     assert "Stopped" in await page.tab.js("document.querySelector('.thread').innerText")
+
+
+async def test_a_conversation_that_is_left_and_looked_at_again_holds_one_stream(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/stream 600 20")
+    await page.until_text("5 6")
+    address = await page.path()
+    for _ in range(STREAMS + 1):
+        await page.tab.click('.sidebar a[href="/library"]')
+        await page.tab.until("document.querySelector('h1')?.innerText === 'Agents'")
+        await page.tab.click(f'.sidebar a[href="{address}"]')
+        await page.tab.until("document.querySelectorAll('.thread article').length === 2")
+    await page.until_idle()
+    assert await page.answers() == [spoken(600)]
 
 
 async def test_stop_ends_the_answer_on_the_server(open_page: OpenPage) -> None:
@@ -179,14 +198,22 @@ async def test_a_long_conversation_opens_at_its_end_and_brings_what_is_older_whe
     assert await page.answers() == [spoken(n) for n in range(1, turns + 1)]
 
 
-async def test_what_the_server_refuses_comes_back_into_the_field(open_page: OpenPage) -> None:
-    page = await open_page()
-    await page.tab.js("localStorage.setItem('copilot.token', 'no-token')")
-    await page.say("/stream 5")
-    await page.tab.until("document.querySelector('.problem') !== null")
-    await page.tab.until(f"document.querySelector('{FIELD}').value === '/stream 5'")
-    await page.tab.until("document.querySelector('.thread article') === null")
-    assert await page.path() == "/"
+async def test_what_the_server_refuses_comes_back_into_the_field(open_page: OpenPage, home: Stack) -> None:
+    user = new_user()
+    page = await open_page(user)
+    async with home.client(user) as client, AsyncExitStack() as running:
+        for _ in range(RUNNING):
+            await running.enter_async_context(asked(client, await open_session(client), "/stream 5000 20"))
+        await page.say("/stream 5")
+        await page.tab.until("document.querySelector('.problem')?.innerText.includes('Too many turns')")
+        await page.tab.until(f"document.querySelector('{FIELD}').value === '/stream 5'")
+        await page.tab.until("document.querySelector('.thread article') === null")
+        assert await page.path() == "/"
+        for session in (await client.get("/api/chat/sessions")).json()["sessions"]:
+            await client.post(f"/api/chat/sessions/{session['id']}/cancel")
+    await page.tab.click('[aria-label="Send"]')
+    await page.until_idle()
+    assert await page.said() == [("user", "/stream 5"), ("assistant", spoken(5))]
 
 
 async def test_somebody_without_a_token_finds_their_conversation_again(open_page: OpenPage) -> None:

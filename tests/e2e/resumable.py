@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.e2e import sdk
 from tests.e2e.stack import ROOT
 from tests.e2e.talk import text_in
 
-PACKAGE = ROOT / "web" / "packages" / "resumable-chat"
+PAGE = ROOT / "web"
+PACKAGE = PAGE / "packages" / "resumable-chat"
 _LIMIT = 60.0
 _INSTALL_LIMIT = 300.0
 
@@ -58,18 +60,18 @@ class Seen:
 async def build_package() -> None:
     """Builds the package, with what npm has to bring. Raises RuntimeError when that fails."""
     await sdk.install()
-    if not (PACKAGE / "node_modules" / ".package-lock.json").exists():
-        await _run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-    await _run("npm", "run", "--silent", "build")
+    if not (PAGE / "node_modules" / ".package-lock.json").exists():
+        await _run(PAGE, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+    await _run(PACKAGE, "npm", "run", "--silent", "build")
 
 
-async def _run(*command: str) -> None:
+async def _run(folder: Path, *command: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=PACKAGE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output = await _end_of(process, None, _INSTALL_LIMIT)
     if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed in {PACKAGE}:\n{output.decode(errors='replace')}")
+        raise RuntimeError(f"{' '.join(command)} failed in {folder}:\n{output.decode(errors='replace')}")
 
 
 async def open_pages(pages: Sequence[Page], **options: Any) -> list[Seen]:

@@ -2,27 +2,29 @@ import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import { Icon } from "./Icon";
 
 interface Props {
-  session: string;
+  draft: string; // under which name what is not sent yet survives a reload
   busy: boolean;
   stopping: boolean;
   onSend: (text: string) => Promise<boolean>;
   onStop: () => void;
 }
 
-// What is not sent yet survives a reload too.
-const drafts = (session: string) => `copilot.draft:${session}`;
+const keyOf = (draft: string) => `copilot.draft:${draft}`;
 
-export function Composer({ session, busy, stopping, onSend, onStop }: Props) {
-  const [text, setText] = useState(() => sessionStorage.getItem(drafts(session)) ?? "");
+export function Composer({ draft, busy, stopping, onSend, onStop }: Props) {
+  const [text, setText] = useState(() => sessionStorage.getItem(keyOf(draft)) ?? "");
   const field = useRef<HTMLTextAreaElement>(null);
 
   useEffect(() => {
     if (!matchMedia("(pointer: coarse)").matches) field.current?.focus();
   }, []);
+  const kept = useRef(draft);
   useEffect(() => {
-    if (text) sessionStorage.setItem(drafts(session), text);
-    else sessionStorage.removeItem(drafts(session));
-  }, [session, text]);
+    if (kept.current !== draft) sessionStorage.removeItem(keyOf(kept.current));
+    kept.current = draft;
+    if (text) sessionStorage.setItem(keyOf(draft), text);
+    else sessionStorage.removeItem(keyOf(draft));
+  }, [draft, text]);
   useLayoutEffect(() => {
     const element = field.current;
     if (!element) return;

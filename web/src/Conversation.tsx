@@ -19,7 +19,7 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
   const [known] = useState(() => new WeakMap<object, ShownMessage>());
   const shown = useMemo(() => shownMessages(messages, known), [messages, known]);
   const scroll = useRef<HTMLDivElement>(null);
-  const follow = useFollowing(scroll, talk.loading);
+  const follow = useFollowing(scroll, talk.state);
   useOlder(scroll, shown[0]?.message.id, talk.loadOlder);
   const [editing, setEditing] = useState<string | null>(null);
   const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => void send(text), busy }),
@@ -33,13 +33,13 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
     if (text !== null) talk.edit(id, text);
   }, [talk.edit]);
 
-  const empty = talk.loading === "ready" && messages.length === 0 && queued.length === 0;
+  const empty = talk.state !== "loading" && messages.length === 0 && queued.length === 0;
   const last = shown.at(-1);
   const title = talk.title ?? "New conversation";
   const written = shown.filter(({ message, parts }) => message.role === "user" || parts.length > 0);
   useTitle(talk.title ? `${talk.title} · CoPilot` : "CoPilot");
 
-  if (talk.loading === "missing")
+  if (talk.state === "missing")
     return (
       <div className="scroll center">
         <h1>This conversation is not here</h1>
@@ -81,10 +81,10 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
           </button>
         )}
         {talk.problem && <p className="problem" role="alert"><Icon name="warn" />{talk.problem}</p>}
-        <Composer session={props.session} busy={busy} stopping={talk.stopping} onSend={sendAndFollow}
+        <Composer draft={talk.state === "new" ? "new" : props.session} busy={busy} stopping={talk.stopping} onSend={sendAndFollow}
           onStop={() => void talk.stop()} />
         <p className="status" role="status">
-          {talk.reconnecting ? <span className="reconnecting">Reconnecting</span>
+          {talk.connection !== "live" ? <span className="reconnecting">{talk.connection === "offline" ? "No network" : "Reconnecting"}</span>
             : status === "submitted" ? "Sent" : busy ? "Answering" : talk.usage > 0 ? `${talk.usage.toLocaleString("en")} tokens` : ""}
         </p>
       </div>

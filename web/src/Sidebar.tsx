@@ -2,6 +2,7 @@ import { useMemo, useState } from "react";
 import type { Session } from "./api";
 import { Icon } from "./Icon";
 import { Link, navigate } from "./route";
+import { SignIn } from "./SignIn";
 import { ThemeButton } from "./ThemeButton";
 import { useSessions } from "./useSessions";
 
@@ -49,6 +50,7 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
       )}
       <div className="bottom">
         <Link href="/library" onClick={onClose}><Icon name="library" />Agents</Link>
+        <SignIn />
         <ThemeButton />
       </div>
     </aside>

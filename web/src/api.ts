@@ -1,6 +1,7 @@
 // What the page asks of the server, and the shapes of its answers.
+import { Refused } from "@copilot-chat/resumable";
 import type { UIMessage } from "ai";
-import { pause } from "./sse";
+import { bearer, judge } from "./token";
 
 export interface Session {
   id: string;
@@ -54,51 +55,14 @@ export interface AgentVersion {
   created_at: string;
 }
 
-export class Refused extends Error {
-  constructor(
-    readonly status: number,
-    readonly code: string,
-    detail: string,
-  ) {
-    super(detail);
-  }
-}
-
-const TOKEN = "copilot.token";
-export const AWAY = [502, 503, 504];
-
-export function withToken(headers?: HeadersInit): Headers {
-  const all = new Headers(headers);
-  const token = localStorage.getItem(TOKEN);
-  if (token) all.set("authorization", `Bearer ${token}`);
-  return all;
-}
-
-export async function refusal(answer: Response): Promise<Refused> {
-  const told = (await answer.json().catch(() => ({}))) as { code?: string; detail?: string; title?: string };
-  return new Refused(answer.status, told.code ?? "", told.detail ?? told.title ?? `The server said ${answer.status}.`);
-}
+const LONGEST = 30_000; // an answer that is not whole by then is none
 
 async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
-  const headers = withToken(init.headers);
-  if (init.body) headers.set("content-type", "application/json");
-  const answer = await fetch(path, { ...init, headers });
-  if (!answer.ok) throw await refusal(answer);
+  const headers = { ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
+  const answer = await fetch(path, { ...init, headers, signal: AbortSignal.timeout(LONGEST) });
+  if (answer.status === 401) judge(false);
+  if (!answer.ok) throw await Refused.of(answer);
   return (answer.status === 204 ? undefined : await answer.json()) as T;
-}
-
-// Until the server answers, or says no.
-export async function patiently<T>(what: () => Promise<T>, signal: AbortSignal, waiting = () => {}): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    signal.throwIfAborted();
-    try {
-      return await what();
-    } catch (error) {
-      if (signal.aborted || (error instanceof Refused && !AWAY.includes(error.status))) throw error;
-      waiting();
-      await pause(attempt, signal);
-    }
-  }
 }
 
 const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
@@ -123,16 +87,3 @@ export const api = {
     ask<{ graph: Graph }>(`/api/library/agents/${encodeURIComponent(id)}/versions/${n}`),
   removeAgent: (id: string) => ask<void>(`/api/library/agents/${encodeURIComponent(id)}`, { method: "DELETE" }),
 };
-
-// Sends a message behind the answer that is being written; which task it became.
-export async function enqueue(session: string, messageId: string, text: string): Promise<string> {
-  const reading = new AbortController();
-  const answer = await fetch(`/api/chat/sessions/${session}/stream`, {
-    ...json("POST", { message: text, message_id: messageId }),
-    headers: withToken({ "content-type": "application/json" }),
-    signal: reading.signal,
-  });
-  if (!answer.ok) throw await refusal(answer);
-  reading.abort(); // it is read when its turn has come
-  return answer.headers.get("x-resumable-stream-id") ?? "";
-}

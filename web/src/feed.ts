@@ -1,31 +1,32 @@
 // The server's event feed, one connection a browser: the tab that holds the lock reads it and tells the others.
-import { withToken } from "./api";
-import { eventsOf, pause } from "./sse";
+import { followEvents, Refused, type FeedEvent as Told } from "@copilot-chat/resumable";
+import { bearer, judge } from "./token";
 
-export interface FeedEvent {
-  type: string;
-  session_id?: string;
-  task_id?: string;
-  operation_id?: string;
-  status?: string;
-  percent?: number | null;
-  message?: string | null;
-  title?: string;
-  turns?: { task_id: string; session_id: string; waiting: boolean }[];
-  operations?: (FeedEvent & { operation_id: string; task_id: string; session_id: string })[];
+export interface FeedEvent extends Told {
+  readonly operation_id?: string;
+  readonly status?: string;
+  readonly percent?: number | null;
+  readonly message?: string | null;
+  readonly title?: string;
+  readonly turns?: { task_id: string; session_id: string; waiting: boolean }[];
 }
 type Listener = (event: FeedEvent) => void;
+
+const NEW_TAB = "new-tab"; // who comes gets the snapshot that follows a new connection; so does everybody
 
 class Feed {
   readonly listeners = new Set<Listener>();
   private readonly name: string;
   private readonly channel: BroadcastChannel;
   private reading = new AbortController();
+  private connection = new AbortController(); // within it, when this tab is the one that reads
 
   constructor(private readonly session: string | null) {
     this.name = `copilot-feed:${session ?? "user"}`;
     this.channel = new BroadcastChannel(this.name);
-    this.channel.onmessage = ({ data }: MessageEvent<FeedEvent>) => this.tell(data);
+    this.channel.onmessage = ({ data }: MessageEvent<FeedEvent | typeof NEW_TAB>) =>
+      data === NEW_TAB ? this.connection.abort() : this.tell(data);
+    this.channel.postMessage(NEW_TAB);
     this.start();
     // A page that is left may be kept for the Back button, with its lock: it has to give that up itself.
     window.addEventListener("pagehide", this.stop);
@@ -47,31 +48,30 @@ class Feed {
     const { signal } = this.reading;
     // Pages that come over plain HTTP have no locks: then each tab reads for itself.
     const done = navigator.locks?.request(this.name, { signal }, () => this.read(signal)) ?? this.read(signal);
-    done.catch(() => undefined);
+    done.catch((reason: unknown) => {
+      if (!signal.aborted && !(reason instanceof Refused)) throw reason;
+    });
   };
 
   private tell(event: FeedEvent) {
+    if (this.session === null) judge(true);
     for (const listener of this.listeners) listener(event);
   }
 
   private async read(signal: AbortSignal) {
-    const path = "/api/chat/events" + (this.session ? `?session_id=${this.session}` : "");
-    for (let attempt = 0; !signal.aborted; attempt++) {
+    const sessionId = this.session === null ? {} : { sessionId: this.session };
+    while (!signal.aborted) {
+      this.connection = new AbortController();
+      const either = AbortSignal.any([signal, this.connection.signal]);
       try {
-        const answer = await fetch(path, { headers: withToken(), signal, cache: "no-store" });
-        if (answer.status === 401 && !this.session) return; // anonymous: sessions have feeds of their own
-        if (answer.ok)
-          for await (const { data } of eventsOf(answer, signal)) {
-            if (data === undefined) continue;
-            attempt = 0;
-            const event = JSON.parse(data) as FeedEvent;
-            this.channel.postMessage(event);
-            this.tell(event);
-          }
-      } catch {
-        if (signal.aborted) return;
+        for await (const event of followEvents({ ...sessionId, headers: bearer, maxDelayMs: 4000, signal: either })) {
+          this.channel.postMessage(event);
+          this.tell(event as FeedEvent);
+        }
+      } catch (reason) {
+        if (reason instanceof Refused && reason.status === 401 && this.session === null) judge(false);
+        if (!either.aborted) throw reason;
       }
-      await pause(attempt, signal);
     }
   }
 }

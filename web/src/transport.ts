@@ -1,23 +1,51 @@
-// The AI SDK's transport on a network that fails: what breaks is attached again behind the last event that came, so
-// useChat sees one answer without seams. To be replaced by the package of web/packages.
+// The AI SDK's transport over a fetch whose streams do not break: useChat sees one answer without seams.
+import { Refused, resumable, type State } from "@copilot-chat/resumable";
 import { DefaultChatTransport, type UIMessage } from "ai";
-import { AWAY, refusal, withToken } from "./api";
 import { newId } from "./ids";
-import { eventsOf, pause } from "./sse";
+import { bearer, judge } from "./token";
 
 export interface Wire {
-  attachTo: string | null; // the task that resumeStream() reads
   onTask(task: string): void;
-  onReconnecting(reconnecting: boolean): void;
+  onState(state: State): void;
   onLost(): void; // the stream cannot be served any more: the conversation has the answer
 }
 
-const streamOf = (task: string) => `/api/chat/tasks/${task}/stream?accept=reset-step`;
+export interface Line {
+  transport: DefaultChatTransport<UIMessage>;
+  attachTo(task: string): void; // what resumeStream() reads
+  enqueue(session: string, messageId: string, text: string): Promise<string>; // which task it became
+}
 
-export function transportFor(wire: Wire): DefaultChatTransport<UIMessage> {
-  return new DefaultChatTransport({
-    api: "/api/chat?accept=reset-step",
-    fetch: (input, init) => steadyFetch(String(input), init ?? {}, wire),
+const TASK = "x-resumable-stream-id";
+
+export function lineFor(wire: Wire): Line {
+  const steady = resumable({
+    headers: bearer,
+    accept: ["reset-step"],
+    state: (state) => wire.onState(state),
+    onExpired: () => wire.onLost(),
+    maxDelayMs: 4000,
+    attempts: Infinity, // somebody looks at the page, and can leave it
+  });
+
+  async function asked(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+    const answer = await steady(input, init);
+    if (answer.status === 401) judge(false);
+    if (answer.ok) return answer;
+    if (answer.status !== 404 || init?.method === "POST") throw await Refused.of(answer);
+    wire.onLost();
+    return new Response(null, { status: 204 });
+  }
+
+  let running = "none";
+  const transport = new DefaultChatTransport<UIMessage>({
+    api: "/api/chat",
+    fetch: async (input, init) => {
+      const answer = await asked(input, init);
+      const task = answer.headers.get(TASK);
+      if (task) wire.onTask(task);
+      return answer;
+    },
     prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => {
       const revises = trigger === "regenerate-message" || messageId !== undefined;
       const last = messages.findLast((message) => message.role === "user");
@@ -26,79 +54,19 @@ export function transportFor(wire: Wire): DefaultChatTransport<UIMessage> {
         headers: revises ? { "idempotency-key": newId() } : undefined,
       };
     },
-    prepareReconnectToStreamRequest: () => ({ api: streamOf(wire.attachTo ?? "none") }),
+    prepareReconnectToStreamRequest: () => ({ api: `/api/chat/tasks/${running}/stream` }),
   });
-}
 
-async function steadyFetch(url: string, init: RequestInit, wire: Wire): Promise<Response> {
-  const signal = init.signal ?? undefined;
-  const first = await answered(url, { ...init, headers: withToken(init.headers) }, wire, signal);
-  if (first.status === 410 || (first.status === 404 && init.method !== "POST")) {
-    wire.onLost();
-    return new Response(null, { status: 204 });
+  // A message behind the answer that is being written. Its own answer is read when its turn has come.
+  async function enqueue(session: string, messageId: string, text: string): Promise<string> {
+    const answer = await asked(`/api/chat/sessions/${session}/stream`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ message: text, message_id: messageId }),
+    });
+    void answer.body?.cancel();
+    return answer.headers.get(TASK) ?? "";
   }
-  if (!first.ok) throw await refusal(first);
-  const task = first.headers.get("x-resumable-stream-id");
-  if (first.status === 204 || !task) return first;
-  wire.onTask(task);
-  return new Response(steadyBody(first, task, wire, signal), { status: 200, headers: first.headers });
-}
 
-// Asks until the server answers. A message that is sent again has the same id, so it is answered once.
-async function answered(url: string, init: RequestInit, wire: Wire, signal?: AbortSignal): Promise<Response> {
-  for (let attempt = 0; ; attempt++) {
-    signal?.throwIfAborted();
-    const answer = await fetch(url, { ...init, cache: "no-store" }).catch(() => null);
-    signal?.throwIfAborted();
-    if (answer && !AWAY.includes(answer.status)) {
-      wire.onReconnecting(false);
-      return answer;
-    }
-    wire.onReconnecting(true);
-    await pause(attempt, signal);
-  }
-}
-
-function steadyBody(first: Response, task: string, wire: Wire, signal?: AbortSignal): ReadableStream<Uint8Array> {
-  const bytes = new TextEncoder();
-  const events = steadyEvents(first, task, wire, signal);
-  return new ReadableStream({
-    async pull(controller) {
-      try {
-        const { value, done } = await events.next();
-        if (done) controller.close();
-        else controller.enqueue(bytes.encode(value));
-      } catch (error) {
-        controller.error(error);
-      }
-    },
-    cancel: async () => void (await events.return(undefined)),
-  });
-}
-
-async function* steadyEvents(
-  first: Response,
-  task: string,
-  wire: Wire,
-  signal?: AbortSignal,
-): AsyncGenerator<string, void> {
-  let answer = first;
-  let cursor: string | undefined;
-  for (let attempt = 0; ; attempt++) {
-    try {
-      for await (const event of eventsOf(answer, signal)) {
-        yield event.text;
-        cursor = event.id ?? cursor;
-        if (event.data !== undefined) attempt = 0;
-        if (event.data === "[DONE]") return;
-      }
-    } catch (error) {
-      if (signal?.aborted) throw error;
-    }
-    wire.onReconnecting(true);
-    if (attempt > 0) await pause(attempt, signal);
-    const headers = withToken(cursor ? { "last-event-id": cursor } : {});
-    answer = await answered(streamOf(task), { headers, signal }, wire, signal);
-    if (answer.status === 204 || !answer.ok) return wire.onLost();
-  }
+  return { transport, enqueue, attachTo: (task) => void (running = task) };
 }

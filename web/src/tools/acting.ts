@@ -1,6 +1,6 @@
 // What cards of tools can see and do: work that goes on outside, cancelling it, saying something in the user's name.
 import { createContext } from "react";
-import type { Outside } from "../useConversation";
+import type { Outside } from "../outside";
 
 export interface Acts {
   outside: ReadonlyMap<string, Outside>;

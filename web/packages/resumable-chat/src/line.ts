@@ -127,6 +127,7 @@ export class Line {
 /** How long to wait before the same question; undefined when its answer is one. */
 function waitBefore(response: Response, { init }: Question): number | undefined {
   const { status } = response;
-  const busy = [408, 425, 429].includes(status) || status > 500 || (status === 500 && init.method === "GET");
+  const reads = init.method === "GET"; // a message that finds no room is the sender's to decide on
+  const busy = [408, 425].includes(status) || status > 500 || (reads && [429, 500].includes(status));
   return busy ? retryAfter(response) : undefined;
 }

@@ -96,8 +96,9 @@ async function requestOf(input: RequestInfo | URL, init: RequestInit = {}): Prom
 function questionOf(url: string, init: RequestInit, { accept, credentials }: Settings): Question {
   const headers = new Headers(init.headers);
   const repeats = init.method === "GET" || init.method === "HEAD";
-  const once = !repeats && init.method !== "POST" ? true : typeof init.body !== "string" && !repeats;
-  if (init.method === "POST" && !once && !headers.has("idempotency-key")) headers.set("idempotency-key", newKey());
+  const keyed = init.method === "POST" && (init.body == null || typeof init.body === "string");
+  const once = !repeats && !keyed;
+  if (keyed && !headers.has("idempotency-key")) headers.set("idempotency-key", newKey());
   const whole = { ...init, headers, ...(credentials !== undefined && { credentials }) };
   return { url: accepting(url, accept), init: whole, once };
 }

@@ -69,11 +69,25 @@ test('a token that expires in mid-answer is asked for anew, and a refusal of the
 
 test('Retry-After is honoured, for posts and for what follows', LIMIT, async (t) => {
   const busy = (status) => ({ status, headers: { 'retry-after': '1' } });
-  const server = await openServer(t, busy(429), { send: 4, then: 'end' }, busy(503), {});
+  const server = await openServer(t, busy(503), { send: 4, then: 'end' }, busy(429), {});
   assert.equal(textIn(await told(server)), TEXT);
   const [first, second, third, fourth] = server.requests.map(({ at }) => at);
   assert.ok(second - first >= 990 && fourth - third >= 990);
   assert.ok(third - second < 900);
+});
+
+test('a message that finds no room is not sent again: its sender decides', LIMIT, async (t) => {
+  const server = await openServer(t, { status: 429, headers: { 'retry-after': '1' }, body: 'full' });
+  const answer = await send(server);
+  assert.deepEqual([answer.status, await answer.text(), server.requests.length], [429, 'full', 1]);
+});
+
+test('a post without a body is sent again with the same key', LIMIT, async (t) => {
+  const server = await openServer(t, { lost: true }, { status: 200, body: '{}' });
+  const answer = await resumable({ minDelayMs: 1, maxDelayMs: 1 })(`${server.api}/tasks/x/cancel`, { method: 'POST' });
+  assert.deepEqual([answer.status, server.requests.length], [200, 2]);
+  assert.ok(server.requests[0].headers['idempotency-key']);
+  assert.equal(server.requests[0].headers['idempotency-key'], server.requests[1].headers['idempotency-key']);
 });
 
 for (const status of [400, 403, 404, 409, 422]) {

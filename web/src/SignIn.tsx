@@ -1,0 +1,43 @@
+import { useEffect, useRef, useState } from "react";
+import { createPortal } from "react-dom";
+import { signIn, signOut, useAccess } from "./token";
+
+// Where the server asks for tokens: a way in, a way out, and a word when it takes the token no more.
+export function SignIn() {
+  const access = useAccess();
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [value, setValue] = useState("");
+  const refused = access === "refused";
+  useEffect(() => {
+    if (refused) dialog.current?.showModal();
+  }, [refused]);
+  if (access === "unknown" || access === "open") return null;
+  if (access === "signed-in") return <button type="button" onClick={signOut}>Sign out</button>;
+  return (
+    <>
+      <button type="button" onClick={() => dialog.current?.showModal()}>Sign in</button>
+      {createPortal(
+        <dialog ref={dialog} aria-labelledby="sign-in">
+          <form onSubmit={(event) => {
+            event.preventDefault();
+            const token = value.trim().replace(/^Bearer\s+/i, "");
+            if (token) signIn(token);
+          }}>
+            <h2 id="sign-in">{refused ? "The server does not take your token any more" : "Sign in"}</h2>
+            <label>
+              Token
+              <input type="password" autoComplete="off" required value={value} onChange={(event) => setValue(event.target.value)} />
+            </label>
+            <p className="note">Your service gives it to you. It stays in this browser.</p>
+            <p className="row">
+              <button type="submit" className="primary">Sign in</button>
+              {refused ? <button type="button" onClick={signOut}>Go on without</button>
+                : <button type="button" onClick={() => dialog.current?.close()}>Not now</button>}
+            </p>
+          </form>
+        </dialog>,
+        document.body, // the sidebar may be hidden
+      )}
+    </>
+  );
+}

@@ -1,0 +1,263 @@
+// One conversation as the server has it: its messages, the answer that is being written, what waits, what goes on
+// outside. Whenever the page may have missed something it reads the session anew, and attaches to what runs.
+import { Chat } from "@ai-sdk/react";
+import { Refused, type State } from "@copilot-chat/resumable";
+import type { UIMessage } from "ai";
+import { api, type QueuedTurn } from "./api";
+import type { FeedEvent } from "./feed";
+import { newId } from "./ids";
+import { forget, remember } from "./known";
+import { announce } from "./news";
+import { asOutside, withProgress, type Outside } from "./outside";
+import { patiently, pause } from "./patience";
+import { lineFor, type Line } from "./transport";
+
+export interface View {
+  state: "new" | "loading" | "ready" | "missing";
+  connection: State;
+  title: string | null;
+  queued: QueuedTurn[];
+  outside: ReadonlyMap<string, Outside>;
+  busy: boolean; // an answer is sent for, attached to, or written
+  stopping: boolean;
+  problem: string | null;
+  usage: number;
+  unowned: boolean; // it belongs to nobody who signed in
+}
+
+const EMPTY: View = {
+  state: "loading", connection: "live", title: null, queued: [], outside: new Map(), busy: false, stopping: false,
+  problem: null, usage: 0, unowned: false,
+};
+
+export class Talk {
+  readonly chat: Chat<UIMessage>;
+  view: View;
+  private readonly line: Line;
+  private readonly viewers = new Set<() => void>();
+  private life = new AbortController(); // while somebody looks
+  private attached: string | null = null; // the task whose answer comes now
+  private readonly followed = new Set<string>();
+  private running = 0; // answers that are sent for or attached to
+  private reading = false;
+  private stale = false; // something happened that the page has not read
+  private lost = false; // the stream cannot be served any more
+  private failures = 0; // streams in a row that were lost or refused: not at once again
+  private older: number | null | undefined; // where older messages begin; null: there are none
+  private taken: (by: boolean) => void = () => undefined; // whether the server took what was sent
+  private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
+
+  constructor(readonly session: string, isNew: boolean, private readonly onFirst: () => void) {
+    this.view = { ...EMPTY, state: isNew ? "new" : "loading" };
+    this.line = lineFor({
+      onTask: (task) => this.attach(task),
+      onState: (connection) => this.show({ connection }),
+      onLost: () => void (this.lost = true),
+    });
+    this.chat = new Chat({
+      id: session,
+      transport: this.line.transport,
+      generateId: () => newId("m-"),
+      onError: () => this.taken(false),
+    });
+  }
+
+  // Reads the conversation, and keeps it up to date until what this returns is called.
+  readonly open = () => {
+    this.life = new AbortController();
+    if (this.exists) this.read();
+    return () => {
+      this.life.abort();
+      if (this.attached) void this.chat.stop(); // the reading; what is not accepted yet goes out first
+    };
+  };
+
+  readonly subscribe = (viewer: () => void) => {
+    this.viewers.add(viewer);
+    return () => void this.viewers.delete(viewer);
+  };
+
+  readonly hear = (event: FeedEvent) => {
+    if (event.type === "snapshot") {
+      const running = event.turns?.find((turn) => turn.session_id === this.session && !turn.waiting);
+      if (this.exists && (running ? running.task_id !== this.attached : this.running === 0)) this.read();
+      return;
+    }
+    if (event.session_id !== this.session) return;
+    if ((event.type === "operation-progress" || event.type === "operation-started") && event.operation_id)
+      this.show({ outside: withProgress(this.view.outside, event) });
+    else if (event.type === "title-changed") this.show({ title: event.title ?? null });
+    else if (event.type === "session-deleted") this.show({ state: "missing" });
+    else if (event.type === "turn-started" || event.type === "turn-finished") {
+      if (!event.task_id || !this.followed.has(event.task_id)) this.read();
+    } else if (event.type === "operation-finished" && event.status !== "completed") this.read();
+  };
+
+  // Whether the server has the message now.
+  readonly send = (text: string): Promise<boolean> => {
+    this.show({ problem: null });
+    return this.running === 0 ? this.ask(text) : this.enqueue(text);
+  };
+
+  readonly edit = (messageId: string, text: string) => {
+    this.show({ problem: null });
+    this.follow(this.chat.sendMessage({ text, messageId }));
+  };
+
+  readonly again = (messageId: string) => {
+    this.show({ problem: null });
+    this.follow(this.chat.regenerate({ messageId }));
+  };
+
+  readonly stop = async () => {
+    this.show({ stopping: true });
+    const task = this.attached;
+    try {
+      await patiently(() => (task ? api.cancelTask(task) : api.cancelSession(this.session)), this.life.signal);
+    } catch (failure) {
+      this.show({ stopping: false });
+      this.complain(failure);
+    }
+  };
+
+  readonly cancelTask = async (task: string) => {
+    await api.cancelTask(task).catch((failure: unknown) => this.complain(failure));
+    this.show({ queued: this.view.queued.filter((one) => one.task_id !== task) });
+    this.read();
+  };
+
+  readonly loadOlder = async () => {
+    const before = this.older;
+    if (typeof before !== "number") return;
+    this.older = undefined; // one at a time
+    try {
+      const page = await patiently(() => api.session(this.session, before), this.life.signal);
+      this.older = page.older ?? null;
+      const shown = this.chat.messages;
+      this.chat.messages = [...page.messages.filter(({ id }) => !shown.some((one) => one.id === id)), ...shown];
+    } catch {
+      this.older = before;
+    }
+  };
+
+  private get exists(): boolean {
+    return this.view.state !== "new";
+  }
+
+  private show(part: Partial<View>) {
+    this.view = { ...this.view, ...part };
+    for (const viewer of this.viewers) viewer();
+  }
+
+  private complain(failure: unknown) {
+    if (!this.life.signal.aborted) this.show({ problem: failure instanceof Error ? failure.message : String(failure) });
+  }
+
+  private attach(task: string) {
+    this.attached = task;
+    this.followed.add(task);
+    this.taken(true);
+    announce();
+    if (this.life.signal.aborted) void this.chat.stop();
+  }
+
+  private async ask(text: string): Promise<boolean> {
+    if (!this.exists) this.stale = true; // what the server knows of a new session is read when it is there
+    if (this.chat.error) this.chat.clearError();
+    const id = newId("m-");
+    const taken = new Promise<boolean>((resolve) => (this.taken = resolve));
+    this.posted = taken;
+    this.follow(this.chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }));
+    if (!(await taken)) {
+      this.chat.messages = this.chat.messages.filter((message) => message.id !== id);
+      return false;
+    }
+    if (!this.exists) {
+      this.show({ state: "ready" });
+      this.onFirst();
+    }
+    return true;
+  }
+
+  private async enqueue(text: string): Promise<boolean> {
+    const id = newId("m-");
+    this.show({ queued: [...this.view.queued, { task_id: "", message: text, message_id: id }] });
+    const sent = this.posted.then(() => this.line.enqueue(this.session, id, text));
+    this.posted = sent.catch(() => undefined);
+    try {
+      const task = await sent;
+      this.show({ queued: this.view.queued.map((one) => (one.message_id === id ? { ...one, task_id: task } : one)) });
+      this.read();
+      return true;
+    } catch (failure) {
+      this.show({ queued: this.view.queued.filter((one) => one.message_id !== id) });
+      this.complain(failure);
+      return false;
+    }
+  }
+
+  // From the request to the end of its stream. What was missed meanwhile, and what waited, comes then.
+  private follow(answer: Promise<void>) {
+    this.running++;
+    this.show({ busy: true });
+    const over = async () => {
+      this.running--;
+      this.attached = null;
+      this.show({ busy: this.running > 0, stopping: false });
+      announce();
+      if (this.lost || this.chat.status === "error") await pause(++this.failures, this.life.signal);
+      else this.failures = 0;
+      this.lost = false;
+      if (this.stale || this.failures > 0 || this.view.queued.length > 0) this.read();
+    };
+    void answer.catch(() => undefined).then(over);
+  }
+
+  private read() {
+    if (this.running > 0 || this.reading || !this.exists) this.stale = true;
+    else if (!this.life.signal.aborted) void this.readNow(this.life.signal);
+  }
+
+  private async readNow(signal: AbortSignal) {
+    this.reading = true;
+    this.stale = false;
+    try {
+      const details = await patiently(() => api.session(this.session), signal, () => this.show({ connection: "reconnecting" }));
+      if (signal.aborted) return;
+      if (this.running > 0) {
+        this.stale = true; // something was sent meanwhile
+        return;
+      }
+      this.chat.messages = withOlder(this.chat.messages, details.messages);
+      this.older ??= details.older;
+      const { queued, title, operations, user_id } = details;
+      const outside = new Map(operations.map((one) => [one.operation_id, asOutside(one, this.view.outside)]));
+      const unowned = user_id === null;
+      this.show({ state: "ready", connection: "live", queued, title, outside, unowned, usage: details.usage.total_tokens });
+      if (unowned) {
+        remember(details);
+        announce();
+      }
+      if (details.active_stream) this.follow(this.resume(details.active_stream.task_id));
+    } catch (failure) {
+      if (failure instanceof Refused && failure.status === 404) {
+        forget(this.session);
+        this.show({ state: "missing" });
+      } else this.complain(failure);
+    } finally {
+      this.reading = false;
+      if (this.stale) setTimeout(() => this.read(), 50);
+    }
+  }
+
+  private resume(task: string): Promise<void> {
+    this.line.attachTo(task);
+    return this.chat.resumeStream();
+  }
+}
+
+// A page of history takes the place of what is known of its messages; what came before it stays.
+function withOlder(old: UIMessage[], page: UIMessage[]): UIMessage[] {
+  const at = old.findIndex((message) => message.id === page[0]?.id);
+  return at > 0 ? [...old.slice(0, at), ...page] : page;
+}

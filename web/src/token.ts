@@ -1,0 +1,48 @@
+// For whom the page speaks: for the user of the token in this browser's storage, or without one for an anonymous caller.
+import { useSyncExternalStore } from "react";
+
+const KEY = "copilot.token";
+
+// open: the server asks for nothing; signed-in: it took the token; anonymous: there is none, and it lists nothing then;
+// refused: it does not take the token (any more).
+export type Access = "unknown" | "open" | "signed-in" | "anonymous" | "refused";
+
+let access: Access = "unknown";
+const changed = new EventTarget();
+
+export const token = () => localStorage.getItem(KEY);
+
+export function bearer(): Record<string, string> {
+  const value = token();
+  return value ? { authorization: `Bearer ${value}` } : {};
+}
+
+// What an answer to a request for the user (not for one conversation) said of the token.
+export function judge(taken: boolean) {
+  const now = token() ? (taken ? "signed-in" : "refused") : taken ? "open" : "anonymous";
+  if (now === access) return;
+  access = now;
+  changed.dispatchEvent(new Event("changed"));
+}
+
+export function useAccess(): Access {
+  return useSyncExternalStore(onChanged, () => access);
+}
+
+function onChanged(listener: () => void) {
+  changed.addEventListener("changed", listener);
+  return () => changed.removeEventListener("changed", listener);
+}
+
+// Everything on the page was read for somebody else.
+export function signIn(value: string) {
+  localStorage.setItem(KEY, value);
+  location.reload();
+}
+
+export function signOut() {
+  localStorage.removeItem(KEY);
+  location.assign("/");
+}
+
+window.addEventListener("storage", ({ key }) => key === KEY && location.reload()); // in another tab

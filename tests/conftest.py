@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import settings
 
 from backend.chat import keys
 from backend.embedded import EmbeddedServers, embedded_servers
@@ -29,6 +30,9 @@ from tests.servers.generator import GeneratorNode, generator_node
 from tests.servers.postgres import PostgresNode, empty_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
+
+settings.register_profile("busy machine", deadline=None)  # it may stand still for longer than any example needs
+settings.load_profile("busy machine")
 
 _KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
 

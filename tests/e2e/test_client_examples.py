@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.agents import begin, create, household
-from tests.e2e.resumable import PACKAGE, build_package
+from tests.e2e.resumable import PACKAGE, PAGE, build_package
 from tests.e2e.sdk import WEB
 from tests.e2e.sse import counted
 from tests.e2e.stack import ROOT, Servers, Stack, bearer, new_session, new_user
@@ -51,7 +51,7 @@ async def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (modules / package.name).symlink_to(package)
     (modules / "@copilot-chat").mkdir()
     (modules / "@copilot-chat" / "resumable").symlink_to(PACKAGE)
-    (modules / "typescript").symlink_to(PACKAGE / "node_modules" / "typescript")
+    (modules / "typescript").symlink_to(PAGE / "node_modules" / "typescript")
     (folder / "package.json").write_text('{"type": "module"}')
     for _, name, code in EXAMPLE.findall((ROOT / "docs" / "clients.md").read_text()):
         (folder / name).write_text(code)

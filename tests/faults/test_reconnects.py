@@ -69,7 +69,7 @@ def patterns(*, latest: int) -> st.SearchStrategy[Pattern]:
 
 def sized(examples: int) -> settings:
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-    return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=slow)
+    return settings(max_examples=examples, database=None, suppress_health_check=slow)
 
 
 many = st.lists(patterns(latest=CHUNKS + 60), min_size=PER_STREAM, max_size=PER_STREAM)

@@ -79,7 +79,7 @@ async def test_reconnecting_at_every_chunk_of_a_turn_is_exact(room: ReadingRoom)
         assert deltas == list(range(max(0, seen - 3), 12))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     cuts=st.lists(st.integers(1, 12), max_size=10),
     pauses=st.lists(st.integers(0, 3), min_size=5, max_size=9),

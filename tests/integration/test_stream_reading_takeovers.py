@@ -280,7 +280,7 @@ async def test_an_attempt_that_died_before_it_wrote_anything_is_gone_without_a_t
     assert (await room.read(task, StrictClient())).text == "first. second."
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 10**9))
 async def test_random_deaths_and_random_reconnects_end_in_the_same_message(room: ReadingRoom, seed: int) -> None:
     chance = random.Random(seed)

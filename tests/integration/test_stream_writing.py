@@ -140,7 +140,7 @@ _acts = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(acts=_acts)
 async def test_however_appends_and_flushes_interleave_every_part_keeps_its_text(
     redis_dsn: str, acts: list[Chunk | str]

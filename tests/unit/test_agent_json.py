@@ -178,7 +178,7 @@ RIGHT_AGENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(AGENTS | RIGHT_AGENTS | VALUES)
 def test_whatever_comes_is_an_agent_that_can_be_saved_or_invalid(value: Any) -> None:
     try:
@@ -259,7 +259,7 @@ PLAIN_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(hiding())
 def test_no_secret_is_left_at_any_depth_and_the_value_itself_is_not_touched(value: Any) -> None:
     before = copy.deepcopy(value)
@@ -269,7 +269,7 @@ def test_no_secret_is_left_at_any_depth_and_the_value_itself_is_not_touched(valu
     assert redacted(shown) == shown
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(VALUES)
 def test_anything_can_be_redacted(value: Any) -> None:
     redacted(value)

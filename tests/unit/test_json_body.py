@@ -117,7 +117,7 @@ def test_ten_thousand_broken_bodies_break_nothing() -> None:
         is_read_or_refused(bytes(body))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=100) | st.lists(st.sampled_from(TOKENS), max_size=20).map(b"".join))
 def test_no_body_breaks_it_and_what_comes_out_can_be_stored(body: bytes) -> None:
     is_read_or_refused(body)

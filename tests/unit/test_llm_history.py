@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.chat.chunks import MAX_OUTPUT_CHARS
@@ -78,7 +78,6 @@ def assert_valid(messages: list[NewMessage]) -> None:
     assert all(len(message.parts) == 1 for message in messages if message.role is Role.TOOL)
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_any_rows_become_a_valid_sequence_for_both_providers(rows: list[NewMessage]) -> None:
     messages = to_prompt_messages(rows)
@@ -86,7 +85,6 @@ def test_any_rows_become_a_valid_sequence_for_both_providers(rows: list[NewMessa
     assert_valid(to_prompt_messages(messages))
 
 
-@settings(deadline=None)
 @given(ROWS, st.integers(0, 400))
 def test_a_trimmed_sequence_is_valid_too(rows: list[NewMessage], budget: int) -> None:
     messages = to_prompt_messages(rows)

@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.api.json_body import load_json
@@ -34,7 +34,6 @@ def parsed(data: bytes, cuts: list[int]) -> list[bytes]:
     return events + parser.end()
 
 
-@settings(deadline=None)
 @given(st.lists(LINE), st.sampled_from(["\n", "\r", "\r\n"]), st.lists(st.integers(0, 2_000)))
 def test_events_survive_any_cut_of_the_bytes_and_any_line_end(texts: list[str], end: str, cuts: list[int]) -> None:
     data = "".join(f"event: x{end}data: {text}{end}: comment{end}id: 1{end}{end}" for text in texts).encode()
@@ -66,7 +65,6 @@ def test_json_that_orjson_refuses_is_read_where_it_can_be() -> None:
             read_json(bad)
 
 
-@settings(deadline=None)
 @given(st.text(st.characters()), st.lists(st.integers(0, 50)))
 def test_text_in_pieces_comes_out_as_the_cleaned_whole(text: str, cuts: list[int]) -> None:
     halves = text.encode("utf-16-le", "surrogatepass")
@@ -142,7 +140,6 @@ ANYTHING = st.recursive(
 KNOWN_ERRORS = (ProviderError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
-@settings(deadline=None)
 @given(st.lists(ANYTHING, max_size=6), st.booleans())
 def test_a_decoder_fed_with_anything_fails_only_in_ways_that_are_caught(documents: list[object], openai: bool) -> None:
     decoder: Decoder = OpenAIDecoder(set()) if openai else AnthropicDecoder(set())
@@ -215,7 +212,6 @@ def test_an_error_is_told_by_its_status_and_its_words(status: int, message: str,
     assert message not in str(failure) + failure.note
 
 
-@settings(deadline=None)
 @given(ANYTHING)
 def test_any_error_object_has_a_known_sentence(error: object) -> None:
     failure = of_error(error)

@@ -86,15 +86,29 @@ async def test_stop_ends_the_answer_on_the_server(open_page: OpenPage) -> None:
     assert await page.answers() == [stopped]
 
 
-async def test_a_message_while_busy_is_shown_as_waiting_and_answered_next(open_page: OpenPage) -> None:
+async def test_messages_while_busy_are_shown_as_waiting_also_after_a_reload(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.say("/stream 120 10")
+    await page.say("/stream 5000 10")  # it ends when it is told to, however slow the machine is
     await page.until_text("5 6")
     await page.say("/stream 7 5")
     await page.say("/stream 9 5")
     await page.tab.until("document.querySelectorAll('.queued').length === 2")
     await page.reload()
     await page.tab.until("document.querySelectorAll('.queued').length === 2")
+    await page.until_text("5 6")
+    await page.tab.click(STOP)
+    await page.until_idle(3)
+    stopped = (await page.answers())[0]
+    told = ["/stream 5000 10", spoken(len(stopped.split())), "/stream 7 5", spoken(7), "/stream 9 5", spoken(9)]
+    assert [text for _, text in await page.said()] == told
+
+
+async def test_messages_while_busy_are_answered_in_their_order(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/stream 120 10")
+    await page.until_text("5 6")
+    await page.say("/stream 7 5")
+    await page.say("/stream 9 5")
     await page.until_idle(3)
     told = ["/stream 120 10", spoken(120), "/stream 7 5", spoken(7), "/stream 9 5", spoken(9)]
     assert [text for _, text in await page.said()] == told

@@ -9,7 +9,8 @@ Lines of the last user message that begin with a command say what it does, in th
     /fail                   raises a provider error
     /then                   what follows is for the next step, when the tools have answered
 
-“Create an agent that …” has it made, where there is a tool for that.
+“Create an agent that …”, “Change the agent ID like this: …” and “Customize the template ID like this: …” have it done,
+where there is a tool for that.
 When the results of its calls are there and no script is left for the step, it comments on them. A message without
 commands is answered in a sentence or two.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Container, Iterator, Sequence
 
 import orjson
 
@@ -43,9 +44,14 @@ EVENTS_PER_BREATH = 32
 MAX_STREAM = 1_000_000
 MAX_DELAY_MS = 60_000
 _COMMAND = re.compile(r"^/(stream|reason|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
-_AGENT = re.compile(
-    r"^(?:please )?(?:create|make|build)(?: me)? an agent (?:that|which|to) (.+)", re.IGNORECASE | re.DOTALL
-)
+_WISHES = {
+    tool: re.compile(rf"(?:please )?{words}", re.IGNORECASE | re.DOTALL)
+    for tool, words in {
+        "create_agent": "(?:create|make|build)(?: me)? an agent (?:that|which|to) (?:does this: )?(?P<description>.+)",
+        "edit_agent": r"change the agent (?P<agent_id>\S+) (?:like this: )?(?P<changes>.+)",
+        "customize_agent": r"customize the template (?P<agent_id>\S+) (?:like this: )?(?P<modifications>.+)",
+    }.items()
+}
 _CALL = re.compile(r"behind the call (\S+) of the tool")
 _WORD = re.compile(r"\s*\S+\s*")
 _JSON_PIECE = 12
@@ -84,8 +90,8 @@ class ScriptedModel:
             yield from self._perform(script[rounds], asked)
         elif rounds:
             yield from self._say(_comment(since))
-        elif (wish := _AGENT.search(asked)) is not None and any(tool.name == "create_agent" for tool in prompt.tools):
-            yield from _call(0, "create_agent " + orjson.dumps({"description": wish[1]}).decode())
+        elif (wish := _wish(asked, {tool.name for tool in prompt.tools})) is not None:
+            yield from _call(0, wish)
         elif asked.startswith(NOTE_OPENS):
             yield from self._say(_comment_on_note(asked, prompt.messages))
         else:
@@ -144,6 +150,14 @@ def _call(index: int, rest: str) -> Iterator[tuple[ModelEvent, float]]:
     for start in range(0, len(arguments), _JSON_PIECE):
         yield ToolCallDelta(index, arguments[start : start + _JSON_PIECE]), 0
     yield ToolCallEnd(index), 0
+
+
+def _wish(asked: str, tools: Container[str]) -> str | None:
+    """The call that the message wishes for, as `/tool` would have it."""
+    for tool, pattern in _WISHES.items():
+        if tool in tools and (found := pattern.match(asked)) is not None:
+            return f"{tool} {orjson.dumps(found.groupdict()).decode()}"
+    return None
 
 
 def _last_question(messages: Sequence[NewMessage]) -> tuple[str, Sequence[NewMessage]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.browser.chat_page import ChatPage
 from tests.browser.conftest import OpenPage
 from tests.e2e.agents import GOAL
@@ -11,8 +13,12 @@ from tests.e2e.agents import GOAL
 _SLOW = f"{GOAL} [generator: 202-webhook delay=2 progress=3]"
 
 
+def _call(tool: str, **said: object) -> str:
+    return f"/tool {tool} {json.dumps(said)}"
+
+
 def _create(description: str, **more: object) -> str:
-    return f"/tool create_agent {json.dumps({'description': description, **more})}"
+    return _call("create_agent", description=description, **more)
 
 
 async def _until_saved(page: ChatPage) -> None:
@@ -76,13 +82,57 @@ async def test_a_suggested_goal_is_taken_with_one_click(open_page: OpenPage) -> 
     assert goal in (await page.said())[2][1]
 
 
-async def test_a_preview_is_drawn_and_a_failure_offers_another_try(open_page: OpenPage) -> None:
+async def test_a_preview_is_drawn(open_page: OpenPage) -> None:
     page = await open_page()
     await page.say(_create(f"{GOAL} [generator: 200]", save=False))
     await page.tab.until("document.querySelectorAll('.tool .graph rect').length > 1")
+
+
+_FAILS = "every day at 9 [generator: 200 fail error_type=patch_error]"
+
+
+@pytest.mark.parametrize(
+    ("tool", "said", "again"),
+    [
+        ("create_agent", {"description": _FAILS}, "Create an agent that does this"),
+        ("edit_agent", {"changes": "at 9", "agent_id": "none"}, "Change the agent none like this"),
+        (
+            "customize_agent",
+            {"modifications": _FAILS, "agent_id": "acme/mail-digest"},
+            "Customize the template acme/mail-digest like this",
+        ),
+    ],
+)
+async def test_what_failed_is_tried_again_or_made_simpler_once(
+    open_page: OpenPage, tool: str, said: dict[str, str], again: str
+) -> None:
+    page = await open_page()
+    wish = next(iter(said.values()))
+    await page.say(_call(tool, **said))
     await page.until_idle()
-    await page.say(_create(f"{GOAL} [generator: 200 fail error_type=patch_error]"))
-    await page.tab.until("document.querySelector('.tool.failed') !== null")
+    for answers, (button, how) in enumerate([("Try again", ""), ("Simplify", " in as few steps as possible")], start=2):
+        await page.tab.click(f"article:last-child .tool.failed button::-p-text({button})")
+        await page.until_idle(answers)
+        assert (await page.said())[-2] == ("user", f"{again}{how}: {wish}")
+        await page.tab.until(f"document.querySelectorAll('.tool.failed').length === {answers}")
+        assert await page.tab.js("document.querySelectorAll('.tool.failed button:disabled').length") == 2 * answers - 2
+
+
+async def test_questions_about_a_change_are_answered_for_that_change(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say(_create(f"{GOAL} [generator: 200]"))
+    await page.until_idle()
+    link = await page.tab.js("document.querySelector('.tool .button.primary').getAttribute('href')")
+    agent = link.rpartition("/")[2]
+    changes = "every day at 9 [generator: 200 clarify]"
+    await page.say(_call("edit_agent", agent_id=agent, changes=changes))
+    await page.tab.until("document.querySelector('.questions input') !== null")
     await page.until_idle(2)
-    offered = await page.tab.js("[...document.querySelectorAll('.tool.failed button')].map((b) => b.innerText)")
-    assert offered == ["Try again", "Simplify"]
+    for n in range(1, 1 + await page.tab.js("document.querySelectorAll('.questions input').length")):
+        await page.tab.type(f".questions p:has(input):nth-of-type({n + 1}) input", "at noon")
+    await page.tab.click(".questions button")
+    await page.until_idle(3)
+    said = (await page.said())[-2][1]
+    assert said.startswith(f"Change the agent {agent} like this: {changes}")
+    assert "at noon" in said
+    await page.tab.until("[...document.querySelectorAll('.tool')].at(-1).ariaLabel.startsWith('Edit agent')")

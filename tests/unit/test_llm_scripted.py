@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+import orjson
 import pytest
 
 from backend.chat.models import NewMessage, Role, TextPart, ToolCallPart, ToolResultPart
@@ -20,7 +21,7 @@ from executor.llm.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from executor.llm.model import Prompt, open_model
+from executor.llm.model import Prompt, ToolSpec, open_model
 from executor.llm.scripted import ScriptedModel
 from executor.llm.titles import MAX_TITLE, UNTITLED, first_words
 
@@ -130,6 +131,30 @@ async def test_anything_else_is_answered_word_by_word() -> None:
 @pytest.mark.parametrize("rest", ["", " abc", " 0", " -5"])
 async def test_a_stream_of_nothing_is_answered_with_what_the_command_takes(rest: str) -> None:
     assert "takes a whole number" in text_of(await events_of(f"/stream{rest}"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "tool", "wish"),
+    [
+        ("Create an agent that reads mail", "create_agent", {"description": "reads mail"}),
+        ("Create an agent that does this: read\n- When? Now", "create_agent", {"description": "read\n- When? Now"}),
+        ("Change the agent a-1 like this: at 9", "edit_agent", {"agent_id": "a-1", "changes": "at 9"}),
+        ("Customize the template a/b like this: at 9", "customize_agent", {"agent_id": "a/b", "modifications": "at 9"}),
+    ],
+)
+async def test_a_wish_for_an_agent_is_a_call_where_there_is_the_tool(
+    asked: str, tool: str, wish: dict[str, str]
+) -> None:
+    def prompt(*names: str) -> Prompt:
+        tools = [ToolSpec(name, "", {}) for name in names]
+        return Prompt("", [NewMessage(Role.USER, (TextPart(asked),))], tools)
+
+    events = [event async for event in ScriptedModel().stream(prompt("other", tool))]
+    assert [event.name for event in events if isinstance(event, ToolCallStart)] == [tool]
+    said = "".join(event.json_text for event in events if isinstance(event, ToolCallDelta))
+    assert orjson.loads(said) == wish
+    without = [event async for event in ScriptedModel(word_delay=0).stream(prompt("other"))]
+    assert not [event for event in without if isinstance(event, ToolCallStart)]
 
 
 async def test_it_is_the_provider_when_no_key_is_set() -> None:

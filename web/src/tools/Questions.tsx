@@ -1,6 +1,8 @@
 import { useContext, useId, useState } from "react";
+import type { ToolPart } from "../shown";
 import { Acting } from "./acting";
 import type { Output } from "./ToolCard";
+import { wishAgain } from "./wishes";
 
 interface Question {
   question: string;
@@ -8,7 +10,7 @@ interface Question {
   example?: string;
 }
 
-export function Questions({ output, asked }: { output: Output; asked: string }) {
+export function Questions({ output, part }: { output: Output; part: ToolPart }) {
   const questions = (Array.isArray(output.questions) ? output.questions : []) as unknown as Question[];
   const [answers, setAnswers] = useState<Record<number, string>>({});
   const [sent, setSent] = useState(false);
@@ -21,7 +23,7 @@ export function Questions({ output, asked }: { output: Output; asked: string }) 
       if (!complete) return;
       setSent(true);
       const told = questions.map((one, place) => `- ${one.question} ${answers[place]?.trim()}`).join("\n");
-      say(asked ? `Create an agent that does this: ${asked}\n\n${told}` : told);
+      say(wishAgain(part, "", `\n\n${told}`));
     }}>
       {output.message && <p>{output.message}</p>}
       {questions.map((one, place) => (

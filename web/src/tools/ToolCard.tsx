@@ -1,5 +1,5 @@
 import { getToolName } from "ai";
-import { useContext } from "react";
+import { useContext, useState } from "react";
 import type { Json } from "../api";
 import { GraphView } from "../GraphView";
 import { asGraph } from "../graph";
@@ -10,6 +10,7 @@ import { Acting } from "./acting";
 import { Goal } from "./Goal";
 import { Questions } from "./Questions";
 import { Working } from "./Working";
+import { wishAgain, worded } from "./wishes";
 
 export type Output = { type?: string; message?: string; [key: string]: Json | undefined };
 const OUTSIDE = new Set(["operation_started", "operation_pending", "operation_in_progress"]);
@@ -36,7 +37,6 @@ export function ToolCard({ part }: { part: ToolPart }) {
 }
 
 function Result({ output, part }: { output: Output; part: ToolPart }) {
-  const asked = descriptionIn(part);
   switch (output.type) {
     case "operation_started":
     case "operation_pending":
@@ -66,7 +66,7 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
       );
     }
     case "clarification_needed":
-      return <Questions output={output} asked={asked} />;
+      return <Questions output={output} part={part} />;
     case "suggested_goal":
       return <Goal output={output} />;
     case "agents_found":
@@ -109,18 +109,15 @@ function Documents({ output }: { output: Output }) {
 
 function Retry({ part }: { part: ToolPart }) {
   const { say } = useContext(Acting);
-  const asked = descriptionIn(part);
-  const what = worded(getToolName(part)).toLowerCase();
+  const [taken, setTaken] = useState(false);
+  const ask = (how = "") => {
+    setTaken(true);
+    say(wishAgain(part, how));
+  };
   return (
     <p className="row">
-      <button type="button" onClick={() => say(asked ? `Create an agent that does this: ${asked}` : `Please try to ${what} again.`)}>
-        Try again
-      </button>
-      <button type="button"
-        onClick={() => say(asked ? `Create an agent to do a simpler version of this, in as few steps as possible: ${asked}`
-          : `Please ${what} in a simpler way.`)}>
-        Simplify
-      </button>
+      <button type="button" disabled={taken} onClick={() => ask()}>Try again</button>
+      <button type="button" disabled={taken} onClick={() => ask(" in as few steps as possible")}>Simplify</button>
     </p>
   );
 }
@@ -136,8 +133,6 @@ function Raw({ input, output }: { input: unknown; output: unknown }) {
   );
 }
 
-const worded = (name: string) => (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
-
 function wordFor(part: ToolPart, state: string): string {
   if (part.state === "input-streaming") return "Preparing";
   if (part.state === "output-available") {
@@ -151,9 +146,4 @@ function wordFor(part: ToolPart, state: string): string {
 function iconOf(output: Output | undefined, failed: boolean): IconName {
   if (failed) return "warn";
   return output?.type?.startsWith("agent") ? "agent" : "gear";
-}
-
-function descriptionIn(part: ToolPart): string {
-  const input = part.input as { description?: string } | undefined;
-  return typeof input?.description === "string" ? input.description : "";
 }

@@ -4,7 +4,8 @@ import { Icon } from "./Icon";
 export function CopyButton({ text, what }: { text: string; what: string }) {
   const [copied, setCopied] = useState(false);
   const copy = async () => {
-    await (navigator.clipboard ? navigator.clipboard.writeText(text) : copyPlainly(text));
+    const copying = navigator.clipboard?.writeText(text) ?? Promise.reject();
+    await copying.catch(() => copyPlainly(text));
     setCopied(true);
     setTimeout(() => setCopied(false), 1500);
   };
@@ -16,7 +17,7 @@ export function CopyButton({ text, what }: { text: string; what: string }) {
   );
 }
 
-// Pages that come over plain HTTP have no clipboard of their own.
+// For pages that come over plain HTTP, and have no clipboard, or may not use it.
 function copyPlainly(text: string) {
   const field = document.createElement("textarea");
   field.value = text;

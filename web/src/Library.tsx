@@ -1,114 +1,137 @@
-import { useEffect, useState } from "react";
+import { useCallback, useEffect, useState } from "react";
 import { api, type Agent, type AgentVersion, type AgentWithGraph, type Graph } from "./api";
 import { GraphView } from "./GraphView";
 import { asGraph } from "./graph";
 import { Icon } from "./Icon";
 import { Link, navigate } from "./route";
+import { useListed, type Listed } from "./useListed";
 
 const day = (moment: string) =>
   new Date(moment).toLocaleString("en", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
 
+const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
+const TYPING = 150; // not for each letter
+
 export function Library() {
-  const [wanted, setWanted] = useState("");
-  const [agents, setAgents] = useState<Agent[] | null>(null);
-  const [problem, setProblem] = useState<string | null>(null);
-  useEffect(() => {
-    let here = true;
-    const timer = setTimeout(() => {
-      api.agents(wanted).then(
-        (found) => here && (setAgents(found.agents), setProblem(null)),
-        (failure: Error) => here && setProblem(failure.message),
-      );
-    }, agents === null ? 0 : 150);
-    return () => {
-      here = false;
-      clearTimeout(timer);
-    };
-  }, [wanted]);
+  const [wanted, setWanted] = useState(() => new URLSearchParams(location.search).get("q") ?? "");
+  const [delay, setDelay] = useState(0);
+  const search = (text: string) => {
+    setDelay(TYPING);
+    setWanted(text);
+    navigate(text ? `/library?${new URLSearchParams({ q: text })}` : "/library", { replace: true });
+  };
   return (
     <div className="scroll">
       <div className="sheet">
         <h1>Agents</h1>
-        <input type="search" aria-label="Search agents" placeholder="Search" value={wanted}
-          onChange={(event) => setWanted(event.target.value)} />
-        {problem && <p className="problem" role="alert"><Icon name="warn" />{problem}</p>}
-        {agents?.length === 0 && (
-          <p className="empty">
-            {wanted ? "No agent is called that." : <>No agents yet. Ask for one in <Link href="/">a conversation</Link>: “Create an agent that …”.</>}
-          </p>
-        )}
-        <ul className="agents">
-          {agents?.map((agent) => (
-            <li key={agent.id}>
-              <Link href={`/library/agents/${agent.id}`}>
-                <strong>{agent.name}</strong>
-                <span>{agent.description}</span>
-                <small>Version {agent.version}, {day(agent.updated_at)}</small>
-              </Link>
-            </li>
-          ))}
-        </ul>
+        <input type="search" aria-label="Search agents" placeholder="Search" maxLength={200} value={wanted}
+          onChange={(event) => search(event.target.value)} />
+        <Agents key={wanted} wanted={wanted} delay={delay} />
       </div>
     </div>
   );
 }
 
+function Agents({ wanted, delay }: { wanted: string; delay: number }) {
+  const list = useListed<Agent>(async (offset) => {
+    const { agents, total } = await api.agents(wanted, offset);
+    return { items: agents, total };
+  }, ({ id }) => id, delay);
+  return (
+    <>
+      {list.problem && <Problem text={list.problem} onAgain={list.load} />}
+      {!list.items && !list.problem && <p className="empty" role="status">{wanted ? "Searching" : "Loading"}</p>}
+      {list.items?.length === 0 && (
+        <p className="empty">
+          {wanted ? "No agent is called that." : <>No agents yet. Ask for one in <Link href="/">a conversation</Link>: “Create an agent that …”.</>}
+        </p>
+      )}
+      <ul className="agents">
+        {list.items?.map((agent) => (
+          <li key={agent.id}>
+            <Link href={`/library/agents/${agent.id}`}>
+              <strong>{agent.name}</strong>
+              <span>{agent.description}</span>
+              <small>Version {agent.version}, {day(agent.updated_at)}</small>
+            </Link>
+          </li>
+        ))}
+      </ul>
+      <More list={list} />
+    </>
+  );
+}
+
 export function AgentPage({ id }: { id: string }) {
   const [agent, setAgent] = useState<AgentWithGraph | null>(null);
-  const [versions, setVersions] = useState<AgentVersion[]>([]);
   const [chosen, setChosen] = useState<number | null>(null);
-  const [graph, setGraph] = useState<Graph | null>(null);
+  const [drawn, setDrawn] = useState<{ version: number; graph: Graph | null } | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
   const [sure, setSure] = useState(false);
+  const versions = useListed<AgentVersion>(async (offset) => {
+    const { versions, total } = await api.versions(id, offset);
+    return { items: versions, total };
+  }, ({ version }) => version);
 
-  useEffect(() => {
-    let here = true;
-    Promise.all([api.agent(id), api.versions(id)]).then(
-      ([found, all]) => {
-        if (!here) return;
+  const load = useCallback(() => {
+    setProblem(null);
+    api.agent(id).then(
+      (found) => {
         setAgent(found);
-        setVersions(all.versions);
-        setChosen(found.version);
-        setGraph(asGraph(found.graph));
+        setDrawn({ version: found.version, graph: asGraph(found.graph) });
       },
+      (failure: Error) => setProblem(failure.message),
+    );
+  }, [id]);
+  useEffect(load, [load]);
+  useEffect(() => {
+    if (chosen === null) return;
+    let here = true;
+    setProblem(null);
+    api.version(id, chosen).then(
+      ({ graph }) => here && setDrawn({ version: chosen, graph: asGraph(graph) }),
       (failure: Error) => here && setProblem(failure.message),
     );
     return () => void (here = false);
-  }, [id]);
+  }, [id, chosen]);
 
-  const show = (version: number) => {
-    setChosen(version);
-    api.version(id, version).then(({ graph }) => setGraph(asGraph(graph)), (failure: Error) => setProblem(failure.message));
-  };
   const remove = () => {
-    api.removeAgent(id).then(() => navigate("/library"), (failure: Error) => setProblem(failure.message));
+    api.removeAgent(id).then(() => navigate("/library", { replace: true }), (failure: Error) => setProblem(failure.message));
   };
   return (
     <div className="scroll">
       <div className="sheet wide">
         <p className="crumb"><Link href="/library">Agents</Link></p>
-        {problem && <p className="problem" role="alert"><Icon name="warn" />{problem}</p>}
+        {problem && <Problem text={problem} onAgain={agent ? undefined : load} />}
         {agent && (
           <>
             <h1>{agent.name}</h1>
             <p>{agent.description}</p>
-            {graph && <GraphView graph={graph} />}
-            {graph && <p className="note">{graph.nodes.length} steps, {graph.links.length} links</p>}
+            {drawn?.graph && <GraphView graph={drawn.graph} />}
+            {drawn?.graph && (
+              <p className="note" role="status">
+                Version {drawn.version}{drawn.version < agent.version && `, not the newest (${agent.version})`}:{" "}
+                {counted(drawn.graph.nodes.length, "step")}, {counted(drawn.graph.links.length, "link")}
+              </p>
+            )}
             <h2>Versions</h2>
+            {versions.problem && <Problem text={versions.problem} onAgain={versions.load} />}
             <ul className="versions">
-              {versions.map(({ version, created_at }) => (
+              {versions.items?.map(({ version, created_at }) => (
                 <li key={version}>
-                  <button type="button" aria-pressed={version === chosen} onClick={() => show(version)}>
-                    <strong>Version {version}</strong> <span className="note">{day(created_at)}</span>
+                  <button type="button" aria-pressed={version === (chosen ?? agent.version)} onClick={() => setChosen(version)}>
+                    <strong>Version {version}</strong>{" "}
+                    <span className="note">{version === agent.version && "newest, "}{day(created_at)}</span>
                   </button>
                 </li>
               ))}
             </ul>
+            <More list={versions} />
             <p className="row">
               {sure ? (
                 <>
                   <button type="button" className="danger" onClick={remove}>Delete with all versions</button>
-                  <button type="button" onClick={() => setSure(false)}>Keep it</button>
+                  <button type="button" autoFocus onClick={() => setSure(false)}>Keep it</button>
                 </>
               ) : <button type="button" onClick={() => setSure(true)}>Delete</button>}
             </p>
@@ -116,5 +139,19 @@ export function AgentPage({ id }: { id: string }) {
         )}
       </div>
     </div>
+  );
+}
+
+function More({ list }: { list: Listed<unknown> }) {
+  if (!list.more) return null;
+  return <p><button type="button" disabled={list.loading} onClick={list.load}>Show more</button></p>;
+}
+
+function Problem({ text, onAgain }: { text: string; onAgain?: () => void }) {
+  return (
+    <p className="problem" role="alert">
+      <Icon name="warn" />{text}
+      {onAgain && <button type="button" className="link" onClick={onAgain}>Try again</button>}
+    </p>
   );
 }

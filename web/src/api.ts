@@ -79,10 +79,12 @@ export const api = {
   remove: (id: string) => ask<void>(`/api/chat/sessions/${id}`, { method: "DELETE", keepalive: true }),
   cancelTask: (task: string) => ask<{ cancelled: boolean }>(`/api/chat/tasks/${task}/cancel`, { method: "POST" }),
   cancelSession: (id: string) => ask<{ cancelled: boolean }>(`/api/chat/sessions/${id}/cancel`, { method: "POST" }),
-  agents: (q: string) => ask<{ agents: Agent[]; total: number }>(`/api/library/agents?${query({ q, limit: 100 })}`),
+  agents: (q: string, offset = 0) =>
+    ask<{ agents: Agent[]; total: number }>(`/api/library/agents?${query({ q, offset, limit: 50 })}`),
   agent: (id: string) => ask<AgentWithGraph>(`/api/library/agents/${encodeURIComponent(id)}`),
-  versions: (id: string) =>
-    ask<{ versions: AgentVersion[] }>(`/api/library/agents/${encodeURIComponent(id)}/versions?limit=100`),
+  versions: (id: string, offset = 0) =>
+    ask<{ versions: AgentVersion[]; total: number }>(
+      `/api/library/agents/${encodeURIComponent(id)}/versions?${query({ offset, limit: 50 })}`),
   version: (id: string, n: number) =>
     ask<{ graph: Graph }>(`/api/library/agents/${encodeURIComponent(id)}/versions/${n}`),
   removeAgent: (id: string) => ask<void>(`/api/library/agents/${encodeURIComponent(id)}`, { method: "DELETE" }),

@@ -13,12 +13,15 @@ const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta
 const contexts = new Map();
 const tabs = new Map();
 
-async function opened({ tab, user, token, width = 1200, height = 800, scheme = "light" }) {
+async function opened({ tab, user, token, width = 1200, height = 800, scheme = "light", still = false }) {
   const context = contexts.get(user) ?? (await browser.createBrowserContext());
   contexts.set(user, context);
   const page = await context.newPage();
   await page.setViewport({ width, height });
-  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+  await page.emulateMediaFeatures([
+    { name: "prefers-color-scheme", value: scheme },
+    { name: "prefers-reduced-motion", value: still ? "reduce" : "no-preference" },
+  ]);
   if (token) await page.evaluateOnNewDocument((t) => localStorage.setItem("copilot.token", t), token);
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
@@ -42,7 +45,9 @@ const acts = {
   open: opened,
   go: ({ page }, { url }) => page.goto(url, { waitUntil: "domcontentloaded" }),
   reload: ({ page }) => page.reload({ waitUntil: "domcontentloaded" }),
+  back: ({ page }) => page.goBack(),
   url: ({ page }) => page.url(),
+  before: ({ page }, { code }) => page.evaluateOnNewDocument(code),
   eval: ({ page }, { code }) => page.evaluate(code),
   until,
   click: async ({ page }, { selector, limit }) => {
@@ -66,6 +71,11 @@ const acts = {
   },
   wheel: ({ page }, { by }) => page.mouse.move(700, 300).then(() => page.mouse.wheel({ deltaY: by })),
   offline: ({ page }, { on }) => page.setOfflineMode(on),
+  clipboard: async ({ page }) => {
+    await page.bringToFront(); // only a page in front may read it
+    await page.browserContext().overridePermissions(new URL(page.url()).origin, ["clipboard-read", "clipboard-write"]);
+    return page.evaluate(() => navigator.clipboard.readText());
+  },
   shoot: ({ page }, { path }) => page.screenshot({ path }).then(() => null),
   size: ({ page }, { width, height }) => page.setViewport({ width, height }),
   axe: async ({ page }) => {

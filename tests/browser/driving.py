@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from tests.servers.process_tree import descendants
 
 FOLDER = Path(__file__).parent
 _LINE_LIMIT = 64 * 1024 * 1024
@@ -42,6 +46,18 @@ class Browser:
         await self.do("open", name, user=user, token=token, **more)
         return Tab(self, name)
 
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """All of its processes stand still, as those of a laptop whose lid is closed."""
+        pids = descendants(self._process.pid)
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     async def read_answers(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
@@ -70,6 +86,13 @@ class Tab:
 
     async def reload(self) -> None:
         await self.browser.do("reload", self.name)
+
+    async def back(self) -> None:
+        await self.browser.do("back", self.name)
+
+    async def before(self, code: str) -> None:
+        """Runs a script in every document that is opened from now on, before the document's own."""
+        await self.browser.do("before", self.name, code=code)
 
     async def url(self) -> str:
         return str(await self.browser.do("url", self.name))
@@ -110,6 +133,10 @@ class Tab:
 
     async def wheel(self, by: int) -> None:
         await self.browser.do("wheel", self.name, by=by)
+
+    async def clipboard(self) -> str:
+        """The text that would be pasted."""
+        return str(await self.browser.do("clipboard", self.name))
 
     async def shoot(self, path: Path) -> None:
         await self.browser.do("shoot", self.name, path=str(path))

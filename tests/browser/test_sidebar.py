@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from tests.browser.chat_page import ChatPage, spoken
 from tests.browser.conftest import OpenPage
+from tests.e2e.stack import Stack, new_session, new_user
 
 
 async def _two_sessions(page: ChatPage) -> None:
@@ -50,3 +53,51 @@ async def test_a_conversation_is_renamed_and_found_by_its_title_in_every_tab(ope
     await other.tab.type('[aria-label="Search conversations"]', "zeb")
     await other.tab.until("document.querySelectorAll('.sidebar li').length === 1")
     assert await other.titles() == ["Zebra"]
+
+
+_GROUPS = """[...document.querySelectorAll('.sidebar section')].map(
+    (group) => [...group.querySelectorAll('h2, li a')].map((line) => line.innerText))"""
+
+
+async def _fill(home: Stack, user: str, ages: dict[str, int]) -> None:
+    """Conversations by title, each that many hours old."""
+    connection = await asyncpg.connect(home.servers.postgres)
+    try:
+        await connection.executemany(
+            "INSERT INTO sessions (id, user_id, title, updated_at)"
+            " VALUES ($1, $2, $3, now() - make_interval(hours => $4))",
+            [(new_session(), user, title, hours) for title, hours in ages.items()],
+        )
+    finally:
+        await connection.close()
+
+
+async def test_conversations_stand_under_the_time_of_their_last_message(open_page: OpenPage, home: Stack) -> None:
+    user, day = new_user(), 24
+    await _fill(home, user, {"now": 0, "yesterday": day, "days": 3 * day, "weeks": 14 * day, "months": 90 * day})
+    page = await open_page(user)
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 5")
+    assert await page.tab.js(_GROUPS) == [
+        ["Today", "now"],
+        ["Yesterday", "yesterday"],
+        ["Past week", "days"],
+        ["Past month", "weeks"],
+        ["Older", "months"],
+    ]
+
+
+async def test_old_conversations_are_shown_when_asked_for_and_found_without(open_page: OpenPage, home: Stack) -> None:
+    user = new_user()
+    await _fill(home, user, {f"Talk {n}": n for n in range(1, 121)})
+    page = await open_page(user)
+    for shown in (50, 100, 120):
+        await page.tab.until(f"document.querySelectorAll('.sidebar li').length === {shown}")
+        if shown < 120:
+            await page.tab.click(".sidebar nav > button")
+    assert await page.titles() == [f"Talk {n}" for n in range(1, 121)]
+    assert await page.tab.js("document.querySelector('.sidebar nav > button')") is None
+    search = '[aria-label="Search conversations"]'
+    await page.tab.type(search, "talk 119")
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 1")
+    await page.tab.type(search, "9")
+    await page.tab.until("document.querySelector('.sidebar .empty')?.innerText === 'Nothing is called that.'")

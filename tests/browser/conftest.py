@@ -59,17 +59,20 @@ async def home(house: Stack) -> Stack:
 
 @pytest.fixture
 async def open_page(browser: Browser, home: Stack) -> AsyncIterator[OpenPage]:
-    """Opens the page: of a new user, or (`user=`) another tab of one, or of nobody (`known=False`); `at=`: a path.
+    """Opens the page: of a new user, or (`user=`) another tab of one, or of nobody (`known=False`); `at=`: a path,
+    `base=`: another way to the API.
 
     At the end of the test its pages must not have complained of anything.
     """
     opened: list[ChatPage] = []
 
-    async def open(user: str | None = None, at: str = "/", *, known: bool = True, **window: object) -> ChatPage:
+    async def open(
+        user: str | None = None, at: str = "/", *, known: bool = True, base: str | None = None, **window: object
+    ) -> ChatPage:
         user = user or new_user()
         token = bearer(user)["authorization"].removeprefix("Bearer ") if known else None
         tab = await browser.open(user, token, **window)
-        page = ChatPage(tab, user, home.base)
+        page = ChatPage(tab, user, base or home.base)
         opened.append(page)
         await page.go(at)
         return page

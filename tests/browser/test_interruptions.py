@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
+
 from tests.browser.chat_page import ChatPage, spoken
 from tests.browser.conftest import OpenPage
+from tests.browser.driving import Browser
 from tests.e2e.stack import Stack
+from tests.servers.proxy import FaultProxy, Mode
 
 AWAY = 10.0
 """Seconds without a network."""
 
+SILENCE = 25.0
+"""Seconds without a word after which a connection counts as lost; the server says something every 10 s."""
 
-async def _exact(page: ChatPage, n: int) -> None:
-    await page.until_idle(limit=40)
+
+async def _exact(page: ChatPage, n: int, limit: float = 40) -> None:
+    await page.until_idle(limit=limit)
     assert await page.answers() == [spoken(n)]
     assert await page.tab.js("document.querySelectorAll('.problem').length") == 0
     await page.reload()
@@ -64,3 +71,50 @@ async def test_a_message_that_is_sent_without_a_network_goes_when_there_is_one(o
     await page.tab.offline(False)
     await page.until_idle(2)
     assert [text for _, text in await page.said()] == ["/stream 5", spoken(5), "/stream 6", spoken(6)]
+
+
+async def test_a_laptop_that_sleeps_while_the_api_is_restarted(
+    open_page: OpenPage, browser: Browser, home: Stack
+) -> None:
+    page = await open_page()
+    await page.say("/stream 300 15")
+    await page.until_text("30 31")
+    (api,) = home.apis
+    with browser.asleep():
+        api.send(signal.SIGKILL)
+        await api.ended()
+        await home.start_api(port=api.port)
+    await _exact(page, 300)
+
+
+async def test_a_network_that_falls_silent_and_lets_new_connections_through_later(
+    open_page: OpenPage, home: Stack
+) -> None:
+    async with FaultProxy("127.0.0.1", home.apis[0].port) as proxy:
+        page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
+        await page.say("/stream 300 15")
+        await page.until_text("30 31")
+        async with proxy.failing(Mode.SILENCE):
+            await asyncio.sleep(1)  # what was on its way has come
+        await _exact(page, 300, SILENCE + 20)
+
+
+@pytest.mark.xfail(
+    run=False,
+    reason="the page waits out the silence, and then for an answer on a kept connection that is dead as well",
+)
+@pytest.mark.parametrize(
+    ("event", "after"),
+    [("online", 1), ("visibilitychange", 13)],  # the server itself is silent for up to 10 s
+)
+async def test_a_silence_ends_when_the_network_or_the_reader_is_back(
+    open_page: OpenPage, home: Stack, event: str, after: int
+) -> None:
+    async with FaultProxy("127.0.0.1", home.apis[0].port) as proxy:
+        page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
+        await page.say("/stream 300 15")
+        await page.until_text("30 31")
+        async with proxy.failing(Mode.SILENCE):
+            await asyncio.sleep(after)  # that is what is tested
+        await page.tab.js(f"[window, document].forEach((one) => one.dispatchEvent(new Event('{event}')))")
+        await _exact(page, 300, SILENCE - after - 2)

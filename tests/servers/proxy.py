@@ -25,6 +25,7 @@ class Mode(StrEnum):
     PASS = "pass"
     LOSE_REPLIES = "lose_replies"  # requests arrive; the first reply is swallowed and its connection closed
     BLACKHOLE = "blackhole"  # nothing moves in either direction, new connections are accepted; goes on with PASS
+    SILENCE = "silence"  # every connection, also a new one, takes what it gets and says nothing; it stays so with PASS
     RESET = "reset"  # every connection, also a new one, gets a RST
     DOWN = "down"  # nobody listens: connection refused; open connections are reset
 
@@ -41,6 +42,7 @@ class FaultProxy:
         self._flowing.set()
         self._listener: asyncio.Server | None = None
         self._clients: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self.host = "127.0.0.1"
         self.port = 0
@@ -88,6 +90,8 @@ class FaultProxy:
             self._flowing.clear()
         else:
             self._flowing.set()
+        if mode is Mode.SILENCE:
+            self._silent |= self._clients
         if mode is Mode.DOWN:
             await self._stop_listening()
         elif self._listener is None:
@@ -124,19 +128,22 @@ class FaultProxy:
             _reset(client)
             return
         self._clients.add(client)
+        if self._mode is Mode.SILENCE:
+            self._silent.add(client)
         server: asyncio.StreamWriter | None = None
         pumps: list[asyncio.Task[None]] = []
         try:
             replies, server = await self._connect()
             pumps = [
-                asyncio.ensure_future(self._pump(reader, server, replies=False)),
-                asyncio.ensure_future(self._pump(replies, client, replies=True)),
+                asyncio.ensure_future(self._pump(reader, server, client, replies=False)),
+                asyncio.ensure_future(self._pump(replies, client, client, replies=True)),
             ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
             _reset(client)
         finally:
             self._clients.discard(client)
+            self._silent.discard(client)
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
@@ -148,15 +155,21 @@ class FaultProxy:
         host, port = self._target
         return await (asyncio.open_connection(host, port) if port else asyncio.open_unix_connection(host))
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 await self._flowing.wait()
+                if client in self._silent:
+                    continue
                 if replies and self._mode is Mode.LOSE_REPLIES:
                     self.lost += 1
                     return
                 sink.write(data)
                 await sink.drain()
+        if replies and client in self._silent:
+            await asyncio.Event().wait()  # nor does the client hear that the server has hung up
 
 
 def _reset(client: asyncio.StreamWriter) -> None:

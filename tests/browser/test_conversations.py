@@ -92,7 +92,7 @@ async def test_messages_while_busy_are_shown_as_waiting_also_after_a_reload(open
     await page.until_text("5 6")
     await page.say("/stream 7 5")
     await page.say("/stream 9 5")
-    await page.tab.until("document.querySelectorAll('.queued').length === 2")
+    await page.tab.until("document.querySelectorAll('.queued button').length === 2")  # the server has them
     await page.reload()
     await page.tab.until("document.querySelectorAll('.queued').length === 2")
     await page.until_text("5 6")

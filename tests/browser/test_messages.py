@@ -92,8 +92,8 @@ async def test_escape_leaves_a_message_as_it_was(open_page: OpenPage) -> None:
 
 async def test_a_message_that_waits_can_be_taken_back(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.say("/stream 5000 10")
-    await page.until_text("5 6")
+    await page.say("/stream 5000 200")  # slowly: what is clicked must not move
+    await page.until_text("0 1")
     await page.say("/stream 7")
     await page.say("/stream 8")
     await page.tab.until("document.querySelectorAll('.queued .link').length === 2")
@@ -103,6 +103,6 @@ async def test_a_message_that_waits_can_be_taken_back(open_page: OpenPage) -> No
     await page.until_idle(2)
     for _ in ("as it was streamed", "as it was kept"):
         told = await page.said()
-        assert [told[0][1], *(text for _, text in told[2:])] == ["/stream 5000 10", "/stream 8", spoken(8)]
+        assert [told[0][1], *(text for _, text in told[2:])] == ["/stream 5000 200", "/stream 8", spoken(8)]
         await page.reload()
         await page.until_idle(2)

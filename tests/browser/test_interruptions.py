@@ -19,11 +19,6 @@ AWAY = 10.0
 SILENCE = 25.0
 """Seconds without a word after which a connection counts as lost; the server says something every 10 s."""
 
-_DEAD_KEPT_CONNECTION = pytest.mark.xfail(
-    run=False,
-    reason="the browser asks again on a kept connection that is as dead, and nothing limits the wait for its answer",
-)
-
 
 async def _exact(page: ChatPage, n: int, limit: float = 40) -> None:
     await page.until_idle(limit=limit)
@@ -92,7 +87,6 @@ async def test_a_laptop_that_sleeps_while_the_api_is_restarted(
     await _exact(page, 300)
 
 
-@_DEAD_KEPT_CONNECTION
 async def test_a_network_that_falls_silent_and_lets_new_connections_through_later(
     open_page: OpenPage, home: Stack
 ) -> None:
@@ -105,7 +99,6 @@ async def test_a_network_that_falls_silent_and_lets_new_connections_through_late
         await _exact(page, 300, SILENCE + 15)
 
 
-@_DEAD_KEPT_CONNECTION
 @pytest.mark.parametrize(
     ("event", "after"),
     [("online", 1), ("visibilitychange", 13)],  # the server itself is silent for up to 10 s

@@ -55,14 +55,23 @@ export interface AgentVersion {
   created_at: string;
 }
 
-const LONGEST = 30_000; // an answer that is not whole by then is none
+const ANSWER = 10_000; // a kept connection may be dead: then it is asked for on another one
+const WHOLE = 60_000;
 
 async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
   const headers = { ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
-  const answer = await fetch(path, { ...init, headers, signal: AbortSignal.timeout(LONGEST) });
-  if (answer.status === 401) judge(false);
-  if (!answer.ok) throw await Refused.of(answer);
-  return (answer.status === 204 ? undefined : await answer.json()) as T;
+  const cutter = new AbortController();
+  let late = setTimeout(() => cutter.abort(), ANSWER);
+  try {
+    const answer = await fetch(path, { ...init, headers, signal: cutter.signal });
+    clearTimeout(late);
+    late = setTimeout(() => cutter.abort(), WHOLE);
+    if (answer.status === 401) judge(false);
+    if (!answer.ok) throw await Refused.of(answer);
+    return (answer.status === 204 ? undefined : await answer.json()) as T;
+  } finally {
+    clearTimeout(late);
+  }
 }
 
 const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });

@@ -7,6 +7,9 @@ import type { Sign } from "./sign.js";
 /** A connection that held for so long was a good one, even if nothing was said. */
 const PROVEN_MS = 5_000;
 
+/** A connection that was kept may have died meanwhile: what is only read is asked for on another one after so long. */
+const ANSWER_MS = 10_000;
+
 /** A request that may be sent any number of times; `once` if it may not. */
 export interface Question {
   readonly url: string;
@@ -106,7 +109,8 @@ export class Line {
     const stop = () => cutter.abort(this.signal.reason);
     if (this.signal.aborted) stop();
     else this.signal.addEventListener("abort", stop, { once: true });
-    const late = setTimeout(() => cutter.abort(new DOMException("No answer came.", "TimeoutError")), idleMs);
+    const limit = init.method === "GET" ? Math.min(ANSWER_MS, idleMs) : idleMs;
+    const late = setTimeout(() => cutter.abort(new DOMException("No answer came.", "TimeoutError")), limit);
     cutter.signal.addEventListener("abort", () => this.signal.removeEventListener("abort", stop));
     try {
       const headers = new Headers(init.headers);

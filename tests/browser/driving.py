@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,12 @@ FOLDER = Path(__file__).parent
 _LINE_LIMIT = 64 * 1024 * 1024
 LIMIT = 15.0
 """Seconds that anything on a page may take to come about."""
+
+
+def _tell(pids: Iterable[int], what: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # one that ended before its turn
+            os.kill(pid, what)
 
 
 class Browser:
@@ -51,12 +57,10 @@ class Browser:
         """All of its processes stand still, as those of a laptop whose lid is closed."""
         pids = descendants(self._process.pid)
         try:
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
+            _tell(pids, signal.SIGSTOP)
             yield
         finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+            _tell(pids, signal.SIGCONT)
 
     async def read_answers(self) -> None:
         assert self._process.stdout is not None

@@ -114,3 +114,30 @@ async def test_a_silence_ends_when_the_network_or_the_reader_is_back(
             await asyncio.sleep(after)  # that is what is tested
         await page.tab.js(f"[window, document].forEach((one) => one.dispatchEvent(new Event('{event}')))")
         await _exact(page, 300, SILENCE - after - 2)
+
+
+async def test_a_message_on_its_way_when_the_page_is_reloaded_is_answered_once(open_page: OpenPage) -> None:
+    page = await open_page()
+    for n in range(1, 5):
+        await page.say(f"/stream {n}")
+        await page.reload()
+        await page.until_idle(n)
+        told = [text for turn in range(1, n + 1) for text in (f"/stream {turn}", spoken(turn))]
+        assert [text for _, text in await page.said()] == told
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 1")
+
+
+async def test_messages_that_met_no_server_are_sent_by_the_page_that_is_opened_next(
+    open_page: OpenPage, home: Stack
+) -> None:
+    page = await open_page()
+    (api,) = home.apis
+    api.send(signal.SIGKILL)
+    await api.ended()
+    await page.say("/stream 5")
+    await page.say("/stream 6")
+    await page.tab.until("document.querySelector('.reconnecting') !== null")
+    await home.start_api(port=api.port)
+    await page.go("/")
+    await page.until_idle(2)
+    assert [text for _, text in await page.said()] == ["/stream 5", spoken(5), "/stream 6", spoken(6)]

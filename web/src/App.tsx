@@ -2,6 +2,7 @@ import { lazy, Suspense, useCallback, useEffect, useState } from "react";
 import { Conversation } from "./Conversation";
 import { Icon } from "./Icon";
 import { newId } from "./ids";
+import { unsent } from "./outbox";
 import { Link, navigate, useRoute } from "./route";
 import { Sidebar } from "./Sidebar";
 
@@ -11,7 +12,7 @@ const AgentPage = lazy(() => import("./Library").then((file) => ({ default: file
 export function App() {
   const route = useRoute();
   const [sidebar, setSidebar] = useState(false);
-  const [fresh, setFresh] = useState(() => newId());
+  const [fresh, setFresh] = useState(() => unsent().find((one) => one.begins)?.session ?? newId());
   const named = route.view === "conversation" ? route.session : null;
   if (named === null && begun.has(fresh)) setFresh(newId()); // at once, so that nothing is written into the old one
   const session = named ?? fresh;

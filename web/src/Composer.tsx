@@ -3,15 +3,16 @@ import { Icon } from "./Icon";
 
 interface Props {
   draft: string; // under which name what is not sent yet survives a reload
+  returned: string | null; // what could not be sent
   busy: boolean;
   stopping: boolean;
-  onSend: (text: string) => Promise<boolean>;
+  onSend: (text: string) => void;
   onStop: () => void;
 }
 
 const keyOf = (draft: string) => `copilot.draft:${draft}`;
 
-export function Composer({ draft, busy, stopping, onSend, onStop }: Props) {
+export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Props) {
   const [text, setText] = useState(() => sessionStorage.getItem(keyOf(draft)) ?? "");
   const field = useRef<HTMLTextAreaElement>(null);
 
@@ -32,16 +33,18 @@ export function Composer({ draft, busy, stopping, onSend, onStop }: Props) {
     element.style.height = `${Math.min(element.scrollHeight, 240)}px`;
   }, [text]);
 
-  const send = async () => {
-    const said = text;
-    if (!said.trim()) return;
+  useEffect(() => {
+    if (returned !== null) setText((now) => now || returned);
+  }, [returned]);
+  const send = () => {
+    if (!text.trim()) return;
     setText("");
-    if (!(await onSend(said))) setText((now) => now || said);
+    onSend(text);
   };
   return (
     <form className="composer" onSubmit={(event) => {
       event.preventDefault();
-      void send();
+      send();
     }}>
       <textarea ref={field} rows={1} value={text} maxLength={64_000} aria-label="Message"
         placeholder={busy ? "Write on; it waits its turn" : "Write a message"}
@@ -49,7 +52,7 @@ export function Composer({ draft, busy, stopping, onSend, onStop }: Props) {
         onKeyDown={(event) => {
           if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
           event.preventDefault();
-          void send();
+          send();
         }} />
       {busy && (
         <button type="button" className="round" aria-label="Stop" title="Stop" disabled={stopping} onClick={onStop}>

@@ -22,11 +22,11 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
   const follow = useFollowing(scroll, talk.state);
   useOlder(scroll, shown[0]?.message.id, talk.loadOlder);
   const [editing, setEditing] = useState<string | null>(null);
-  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => void send(text), busy }),
+  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => send(text), busy }),
     [outside, cancelTask, send, busy]);
   const sendAndFollow = useCallback((text: string) => {
     follow.hold();
-    return send(text);
+    send(text);
   }, [send, follow]);
   const edit = useCallback((id: string, text: string | null) => {
     setEditing(null);
@@ -49,7 +49,7 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
   return (
     <Acting value={acting}>
       <div className={empty ? "scroll center" : "scroll"} ref={scroll} tabIndex={-1}>
-        {empty && <Welcome onPick={(text) => void send(text)} />}
+        {empty && <Welcome onPick={(text) => send(text)} />}
         {!empty && <h1 className="unseen">{title}</h1>}
         {!empty && (
           <div className="thread" role="log" aria-label="Conversation" aria-live="off" aria-busy={busy}>
@@ -81,7 +81,8 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
           </button>
         )}
         {talk.problem && <p className="problem" role="alert"><Icon name="warn" />{talk.problem}</p>}
-        <Composer draft={talk.state === "new" ? "new" : props.session} busy={busy} stopping={talk.stopping} onSend={sendAndFollow}
+        <Composer draft={talk.state === "new" ? "new" : props.session} returned={talk.returned} busy={busy}
+          stopping={talk.stopping} onSend={sendAndFollow}
           onStop={() => void talk.stop()} />
         <p className="status" role="status">
           {talk.connection !== "live" ? <span className="reconnecting">{talk.connection === "offline" ? "No network" : "Reconnecting"}</span>

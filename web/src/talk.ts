@@ -9,6 +9,7 @@ import { newId } from "./ids";
 import { forget, remember } from "./known";
 import { announce } from "./news";
 import { asOutside, withProgress, type Outside } from "./outside";
+import { drop, keep, unsent } from "./outbox";
 import { patiently, pause } from "./patience";
 import { lineFor, type Line } from "./transport";
 
@@ -21,13 +22,14 @@ export interface View {
   busy: boolean; // an answer is sent for, attached to, or written
   stopping: boolean;
   problem: string | null;
+  returned: string | null; // what the server did not take
   usage: number;
   unowned: boolean; // it belongs to nobody who signed in
 }
 
 const EMPTY: View = {
   state: "loading", connection: "live", title: null, queued: [], outside: new Map(), busy: false, stopping: false,
-  problem: null, usage: 0, unowned: false,
+  problem: null, returned: null, usage: 0, unowned: false,
 };
 
 export class Talk {
@@ -45,6 +47,7 @@ export class Talk {
   private failures = 0; // streams in a row that were lost or refused: not at once again
   private older: number | null | undefined; // where older messages begin; null: there are none
   private taken: (by: boolean) => void = () => undefined; // whether the server took what was sent
+  private readonly sending = new Set<string>(); // messages that the server has not taken yet
   private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
 
   constructor(readonly session: string, isNew: boolean, private readonly onFirst: () => void) {
@@ -66,6 +69,7 @@ export class Talk {
   readonly open = () => {
     this.life = new AbortController();
     if (this.exists) this.read();
+    else this.sendAgain([]);
     return () => {
       this.life.abort();
       if (this.attached) void this.chat.stop(); // the reading; what is not accepted yet goes out first
@@ -93,10 +97,11 @@ export class Talk {
     } else if (event.type === "operation-finished" && event.status !== "completed") this.read();
   };
 
-  // Whether the server has the message now.
-  readonly send = (text: string): Promise<boolean> => {
-    this.show({ problem: null });
-    return this.running === 0 ? this.ask(text) : this.enqueue(text);
+  readonly send = (text: string) => {
+    const id = newId("m-");
+    this.show({ problem: null, returned: null });
+    keep({ session: this.session, id, text, begins: !this.exists });
+    void this.post(id, text);
   };
 
   readonly edit = (messageId: string, text: string) => {
@@ -161,10 +166,24 @@ export class Talk {
     if (this.life.signal.aborted) void this.chat.stop();
   }
 
-  private async ask(text: string): Promise<boolean> {
+  // What this tab sent before it was reloaded, and the server does not know.
+  private sendAgain(known: (string | null)[]) {
+    drop(({ id }) => known.includes(id));
+    for (const { session, id, text } of unsent()) if (session === this.session) void this.post(id, text);
+  }
+
+  private async post(id: string, text: string) {
+    if (this.sending.has(id)) return;
+    this.sending.add(id);
+    const taken = this.running === 0 ? this.ask(id, text) : this.enqueue(id, text);
+    if (!(await taken)) this.show({ returned: text });
+    this.sending.delete(id);
+    drop((one) => one.id === id);
+  }
+
+  private async ask(id: string, text: string): Promise<boolean> {
     if (!this.exists) this.stale = true; // what the server knows of a new session is read when it is there
     if (this.chat.error) this.chat.clearError();
-    const id = newId("m-");
     const taken = new Promise<boolean>((resolve) => (this.taken = resolve));
     this.posted = taken;
     this.follow(this.chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }));
@@ -179,8 +198,7 @@ export class Talk {
     return true;
   }
 
-  private async enqueue(text: string): Promise<boolean> {
-    const id = newId("m-");
+  private async enqueue(id: string, text: string): Promise<boolean> {
     this.show({ queued: [...this.view.queued, { task_id: "", message: text, message_id: id }] });
     const sent = this.posted.then(() => this.line.enqueue(this.session, id, text));
     this.posted = sent.catch(() => undefined);
@@ -230,7 +248,10 @@ export class Talk {
       }
       this.chat.messages = withOlder(this.chat.messages, details.messages);
       this.older ??= details.older;
-      const { queued, title, operations, user_id } = details;
+      const { title, operations, user_id } = details;
+      const taken = [...details.messages.map(({ id }) => id), ...details.queued.map((one) => one.message_id)];
+      const onTheirWay = this.view.queued.filter(({ message_id: id }) => this.sending.has(id ?? "") && !taken.includes(id));
+      const queued = [...details.queued, ...onTheirWay];
       const outside = new Map(operations.map((one) => [one.operation_id, asOutside(one, this.view.outside)]));
       const unowned = user_id === null;
       this.show({ state: "ready", connection: "live", queued, title, outside, unowned, usage: details.usage.total_tokens });
@@ -239,9 +260,11 @@ export class Talk {
         announce();
       }
       if (details.active_stream) this.follow(this.resume(details.active_stream.task_id));
+      this.sendAgain(taken);
     } catch (failure) {
       if (failure instanceof Refused && failure.status === 404) {
         forget(this.session);
+        drop((one) => one.session === this.session);
         this.show({ state: "missing" });
       } else this.complain(failure);
     } finally {

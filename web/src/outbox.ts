@@ -1,0 +1,25 @@
+// Messages that the server has not taken yet. They survive a reload, and go out again with the same id: the server takes
+// each once.
+export interface Unsent {
+  session: string;
+  id: string;
+  text: string;
+  begins: boolean; // its session is there when the server has taken it
+}
+
+const KEY = "copilot.outbox";
+
+export const unsent = (): Unsent[] => JSON.parse(sessionStorage.getItem(KEY) ?? "[]") as Unsent[];
+
+function write(all: Unsent[]) {
+  try {
+    if (all.length > 0) sessionStorage.setItem(KEY, JSON.stringify(all));
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // there is no room: they are sent all the same
+  }
+}
+
+export const keep = (one: Unsent) => write([...unsent().filter(({ id }) => id !== one.id), one]);
+
+export const drop = (gone: (one: Unsent) => boolean) => write(unsent().filter((one) => !gone(one)));

@@ -36,8 +36,8 @@ async def _long_conversation(browser: Browser, stack: Stack) -> None:
     user = new_user()
     async with stack.client(user) as client:
         session = await open_session(client)
-        for _ in range(TURNS):
-            async with asked(client, session, "/stream 40") as stream:
+        for words in [41, *[40] * (TURNS - 1)]:
+            async with asked(client, session, f"/stream {words}") as stream:
                 await stream.rest()
     page = await _page(browser, stack, user)
     await page.go("/library")
@@ -48,7 +48,7 @@ async def _long_conversation(browser: Browser, stack: Stack) -> None:
     await page.tab.js(_WATCH)
     _row(f"open a session of {2 * TURNS} messages", opened, [0, 0])
     begun = time.perf_counter()
-    while await page.tab.js("document.querySelectorAll('.bubble').length") < TURNS:
+    while await page.tab.js("document.querySelector('.bubble').textContent") != "/stream 41":
         await page.tab.wheel(-50_000)
         await asyncio.sleep(0.02)  # a wheel that is turned; the whole is bounded by what there is to read
     _row("scroll up to its beginning", time.perf_counter() - begun, await page.tab.js(_LATE))

@@ -50,6 +50,10 @@ async def house(
 @pytest.fixture
 async def home(house: Stack) -> Stack:
     """One API and one executor, whole at the beginning of each test; a test that ends one starts another."""
+    return await made_whole(house)
+
+
+async def made_whole(house: Stack) -> Stack:
     if not house.apis:
         await house.start_api(port=next(child.port for child in house.children if child.kind == "api"))
     if not house.executors:

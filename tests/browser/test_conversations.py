@@ -195,23 +195,6 @@ async def test_on_a_phone_everything_is_within_reach(open_page: OpenPage) -> Non
     assert await page.tab.js(f"document.querySelector('{FIELD}') !== null")
 
 
-async def test_a_long_conversation_opens_at_its_end_and_brings_what_is_older_when_asked(
-    open_page: OpenPage, home: Stack
-) -> None:
-    user, turns = new_user(), 60
-    async with home.client(user) as client:
-        session = await open_session(client)
-        for n in range(1, turns + 1):
-            async with asked(client, session, f"/stream {n}") as stream:
-                await stream.rest()
-    page = await open_page(user, f"/c/{session}")
-    await page.until_text("58 59")
-    assert 0 < len(await page.answers()) < turns
-    await page.tab.wheel(-100_000)
-    await page.tab.until("document.querySelector('.bubble').textContent === '/stream 1'")
-    assert await page.answers() == [spoken(n) for n in range(1, turns + 1)]
-
-
 async def test_what_the_server_refuses_comes_back_into_the_field(open_page: OpenPage, home: Stack) -> None:
     user = new_user()
     page = await open_page(user)

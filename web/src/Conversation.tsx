@@ -1,7 +1,11 @@
-import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState, type RefObject } from "react";
+import { useCallback, useEffect, useMemo, useRef, useState, type RefObject } from "react";
 import { Composer } from "./Composer";
+import { grouped } from "./groups";
 import { Icon } from "./Icon";
-import { Message, Waiting } from "./Message";
+import { Waiting } from "./Message";
+import { MessageGroup } from "./MessageGroup";
+import { nearness } from "./nearness";
+import { useKeptPlace } from "./place";
 import { shownMessages, type ShownMessage } from "./shown";
 import { Acting } from "./tools/acting";
 import { useConversation } from "./useConversation";
@@ -18,9 +22,12 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
   const { messages, queued, busy, status, send, outside, cancelTask } = talk;
   const [known] = useState(() => new WeakMap<object, ShownMessage>());
   const shown = useMemo(() => shownMessages(messages, known), [messages, known]);
+  const groups = useGroups(shown);
   const scroll = useRef<HTMLDivElement>(null);
+  const [watch] = useState(() => nearness(scroll));
   const follow = useFollowing(scroll, talk.state);
-  useOlder(scroll, shown[0]?.message.id, talk.loadOlder);
+  useKeptPlace(scroll, groups[0]?.[0]?.message.id);
+  useOlder(scroll, talk.loadOlder);
   const [editing, setEditing] = useState<string | null>(null);
   const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => send(text), busy }),
     [outside, cancelTask, send, busy]);
@@ -36,7 +43,6 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
   const empty = talk.state !== "loading" && messages.length === 0 && queued.length === 0;
   const last = shown.at(-1);
   const title = talk.title ?? "New conversation";
-  const written = shown.filter(({ message, parts }) => message.role === "user" || parts.length > 0);
   useTitle(talk.title ? `${talk.title} · CoPilot` : "CoPilot");
 
   if (talk.state === "missing")
@@ -53,10 +59,10 @@ export function Conversation(props: { session: string; isNew: boolean; onFirst: 
         {!empty && <h1 className="unseen">{title}</h1>}
         {!empty && (
           <div className="thread" role="log" aria-label="Conversation" aria-live="off" aria-busy={busy}>
-            {written.map(({ message, parts }) => (
-              <Message key={message.id} message={message} parts={parts}
-                live={busy && message === last?.message && message.role === "assistant"}
-                isLast={message === last?.message} editing={editing === message.id}
+            {groups.map((group, place) => (
+              <MessageGroup key={group[0]!.message.id} messages={group} watch={watch} keep={place >= groups.length - 2}
+                last={place === groups.length - 1 ? last?.message : undefined} busy={busy}
+                editing={group.find(({ message }) => message.id === editing)?.message.id}
                 onEdit={busy ? undefined : setEditing} onEdited={edit} onAgain={busy ? undefined : talk.again} />
             ))}
             {busy && (last === undefined || last.message.role === "user" || last.parts.length === 0) && <Waiting />}
@@ -107,27 +113,26 @@ function Welcome({ onPick }: { onPick: (text: string) => void }) {
   );
 }
 
-// Near the top older messages are fetched; what is being read stays where it is when they come.
-function useOlder(box: RefObject<HTMLDivElement | null>, first: string | undefined, load: () => Promise<void>) {
-  const before = useRef({ first, height: 0, top: 0 });
-  useLayoutEffect(() => {
-    const element = box.current;
-    const { first: old, height, top } = before.current;
-    if (element && old !== undefined && old !== first && height > 0 && element.scrollHeight > height)
-      element.scrollTop = top + element.scrollHeight - height;
-    before.current = { first, height: 0, top: 0 };
-  }, [box, first]);
+function useGroups(shown: ShownMessage[]) {
+  const before = useRef<ShownMessage[][]>([]);
+  return useMemo(() => {
+    const written = shown.filter(({ message, parts }) => message.role === "user" || parts.length > 0);
+    return (before.current = grouped(written, before.current));
+  }, [shown]);
+}
+
+// Near the top older messages are fetched.
+function useOlder(box: RefObject<HTMLDivElement | null>, load: () => Promise<void>) {
   useEffect(() => {
     const element = box.current;
     if (!element) return;
     const onScroll = () => {
       if (element.scrollTop > 1200 || element.scrollHeight <= element.clientHeight) return;
-      before.current = { ...before.current, height: element.scrollHeight, top: element.scrollTop };
       void load();
     };
     element.addEventListener("scroll", onScroll, { passive: true });
     return () => element.removeEventListener("scroll", onScroll);
-  }, [box, first, load]);
+  }, [box, load]);
 }
 
 function useTitle(title: string) {

@@ -1,0 +1,112 @@
+"""A conversation too long to stand in the page as a whole: what is read is exact and stays in its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.chat_page import ChatPage, spoken
+from tests.browser.conftest import OpenPage, made_whole
+from tests.e2e.stack import Stack, new_user
+from tests.e2e.talk import asked, open_session
+
+TURNS = 150
+MOST_IN_THE_PAGE = 100
+"""Articles; how tall they are decides, and the window has 800 pixels."""
+
+# What can be seen now, from top to bottom; null: something of it is not there yet.
+_SEEN = """(() => {
+    const box = document.querySelector('.scroll').getBoundingClientRect();
+    const visible = (one) => (({ top, bottom }) => bottom > box.top && top < box.bottom)(one.getBoundingClientRect());
+    if ([...document.querySelectorAll('.group')].some((one) => visible(one) && !one.firstElementChild)) return null;
+    return [...document.querySelectorAll('.thread article')].filter(visible)
+        .map((one) => (one.querySelector('.bubble') ?? one.querySelector('.prose')).textContent);
+})()"""
+_ARTICLES = "document.querySelectorAll('.thread article').length"
+_FIRST = "document.querySelector('.bubble').textContent === '/stream 1'"
+_AT_END = "(b => b.scrollHeight - b.clientHeight - b.scrollTop < 2)(document.querySelector('.scroll'))"
+_TOP_OF = "document.querySelector('[data-message=\"{}\"]').getBoundingClientRect().top"
+_BEING_READ = "[...document.querySelectorAll('.thread article')].find((one) => one.getBoundingClientRect().top > 100)"
+
+
+@pytest.fixture(scope="module")
+async def long_session(house: Stack) -> tuple[str, str]:
+    """A user and their session: `/stream 1` to `/stream 150`, each answered."""
+    user = new_user()
+    home = await made_whole(house)
+    async with home.client(user) as client:
+        session = await open_session(client)
+        for n in range(1, TURNS + 1):
+            async with asked(client, session, f"/stream {n}") as stream:
+                await stream.rest()
+    return user, f"/c/{session}"
+
+
+async def _to_the_beginning(page: ChatPage) -> None:
+    while not await page.tab.js(_FIRST):
+        before = await page.tab.js("document.querySelector('.group article').dataset.message")
+        await page.tab.js("document.querySelector('.scroll').scrollTop = 0")
+        await page.tab.until(f"document.querySelector('.group article').dataset.message !== '{before}'")
+    await page.tab.js("document.querySelector('.scroll').scrollTop = 0")
+
+
+async def test_it_opens_at_its_end_and_each_message_is_read_once_in_order_with_few_in_the_page(
+    open_page: OpenPage, long_session: tuple[str, str]
+) -> None:
+    page = await open_page(*long_session)
+    await page.until_text(f"{TURNS - 2} {TURNS - 1}")
+    await page.tab.until(_AT_END)
+    await _to_the_beginning(page)
+    read: list[str] = []
+    most = 0
+    while True:
+        await page.tab.until(f"{_SEEN} !== null")
+        seen = await page.tab.js(_SEEN)
+        known = next((n for n in range(len(seen), 0, -1) if read[-n:] == seen[:n]), 0)
+        assert known or not read, "nothing that was seen is seen again: something was passed over, or has jumped"
+        read += seen[known:]
+        most = max(most, await page.tab.js(_ARTICLES))
+        if await page.tab.js(_AT_END):
+            break
+        await page.tab.js("document.querySelector('.scroll').scrollTop += 300")
+    assert read == [text for n in range(1, TURNS + 1) for text in (f"/stream {n}", spoken(n))]
+    assert most < MOST_IN_THE_PAGE
+    assert await page.serious_faults() == []
+
+
+@pytest.mark.parametrize("anchoring", ["auto", "none"])  # none: as in Safari
+@pytest.mark.parametrize("top", [0, 700])
+async def test_what_is_read_stays_where_it_is_when_older_messages_come(
+    open_page: OpenPage, long_session: tuple[str, str], top: int, anchoring: str
+) -> None:
+    page = await open_page(*long_session)
+    await page.until_text(f"{TURNS - 2} {TURNS - 1}")
+    await page.tab.js(f"document.querySelector('.scroll').style.overflowAnchor = '{anchoring}'")
+    groups = await page.tab.js("document.querySelectorAll('.group').length")
+    read, place = await page.tab.js(f"""(async () => {{
+        const box = document.querySelector('.scroll');
+        box.scrollTop = 1300;
+        while (!{_SEEN}) await new Promise(requestAnimationFrame);
+        box.scrollTop = {top};
+        const one = {_BEING_READ};
+        return [one.dataset.message, one.getBoundingClientRect().top];
+    }})()""")
+    await page.tab.until(f"document.querySelectorAll('.group').length > {groups}")
+    await page.tab.until("document.querySelector('.group:empty + .group article') !== null")  # those above are there
+    await page.tab.until(f"Math.abs({_TOP_OF.format(read)} - {place}) < 2")
+
+
+async def test_what_a_reader_has_begun_is_not_lost_by_scrolling(
+    open_page: OpenPage, long_session: tuple[str, str]
+) -> None:
+    page = await open_page(*long_session)
+    await page.until_text(f"{TURNS - 2} {TURNS - 1}")
+    await page.tab.wheel(-6000)
+    await page.tab.until(f"{_SEEN} !== null && !{_AT_END}")
+    await page.tab.js(f"({_BEING_READ}).closest('.group').id = 'read'")
+    await page.tab.click("#read article.user:nth-last-child(2) [aria-label='Edit message']")
+    await page.tab.type("#read .editor textarea", " and more")
+    await page.tab.js("document.querySelector('.composer textarea').focus()")
+    groups = "document.querySelectorAll('.group:not(:empty)').length"
+    await page.tab.wheel(100_000)
+    await page.tab.until(f"{_AT_END} && {groups} < 6")
+    assert (await page.tab.js("document.querySelector('#read textarea').value")).endswith(" and more")

@@ -27,6 +27,7 @@ check: python lint  ## lint, types, imports, unit tests
 
 test: python node page lint  ## everything of check, and every other test; finds, starts or installs the servers it needs
 	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
+	@cd web && npm test --silent >../.cache/page 2>&1 || { cat ../.cache/page; exit 1; }
 	@cd web/packages/resumable-chat && npm test --silent >../../../.cache/resumable-chat 2>&1 || { cat ../../../.cache/resumable-chat; exit 1; }
 	@$(BIN)/python -m tests.servers.rabbitmq_install
 	@$(BIN)/python -m tests.servers.spin_install

@@ -1,48 +1,33 @@
 // Markdown as it streams: cut into blocks, so that a long answer costs what its last block costs. No HTML of the text
 // becomes HTML of the page, and no picture loads by itself.
-import { isValidElement, memo, useMemo, useState, type ReactNode } from "react";
+import { isValidElement, memo, useId, useMemo, useState, type ReactNode } from "react";
 import ReactMarkdown, { type Components } from "react-markdown";
 import remarkGfm from "remark-gfm";
-import { CopyButton } from "./CopyButton";
+import { blocksOf } from "./blocks";
+import { CodeBlock } from "./CodeBlock";
 
 const LONGEST_PARSED = 20_000; // a longer block is shown as it is
 const plugins = [remarkGfm];
 
 export function Markdown({ text }: { text: string }) {
   const blocks = useMemo(() => blocksOf(text), [text]);
+  const id = useId(); // other texts on the page have footnotes, too
   return (
     <div className="prose">
-      {blocks.map((block, place) => <Block key={place} text={block} />)}
+      {blocks.map((block, place) => <Block key={place} text={block} id={id} />)}
     </div>
   );
 }
 
-const Block = memo(function Block({ text }: { text: string }) {
+const Block = memo(function Block({ text, id }: { text: string; id: string }) {
   if (text.length > LONGEST_PARSED) return <p className="plain">{text}</p>;
-  return <ReactMarkdown remarkPlugins={plugins} components={components}>{text}</ReactMarkdown>;
+  return (
+    <ReactMarkdown remarkPlugins={plugins} components={components}
+      remarkRehypeOptions={{ clobberPrefix: id, footnoteLabelProperties: { className: ["unseen"] } }}>
+      {text}
+    </ReactMarkdown>
+  );
 });
-
-// Cuts at blank lines, where what follows stands at the margin and is nobody's continuation.
-export function blocksOf(text: string): string[] {
-  const blocks: string[] = [];
-  let block: string[] = [];
-  let fence: string | null = null;
-  let blank = false;
-  for (const line of text.split("\n")) {
-    const mark = /^ {0,3}(`{3,}|~{3,})/.exec(line)?.[1];
-    const continues = /^(\s|[-*+] |\d+[.)] |>|\|)/.test(line);
-    if (fence === null && blank && line.trim() && !continues && block.length > 0) {
-      blocks.push(block.join("\n"));
-      block = [];
-    }
-    if (mark && fence === null) fence = mark;
-    else if (mark && fence !== null && mark[0] === fence[0] && mark.length >= fence.length) fence = null;
-    blank = fence === null && line.trim() === "";
-    block.push(line);
-  }
-  if (block.some((line) => line.trim())) blocks.push(block.join("\n"));
-  return blocks;
-}
 
 function textOf(node: ReactNode): string {
   if (typeof node === "string") return node;
@@ -50,15 +35,9 @@ function textOf(node: ReactNode): string {
   return isValidElement<{ children?: ReactNode }>(node) ? textOf(node.props.children) : "";
 }
 
-function CodeBlock({ children }: { children?: ReactNode }) {
-  const code = textOf(children).replace(/\n$/, "");
+function Code({ children }: { children?: ReactNode }) {
   const named = isValidElement<{ className?: string }>(children) ? children.props.className : undefined;
-  return (
-    <figure className="code">
-      <figcaption><span>{named?.replace("language-", "") ?? "text"}</span><CopyButton text={code} what="code" /></figcaption>
-      <pre tabIndex={0}><code>{code}</code></pre>
-    </figure>
-  );
+  return <CodeBlock code={textOf(children).replace(/\n$/, "")} language={named?.replace("language-", "")} />;
 }
 
 function Picture({ src, alt }: { src?: string | Blob; alt?: string }) {
@@ -74,8 +53,12 @@ function Picture({ src, alt }: { src?: string | Blob; alt?: string }) {
 }
 
 const components: Components = {
-  a: ({ href, children }) => <a href={href} target="_blank" rel="noopener noreferrer">{children}</a>,
+  a: ({ href, id, "aria-label": label, children }) => {
+    const footnote = href?.startsWith("#");
+    const opens = footnote ? { id, "aria-label": label } : { target: "_blank", rel: "noopener noreferrer" };
+    return <a href={href} {...opens}>{children}</a>;
+  },
   img: ({ src, alt }) => <Picture src={src} alt={alt} />,
-  pre: ({ children }) => <CodeBlock>{children}</CodeBlock>,
+  pre: ({ children }) => <Code>{children}</Code>,
   table: ({ children }) => <div className="table" tabIndex={0}><table>{children}</table></div>,
 };

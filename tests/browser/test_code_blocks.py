@@ -1,0 +1,58 @@
+"""Code in an answer: coloured when it stands still, and exactly what was written, also when it is copied."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.chat_page import FIELD
+from tests.browser.conftest import OpenPage
+from tests.e2e.stack import Stack, new_user
+from tests.e2e.talk import asked, open_session
+
+CODE = """\
+@cache
+def area(r: float) -> float:
+    # of a <circle>
+
+    return 3.14 * r ** 2 if r else "none" or None"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_code_is_coloured_and_exact_and_so_is_its_copy(open_page: OpenPage, home: Stack, scheme: str) -> None:
+    user = new_user()
+    answer = f"Look:\n\n```python\n{CODE}\n```\n\n```klingon\nnuqneH\n```\n\nThat is all."
+    async with home.client(user) as client:
+        session = await open_session(client)
+        async with asked(client, session, "/say " + answer.replace("\n", "\r")) as stream:  # a command is a line
+            await stream.rest()
+    page = await open_page(user, f"/c/{session}", scheme=scheme)
+    await page.tab.until("document.querySelectorAll('figure code span').length > 5")
+    assert await page.tab.js("[...document.querySelectorAll('figure code')].map((one) => one.textContent)") == [
+        CODE,
+        "nuqneH",
+    ]
+    colours = "new Set([...document.querySelectorAll('figure span')].map((one) => getComputedStyle(one).color)).size"
+    assert await page.tab.js(colours) >= 5
+    assert await page.serious_faults() == []
+    await page.tab.click("figure [aria-label='Copy code']")
+    await page.tab.until("document.querySelector('figure [aria-label=Copied]') !== null")
+    await page.tab.js(f"document.querySelector('{FIELD}').focus()")
+    await page.tab.chord("Control", "v")
+    await page.tab.until(f"document.querySelector('{FIELD}').value !== ''")
+    assert await page.tab.js(f"document.querySelector('{FIELD}').value") == CODE
+
+
+async def test_a_footnote_is_reached_and_left_again_in_its_own_answer(open_page: OpenPage, home: Stack) -> None:
+    user = new_user()
+    async with home.client(user) as client:
+        session = await open_session(client)
+        for _ in range(2):
+            async with asked(client, session, "/say So[^1] it is.\r\r[^1]: Or so it seems.") as stream:
+                await stream.rest()
+    page = await open_page(user, f"/c/{session}")
+    await page.until_idle(2)
+    ids = await page.tab.js("[...document.querySelectorAll('.prose :is(a, li)[id]')].map((one) => one.id)")
+    assert len(set(ids)) == len(ids) == 4
+    leads = "(one) => one.closest('article').querySelector(one.hash) !== null"
+    assert await page.tab.js(f"[...document.querySelectorAll('.prose a')].map({leads})") == [True] * 4
+    assert await page.serious_faults() == []

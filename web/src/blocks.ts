@@ -1,0 +1,64 @@
+// Cuts Markdown into blocks that show the same apart as together. Where it is unsure it does not cut.
+
+const ITEM = /^ {0,3}(?:[-*+]|\d{1,9}[.)])(?:[ \t]|$)/;
+const FENCE = /^((?:[ \t>]|(?:[-*+]|\d{1,9}[.)])[ \t])*)(`{3,}(?=[^`]*$)|~{3,})/;
+const HTML = /^ {0,3}<(?:(?:pre|script|style|textarea)(?=[\s>]|$)|(!--))/i; // blank lines do not end these
+const DEFINITION = /^ {0,3}\[([^\]]+)\]:[ \t]*\S/;
+const LONGEST_UNCUT = 20_000;
+
+// What goes on over blank lines: until a line closes it, or (nested: in a list or quotation) one stands at the margin.
+interface Open {
+  closes: RegExp;
+  nested: boolean;
+}
+
+export function blocksOf(text: string): string[] {
+  const blocks: string[] = [];
+  const definitions = new Map<string, string>();
+  let block: string[] = [];
+  let open: Open | null = null;
+  let blank = false;
+  let listed = false;
+  for (const line of text.split(/\r\n?|\n/)) {
+    const isBlank = /^[ \t]*$/.test(line);
+    const isItem = ITEM.test(line);
+    if (open?.nested && /^[^\s>]/.test(line)) open = null;
+    if (open) {
+      if (open.closes.test(line)) open = null;
+    } else {
+      if (blank && !isBlank && !isItem && !/^[ \t>|]/.test(line) && block.length > 0) {
+        blocks.push(block.join("\n"));
+        [block, listed] = [[], false];
+      }
+      listed ||= isItem;
+      open = opened(line, listed);
+      const label = DEFINITION.exec(line)?.[1]?.toLowerCase();
+      if (label?.startsWith("^") && text.length <= LONGEST_UNCUT) return [text]; // footnotes are numbered together
+      if (label !== undefined && !definitions.has(label)) definitions.set(label, line);
+      blank = isBlank;
+    }
+    if (open) blank = false;
+    block.push(line);
+  }
+  if (block.some((line) => line.trim())) blocks.push(block.join("\n"));
+  return definitions.size > 0 ? blocks.map((one) => withDefinitions(one, definitions)) : blocks;
+}
+
+function opened(line: string, listed: boolean): Open | null {
+  const [, before = "", mark] = FENCE.exec(line) ?? [];
+  if (mark) {
+    const nested = before !== "" && (listed || before.trim() !== "");
+    if (!nested && /^ {4}|\t/.test(before)) return null; // code by its indentation
+    return { nested, closes: new RegExp(`^${nested ? "[ \\t>]*" : " {0,3}"}${mark[0]}{${mark.length},}[ \\t]*$`) };
+  }
+  const html = HTML.exec(line);
+  const closes = html?.[1] ? /-->/ : /<\/(?:pre|script|style|textarea)>/i;
+  return html && !closes.test(line) ? { nested: false, closes } : null;
+}
+
+// A link may be defined in another block than the one that uses it.
+function withDefinitions(block: string, definitions: Map<string, string>): string {
+  const said = block.toLowerCase();
+  const used = [...definitions].filter(([label]) => said.includes(`[${label}]`) && !said.includes(`[${label}]:`));
+  return [...used.map(([, line]) => line + "\n"), block].join("\n");
+}

@@ -1,0 +1,55 @@
+// Cut into blocks, Markdown shows what it shows as a whole.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { createElement } from "react";
+import { renderToStaticMarkup } from "react-dom/server";
+import Markdown from "react-markdown";
+import remarkGfm from "remark-gfm";
+import ts from "typescript";
+
+const source = readFileSync(new URL("../src/blocks.ts", import.meta.url), "utf8");
+const { outputText } = ts.transpileModule(source, { compilerOptions: { module: "esnext", target: "es2022" } });
+const { blocksOf } = await import(`data:text/javascript,${encodeURIComponent(outputText)}`);
+
+const html = (text) => renderToStaticMarkup(createElement(Markdown, { remarkPlugins: [remarkGfm] }, text));
+const joined = (parts) => parts.join("").replace(/[\r\n]/g, "");
+
+const CASES = [ // what it is, how many blocks, its lines
+  ["paragraphs", 3, "a\n\nb\n\n\nc"],
+  ["carriage returns", 2, "a\r\n\r\nb\rc"],
+  ["a setext heading", 2, "a\n\nTitle\n===\ntext"],
+  ["a rule", 3, "a\n\n---\n\nb"],
+  ["a space that is no blank line", 1, "a\n\u00a0\nb"],
+  ["a loose list", 2, "- a\n\n- b\n\n  more of b\n\nend"],
+  ["a loose list with tabs", 1, "1.\ta\n\n2.\tb\n\n3.\n\n   c"],
+  ["numbers that go on after a paragraph", 2, "1. a\n\nb\n\n2. c"],
+  ["a quotation", 2, "> a\n\n> b\n\nc"],
+  ["code by indentation", 2, "a\n\n    b\n\n    ```\n\nc"],
+  ["a fence with blank lines", 3, "a\n\n```py\nb\n\nc\n```\n\nd"],
+  ["a fence that is still open", 2, "a\n\n```py\nb\n\nc\n\nd"],
+  ["a fence in a longer one", 2, "````md\n```py\n\nx\n```\n\ny\n````\n\nz"],
+  ["a fence that its like does not close", 2, "```\n```py\n\nx\n```\n\ny"],
+  ["a fence of tildes with backticks in it", 2, "~~~\n```\n\nx\n~~~\n\ny"],
+  ["what is no fence", 3, "``` a ``` b\n\nc\n\nd"],
+  ["a fence in a list", 3, "- ```\n  a\n\n  b\n  ```\n\nc\n\n```\nd\n\ne\n```"],
+  ["a fence deep in a list", 2, "1.  a\n\n    ```\n    b\n\n    c\n    ```\n\nd"],
+  ["a fence that ends with its list", 2, "- a\n  ```\n  b\nc\n\nd"],
+  ["a fence in a quotation", 2, "> ```\n> a\n>\n> b\n> ```\n\nc"],
+  ["a fence right below a list", 2, "- a\n```\nb\n\nc\n```\n\nd"],
+  ["a table", 3, "a\n\n| b | c |\n|---|---|\n| d | e |\n\nf\n\ng"],
+  ["a link defined below", 3, "a [b] and [c][B]\n\nd\n\n[b]: https://example.com 'B'"],
+  ["a link defined above, and used in a fence", 2, "[b]: https://example.com\n\n```\n[b]"],
+  ["a definition in a fence", 2, "[b]\n\n```\n[b]: https://example.com\n```"],
+  ["footnotes", 1, "a[^1]\n\nb[^2]\n\n[^1]: c\n[^2]: d"],
+  ["HTML with blank lines", 2, "<pre>\n\n# a\n\n</pre>\n\nb"],
+  ["an HTML comment", 2, "<!-- a\n\n# b\n\n-->\n\nc"],
+  ["HTML that a blank line ends", 3, "<div>\n\n# a\n\n</div>"],
+];
+
+for (const [name, count, text] of CASES)
+  test(name, () => {
+    const blocks = blocksOf(text);
+    assert.equal(joined(blocks.map(html)), joined([html(text)]));
+    assert.equal(blocks.length, count, JSON.stringify(blocks));
+  });

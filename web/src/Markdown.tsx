@@ -20,7 +20,7 @@ export function Markdown({ text }: { text: string }) {
 }
 
 const Block = memo(function Block({ text, id }: { text: string; id: string }) {
-  if (text.length > LONGEST_PARSED) return <p className="plain">{text}</p>;
+  if (text.length > LONGEST_PARSED) return <Plain text={text} />;
   return (
     <ReactMarkdown remarkPlugins={plugins} components={components}
       remarkRehypeOptions={{ clobberPrefix: id, footnoteLabelProperties: { className: ["unseen"] } }}>
@@ -28,6 +28,12 @@ const Block = memo(function Block({ text, id }: { text: string; id: string }) {
     </ReactMarkdown>
   );
 });
+
+// In pieces, each of which ends a line: when the last one grows, the others are not laid out again.
+function Plain({ text }: { text: string }) {
+  const pieces = text.match(/[^]{1,4000}(?:\s|$)|[^]{1,4000}/g) ?? [];
+  return <p className="plain">{pieces.map((piece, place) => <span key={place}>{piece}</span>)}</p>;
+}
 
 function textOf(node: ReactNode): string {
   if (typeof node === "string") return node;

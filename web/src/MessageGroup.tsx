@@ -1,6 +1,7 @@
 // Some messages of a conversation. Far from what is seen an empty box of their height takes their place.
 import type { UIMessage } from "ai";
 import { memo, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { flushSync } from "react-dom";
 import { Message } from "./Message";
 import type { Watch } from "./nearness";
 import { keepPlace } from "./place";
@@ -38,13 +39,15 @@ export const MessageGroup = memo(function MessageGroup(props: Props) {
     decide();
     return watch(element, (near) => {
       now.current.near = near;
-      decide();
+      flushSync(decide);
     });
   }, [watch, keep]);
 
   const rendered = near || keep;
+  const wasEmpty = useRef(false);
   useLayoutEffect(() => {
-    if (rendered) keepPlace(box.current!, now.current.height);
+    if (rendered && wasEmpty.current) keepPlace(box.current!, now.current.height);
+    wasEmpty.current = !rendered;
   }, [rendered]);
   return (
     <div className="group" ref={box} style={rendered ? undefined : { height: now.current.height }}>

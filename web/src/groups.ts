@@ -1,7 +1,7 @@
 // A conversation in groups: each is rendered, or left out, as a whole. A group stays when messages come before or after it.
 import type { ShownMessage } from "./shown";
 
-const SIZE = 10;
+const SIZE = 8;
 
 export function grouped(messages: ShownMessage[], before: ShownMessage[][]): ShownMessage[][] {
   const old = new Map(before.map((group) => [group[0]!.message.id, group]));

@@ -1,4 +1,5 @@
-// Tells what stands in a scroll box whether it is near what is seen. One is told in a task, so that each task stays short.
+// Tells what stands in a scroll box whether it is near what is seen. One comes near in a frame: tasks stay short, and the
+// browser has kept the place for one before the next changes it.
 import type { RefObject } from "react";
 
 export type Watch = (element: Element, tell: (near: boolean) => void) => () => void;
@@ -15,7 +16,7 @@ export function nearness(box: RefObject<Element | null>): Watch {
     for (const [element, near] of news) {
       news.delete(element);
       watched.get(element)?.(near);
-      if (near) await new Promise((resolve) => setTimeout(resolve));
+      if (near) await new Promise(requestAnimationFrame);
     }
     telling = false;
   };

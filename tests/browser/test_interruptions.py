@@ -113,7 +113,8 @@ async def test_a_silence_ends_when_the_network_or_the_reader_is_back(
         async with proxy.failing(Mode.SILENCE):
             await asyncio.sleep(after)  # that is what is tested
         await page.tab.js(f"[window, document].forEach((one) => one.dispatchEvent(new Event('{event}')))")
-        await _exact(page, 300, SILENCE - after - 2)
+        await page.tab.until("document.querySelector('.reconnecting') !== null", 3)
+        await _exact(page, 300, SILENCE + 15)
 
 
 async def test_a_message_on_its_way_when_the_page_is_reloaded_is_answered_once(open_page: OpenPage) -> None:

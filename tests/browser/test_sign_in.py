@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.browser.chat_page import FIELD, ChatPage, spoken
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import bearer, new_user
@@ -53,6 +55,6 @@ async def test_without_a_token_a_conversation_hears_of_its_other_tab_from_its_fi
     other = await open_page(page.user, await page.path(), known=False)
     await other.until_text("20 21")
     await other.say("/stream 7")
-    await page.until_idle(2)
+    await asyncio.gather(page.until_idle(2), other.until_idle(2))
     assert await page.said() == await other.said()
     assert await page.answers() == [spoken(200), spoken(7)]

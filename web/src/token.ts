@@ -45,4 +45,7 @@ export function signOut() {
   location.assign("/");
 }
 
-window.addEventListener("storage", ({ key }) => key === KEY && location.reload()); // in another tab
+// In another tab somebody signed in or out. A token that only takes the place of an older one is used from now on.
+window.addEventListener("storage", ({ key, oldValue, newValue }) => {
+  if (key === KEY && (access === "refused" || (oldValue === null) !== (newValue === null))) location.reload();
+});

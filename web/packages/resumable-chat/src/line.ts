@@ -7,8 +7,11 @@ import type { Sign } from "./sign.js";
 /** A connection that held for so long was a good one, even if nothing was said. */
 const PROVEN_MS = 5_000;
 
-/** A connection that was kept may have died meanwhile: what is only read is asked for on another one after so long. */
-const ANSWER_MS = 10_000;
+/**
+ * Connections that the browser kept may be dead, and each can be found out only by asking on it: so the first attempts to
+ * read wait less for an answer. A server that is slow gets the whole time after that.
+ */
+const IMPATIENT = { attempts: 4, ms: 5_000 };
 
 /** A request that may be sent any number of times; `once` if it may not. */
 export interface Question {
@@ -109,7 +112,8 @@ export class Line {
     const stop = () => cutter.abort(this.signal.reason);
     if (this.signal.aborted) stop();
     else this.signal.addEventListener("abort", stop, { once: true });
-    const limit = init.method === "GET" ? Math.min(ANSWER_MS, idleMs) : idleMs;
+    const impatient = init.method === "GET" && this.#failures < IMPATIENT.attempts;
+    const limit = impatient ? Math.min(IMPATIENT.ms, idleMs) : idleMs;
     const late = setTimeout(() => cutter.abort(new DOMException("No answer came.", "TimeoutError")), limit);
     cutter.signal.addEventListener("abort", () => this.signal.removeEventListener("abort", stop));
     try {

@@ -138,7 +138,10 @@ async def test_messages_that_met_no_server_are_sent_by_the_page_that_is_opened_n
     await page.say("/stream 5")
     await page.say("/stream 6")
     await page.tab.until("document.querySelector('.reconnecting') !== null")
+    path = await page.path()
     await home.start_api(port=api.port)
-    await page.go("/")
+    await page.go("/library")
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 1")
+    await page.go(path)
     await page.until_idle(2)
     assert [text for _, text in await page.said()] == ["/stream 5", spoken(5), "/stream 6", spoken(6)]

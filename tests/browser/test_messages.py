@@ -64,7 +64,7 @@ async def test_what_is_not_sent_yet_stays_with_its_conversation(open_page: OpenP
     await page.tab.click(f".sidebar a[href='{first}']")
     await page.tab.until(f"{_DRAFT} === 'for the first'")
     await page.reload()
-    await page.tab.until(f"{_DRAFT} === 'for the first'")
+    await page.tab.until(f"{_DRAFT} === 'for the first' && document.activeElement?.matches('{FIELD}')")
     await page.tab.press("Enter")
     await page.until_idle(2)
     await page.reload()

@@ -2,7 +2,7 @@ import { lazy, Suspense, useCallback, useEffect, useState } from "react";
 import { Conversation } from "./Conversation";
 import { Icon } from "./Icon";
 import { newId } from "./ids";
-import { unsent } from "./outbox";
+import { waitsToBegin } from "./outbox";
 import { Link, navigate, useRoute } from "./route";
 import { Sidebar } from "./Sidebar";
 
@@ -12,7 +12,7 @@ const AgentPage = lazy(() => import("./Library").then((file) => ({ default: file
 export function App() {
   const route = useRoute();
   const [sidebar, setSidebar] = useState(false);
-  const [fresh, setFresh] = useState(() => unsent().find((one) => one.begins)?.session ?? newId());
+  const [fresh, setFresh] = useState(() => newId());
   const named = route.view === "conversation" ? route.session : null;
   if (named === null && begun.has(fresh)) setFresh(newId()); // at once, so that nothing is written into the old one
   const session = named ?? fresh;
@@ -25,10 +25,15 @@ export function App() {
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
   }, [sidebar]);
-  const onFirst = useCallback(() => {
-    begun.add(fresh);
-    navigate(`/c/${fresh}`, { replace: true });
-  }, [fresh]);
+  const onBegun = useCallback((id: string) => {
+    begun.add(id);
+    navigate(`/c/${id}`, { replace: true });
+  }, []);
+  const onRefused = useCallback((id: string) => {
+    begun.delete(id);
+    setFresh(id); // what it holds stays on the page
+    if (location.pathname === `/c/${id}`) navigate("/", { replace: true });
+  }, []);
 
   return (
     <div className={sidebar ? "app with-sidebar" : "app"}>
@@ -45,8 +50,8 @@ export function App() {
         </div>
         <Suspense fallback={<div className="scroll" />}>
           {route.view === "conversation" && (
-            <Conversation key={session} session={session} isNew={named === null || begunHere(named, fresh)}
-              onFirst={onFirst} />
+            <Conversation key={session} session={session} isNew={named === null || waitsToBegin(named)} onBegun={onBegun}
+              onRefused={onRefused} />
           )}
           {route.view === "library" && <Library />}
           {route.view === "agent" && <AgentPage key={route.agent} id={route.agent} />}
@@ -56,6 +61,5 @@ export function App() {
   );
 }
 
-// The ids of new conversations that got their first message on this page.
+// The ids of conversations that were begun on this page.
 const begun = new Set<string>();
-const begunHere = (session: string, fresh: string) => session === fresh && !begun.has(session);

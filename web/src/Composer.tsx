@@ -34,7 +34,7 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
   }, [text]);
 
   useEffect(() => {
-    if (returned !== null) setText((now) => now || returned);
+    if (returned !== null) setText((now) => (now ? `${now}\n\n${returned}` : returned));
   }, [returned]);
   const send = () => {
     if (!text.trim()) return;

@@ -7,6 +7,7 @@ import { MessageGroup } from "./MessageGroup";
 import { nearness } from "./nearness";
 import { useKeptPlace } from "./place";
 import { shownMessages, type ShownMessage } from "./shown";
+import type { Page } from "./talk";
 import { Acting } from "./tools/acting";
 import { useConversation } from "./useConversation";
 import { useFollowing } from "./useFollowing";
@@ -17,8 +18,8 @@ const SUGGESTIONS = [
   "Explain in a few words how an answer survives a restart of the server",
 ];
 
-export function Conversation(props: { session: string; isNew: boolean; onFirst: () => void }) {
-  const talk = useConversation(props.session, props.isNew, props.onFirst);
+export function Conversation(props: Page & { session: string; isNew: boolean }) {
+  const talk = useConversation(props.session, props.isNew, props);
   const { messages, queued, busy, status, send, outside, cancelTask } = talk;
   const [known] = useState(() => new WeakMap<object, ShownMessage>());
   const shown = useMemo(() => shownMessages(messages, known), [messages, known]);

@@ -23,3 +23,8 @@ function write(all: Unsent[]) {
 export const keep = (one: Unsent) => write([...unsent().filter(({ id }) => id !== one.id), one]);
 
 export const drop = (gone: (one: Unsent) => boolean) => write(unsent().filter((one) => !gone(one)));
+
+export const waitingSessions = () => [...new Set(unsent().map(({ session }) => session))];
+
+// Whether the server does not know of this conversation yet.
+export const waitsToBegin = (session: string) => unsent().some((one) => one.begins && one.session === session);

@@ -29,7 +29,7 @@ export function useRoute(): Route {
   return routeOf(useSyncExternalStore(onMoved, address));
 }
 
-function routeOf(at: string): Route {
+export function routeOf(at: string): Route {
   const url = new URL(at, location.origin);
   const session = /^\/c\/([A-Za-z0-9_-]{16,64})$/.exec(url.pathname)?.[1];
   const agent = /^\/library\/agents\/([^/]+)$/.exec(url.pathname)?.[1] ?? url.searchParams.get("flowID");

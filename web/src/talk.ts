@@ -32,6 +32,12 @@ const EMPTY: View = {
   problem: null, returned: null, usage: 0, unowned: false,
 };
 
+// Where a new conversation stands.
+export interface Page {
+  onBegun(session: string): void; // it has its first message, on its way
+  onRefused(session: string): void; // and the server did not take it
+}
+
 export class Talk {
   readonly chat: Chat<UIMessage>;
   view: View;
@@ -50,7 +56,7 @@ export class Talk {
   private readonly sending = new Set<string>(); // messages that the server has not taken yet
   private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
 
-  constructor(readonly session: string, isNew: boolean, private readonly onFirst: () => void) {
+  constructor(readonly session: string, isNew: boolean, private readonly page?: Page) {
     this.view = { ...EMPTY, state: isNew ? "new" : "loading" };
     this.line = lineFor({
       onTask: (task) => this.attach(task),
@@ -101,6 +107,7 @@ export class Talk {
     const id = newId("m-");
     this.show({ problem: null, returned: null });
     keep({ session: this.session, id, text, begins: !this.exists });
+    if (!this.exists) this.page?.onBegun(this.session);
     void this.post(id, text);
   };
 
@@ -189,12 +196,10 @@ export class Talk {
     this.follow(this.chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }));
     if (!(await taken)) {
       this.chat.messages = this.chat.messages.filter((message) => message.id !== id);
+      if (!this.exists) this.page?.onRefused(this.session);
       return false;
     }
-    if (!this.exists) {
-      this.show({ state: "ready" });
-      this.onFirst();
-    }
+    if (!this.exists) this.show({ state: "ready" });
     return true;
   }
 

@@ -42,10 +42,18 @@ export function signIn(value: string) {
 
 export function signOut() {
   localStorage.removeItem(KEY);
+  forgetUser();
   location.assign("/");
+}
+
+// Drafts and messages on their way are not for whoever comes next. (Who goes on without a refused token is the same.)
+function forgetUser() {
+  if (access !== "refused") sessionStorage.clear();
 }
 
 // In another tab somebody signed in or out. A token that only takes the place of an older one is used from now on.
 window.addEventListener("storage", ({ key, oldValue, newValue }) => {
-  if (key === KEY && (access === "refused" || (oldValue === null) !== (newValue === null))) location.reload();
+  if (key !== KEY || (access !== "refused" && (oldValue === null) === (newValue === null))) return;
+  if (newValue === null) forgetUser();
+  location.reload();
 });

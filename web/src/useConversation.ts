@@ -3,11 +3,11 @@ import { useChat } from "@ai-sdk/react";
 import type { UIMessage } from "ai";
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { listen } from "./feed";
-import { Talk } from "./talk";
+import { Talk, type Page } from "./talk";
 import { useAccess } from "./token";
 
-export function useConversation(session: string, isNew: boolean, onFirst: () => void) {
-  const [talk] = useState(() => new Talk(session, isNew, onFirst));
+export function useConversation(session: string, isNew: boolean, page: Page) {
+  const [talk] = useState(() => new Talk(session, isNew, page));
   const view = useSyncExternalStore(talk.subscribe, () => talk.view);
   const { messages, status, error } = useChat({ chat: talk.chat, throttle: 40 });
   const alone = useAccess() === "anonymous" || view.unowned; // the user's feed does not tell of this session

@@ -84,6 +84,7 @@ async def test_escape_leaves_a_message_as_it_was(open_page: OpenPage) -> None:
     await page.tab.type(".editor textarea", "0")
     await page.tab.press("Escape")
     await page.tab.until("document.querySelector('.editor') === null")
+    await page.tab.until("document.activeElement.ariaLabel === 'Edit message'")
     assert await page.said() == told
     await page.reload()
     await page.until_idle()

@@ -1,5 +1,5 @@
 import { isToolUIPart, type UIMessage } from "ai";
-import { memo, useState } from "react";
+import { memo, useEffect, useRef, useState } from "react";
 import { CopyButton } from "./CopyButton";
 import { Icon } from "./Icon";
 import { Markdown } from "./Markdown";
@@ -27,6 +27,12 @@ const textIn = (parts: Part[]) => parts.map((part) => (part.type === "text" ? pa
 
 function Question({ message, parts, editing, onEdit, onEdited }: Props) {
   const said = textIn(parts);
+  const button = useRef<HTMLButtonElement>(null);
+  const edited = useRef(false);
+  useEffect(() => {
+    if (edited.current && !editing) button.current?.focus();
+    edited.current = editing;
+  }, [editing]);
   if (editing) return <Editor text={said} onDone={(text) => onEdited(message.id, text)} />;
   return (
     <article className="user" aria-label="You" data-message={message.id}>
@@ -34,7 +40,7 @@ function Question({ message, parts, editing, onEdit, onEdited }: Props) {
       <div className="actions">
         <CopyButton text={said} what="message" />
         {onEdit && (
-          <button type="button" className="quiet" aria-label="Edit message" title="Edit and send again"
+          <button type="button" ref={button} className="quiet" aria-label="Edit message" title="Edit and send again"
             onClick={() => onEdit(message.id)}>
             <Icon name="edit" />
           </button>

@@ -98,7 +98,7 @@ async def test_an_agent_is_deleted_when_it_was_asked_twice(open_page: OpenPage, 
     page = await open_page(user, "/library")
     await page.tab.click(".agents a")
     await page.tab.click(".sheet button::-p-text(Delete)")
-    await page.tab.until("document.activeElement.innerText === 'Keep it'")
+    await page.tab.until("document.activeElement.innerText === 'Cancel'")
     await page.tab.press("Enter")
     await page.tab.click(".sheet button::-p-text(Delete)")
     await page.tab.click(".sheet button.danger")

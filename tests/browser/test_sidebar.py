@@ -100,4 +100,4 @@ async def test_old_conversations_are_shown_when_asked_for_and_found_without(open
     await page.tab.type(search, "talk 119")
     await page.tab.until("document.querySelectorAll('.sidebar li').length === 1")
     await page.tab.type(search, "9")
-    await page.tab.until("document.querySelector('.sidebar .empty')?.innerText === 'Nothing is called that.'")
+    await page.tab.until("document.querySelector('.sidebar .empty')?.innerText === 'No conversation has that title.'")

@@ -46,8 +46,8 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
       event.preventDefault();
       send();
     }}>
-      <textarea ref={field} rows={1} value={text} maxLength={64_000} aria-label="Message"
-        placeholder={busy ? "Write on; it waits its turn" : "Write a message"}
+      <textarea ref={field} rows={1} value={text} aria-label="Message"
+        placeholder={busy ? "Write the next message" : "Write a message"}
         onChange={(event) => setText(event.target.value)}
         onKeyDown={(event) => {
           if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;

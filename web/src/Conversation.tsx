@@ -6,6 +6,7 @@ import { Waiting } from "./Message";
 import { MessageGroup } from "./MessageGroup";
 import { nearness } from "./nearness";
 import { useKeptPlace } from "./place";
+import { Link } from "./route";
 import { shownMessages, type ShownMessage } from "./shown";
 import type { Page } from "./talk";
 import { Acting } from "./tools/acting";
@@ -51,6 +52,7 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
       <div className="scroll center">
         <h1>This conversation is not here</h1>
         <p>It was deleted, or it is somebody else’s.</p>
+        <p><Link className="button primary" href="/">New conversation</Link></p>
       </div>
     );
   return (
@@ -71,7 +73,7 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
               <div className="user queued" key={one.message_id ?? one.task_id}>
                 <div className="bubble">{one.message}</div>
                 <p className="note">
-                  Waits for its turn
+                  {one.task_id ? "Waits for its turn" : "On its way"}
                   {one.task_id && (
                     <button type="button" className="link" onClick={() => void cancelTask(one.task_id)}>Take back</button>
                   )}
@@ -104,7 +106,7 @@ function Welcome({ onPick }: { onPick: (text: string) => void }) {
   return (
     <div className="welcome">
       <h1>What shall we do?</h1>
-      <p>Answers outlive this page: reload, close the laptop, come back. They go on where they are.</p>
+      <p>Answers outlive this page: reload, close the laptop, come back. They carry on without it.</p>
       <ul>
         {SUGGESTIONS.map((text) => (
           <li key={text}><button type="button" onClick={() => onPick(text)}>{text}</button></li>

@@ -131,7 +131,7 @@ export function AgentPage({ id }: { id: string }) {
               {sure ? (
                 <>
                   <button type="button" className="danger" onClick={remove}>Delete with all versions</button>
-                  <button type="button" autoFocus onClick={() => setSure(false)}>Keep it</button>
+                  <button type="button" autoFocus onClick={() => setSure(false)}>Cancel</button>
                 </>
               ) : <button type="button" onClick={() => setSure(true)}>Delete</button>}
             </p>

@@ -4,7 +4,7 @@ import { CopyButton } from "./CopyButton";
 import { Icon } from "./Icon";
 import { Markdown } from "./Markdown";
 import type { Part } from "./shown";
-import { ToolCard } from "./tools/ToolCard";
+import { goesOnOutside, ToolCard } from "./tools/ToolCard";
 
 interface Props {
   message: UIMessage;
@@ -68,7 +68,7 @@ function Editor({ text, onDone }: { text: string; onDone: (text: string | null) 
           done();
         }} />
       <div className="row">
-        <button type="button" className="plain-button" onClick={() => onDone(null)}>Keep it</button>
+        <button type="button" className="plain-button" onClick={() => onDone(null)}>Cancel</button>
         <button type="submit" className="primary">Send again</button>
       </div>
     </form>
@@ -95,7 +95,7 @@ function Answer({ message, parts, live, isLast, onAgain }: Props) {
       {!live && (
         <div className={isLast ? "actions shown" : "actions"}>
           <CopyButton text={textIn(parts)} what="answer" />
-          {isLast && onAgain && parts.length === message.parts.length && ( // not what an operation says: it answers nobody
+          {isLast && onAgain && canAnswerAgain(message, parts) && (
             <button type="button" className="quiet" aria-label="Answer again" title="Answer again"
               onClick={() => onAgain(message.id)}>
               <Icon name="again" />
@@ -106,6 +106,10 @@ function Answer({ message, parts, live, isLast, onAgain }: Props) {
     </article>
   );
 }
+
+// Not what an operation says, which answers nobody; nor while one goes on, which would go on beside the next.
+const canAnswerAgain = (message: UIMessage, parts: Part[]) =>
+  parts.length === message.parts.length && !parts.some((part) => isToolUIPart(part) && goesOnOutside(part));
 
 // Whether the answer shows by itself that it grows.
 function hasTail(parts: Part[]): boolean {

@@ -39,7 +39,7 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
             </ul>
           </section>
         ))}
-        {list.sessions?.length === 0 && <p className="empty">{wanted ? "Nothing is called that." : "No conversations yet."}</p>}
+        {list.sessions?.length === 0 && <p className="empty">{wanted ? "No conversation has that title." : "No conversations yet."}</p>}
         {list.more && <button type="button" className="link" onClick={list.loadMore}>Show older ones</button>}
       </nav>
       {list.leaving && (

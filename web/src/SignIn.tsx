@@ -23,7 +23,7 @@ export function SignIn() {
             const token = value.trim().replace(/^Bearer\s+/i, "");
             if (token) signIn(token);
           }}>
-            <h2 id="sign-in">{refused ? "The server does not take your token any more" : "Sign in"}</h2>
+            <h2 id="sign-in">{refused ? "The server does not take this token" : "Sign in"}</h2>
             <label>
               Token
               <input type="password" autoComplete="off" required value={value} onChange={(event) => setValue(event.target.value)} />

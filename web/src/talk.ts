@@ -228,6 +228,7 @@ export class Talk {
       this.attached = null;
       this.show({ busy: this.running > 0, stopping: false });
       announce();
+      this.show({ usage: this.view.usage + spentOn(this.chat.lastMessage) });
       if (this.lost || this.chat.status === "error") await pause(++this.failures, this.life.signal);
       else this.failures = 0;
       this.lost = false;
@@ -282,6 +283,11 @@ export class Talk {
     this.line.attachTo(task);
     return this.chat.resumeStream();
   }
+}
+
+function spentOn(answer?: UIMessage): number {
+  const told = answer?.metadata as { usage?: { totalTokens?: number } } | undefined;
+  return told?.usage?.totalTokens ?? 0;
 }
 
 // A page of history takes the place of what is known of its messages; what came before it stays.

@@ -20,14 +20,8 @@ export function useConversation(session: string, isNew: boolean, page: Page) {
   const told = error && view.connection === "live" && !saysWhy(messages.at(-1)) ? error.message : null;
   return {
     ...view, messages, status, send, edit, again, stop, cancelTask, loadOlder,
-    usage: Math.max(view.usage, spent(messages)),
     problem: view.problem ?? told,
   };
 }
 
 const saysWhy = (message?: UIMessage) => message?.parts.some((part) => part.type === "data-error") ?? false;
-
-function spent(messages: UIMessage[]): number {
-  return messages.reduce((sum, { metadata }) =>
-    sum + ((metadata as { usage?: { totalTokens?: number } } | undefined)?.usage?.totalTokens ?? 0), 0);
-}

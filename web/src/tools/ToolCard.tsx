@@ -15,22 +15,30 @@ import { wishAgain, worded } from "./wishes";
 export type Output = { type?: string; message?: string; [key: string]: Json | undefined };
 const OUTSIDE = new Set(["operation_started", "operation_pending", "operation_in_progress"]);
 
+const CANCELLED = "The work was cancelled."; // what the history says of it
+
+// Whether another service still works on what the call began.
+export function goesOnOutside(part: ToolPart): boolean {
+  return part.state === "output-available" && OUTSIDE.has((part.output as Output | null)?.type ?? "");
+}
+
 export function ToolCard({ part }: { part: ToolPart }) {
   const name = getToolName(part);
   const output = part.state === "output-available" ? (part.output as Output) : undefined;
-  const outside = output?.type !== undefined && OUTSIDE.has(output.type);
+  const outside = goesOnOutside(part);
   const failed = part.state === "output-error" || output?.type === "error" || output?.type === "input_validation_error";
-  const state = failed ? "failed" : outside || output === undefined ? "running" : "done";
+  const cancelled = part.state === "output-error" && part.errorText === CANCELLED;
+  const state = cancelled ? "cancelled" : failed ? "failed" : outside || output === undefined ? "running" : "done";
   return (
     <section className={`tool ${state}`} aria-label={`${worded(name)}: ${state}`} data-call={part.toolCallId}>
       <header>
-        <Icon name={iconOf(output, failed)} />
+        <Icon name={iconOf(output, failed && !cancelled)} />
         <strong>{worded(name)}</strong>
         <span className="state">{state === "running" ? <span className="spin" aria-hidden="true" /> : null}{wordFor(part, state)}</span>
       </header>
       {output && <Result output={output} part={part} />}
       {part.state === "output-error" && <p className="why">{part.errorText}</p>}
-      {failed && <Retry part={part} />}
+      {failed && !cancelled && <Retry part={part} />}
       <Raw input={part.input} output={outside ? undefined : output} />
     </section>
   );
@@ -62,6 +70,7 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
           <p><strong>{String(output.agent_name)}</strong> {String(output.description ?? "")}</p>
           {graph && <GraphView graph={graph} />}
           <p className="note">{String(output.node_count)} steps, {String(output.link_count)} links. Not saved.</p>
+          <Make part={part} />
         </div>
       );
     }
@@ -122,6 +131,19 @@ function Retry({ part }: { part: ToolPart }) {
   );
 }
 
+function Make({ part }: { part: ToolPart }) {
+  const { say } = useContext(Acting);
+  const [taken, setTaken] = useState(false);
+  return (
+    <p>
+      <button type="button" disabled={taken} onClick={() => {
+        setTaken(true);
+        say(wishAgain(part));
+      }}>Make and save it</button>
+    </p>
+  );
+}
+
 function Raw({ input, output }: { input: unknown; output: unknown }) {
   if (input === undefined && output === undefined) return null;
   return (
@@ -140,7 +162,7 @@ function wordFor(part: ToolPart, state: string): string {
     if (type === "clarification_needed") return "Asks you";
     if (type === "suggested_goal") return "Suggests";
   }
-  return { running: "Running", failed: "Failed", done: "Done" }[state] ?? "";
+  return { running: "Running", failed: "Failed", cancelled: "Cancelled", done: "Done" }[state] ?? "";
 }
 
 function iconOf(output: Output | undefined, failed: boolean): IconName {

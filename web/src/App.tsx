@@ -1,4 +1,5 @@
 import { lazy, Suspense, useCallback, useEffect, useState } from "react";
+import { Boundary } from "./Boundary";
 import { Conversation } from "./Conversation";
 import { Icon } from "./Icon";
 import { newId } from "./ids";
@@ -48,18 +49,27 @@ export function App() {
           <Link href="/" className="brand">CoPilot</Link>
           <Link href="/" className="button quiet" aria-label="New conversation"><Icon name="plus" /></Link>
         </div>
-        <Suspense fallback={<div className="scroll" />}>
-          {route.view === "conversation" && (
-            <Conversation key={session} session={session} isNew={named === null || waitsToBegin(named)} onBegun={onBegun}
-              onRefused={onRefused} />
-          )}
-          {route.view === "library" && <Library />}
-          {route.view === "agent" && <AgentPage key={route.agent} id={route.agent} />}
-        </Suspense>
+        <Boundary key={route.view} instead={<Lost />}>
+          <Suspense fallback={<div className="scroll" />}>
+            {route.view === "conversation" && (
+              <Conversation key={session} session={session} isNew={named === null || waitsToBegin(named)} onBegun={onBegun}
+                onRefused={onRefused} />
+            )}
+            {route.view === "library" && <Library />}
+            {route.view === "agent" && <AgentPage key={route.agent} id={route.agent} />}
+          </Suspense>
+        </Boundary>
       </main>
     </div>
   );
 }
+
+const Lost = () => (
+  <div className="scroll center">
+    <h1>This could not be shown</h1>
+    <p><button type="button" onClick={() => location.reload()}>Load the page again</button></p>
+  </div>
+);
 
 // The ids of conversations that were begun on this page.
 const begun = new Set<string>();

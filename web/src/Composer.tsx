@@ -1,4 +1,5 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "react";
+import { draftOf, keepDraft } from "./drafts";
 import { Icon } from "./Icon";
 
 interface Props {
@@ -10,10 +11,8 @@ interface Props {
   onStop: () => void;
 }
 
-const keyOf = (draft: string) => `copilot.draft:${draft}`;
-
 export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Props) {
-  const [text, setText] = useState(() => sessionStorage.getItem(keyOf(draft)) ?? "");
+  const [text, setText] = useState(() => draftOf(draft));
   const field = useRef<HTMLTextAreaElement>(null);
 
   useEffect(() => {
@@ -21,10 +20,9 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
   }, []);
   const kept = useRef(draft);
   useEffect(() => {
-    if (kept.current !== draft) sessionStorage.removeItem(keyOf(kept.current));
+    if (kept.current !== draft) keepDraft(kept.current, "");
     kept.current = draft;
-    if (text) sessionStorage.setItem(keyOf(draft), text);
-    else sessionStorage.removeItem(keyOf(draft));
+    keepDraft(draft, text);
   }, [draft, text]);
   useLayoutEffect(() => {
     const element = field.current;

@@ -7,6 +7,8 @@ import { blocksOf } from "./blocks";
 import { CodeBlock } from "./CodeBlock";
 
 const LONGEST_PARSED = 20_000; // a longer block is shown as it is
+const TOO_DEEP = /^(?:[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t]))){60}/m; // no parser's stack holds it
+const FENCED = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n]*\n([^]*?)(?:\n {0,3}\1[`~]*\s*)?$/;
 const plugins = [remarkGfm];
 
 export function Markdown({ text }: { text: string }) {
@@ -20,7 +22,7 @@ export function Markdown({ text }: { text: string }) {
 }
 
 const Block = memo(function Block({ text, id }: { text: string; id: string }) {
-  if (text.length > LONGEST_PARSED) return <Plain text={text} />;
+  if (text.length > LONGEST_PARSED || TOO_DEEP.test(text)) return <LongBlock text={text} />;
   return (
     <ReactMarkdown remarkPlugins={plugins} components={components}
       remarkRehypeOptions={{ clobberPrefix: id, footnoteLabelProperties: { className: ["unseen"] } }}>
@@ -28,6 +30,11 @@ const Block = memo(function Block({ text, id }: { text: string; id: string }) {
     </ReactMarkdown>
   );
 });
+
+function LongBlock({ text }: { text: string }) {
+  const [, , language, code] = FENCED.exec(text) ?? [];
+  return code === undefined ? <Plain text={text} /> : <CodeBlock code={code} language={language || undefined} />;
+}
 
 // In pieces, each of which ends a line: when the last one grows, the others are not laid out again.
 function Plain({ text }: { text: string }) {

@@ -1,5 +1,6 @@
 import { isToolUIPart, type UIMessage } from "ai";
 import { memo, useEffect, useRef, useState } from "react";
+import { Boundary } from "./Boundary";
 import { CopyButton } from "./CopyButton";
 import { Icon } from "./Icon";
 import { Markdown } from "./Markdown";
@@ -18,7 +19,17 @@ interface Props {
 }
 
 export const Message = memo(function Message(props: Props) {
-  return props.message.role === "user" ? <Question {...props} /> : <Answer {...props} />;
+  const instead = (
+    <article className="answer" data-message={props.message.id}>
+      <p className="plain">{textIn(props.parts)}</p>
+      <p className="note">This message could not be shown as it should be.</p>
+    </article>
+  );
+  return (
+    <Boundary instead={instead}>
+      {props.message.role === "user" ? <Question {...props} /> : <Answer {...props} />}
+    </Boundary>
+  );
 });
 
 export const Waiting = () => <div className="answer"><span className="dots" aria-label="Waiting for the answer" role="img"><i /><i /><i /></span></div>;
@@ -33,7 +44,7 @@ function Question({ message, parts, editing, onEdit, onEdited }: Props) {
     if (edited.current && !editing) button.current?.focus();
     edited.current = editing;
   }, [editing]);
-  if (editing) return <Editor text={said} onDone={(text) => onEdited(message.id, text)} />;
+  if (editing) return <Editor text={said} waits={onEdit === undefined} onDone={(text) => onEdited(message.id, text)} />;
   return (
     <article className="user" aria-label="You" data-message={message.id}>
       <div className="bubble">{said}</div>
@@ -50,9 +61,9 @@ function Question({ message, parts, editing, onEdit, onEdited }: Props) {
   );
 }
 
-function Editor({ text, onDone }: { text: string; onDone: (text: string | null) => void }) {
+function Editor({ text, waits, onDone }: { text: string; waits: boolean; onDone: (text: string | null) => void }) {
   const [now, setNow] = useState(text);
-  const done = () => onDone(now.trim() && now !== text ? now : null);
+  const done = () => waits || onDone(now.trim() && now !== text ? now : null);
   return (
     <form className="editor" onSubmit={(event) => {
       event.preventDefault();
@@ -69,7 +80,9 @@ function Editor({ text, onDone }: { text: string; onDone: (text: string | null) 
         }} />
       <div className="row">
         <button type="button" className="plain-button" onClick={() => onDone(null)}>Cancel</button>
-        <button type="submit" className="primary">Send again</button>
+        <button type="submit" className="primary" disabled={waits} title={waits ? "When the answer has ended" : undefined}>
+          Send again
+        </button>
       </div>
     </form>
   );

@@ -13,7 +13,10 @@ const MOST = 300;
 
 export function asGraph(value: unknown): Graph | null {
   const graph = value as Graph | undefined;
-  return graph && Array.isArray(graph.nodes) && Array.isArray(graph.links) ? graph : null;
+  if (!graph || !Array.isArray(graph.nodes) || !Array.isArray(graph.links)) return null;
+  const nodes = graph.nodes.filter((node) => typeof node?.id === "string");
+  const links = graph.links.filter((link) => typeof link?.source_id === "string" && typeof link.sink_id === "string");
+  return { ...graph, nodes, links };
 }
 
 export function placed(graph: Graph): Placed {

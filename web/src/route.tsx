@@ -32,10 +32,19 @@ export function useRoute(): Route {
 export function routeOf(at: string): Route {
   const url = new URL(at, location.origin);
   const session = /^\/c\/([A-Za-z0-9_-]{16,64})$/.exec(url.pathname)?.[1];
-  const agent = /^\/library\/agents\/([^/]+)$/.exec(url.pathname)?.[1] ?? url.searchParams.get("flowID");
-  if (agent) return { view: "agent", agent: decodeURIComponent(agent) };
+  const named = /^\/library\/agents\/([^/]+)$/.exec(url.pathname)?.[1];
+  const agent = named === undefined ? url.searchParams.get("flowID") : decoded(named);
+  if (agent) return { view: "agent", agent };
   if (url.pathname.startsWith("/library")) return { view: "library" };
   return { view: "conversation", session: session ?? null };
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 export function Link({ href, onClick, ...rest }: AnchorHTMLAttributes<HTMLAnchorElement> & { href: string }) {

@@ -3,8 +3,9 @@
 import { Chat } from "@ai-sdk/react";
 import { Refused, type State } from "@copilot-chat/resumable";
 import type { UIMessage } from "ai";
-import { api, type QueuedTurn } from "./api";
+import { api, type Details, type QueuedTurn } from "./api";
 import type { FeedEvent } from "./feed";
+import { keepDraft } from "./drafts";
 import { newId } from "./ids";
 import { forget, remember } from "./known";
 import { announce } from "./news";
@@ -43,7 +44,8 @@ export class Talk {
   view: View;
   private readonly line: Line;
   private readonly viewers = new Set<() => void>();
-  private life = new AbortController(); // while somebody looks
+  private life = new AbortController(); // while somebody looks: from open() on
+  private readonly gone = new AbortController(); // the conversation is deleted
   private attached: string | null = null; // the task whose answer comes now
   private readonly followed = new Set<string>();
   private running = 0; // answers that are sent for or attached to
@@ -54,9 +56,11 @@ export class Talk {
   private older: number | null | undefined; // where older messages begin; null: there are none
   private taken: (by: boolean) => void = () => undefined; // whether the server took what was sent
   private readonly sending = new Set<string>(); // messages that the server has not taken yet
+  private stopWanted = false; // before the server had what is to be stopped
   private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
 
   constructor(readonly session: string, isNew: boolean, private readonly page?: Page) {
+    this.life.abort();
     this.view = { ...EMPTY, state: isNew ? "new" : "loading" };
     this.line = lineFor({
       onTask: (task) => this.attach(task),
@@ -75,7 +79,7 @@ export class Talk {
   readonly open = () => {
     this.life = new AbortController();
     if (this.exists) this.read();
-    else this.sendAgain([]);
+    else this.sendAgain();
     return () => {
       this.life.abort();
       if (this.attached) void this.chat.stop(); // the reading; what is not accepted yet goes out first
@@ -97,7 +101,7 @@ export class Talk {
     if ((event.type === "operation-progress" || event.type === "operation-started") && event.operation_id)
       this.show({ outside: withProgress(this.view.outside, event) });
     else if (event.type === "title-changed") this.show({ title: event.title ?? null });
-    else if (event.type === "session-deleted") this.show({ state: "missing" });
+    else if (event.type === "session-deleted") this.end();
     else if (event.type === "turn-started" || event.type === "turn-finished") {
       if (!event.task_id || !this.followed.has(event.task_id)) this.read();
     } else if (event.type === "operation-finished" && event.status !== "completed") this.read();
@@ -111,9 +115,11 @@ export class Talk {
     void this.post(id, text);
   };
 
-  readonly edit = (messageId: string, text: string) => {
-    this.show({ problem: null });
+  readonly edit = async (messageId: string, text: string) => {
+    this.show({ problem: null, returned: null });
+    const taken = this.isTaken();
     this.follow(this.chat.sendMessage({ text, messageId }));
+    if (!(await taken)) this.giveBack(text);
   };
 
   readonly again = (messageId: string) => {
@@ -124,6 +130,10 @@ export class Talk {
   readonly stop = async () => {
     this.show({ stopping: true });
     const task = this.attached;
+    if (!task && this.running > 0) {
+      this.stopWanted = true;
+      return;
+    }
     try {
       await patiently(() => (task ? api.cancelTask(task) : api.cancelSession(this.session)), this.life.signal);
     } catch (failure) {
@@ -133,8 +143,12 @@ export class Talk {
   };
 
   readonly cancelTask = async (task: string) => {
-    await api.cancelTask(task).catch((failure: unknown) => this.complain(failure));
-    this.show({ queued: this.view.queued.filter((one) => one.task_id !== task) });
+    try {
+      await api.cancelTask(task);
+      this.show({ queued: this.view.queued.filter((one) => one.task_id !== task) });
+    } catch (failure) {
+      this.complain(failure);
+    }
     this.read();
   };
 
@@ -144,11 +158,12 @@ export class Talk {
     this.older = undefined; // one at a time
     try {
       const page = await patiently(() => api.session(this.session, before), this.life.signal);
+      if (this.older !== undefined) return; // the conversation was read anew meanwhile
       this.older = page.older ?? null;
       const shown = this.chat.messages;
       this.chat.messages = [...page.messages.filter(({ id }) => !shown.some((one) => one.id === id)), ...shown];
     } catch {
-      this.older = before;
+      this.older ??= before;
     }
   };
 
@@ -170,11 +185,12 @@ export class Talk {
     this.followed.add(task);
     this.taken(true);
     announce();
+    if (this.stopWanted) void this.stop();
     if (this.life.signal.aborted) void this.chat.stop();
   }
 
   // What this tab sent before it was reloaded, and the server does not know.
-  private sendAgain(known: (string | null)[]) {
+  sendAgain(known: (string | null)[] = []) {
     drop(({ id }) => known.includes(id));
     for (const { session, id, text } of unsent()) if (session === this.session) void this.post(id, text);
   }
@@ -183,16 +199,33 @@ export class Talk {
     if (this.sending.has(id)) return;
     this.sending.add(id);
     const taken = this.running === 0 ? this.ask(id, text) : this.enqueue(id, text);
-    if (!(await taken)) this.show({ returned: text });
+    if (!(await taken)) this.giveBack(text);
     this.sending.delete(id);
     drop((one) => one.id === id);
+  }
+
+  // Into the field, or where the field will find it.
+  private giveBack(text: string) {
+    if (this.gone.signal.aborted) return;
+    if (this.viewers.size > 0) this.show({ returned: text });
+    else keepDraft(this.exists ? this.session : "new", text);
+  }
+
+  private isTaken(): Promise<boolean> {
+    return new Promise((resolve) => (this.taken = resolve));
+  }
+
+  private end() {
+    this.gone.abort();
+    drop((one) => one.session === this.session);
+    void this.chat.stop();
+    this.show({ state: "missing" });
   }
 
   private async ask(id: string, text: string): Promise<boolean> {
     if (!this.exists) this.stale = true; // what the server knows of a new session is read when it is there
     if (this.chat.error) this.chat.clearError();
-    const taken = new Promise<boolean>((resolve) => (this.taken = resolve));
-    this.posted = taken;
+    const taken = (this.posted = this.isTaken());
     this.follow(this.chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }));
     if (!(await taken)) {
       this.chat.messages = this.chat.messages.filter((message) => message.id !== id);
@@ -205,7 +238,7 @@ export class Talk {
 
   private async enqueue(id: string, text: string): Promise<boolean> {
     this.show({ queued: [...this.view.queued, { task_id: "", message: text, message_id: id }] });
-    const sent = this.posted.then(() => this.line.enqueue(this.session, id, text));
+    const sent = this.posted.then(() => this.line.enqueue(this.session, id, text, this.gone.signal));
     this.posted = sent.catch(() => undefined);
     try {
       const task = await sent;
@@ -226,6 +259,8 @@ export class Talk {
     const over = async () => {
       this.running--;
       this.attached = null;
+      this.stopWanted = false;
+      this.taken(false); // it ended without ever having been
       this.show({ busy: this.running > 0, stopping: false });
       announce();
       this.show({ usage: this.view.usage + spentOn(this.chat.lastMessage) });
@@ -234,7 +269,7 @@ export class Talk {
       this.lost = false;
       if (this.stale || this.failures > 0 || this.view.queued.length > 0) this.read();
     };
-    void answer.catch(() => undefined).then(over);
+    void answer.catch((failure: unknown) => this.complain(failure)).then(over);
   }
 
   private read() {
@@ -252,8 +287,7 @@ export class Talk {
         this.stale = true; // something was sent meanwhile
         return;
       }
-      this.chat.messages = withOlder(this.chat.messages, details.messages);
-      this.older ??= details.older;
+      this.replaceEnd(details);
       const { title, operations, user_id } = details;
       const taken = [...details.messages.map(({ id }) => id), ...details.queued.map((one) => one.message_id)];
       const onTheirWay = this.view.queued.filter(({ message_id: id }) => this.sending.has(id ?? "") && !taken.includes(id));
@@ -270,13 +304,20 @@ export class Talk {
     } catch (failure) {
       if (failure instanceof Refused && failure.status === 404) {
         forget(this.session);
-        drop((one) => one.session === this.session);
-        this.show({ state: "missing" });
+        this.end();
       } else this.complain(failure);
     } finally {
       this.reading = false;
       if (this.stale) setTimeout(() => this.read(), 50);
     }
+  }
+
+  // The newest page of history takes the place of what is known of its messages; what came before it stays.
+  private replaceEnd({ messages, older }: Details) {
+    const shown = this.chat.messages;
+    const at = shown.findIndex((message) => message.id === messages[0]?.id);
+    this.chat.messages = at > 0 ? [...shown.slice(0, at), ...messages] : messages;
+    if (at < 0) this.older = older ?? null; // more came than a page holds
   }
 
   private resume(task: string): Promise<void> {
@@ -288,10 +329,4 @@ export class Talk {
 function spentOn(answer?: UIMessage): number {
   const told = answer?.metadata as { usage?: { totalTokens?: number } } | undefined;
   return told?.usage?.totalTokens ?? 0;
-}
-
-// A page of history takes the place of what is known of its messages; what came before it stays.
-function withOlder(old: UIMessage[], page: UIMessage[]): UIMessage[] {
-  const at = old.findIndex((message) => message.id === page[0]?.id);
-  return at > 0 ? [...old.slice(0, at), ...page] : page;
 }

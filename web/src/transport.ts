@@ -13,7 +13,7 @@ export interface Wire {
 export interface Line {
   transport: DefaultChatTransport<UIMessage>;
   attachTo(task: string): void; // what resumeStream() reads
-  enqueue(session: string, messageId: string, text: string): Promise<string>; // which task it became
+  enqueue(session: string, messageId: string, text: string, signal: AbortSignal): Promise<string>; // which task it became
 }
 
 const TASK = "x-resumable-stream-id";
@@ -58,9 +58,10 @@ export function lineFor(wire: Wire): Line {
   });
 
   // A message behind the answer that is being written. Its own answer is read when its turn has come.
-  async function enqueue(session: string, messageId: string, text: string): Promise<string> {
+  async function enqueue(session: string, messageId: string, text: string, signal: AbortSignal): Promise<string> {
     const answer = await asked(`/api/chat/sessions/${session}/stream`, {
       method: "POST",
+      signal,
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ message: text, message_id: messageId }),
     });

@@ -19,12 +19,18 @@ const CANCELLED = "The work was cancelled."; // what the history says of it
 
 // Whether another service still works on what the call began.
 export function goesOnOutside(part: ToolPart): boolean {
-  return part.state === "output-available" && OUTSIDE.has((part.output as Output | null)?.type ?? "");
+  return OUTSIDE.has(outputOf(part)?.type ?? "");
+}
+
+function outputOf(part: ToolPart): Output | undefined {
+  if (part.state !== "output-available") return undefined;
+  const { output } = part;
+  return typeof output === "object" && output !== null && !Array.isArray(output) ? (output as Output) : {};
 }
 
 export function ToolCard({ part }: { part: ToolPart }) {
   const name = getToolName(part);
-  const output = part.state === "output-available" ? (part.output as Output) : undefined;
+  const output = outputOf(part);
   const outside = goesOnOutside(part);
   const failed = part.state === "output-error" || output?.type === "error" || output?.type === "input_validation_error";
   const cancelled = part.state === "output-error" && part.errorText === CANCELLED;
@@ -58,7 +64,9 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
         <div className="result">
           <p>{output.message ?? `Saved ${String(output.agent_name)}.`}</p>
           <p className="row">
-            <Link className="button primary" href={String(output.library_agent_link)}>Open {String(output.agent_name)}</Link>
+            <Link className="button primary" href={`/library/agents/${encodeURIComponent(String(output.library_agent_id))}`}>
+              Open {String(output.agent_name)}
+            </Link>
             <Link className="button" href="/library">All agents</Link>
           </p>
         </div>
@@ -69,7 +77,7 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
         <div className="result">
           <p><strong>{String(output.agent_name)}</strong> {String(output.description ?? "")}</p>
           {graph && <GraphView graph={graph} />}
-          <p className="note">{String(output.node_count)} steps, {String(output.link_count)} links. Not saved.</p>
+          <p className="note">{graph && `${graph.nodes.length} steps, ${graph.links.length} links. `}Not saved.</p>
           <Make part={part} />
         </div>
       );
@@ -157,11 +165,9 @@ function Raw({ input, output }: { input: unknown; output: unknown }) {
 
 function wordFor(part: ToolPart, state: string): string {
   if (part.state === "input-streaming") return "Preparing";
-  if (part.state === "output-available") {
-    const { type } = part.output as Output;
-    if (type === "clarification_needed") return "Asks you";
-    if (type === "suggested_goal") return "Suggests";
-  }
+  const type = outputOf(part)?.type;
+  if (type === "clarification_needed") return "Asks you";
+  if (type === "suggested_goal") return "Suggests";
   return { running: "Running", failed: "Failed", cancelled: "Cancelled", done: "Done" }[state] ?? "";
 }
 

@@ -17,6 +17,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -92,6 +93,8 @@ def _part_json(part: Part) -> Json:
             document |= {"text": part.text}
         case ReasoningPart():
             document |= {"text": part.text, "signature": part.signature, "redacted": part.redacted}
+        case SourcePart():
+            document |= {"sourceId": part.source_id, "url": part.url, "title": part.title}
         case ToolCallPart():
             return document | {"tool_call_id": part.tool_call_id, "tool_name": part.tool_name, "input": part.input}
         case ToolResultPart():
@@ -105,6 +108,7 @@ def _part_json(part: Part) -> Json:
 _PARSERS: dict[str, Callable[[dict[str, Any]], Part]] = {
     "text": lambda d: TextPart(d["text"]),
     "reasoning": lambda d: ReasoningPart(d["text"], d.get("signature"), d.get("redacted")),
+    "source-url": lambda d: SourcePart(d["sourceId"], d["url"], d.get("title")),
     "tool_call": lambda d: ToolCallPart(d["tool_call_id"], d["tool_name"], d["input"]),
     "tool_result": lambda d: ToolResultPart(d["tool_call_id"], d["tool_name"], d["output"], d.get("is_error", False)),
     "context": lambda d: ContextPart(d.get("url"), d.get("content")),

@@ -79,6 +79,16 @@ class ReasoningPart:
 
 
 @dataclass(frozen=True, slots=True)
+class SourcePart:
+    """A page that the answer rests on. For the user: no model is sent it."""
+
+    source_id: str
+    url: str
+    title: str | None = None
+    type: Literal["source-url"] = "source-url"
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallPart:
     """The model's wish to call a tool. `input` is an object, or the raw text when it could not be read."""
 
@@ -129,7 +139,7 @@ class NotePart:
     type: Literal["note"] = "note"
 
 
-Part: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | ContextPart | NotePart
+Part: TypeAlias = TextPart | ReasoningPart | SourcePart | ToolCallPart | ToolResultPart | ContextPart | NotePart
 
 
 @dataclass(frozen=True, slots=True)

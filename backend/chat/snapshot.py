@@ -15,6 +15,7 @@ from backend.chat.chunks import (
     ReasoningDelta,
     ReasoningEnd,
     ReasoningStart,
+    SourceUrl,
     Start,
     StartStep,
     TextDelta,
@@ -28,6 +29,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     Task,
     TaskStatus,
     TextPart,
@@ -117,5 +119,7 @@ def _spoken(parts: Iterable[Part], step: int) -> Iterator[Chunk]:
         elif isinstance(part, ReasoningPart) and part.text:
             id = f"r{step}.{n}"
             yield from (ReasoningStart(id), ReasoningDelta(id, part.text), ReasoningEnd(id))
+        elif isinstance(part, SourcePart):
+            yield SourceUrl(part.source_id, part.url, part.title)
         elif isinstance(part, ToolCallPart):
             yield call_chunk(part)

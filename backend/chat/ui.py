@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from backend.chat.chunks import Data, Finish
+from backend.chat.messages import parts_json
 from backend.chat.models import (
     Json,
     Message,
@@ -18,6 +19,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     Task,
     TextPart,
     ToolCallPart,
@@ -104,6 +106,8 @@ def _step(parts: Iterable[Part], results: Mapping[str, ToolResultPart]) -> Itera
             yield {"type": "text", "text": part.text, "state": "done"}
         elif isinstance(part, ReasoningPart) and part.text:
             yield {"type": "reasoning", "text": part.text, "state": "done"}
+        elif isinstance(part, SourcePart):
+            yield from parts_json([part])  # kept in the SDK's own shape
         elif isinstance(part, ToolCallPart):
             yield _tool_part(part, results.get(part.tool_call_id))
 

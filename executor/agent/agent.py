@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from backend.chat.chunks import Chunk, FinishReason, FinishStep, StartStep
-from backend.chat.models import Message, NewMessage, Role, ToolCallPart, ToolResultPart, Usage
+from backend.chat.models import Message, NewMessage, Role, SourcePart, ToolCallPart, ToolResultPart, Usage
 from backend.errors import ProviderError
 from executor.agent.calls import Calls, Delivered, Desk
 from executor.agent.response import Response
@@ -60,6 +60,7 @@ class Agent:
         self._label = label
         self._current: Response | Calls | Delivered | None = None
         self._said: Sequence[Row] = ()
+        self._cited: set[str] = set()
         self.usage = Usage()
         self.step_open = False
 
@@ -70,6 +71,7 @@ class Agent:
 
         Of an operation, `outcome` is the result of its call, which `said` holds alone until it is shown."""
         self._said = said
+        self._cited = {part.url for row in said for part in row.parts if isinstance(part, SourcePart)}
         self.usage = usage
         self.step_open = step_open
         if pending := pending_calls(said):
@@ -84,7 +86,7 @@ class Agent:
         calls_made = sum(row.role is Role.ASSISTANT for row in self._said)
         while calls_made < self._limits.steps:
             calls_made += 1
-            response = self._current = Response(f"{self._label}-{calls_made}")
+            response = self._current = Response(f"{self._label}-{calls_made}", self._cited)
             async for chunk in self._respond(response, rows):
                 yield chunk
             message = response.message()

@@ -10,6 +10,7 @@ from backend.chat.chunks import (
     ReasoningDelta,
     ReasoningEnd,
     ReasoningStart,
+    SourceUrl,
     TextDelta,
     TextEnd,
     TextStart,
@@ -25,6 +26,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -33,6 +35,8 @@ from backend.chat.models import (
 from backend.chat.outputs import UNREADABLE_INPUT, safe_json
 from executor.llm import events
 from executor.llm.arguments import parse_arguments
+
+MAX_SOURCES = 50
 
 
 class _OpenCall:
@@ -50,10 +54,15 @@ class _OpenCall:
 
 
 class Response:
-    """Feed it events by `take`. Part ids hold `label`, which must differ for every response of a stream."""
+    """Feed it events by `take`. Part ids hold `label`, which must differ for every response of a stream.
 
-    def __init__(self, label: str) -> None:
+    `cited` are the URLs that the answer names already; those of this response are added.
+    """
+
+    def __init__(self, label: str, cited: set[str]) -> None:
         self._label = label
+        self._cited = cited
+        self._sources: list[events.Source] = []
         self._parts: list[Part] = []
         self._text: list[str] | None = None
         self._reasoning: list[str] | None = None
@@ -102,16 +111,21 @@ class Response:
                 return (ToolInputDelta(call.tool_call_id, json_text),)
             case events.ToolCallEnd(index):
                 return (self._end_call(self._calls.pop(index), UNREADABLE_INPUT),)
+            case events.Source(url):
+                if url not in self._cited and len(self._cited) < MAX_SOURCES:
+                    self._cited.add(url)
+                    self._sources.append(event)
+                return ()
             case events.Finished(reason, usage):
                 self.reason, self.usage = reason, usage
-                return (*self._close_words(), *self._close_calls(UNREADABLE_INPUT))
+                return (*self._close_words(), *self._close_calls(UNREADABLE_INPUT), *self._name_sources())
 
     def interrupt(self, why: str) -> tuple[list[Chunk], list[NewMessage]]:
         """Ends it here: chunks that close what is open, and the messages that keep what was said.
 
         Calls get a result that says `why`, since none of them has run.
         """
-        closing = [*self._close_words(), *self._close_calls(why)]
+        closing = [*self._close_words(), *self._close_calls(why), *self._name_sources()]
         closing += [ToolOutputError(call.tool_call_id, why) for call in self.calls if call.readable]
         said = self.message()
         return closing, [said, *unanswered(self.calls, why)] if said is not None else []
@@ -138,6 +152,16 @@ class Response:
     def _close_calls(self, why: str) -> list[Chunk]:
         open_calls, self._calls = self._calls, {}
         return [self._end_call(call, why) for call in open_calls.values()]
+
+    def _name_sources(self) -> list[Chunk]:
+        """When all is said: one that was named at once would cut the text in two."""
+        named: list[Chunk] = []
+        for source in self._sources:
+            part = SourcePart(self._next_id("s"), source.url, source.title)
+            self._parts.append(part)
+            named.append(SourceUrl(part.source_id, part.url, part.title))
+        self._sources.clear()
+        return named
 
     def _end_call(self, call: _OpenCall, why: str) -> Chunk:
         part = ToolCallPart(call.tool_call_id, call.tool_name, call.input())

@@ -20,6 +20,7 @@ from executor.llm.events import (
     ToolCallStart,
 )
 from executor.llm.failures import ModelCallError, of_error
+from executor.llm.sources import find_source
 from executor.llm.sse import read_json
 
 _REASONS: dict[str, FinishReason] = {
@@ -104,6 +105,11 @@ class AnthropicDecoder:
             case "thinking_delta", "thinking":
                 if thought := self._mender.mend(delta["thinking"]):
                     return [ReasoningDelta(thought)]
+            case "citations_delta", "text":
+                citation = delta.get("citation")
+                if isinstance(citation, dict) and citation.get("type") == "web_search_result_location":
+                    source = find_source(citation)
+                    return [source] if source is not None else []
             case "signature_delta", "thinking":
                 self._signature += delta["signature"]
             case "input_json_delta", "tool_use":

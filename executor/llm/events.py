@@ -1,8 +1,8 @@
 """What a provider streams. One model call is a run of these, ended by exactly one `Finished`.
 
 Text, reasoning and tool calls come in the order in which the model made them. Of each part the deltas are neighbours,
-except that the deltas of parallel tool calls may interleave: `index` tells them apart. Text in a delta is never empty,
-holds no NUL and no half of a surrogate pair.
+except that the deltas of parallel tool calls may interleave: `index` tells them apart, and that a source may come
+anywhere without ending a part. Text in a delta is never empty, holds no NUL and no half of a surrogate pair.
 
 Not frozen: thousands are made a second, and freezing doubles the price of each.
 """
@@ -35,6 +35,14 @@ class ReasoningEnd:
 
     signature: str | None = None
     redacted: str | None = None
+
+
+@dataclass(slots=True)
+class Source:
+    """A page that the answer rests on, as often as the model cites it. `url` is http or https (`sources.py`)."""
+
+    url: str
+    title: str | None = None
 
 
 @dataclass(slots=True)
@@ -72,5 +80,5 @@ class Finished:
 
 
 ModelEvent: TypeAlias = (
-    TextDelta | ReasoningDelta | ReasoningEnd | ToolCallStart | ToolCallDelta | ToolCallEnd | Finished
+    TextDelta | ReasoningDelta | ReasoningEnd | Source | ToolCallStart | ToolCallDelta | ToolCallEnd | Finished
 )

@@ -2,7 +2,7 @@
 
 Servers differ: reasoning comes as `reasoning_content`, `reasoning` or `reasoning_details`; tool call deltas come
 without index or id, or with one index for several calls; errors come inside of the stream; the usage comes with the
-last chunk or in one of its own, without choices.
+last chunk or in one of its own, without choices; citations come in any delta, or in a whole message with the end.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from executor.llm.events import (
     ToolCallStart,
 )
 from executor.llm.failures import ModelCallError, of_error
+from executor.llm.sources import cited_pages
 from executor.llm.sse import read_json
 
 _REASONS: dict[str, FinishReason] = {
@@ -81,6 +82,8 @@ class OpenAIDecoder:
                 self._read_delta(delta, events)
             if reason := choice.get("finish_reason"):
                 self._reason = str(reason)
+                if isinstance(message := choice.get("message"), dict):
+                    events.extend(cited_pages(message.get("annotations")))
         return events
 
     def end(self) -> list[ModelEvent]:
@@ -120,6 +123,8 @@ class OpenAIDecoder:
                 self._read_call(call, events)
         elif legacy := delta.get("function_call"):
             self._read_call({"index": 0, "function": legacy}, events)
+        if annotations := delta.get("annotations"):
+            events.extend(cited_pages(annotations))
 
     def _end_reasoning(self, events: list[ModelEvent]) -> None:
         if not self._thinks:

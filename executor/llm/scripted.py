@@ -3,7 +3,8 @@
 Lines of the last user message that begin with a command say what it does, in their order:
 
     /stream N [DELAY_MS]    N text deltas, `0 `, `1 `, … `N-1 `, with that delay before each (default 0)
-    /reason TEXT            thinks the text, word by word; answers as usual if the step has no other command
+    /reason TEXT            thinks the text, word by word
+    /source URL [TITLE]     cites that page; answers as usual if the step only cites and thinks
     /say TEXT               says the text, word by word
     /tool NAME JSON         calls that tool; several are parallel calls of one step; the JSON is passed on as it stands
     /fail                   raises a provider error
@@ -38,12 +39,13 @@ from executor.llm.events import (
 )
 from executor.llm.history import NOTE_CLOSES, NOTE_OPENS
 from executor.llm.model import Prompt
+from executor.llm.sources import find_source
 
 WORD_DELAY = 0.01
 EVENTS_PER_BREATH = 32
 MAX_STREAM = 1_000_000
 MAX_DELAY_MS = 60_000
-_COMMAND = re.compile(r"^/(stream|reason|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
+_COMMAND = re.compile(r"^/(stream|reason|source|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
 _WISHES = {
     tool: re.compile(rf"(?:please )?{words}", re.IGNORECASE | re.DOTALL)
     for tool, words in {
@@ -99,7 +101,7 @@ class ScriptedModel:
 
     def _perform(self, commands: Sequence[tuple[str, str]], asked: str) -> Iterator[tuple[ModelEvent, float]]:
         calls: list[str] = []
-        if all(verb == "reason" for verb, _ in commands):
+        if all(verb in ("reason", "source") for verb, _ in commands):
             commands = [*commands, ("say", _answer(asked))]
         for verb, rest in commands:
             match verb:
@@ -108,6 +110,10 @@ class ScriptedModel:
                 case "reason":
                     yield from ((ReasoningDelta(word), self._word_delay) for word in _WORD.findall(rest))
                     yield ReasoningEnd(), 0
+                case "source":
+                    url, _, title = rest.partition(" ")
+                    if (source := find_source({"url": url, "title": title})) is not None:
+                        yield source, 0
                 case "say":
                     yield from self._say(rest)
                 case "fail":

@@ -11,7 +11,19 @@ from tests.browser.chat_page import FIELD, spoken
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack
 
+_SOURCES = """[...document.querySelectorAll('article.answer .sources a')].map((a) => [
+    a.innerText, a.getAttribute('href'), a.rel, a.target])"""
 _DRAFT = f"document.querySelector('{FIELD}').value"
+
+
+async def _rewrite_answer(home: Stack, session: str, parts: list[dict[str, str]]) -> None:
+    connection = await asyncpg.connect(home.servers.postgres)
+    try:
+        await connection.execute(
+            "UPDATE messages SET parts = $1 WHERE session_id = $2 AND role = 'assistant'", json.dumps(parts), session
+        )
+    finally:
+        await connection.close()
 
 
 async def test_a_message_an_answer_and_its_code_are_copied_as_they_were_written(
@@ -22,20 +34,32 @@ async def test_a_message_an_answer_and_its_code_are_copied_as_they_were_written(
     await page.until_idle()
     code = "if a < b:\n    print('“&amp;”')"
     answer = f"Say **this**:\n\n```python\n{code}\n```\n\nDone."
-    connection = await asyncpg.connect(home.servers.postgres)  # the scripted model says no line breaks
-    try:
-        parts = json.dumps([{"type": "text", "text": answer}])
-        await connection.execute(
-            "UPDATE messages SET parts = $1 WHERE session_id = $2 AND role = 'assistant'", parts, await page.session()
-        )
-    finally:
-        await connection.close()
+    # the scripted model says no line breaks
+    await _rewrite_answer(home, await page.session(), [{"type": "text", "text": answer}])
     await page.reload()
     for what, text in (("answer", answer), ("code", code), ("message", "/stream 5")):
         await page.tab.hover("article.user .bubble")
         await page.tab.click(f'[aria-label="Copy {what}"]')
         await page.tab.until(f"document.querySelector('[title=\"Copy {what}\"][aria-label=Copied]') !== null")
         assert await page.tab.clipboard() == text
+
+
+async def test_the_sources_of_an_answer_are_links_under_it_also_later(open_page: OpenPage, home: Stack) -> None:
+    page = await open_page()
+    await page.say("/source https://example.org/a?b=1 A page\n/source javascript:alert(1) None\n/stream 5")
+    await page.until_idle()
+    links = [["A page", "https://example.org/a?b=1", "noopener noreferrer", "_blank"]]
+    for _ in ("as it was streamed", "as it was kept"):
+        assert await page.tab.js(_SOURCES) == links
+        assert await page.answers() == [spoken(5)]
+        assert await page.serious_faults() == []
+        await page.reload()
+        await page.until_idle()
+    evil = {"type": "source-url", "sourceId": "s9", "url": "javascript:alert(1)", "title": "Evil"}
+    await _rewrite_answer(home, await page.session(), [{"type": "text", "text": "so"}, evil])
+    await page.reload()
+    await page.until_text("so")
+    assert await page.tab.js(_SOURCES) == [["Evil", None, "noopener noreferrer", "_blank"]]
 
 
 async def test_what_a_conversation_costs_is_shown_when_it_was_answered_and_later(open_page: OpenPage) -> None:

@@ -23,7 +23,10 @@ Play = Callable[..., Awaitable[Report]]
 OPEN: Act = {"act": "open", "tab": "a"}
 SEARCH = '/tool search_docs {"query":"stream"}'
 LEARN = '/tool add_understanding {"user_name":"Ada"}'
-MIXED = f"/reason let me think\n/stream 3 8\n{SEARCH}\n{LEARN}\n/then\n/stream 4 8"
+CITED = "/source https://example.org/a A page"
+MIXED = (
+    f"/reason let me think\n{CITED}\n/stream 3 8\n{SEARCH}\n{LEARN}\n/then\n{CITED}\n/source http://b.c/\n/stream 4 8"
+)
 AT_ONCE = 6
 
 
@@ -95,6 +98,13 @@ async def test_reasoning_arrives_as_a_part_of_its_own_before_the_text(play: Play
     assert tab.text == counted(5)
     kinds = [part["type"] for part in tab.last["parts"]]
     assert kinds.index("reasoning") < kinds.index("text")
+
+
+async def test_sources_arrive_once_each_after_the_text_and_in_their_order(play: Play) -> None:
+    tab = (await play(OPEN, send(MIXED))).tabs["a"]
+    pages = [(part["url"], part.get("title")) for part in tab.parts("source-url")]
+    assert pages == [("https://example.org/a", "A page"), ("http://b.c/", None)]
+    assert [part["type"] for part in tab.last["parts"]][-2:] == ["text", "source-url"]
 
 
 async def test_a_provider_error_is_an_error_with_a_sentence_and_the_next_message_works(play: Play) -> None:
@@ -226,7 +236,7 @@ async def test_the_history_equals_what_the_client_assembled_from_the_stream(play
 async def test_a_turn_that_ended_badly_is_kept_as_the_client_saw_it(play: Play) -> None:
     user, session = new_user(), new_session()
     (await play(OPEN, send(f"/stream 5\n{LEARN}\n/then\n/stream 3\n/fail"), user=user, session=session))
-    begun = send("/reason so\n/stream 5000 10", wait=False)
+    begun = send(f"/reason so\n{CITED}\n/stream 5000 10", wait=False)
     story = [begun, on("a", "received", events=9), {"act": "cancel"}, on("a", "settled")]
     told = (await play({**OPEN, "hydrate": True}, *story, user=user, session=session)).tabs["a"]
     kept = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]

@@ -62,6 +62,11 @@ class AnthropicWire:
         self._thought += text
         return opening + self._delta({"type": "thinking_delta", "thinking": text})
 
+    def cite(self, page: Any) -> bytes:
+        citation = {"type": "web_search_result_location", "cited_text": "…", "encrypted_index": "e==", **page}
+        opening = self._switch("text", {"type": "text", "text": "", "citations": []})
+        return opening + self._delta({"type": "citations_delta", "citation": citation})
+
     def calls(self, calls: list[tuple[str, str]]) -> Iterable[bytes]:
         self._called = True
         for number, (name, arguments) in enumerate(calls):

@@ -3,7 +3,8 @@
 It is strict: a request that OpenAI would refuse is a 400 here too. The API key `wrong` is a 401. Models: `old-limits`
 takes no `max_tokens`, `no-effort` takes tools only with `reasoning_effort: none`, `no-options` no `stream_options`.
 Quirks: `reasoning` and `details` (where reasoning stands), `comments` (OpenRouter's), `no-ids`, `no-index`,
-`one-index`, `late-name`, `interleave`, `no-usage`, `no-done`, `usage-with-choice`, `crlf`.
+`one-index`, `late-name`, `interleave`, `no-usage`, `no-done`, `usage-with-choice`, `crlf`, `late-pages` (what is cited
+comes with the end).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class OpenAIWire:
         self._deltas = 0
         self._thoughts = 0
         self._called = False
+        self._pages: list[Any] = []
 
     def begin(self) -> bytes:
         return self._delta({"role": "assistant", "content": ""})
@@ -55,6 +57,13 @@ class OpenAIWire:
         return self._delta(
             {("reasoning" if "reasoning" in self.quirks else "reasoning_content"): text, "content": None}
         )
+
+    def cite(self, page: Any) -> bytes:
+        annotation = {"type": "url_citation", "url_citation": page}
+        if "late-pages" in self.quirks:
+            self._pages.append(annotation)
+            return b""
+        return self._delta({"annotations": [annotation]})
 
     def calls(self, calls: list[tuple[str, str]]) -> Iterable[bytes]:
         self._called = True
@@ -107,6 +116,8 @@ class OpenAIWire:
 
     def _delta(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        if finish_reason is not None and self._pages:
+            choice["message"] = {"role": "assistant", "annotations": self._pages}
         head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": self._model}
         return self._data({**head, "choices": [choice], **more})
 

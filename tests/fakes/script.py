@@ -5,6 +5,7 @@
     /stream N [MS]       N text deltas `0 `, `1 `, …, with that delay before each
     /count NAME N [MS]   the same with the deltas `NAME:0;`, `NAME:1;`, …: a gap or a repeat shows in the text itself
     /think TEXT          streams reasoning, word by word
+    /cite JSON           cites the page of the JSON object (`url`, `title`)
     /tool NAME JSON      calls a tool; several are parallel calls; the JSON is split into pieces of 5 characters
     /status CODE [TIMES] [RETRY-AFTER]      answers that status to the first TIMES tries of this step (default: all)
     /error KIND [TIMES]  an error event inside of the stream, here (to the first TIMES tries)
@@ -36,7 +37,8 @@ from typing import Any, Protocol
 from tests.fakes.serving import Exchange
 
 _COMMAND = re.compile(
-    r"^/(say|raw|stream|count|think|tool|status|error|drop|end|slow|hang|ping|finish|quirk|afresh|then)(?: +(.*))?$",
+    r"^/(say|raw|stream|count|think|cite|tool|status|error|drop|end|slow|hang|ping|finish|quirk|afresh|then)"
+    r"(?: +(.*))?$",
     re.MULTILINE,
 )
 
@@ -49,6 +51,7 @@ class Wire(Protocol):
     def begin(self) -> bytes: ...
     def text(self, text: str) -> bytes: ...
     def think(self, text: str) -> bytes: ...
+    def cite(self, page: Any) -> bytes: ...
     def calls(self, calls: list[tuple[str, str]]) -> Iterable[bytes]: ...
     def error(self, kind: str) -> bytes: ...
     def ping(self) -> bytes: ...
@@ -148,6 +151,8 @@ class _Performance:
                     await self.exchange.send(write(word))
             case "raw":
                 await self.exchange.send(self.wire.text(json.loads(rest)))
+            case "cite":
+                await self.exchange.send(self.wire.cite(json.loads(rest)))
             case "stream":
                 for number in range(int(words[0])):
                     await asyncio.sleep(float(words[1]) / 1000 if len(words) > 1 else 0)

@@ -33,6 +33,7 @@ from executor.llm.events import (
     ModelEvent,
     ReasoningDelta,
     ReasoningEnd,
+    Source,
     TextDelta,
     ToolCallDelta,
     ToolCallEnd,
@@ -84,6 +85,7 @@ class Heard:
     text: str = ""
     reasoning: str = ""
     ends: list[ReasoningEnd] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
     calls: list[tuple[str, str, Json]] = field(default_factory=list)
     finished: Finished | None = None
     error: ProviderError | None = None
@@ -118,6 +120,8 @@ def _hear(event: ModelEvent, heard: Heard, texts: dict[int, str], started: dict[
             heard.reasoning += event.text
         case ReasoningEnd():
             heard.ends.append(event)
+        case Source():
+            heard.sources.append(event)
         case ToolCallStart():
             assert event.index == len(started)
             started[event.index], texts[event.index] = event, ""
@@ -165,6 +169,16 @@ async def test_reasoning_comes_before_the_text_and_is_closed(model: Model) -> No
     assert heard.finished is not None
     assert heard.finished.usage.reasoning_tokens == 3
     assert (heard.ends[0].signature is None) is is_openai(model)
+
+
+async def test_the_pages_that_an_answer_cites_are_named(model: Model) -> None:
+    page = {"url": "https://example.org/a?b=ü", "title": "One  \n page"}
+    bad = {"url": "javascript:alert(1)", "title": "Another"}
+    told = f"/say First.\n/cite {json.dumps(page)}\n/cite {json.dumps(bad)}\n/say Then."
+    heard = await hear(model, told)
+    assert (heard.text, heard.error) == ("First.Then.", None)
+    assert heard.sources == [Source("https://example.org/a?b=ü", "One page")]
+    assert heard.order == ["TextDelta", "Source", "TextDelta", "Finished"]
 
 
 async def test_parallel_tool_calls_with_split_json(model: Model) -> None:
@@ -442,6 +456,12 @@ async def test_a_setting_that_an_anthropic_model_refuses_is_given_up(urls: dict[
         second = await hear(model, to_prompt_messages([question, *answer_rows(first)]))
         assert second.error is None
         assert second.text.startswith("The tools answered")
+
+
+async def test_openai_pages_may_come_with_the_end(urls: dict[str, str]) -> None:
+    async with opened("openai", urls["openai"]) as model:
+        heard = await hear(model, '/quirk late-pages\n/cite {"url":"http://a.b/"}\n/say Fine')
+    assert heard.sources == [Source("http://a.b/")]
 
 
 async def test_anthropic_reasoning_may_be_redacted_and_goes_back_as_it_was(urls: dict[str, str]) -> None:

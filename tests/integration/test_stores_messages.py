@@ -11,6 +11,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -30,6 +31,8 @@ PARTS: tuple[Part, ...] = (
     ToolResultPart("call-1", "search", {"type": "error", "message": "no"}, is_error=True),
     ToolResultPart("call-2", "search", None),
     ContextPart("https://example.org", None),
+    SourcePart("s1", "https://example.org/", "A page"),
+    SourcePart("s2", "https://example.org/2"),
 )
 
 

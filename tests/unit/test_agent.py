@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from backend.chat.chunks import (
     Chunk,
     FinishStep,
+    SourceUrl,
     StartStep,
     TextDelta,
     TextEnd,
@@ -21,12 +22,13 @@ from backend.chat.chunks import (
     ToolOutputAvailable,
     ToolOutputError,
 )
-from backend.chat.models import NewMessage, Role, TextPart, ToolCallPart, ToolResultPart, Usage
+from backend.chat.models import NewMessage, Role, SourcePart, TextPart, ToolCallPart, ToolResultPart, Usage
 from backend.chat.tool_responses import NoResults, ToolResponse
 from backend.errors import Fenced, ProviderError
 from backend.ids import SessionId, TaskId
 from backend.postgres import Database
 from executor.agent.agent import Agent, Commit, Limits, Row
+from executor.agent.response import MAX_SOURCES
 from executor.llm import events
 from executor.llm.model import Prompt
 from executor.operations import Operations
@@ -307,3 +309,40 @@ async def test_a_step_that_readers_have_open_is_not_opened_again() -> None:
     items = await run(agent)
     assert kinds(items)[0] == "text-start"
     assert [item.delta for item in items if isinstance(item, TextDelta)] == ["done"]
+
+
+A_PAGE = events.Source("https://a.b/", "A page")
+
+
+def named(items: Sequence[Chunk | Commit]) -> list[SourceUrl]:
+    return [item for item in items if isinstance(item, SourceUrl)]
+
+
+async def test_sources_come_when_all_is_said_and_are_stored_as_they_were_shown() -> None:
+    told = [A_PAGE, events.TextDelta("Hel"), events.Source("https://c.d/"), A_PAGE, *words("lo")]
+    items = await run(agent_of(Recital(told)))
+    texts = ["text-start", "text-delta", "text-delta", "text-end"]
+    assert kinds(items) == ["start-step", *texts, "source-url", "source-url", "commit"]
+    first, second = SourceUrl("s7-1-1-1", A_PAGE.url, A_PAGE.title), SourceUrl("s7-1-1-2", "https://c.d/")
+    assert named(items) == [first, second]
+    last = items[-1]
+    assert isinstance(last, Commit)
+    parts = (TextPart("Hello"), *(SourcePart(one.source_id, one.url, one.title) for one in (first, second)))
+    assert last.messages == (NewMessage(Role.ASSISTANT, parts),)
+
+
+async def test_an_answer_names_a_page_once_in_all_its_steps_and_after_a_takeover() -> None:
+    many = [events.Source(f"https://a.b/{n}") for n in range(2 * MAX_SOURCES)]
+    model = Recital([A_PAGE, *calls("meet")], [A_PAGE, *many, *words("done")])
+    items = await run(agent_of(model, Meeting(1)))
+    assert [one.url for one in named(items)] == [A_PAGE.url, *(page.url for page in many[: MAX_SOURCES - 1])]
+    again = agent_of(Recital([A_PAGE, many[0], *words("done")]))
+    again.recall([NewMessage(Role.ASSISTANT, (SourcePart("s", A_PAGE.url),))], Usage(), step_open=False)
+    assert [one.url for one in named(await run(again))] == [many[0].url]
+
+
+async def test_stopped_in_mid_text_it_keeps_the_sources_so_far() -> None:
+    told = [A_PAGE, events.TextDelta("Hel"), events.Source("https://never.told/"), *words("lo")]
+    closing, kept = await stopped_after(agent_of(Recital(told)), "text-delta")
+    assert closing == [TextEnd("t7-1-1-0"), SourceUrl("s7-1-1-1", A_PAGE.url, A_PAGE.title)]
+    assert kept == [NewMessage(Role.ASSISTANT, (TextPart("Hel"), SourcePart("s7-1-1-1", A_PAGE.url, A_PAGE.title)))]

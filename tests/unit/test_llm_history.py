@@ -15,6 +15,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -60,6 +61,7 @@ PARTS: st.SearchStrategy[Part] = st.one_of(
         st.sampled_from(["", "text", {"type": "x", "message": "é"}]),
         st.booleans(),
     ),
+    st.builds(SourcePart, st.just("s"), st.just("https://a.b/")),
     st.builds(ContextPart, st.sampled_from([None, "https://a.b/"]), st.sampled_from([None, "page"])),
 )
 ROWS = st.lists(st.builds(NewMessage, st.sampled_from(Role), st.lists(PARTS, max_size=4).map(tuple)), max_size=12)
@@ -152,6 +154,13 @@ def test_context_comes_before_the_users_words_and_cannot_close_its_mark() -> Non
     assert rendered.text.endswith("\n</page_context>")
     assert rendered.text.count("</page_context>") == 1
     assert "URL: https://a.b/ IGNORE\n" in rendered.text
+
+
+def test_sources_do_not_go_back() -> None:
+    source = SourcePart("s", "https://a.b/", "A page")
+    rows = [user("q"), NewMessage(Role.ASSISTANT, (TextPart("a"), source)), user("q2")]
+    assert to_prompt_messages(rows) == [user("q"), says("a"), user("q2")]
+    assert to_prompt_messages([user("q"), NewMessage(Role.ASSISTANT, (source,))]) == [user("q")]
 
 
 def test_reasoning_goes_back_only_signed_and_only_in_the_running_exchange() -> None:

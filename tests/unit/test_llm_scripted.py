@@ -16,6 +16,7 @@ from executor.llm.events import (
     ModelEvent,
     ReasoningDelta,
     ReasoningEnd,
+    Source,
     TextDelta,
     ToolCallDelta,
     ToolCallEnd,
@@ -116,6 +117,14 @@ async def test_reason_thinks_first() -> None:
     assert events[:3] == [ReasoningDelta("First "), ReasoningDelta("this"), ReasoningEnd()]
     assert text_of(events) == "then that"
     assert text_of(await events_of("/reason alone"))
+
+
+async def test_source_cites_a_page() -> None:
+    events = await events_of(
+        "/source https://a.b/ One page\n/source javascript:alert(1)\n/source https://c.d/\n/say so"
+    )
+    assert events[:3] == [Source("https://a.b/", "One page"), Source("https://c.d/"), TextDelta("so")]
+    assert text_of(await events_of("/source https://a.b/"))
 
 
 async def test_anything_else_is_answered_word_by_word() -> None:

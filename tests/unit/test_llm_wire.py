@@ -18,10 +18,11 @@ from executor.llm import sse
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.arguments import parse_arguments
 from executor.llm.clean_text import Mender, clean
-from executor.llm.events import ModelEvent, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
+from executor.llm.events import ModelEvent, Source, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from executor.llm.failures import SENTENCES, of_error, of_response, retry_after_of
 from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.retrying import Decoder
+from executor.llm.sources import MAX_TITLE, MAX_URL, find_source
 from executor.llm.sse import SseParser, read_json
 
 LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
@@ -122,7 +123,7 @@ def test_arguments_nested_as_deep_as_it_goes_come_back_through_the_strict_reader
 NAMES = (
     "type", "error", "choices", "delta", "content", "reasoning_content", "reasoning_details", "tool_calls", "function",
     "name", "arguments", "id", "index", "finish_reason", "usage", "prompt_tokens", "content_block", "text", "thinking",
-    "signature", "partial_json", "message", "stop_reason",
+    "signature", "partial_json", "message", "stop_reason", "annotations", "url_citation", "citation", "url", "title",
 )  # fmt: skip
 LEAVES = (
     st.none() | st.booleans() | st.integers(-5, 600) | st.text(max_size=5) | st.sampled_from(["text_delta", "tool_use"])
@@ -186,6 +187,32 @@ def test_mistral_lists_and_the_legacy_function_call_are_read() -> None:
     kinds = [type(event).__name__ for event in events]
     assert kinds == ["ReasoningDelta", "ReasoningEnd", "TextDelta", "ToolCallStart", "ToolCallDelta", "ToolCallDelta",
                      "ToolCallEnd", "Finished"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "citation",
+    [None, [], "https://a.b/", {}, {"url": 1}, {"url": "javascript:alert(1)"}, {"url": " https://a.b/"},
+     {"url": "https://"}, {"url": "https://a.b/ c"}, {"url": "https://a.b/\n"}, {"url": "https://a.b/\0"},
+     {"url": "https://a.b/\ud83d"}, {"url": "data:text/html,https://a.b/"}, {"url": "https://a.b/" + "c" * MAX_URL}],
+)  # fmt: skip
+def test_what_is_no_web_address_is_no_source_and_no_error(citation: object) -> None:
+    assert find_source(citation) is None
+    annotations = [{"type": "url_citation", "url_citation": citation}, {"type": "file", "url_citation": {}}, 1]
+    good = {"type": "url_citation", "url_citation": {"url": "HTTPS://a.b/"}}
+    assert OpenAIDecoder(set()).feed(chunk(annotations=[*annotations, good])) == [Source("HTTPS://a.b/")]
+    assert OpenAIDecoder(set()).feed(chunk(annotations=citation)) == []
+    decoder = AnthropicDecoder(set())
+    decoder.feed(b'{"type":"content_block_start","content_block":{"type":"text"}}')
+    delta = {"type": "citations_delta", "citation": citation}
+    assert decoder.feed(json.dumps({"type": "content_block_delta", "delta": delta}).encode()) == []
+
+
+@pytest.mark.parametrize(
+    ("title", "kept"),
+    [("  A \n\t page ", "A page"), (" ", None), (7, None), ("x\0\ud83d", "x\ufffd"), ("t" * 999, "t" * MAX_TITLE)],
+)
+def test_a_title_is_one_line_of_some_length_or_none(title: object, kept: str | None) -> None:
+    assert find_source({"url": "https://a.b/", "title": title}) == Source("https://a.b/", kept)
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

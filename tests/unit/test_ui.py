@@ -13,6 +13,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    SourcePart,
     Task,
     TaskError,
     TaskKind,
@@ -62,7 +63,8 @@ def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> 
     talk.add(task, Role.ASSISTANT, ReasoningPart("hm", signature="s"), TextPart("wait"), *calls)
     talk.add(task, Role.TOOL, ToolResultPart("c1", "search", {"type": "no_results", "message": "none"}))
     talk.add(task, Role.TOOL, ToolResultPart("c2", "search", {"message": "not JSON"}, is_error=True))
-    talk.add(task, Role.ASSISTANT, TextPart("done"))
+    sources = [SourcePart("s1", "https://a.b/", "A page"), SourcePart("s2", "https://c.d/")]
+    talk.add(task, Role.ASSISTANT, TextPart("done"), *sources)
     question, answer = talk.shown()
     assert question == {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
     assert (answer["id"], answer["role"]) == ("msg_t1", "assistant")
@@ -76,6 +78,8 @@ def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> 
         {**call, "toolCallId": "c2", "state": "output-error", "input": "{broken", "errorText": "not JSON"},
         {"type": "step-start"},
         {"type": "text", "text": "done", "state": "done"},
+        {"type": "source-url", "sourceId": "s1", "url": "https://a.b/", "title": "A page"},
+        {"type": "source-url", "sourceId": "s2", "url": "https://c.d/"},
     ]  # fmt: skip
     assert answer["metadata"]["status"] == "completed"
     assert answer["metadata"]["usage"]["totalTokens"] == 3

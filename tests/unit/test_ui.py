@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from backend.chat.chunks import MAX_OUTPUT_CHARS
+from backend.chat.chunks import MAX_OUTPUT_CHARS, SourceUrl, encode
+from backend.chat.messages import parts_json
 from backend.chat.models import (
     ContextPart,
     Message,
@@ -24,6 +26,7 @@ from backend.chat.models import (
     TurnRequest,
     Usage,
 )
+from backend.chat.snapshot import whole_message
 from backend.chat.ui import ui_messages
 from backend.ids import SessionId, TaskId
 
@@ -83,6 +86,21 @@ def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> 
     ]  # fmt: skip
     assert answer["metadata"]["status"] == "completed"
     assert answer["metadata"]["usage"]["totalTokens"] == 3
+
+
+def test_a_stream_made_from_rows_names_the_sources_of_the_history() -> None:
+    talk, task = Conversation(), task_named("t1")
+    talk.add(
+        task,
+        Role.ASSISTANT,
+        TextPart("done"),
+        SourcePart("s1", "https://a.b/", "A page"),
+        SourcePart("s2", "http://c.d/"),
+    )
+    (answer,) = talk.shown()
+    told = [json.loads(encode(chunk)) for chunk in whole_message(task, talk.rows) if isinstance(chunk, SourceUrl)]
+    assert told == answer["parts"][2:] == parts_json(talk.rows[0].parts)[1:]
+    assert [source["url"] for source in told] == ["https://a.b/", "http://c.d/"]
 
 
 def test_a_task_that_failed_before_it_said_anything_shows_why() -> None:

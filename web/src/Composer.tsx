@@ -53,7 +53,11 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
           send();
         }} />
       {busy && (
-        <button type="button" className="round" aria-label="Stop" title="Stop" disabled={stopping} onClick={onStop}>
+        <button type="button" className="round" aria-label="Stop" title="Stop" disabled={stopping}
+          onClick={() => {
+            onStop();
+            field.current?.focus();
+          }}>
           <Icon name="stop" />
         </button>
       )}

@@ -34,7 +34,7 @@ export const Message = memo(function Message(props: Props) {
 
 export const Waiting = () => <div className="answer"><span className="dots" aria-label="Waiting for the answer" role="img"><i /><i /><i /></span></div>;
 
-const textIn = (parts: Part[]) => parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");
 
 function Question({ message, parts, editing, onEdit, onEdited }: Props) {
   const said = textIn(parts);

@@ -103,3 +103,14 @@ async def test_what_a_reader_has_begun_is_not_lost_by_scrolling(
     await page.tab.wheel(100_000)
     await page.tab.until(f"{_AT_END} && {groups} < 6")
     assert (await page.tab.js("document.querySelector('#read textarea').value")).endswith(" and more")
+
+
+async def test_one_small_step_of_the_wheel_lets_go_of_the_end(open_page: OpenPage) -> None:
+    page = await open_page(height=500)
+    await page.say("/stream 600 1\n/stream 400 30")
+    await page.until_text("599 0 1")
+    await page.tab.wheel(-30)
+    left = "(b => b.scrollHeight - b.clientHeight - b.scrollTop)(document.querySelector('.scroll'))"
+    await page.tab.until(f"{left} > 100")
+    await page.tab.click('[aria-label="Stop"]')
+    await page.until_idle()

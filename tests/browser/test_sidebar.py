@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 
 from tests.browser.chat_page import ChatPage, spoken
 from tests.browser.conftest import OpenPage
-from tests.e2e.stack import Stack, new_session, new_user
+from tests.e2e.stack import Stack, bearer, new_session, new_user
 
 
 async def _two_sessions(page: ChatPage) -> None:
@@ -101,3 +103,19 @@ async def test_old_conversations_are_shown_when_asked_for_and_found_without(open
     await page.tab.until("document.querySelectorAll('.sidebar li').length === 1")
     await page.tab.type(search, "9")
     await page.tab.until("document.querySelector('.sidebar .empty')?.innerText === 'No conversation has that title.'")
+
+
+async def test_what_was_deleted_is_gone_when_its_user_signs_out_at_once(open_page: OpenPage, home: Stack) -> None:
+    page = await open_page(known=False)
+    user = new_user()
+    await page.tab.js(f"localStorage.setItem('copilot.token', '{bearer(user)['authorization'].split()[1]}')")
+    await page.go("/")
+    await page.say("/stream 3")
+    await page.until_idle()
+    await page.tab.hover(".sidebar li.current")
+    await page.tab.click('.sidebar li.current [aria-label^="Delete"]')
+    await page.tab.until("document.querySelector('.undo') !== null")
+    await page.tab.click(".sidebar .bottom ::-p-text(Sign out)")
+    async with home.client(user) as client, asyncio.timeout(5):
+        while (await client.get("/api/chat/sessions")).json()["total"] > 0:
+            await asyncio.sleep(0.05)

@@ -1,7 +1,7 @@
 // Waiting for a server that is away.
 import { Refused } from "@copilot-chat/resumable";
 
-const AWAY = [502, 503, 504];
+const isBusy = (status: number) => [408, 425, 429].includes(status) || status >= 500;
 
 // Until the server answers, or says no.
 export async function patiently<T>(what: () => Promise<T>, signal: AbortSignal, waiting = () => {}): Promise<T> {
@@ -10,7 +10,7 @@ export async function patiently<T>(what: () => Promise<T>, signal: AbortSignal, 
     try {
       return await what();
     } catch (error) {
-      if (signal.aborted || (error instanceof Refused && !AWAY.includes(error.status))) throw error;
+      if (signal.aborted || (error instanceof Refused && !isBusy(error.status))) throw error;
       waiting();
       await pause(attempt, signal);
     }

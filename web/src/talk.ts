@@ -305,7 +305,10 @@ export class Talk {
       if (failure instanceof Refused && failure.status === 404) {
         forget(this.session);
         this.end();
-      } else this.complain(failure);
+      } else {
+        this.show({ connection: "live" });
+        this.complain(failure);
+      }
     } finally {
       this.reading = false;
       if (this.stale) setTimeout(() => this.read(), 50);

@@ -29,6 +29,12 @@ export function useAccess(): Access {
   return useSyncExternalStore(onChanged, () => access);
 }
 
+// The last moment with the token.
+export function onSignOut(listener: () => void): () => void {
+  changed.addEventListener("signing-out", listener);
+  return () => changed.removeEventListener("signing-out", listener);
+}
+
 function onChanged(listener: () => void) {
   changed.addEventListener("changed", listener);
   return () => changed.removeEventListener("changed", listener);
@@ -41,6 +47,7 @@ export function signIn(value: string) {
 }
 
 export function signOut() {
+  changed.dispatchEvent(new Event("signing-out"));
   localStorage.removeItem(KEY);
   forgetUser();
   location.assign("/");

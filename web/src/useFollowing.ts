@@ -20,7 +20,7 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     let height = element.scrollHeight;
     const onScroll = () => {
       const left = element.scrollHeight - element.clientHeight - element.scrollTop;
-      if (left < NEAR) held.current = true;
+      if (left < 2 || (left < NEAR && element.scrollTop > top)) held.current = true;
       else if (element.scrollTop < top - 2 && element.scrollHeight >= height) held.current = false;
       [top, height] = [element.scrollTop, element.scrollHeight];
       setAtEnd(held.current || left < NEAR);

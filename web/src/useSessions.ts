@@ -1,12 +1,19 @@
 // The list of sessions, kept up to date by what the feed and this page say of them.
+import { Refused } from "@copilot-chat/resumable";
 import { useCallback, useEffect, useRef, useState } from "react";
 import { api, type Session } from "./api";
 import { listen } from "./feed";
-import { forget, knownSessions } from "./known";
+import { forget, knownSessions, remember } from "./known";
 import { onSessions } from "./news";
+import { patiently } from "./patience";
+import { onSignOut } from "./token";
 
 const UNDO = 6_000;
 const CHANGES = new Set(["snapshot", "turn-started", "turn-finished", "title-changed", "session-deleted"]);
+
+const always = new AbortController().signal;
+
+const isMissing = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
 export function useSessions(wanted: string) {
   const [sessions, setSessions] = useState<Session[] | null>(null);
@@ -15,9 +22,12 @@ export function useSessions(wanted: string) {
   const [leaving, setLeaving] = useState<Session | null>(null);
   const timer = useRef(0);
   const pages = useRef(1);
+  const asked = useRef(wanted);
+  asked.current = wanted;
 
   const load = useCallback(async () => {
     const found = await Promise.all(Array.from({ length: pages.current }, (_, page) => api.sessions(wanted, page * 50)));
+    if (asked.current !== wanted) return; // what is looked for now is on its way
     const listed = new Map(found.flatMap((page) => page.sessions).map((session) => [session.id, session]));
     const local = knownSessions().filter(({ title }) => (title ?? "").toLowerCase().includes(wanted.toLowerCase()));
     for (const session of local) if (!listed.has(session.id)) listed.set(session.id, session);
@@ -48,13 +58,17 @@ export function useSessions(wanted: string) {
     if (!session) return;
     last.current = null;
     setLeaving(null);
-    forget(session.id);
     setSessions((old) => old?.filter(({ id }) => id !== session.id) ?? null);
-    void api.remove(session.id).catch(() => undefined).then(() => soon());
+    const gone = () => forget(session.id);
+    void patiently(() => api.remove(session.id), always).then(gone, (failure) => isMissing(failure) && gone()).then(() => soon());
   }, [soon]);
   useEffect(() => {
     window.addEventListener("pagehide", finish);
-    return () => window.removeEventListener("pagehide", finish);
+    const stay = onSignOut(finish);
+    return () => {
+      window.removeEventListener("pagehide", finish);
+      stay();
+    };
   }, [finish]);
   useEffect(() => {
     if (!leaving) return;
@@ -78,7 +92,10 @@ export function useSessions(wanted: string) {
     undo: () => setLeaving(null),
     rename: async (session: Session, title: string) => {
       setSessions((old) => old?.map((one) => (one.id === session.id ? { ...one, title } : one)) ?? null);
-      await api.rename(session.id, title).catch(() => undefined);
+      await api.rename(session.id, title).then(
+        () => knownSessions().some(({ id }) => id === session.id) && remember({ ...session, title }),
+        () => undefined,
+      );
       soon();
     },
   };

@@ -24,6 +24,7 @@ export interface Question {
 export class Line {
   readonly signal: AbortSignal;
   #stopper = new AbortController();
+  #ended = new AbortController();
   #failures = 0;
 
   constructor(
@@ -33,18 +34,24 @@ export class Line {
   ) {
     this.signal = this.#stopper.signal;
     if (signal?.aborted) this.stop(signal.reason);
-    else signal?.addEventListener("abort", () => this.stop(signal.reason), { once: true });
+    else signal?.addEventListener("abort", () => this.stop(signal.reason), { signal: this.#ended.signal });
   }
 
   /** Ends all that waits and reads on this line, at once. */
   stop(reason?: unknown): void {
     this.#stopper.abort(reason);
-    this.end();
+    this.release();
   }
 
   /** Nothing is waited for any more: the sign need not show this line. */
   end(): void {
     this.sign.remove(this);
+  }
+
+  /** Nothing is read any more either: whoever might have stopped it need not hold it. */
+  release(): void {
+    this.#ended.abort();
+    this.end();
   }
 
   /** Something new has come: the next loss starts with short pauses again. */

@@ -39,6 +39,9 @@ export interface Settings extends Options {
   readonly fetch: typeof globalThis.fetch;
 }
 
+/** A timer that is set for longer fires at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** Throws RangeError for a limit that would cut healthy connections, or hammer a server. */
 export function settingsOf(options: Options, attempts = 40): Settings {
   const settings = {
@@ -53,5 +56,6 @@ export function settingsOf(options: Options, attempts = 40): Settings {
   if (!(idleMs > 0 && minDelayMs > 0 && maxDelayMs >= minDelayMs && settings.attempts >= 0)) {
     throw new RangeError("idleMs and minDelayMs must be above 0, maxDelayMs at least minDelayMs, attempts at least 0");
   }
+  if (Math.max(idleMs, minDelayMs, maxDelayMs) > LONGEST_TIMER_MS) throw new RangeError("no time may be longer than 24 days");
   return settings;
 }

@@ -66,10 +66,10 @@ function bodyOf(line: Line, connection: Connection, resumption: Resumption): Rea
     try {
       const { done, value } = await events.next();
       if (!done) return out.enqueue(encoder.encode(value.map((frame) => frame.raw).join("")));
-      line.end();
+      line.release();
       out.close();
     } catch (error) {
-      line.end();
+      line.release();
       if (line.signal.aborted) return; // the chat has been told
       if (!(error instanceof Expired && line.settings.onExpired !== undefined)) return out.error(error);
       out.close();

@@ -1,5 +1,6 @@
 // Tasks and the event feed, read without the AI SDK.
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import { followEvents, followTask } from '../dist/index.js';
 import { backoff, retryAfter } from '../dist/pauses.js';
@@ -66,3 +67,16 @@ test('Retry-After may be seconds or a date, and has a limit', () => {
   const of = (value) => retryAfter(new Response(null, { headers: value === undefined ? {} : { 'retry-after': value } }), Date.parse('2026-01-01T00:00:00Z'));
   assert.deepEqual(['3', 'Thu, 01 Jan 2026 00:00:05 GMT', 'Thu, 01 Jan 2020 00:00:00 GMT', '99999', 'soon', undefined].map(of), [3000, 5000, 0, 120_000, 0, 0]);
 });
+
+test('a signal that outlives what it could have stopped does not hold it', LIMIT, async (t) => {
+  const server = await openServer(t, {});
+  const { signal } = new AbortController();
+  for (let n = 0; n < 3; n++) await take(followTask(TASK, { ...FAST, api: server.api, signal }));
+  assert.equal(getEventListeners(signal, 'abort').length, 0);
+});
+
+for (const limit of ['idleMs', 'minDelayMs', 'maxDelayMs']) {
+  test(`${limit} longer than a timer can be is refused`, LIMIT, async () => {
+    await assert.rejects(take(followTask(TASK, { maxDelayMs: 2 ** 31 - 1, [limit]: Infinity })), RangeError);
+  });
+}

@@ -8,6 +8,8 @@ from tests.browser.chat_page import FIELD
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack
 
+STEADY = 0.1
+"""The layout shift that web.dev calls good, at most."""
 _WATCH = """(() => {
   const seen = (e) => e.checkVisibility({ visibilityProperty: true }) && e.tabIndex >= 0 && !e.disabled;
   const all = [...document.querySelectorAll('a[href], button, input, textarea, summary, [tabindex]')].filter(seen);
@@ -115,3 +117,20 @@ async def test_long_words_and_names_make_nothing_wider_than_a_phone(open_page: O
     await page.tab.click(".agents a")
     await page.tab.until("document.querySelector('.versions li') !== null")
     assert await page.tab.js(_WIDER) == []
+
+
+async def test_nothing_jumps_while_a_conversation_opens_and_goes_on(open_page: OpenPage) -> None:
+    writer = await open_page()
+    await writer.say("/reason hm\n/stream 300")
+    await writer.until_idle()
+    page = await open_page(writer.user, "/library")
+    await page.tab.before("""window.moved = 0;
+        new PerformanceObserver((list) => list.getEntries().forEach((one) => { window.moved += one.value; }))
+            .observe({ type: "layout-shift", buffered: true });""")
+    await page.go(await writer.path())
+    await page.until_idle()
+    await writer.say("/stream 200 10")
+    await page.until_text("5 6")
+    await page.until_idle(2)
+    moved = await page.tab.js("window.moved")
+    assert moved < STEADY

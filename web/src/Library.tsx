@@ -3,7 +3,7 @@ import { api, type Agent, type AgentVersion, type AgentWithGraph, type Graph } f
 import { GraphView } from "./GraphView";
 import { asGraph } from "./graph";
 import { Icon } from "./Icon";
-import { Link, navigate } from "./route";
+import { Link, navigate, useRoute } from "./route";
 import { useListed, type Listed } from "./useListed";
 
 const day = (moment: string) =>
@@ -13,11 +13,11 @@ const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`
 const TYPING = 150; // not for each letter
 
 export function Library() {
-  const [wanted, setWanted] = useState(() => new URLSearchParams(location.search).get("q") ?? "");
+  useRoute(); // what is searched for is in the address
+  const wanted = new URLSearchParams(location.search).get("q") ?? "";
   const [delay, setDelay] = useState(0);
   const search = (text: string) => {
     setDelay(TYPING);
-    setWanted(text);
     navigate(text ? `/library?${new URLSearchParams({ q: text })}` : "/library", { replace: true });
   };
   return (

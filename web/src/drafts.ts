@@ -7,3 +7,6 @@ export function keepDraft(name: string, text: string) {
   if (text) sessionStorage.setItem(keyOf(name), text);
   else sessionStorage.removeItem(keyOf(name));
 }
+
+export const addToDraft = (name: string, text: string) =>
+  keepDraft(name, [draftOf(name), text].filter(Boolean).join("\n\n"));

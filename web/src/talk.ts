@@ -5,7 +5,7 @@ import { Refused, type State } from "@copilot-chat/resumable";
 import type { UIMessage } from "ai";
 import { api, type Details, type QueuedTurn } from "./api";
 import type { FeedEvent } from "./feed";
-import { keepDraft } from "./drafts";
+import { addToDraft } from "./drafts";
 import { newId } from "./ids";
 import { forget, remember } from "./known";
 import { announce } from "./news";
@@ -208,7 +208,7 @@ export class Talk {
   private giveBack(text: string) {
     if (this.gone.signal.aborted) return;
     if (this.viewers.size > 0) this.show({ returned: text });
-    else keepDraft(this.exists ? this.session : "new", text);
+    else addToDraft(this.exists ? this.session : "new", text);
   }
 
   private isTaken(): Promise<boolean> {

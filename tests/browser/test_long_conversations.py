@@ -112,5 +112,6 @@ async def test_one_small_step_of_the_wheel_lets_go_of_the_end(open_page: OpenPag
     await page.tab.wheel(-30)
     left = "(b => b.scrollHeight - b.clientHeight - b.scrollTop)(document.querySelector('.scroll'))"
     await page.tab.until(f"{left} > 100")
+    await page.tab.until("document.querySelector('[aria-label=\"To the newest message\"]') !== null")
     await page.tab.click('[aria-label="Stop"]')
     await page.until_idle()

@@ -3,6 +3,8 @@ import { useCallback, useEffect, useMemo, useRef, useState, type RefObject } fro
 
 const NEAR = 48;
 
+const below = (box: Element) => box.scrollHeight - box.clientHeight - box.scrollTop;
+
 export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: string) {
   const held = useRef(true);
   const [atEnd, setAtEnd] = useState(true);
@@ -19,7 +21,7 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     let top = element.scrollTop;
     let height = element.scrollHeight;
     const onScroll = () => {
-      const left = element.scrollHeight - element.clientHeight - element.scrollTop;
+      const left = below(element);
       if (left < 2 || (left < NEAR && element.scrollTop > top)) held.current = true;
       else if (element.scrollTop < top - 2 && element.scrollHeight >= height) held.current = false;
       [top, height] = [element.scrollTop, element.scrollHeight];
@@ -30,6 +32,7 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     };
     const grown = new ResizeObserver(() => {
       if (held.current) element.scrollTop = element.scrollHeight;
+      setAtEnd(held.current || below(element) < NEAR);
     });
     const watch = () => {
       grown.disconnect();

@@ -58,3 +58,19 @@ async def test_without_a_token_a_conversation_hears_of_its_other_tab_from_its_fi
     await asyncio.gather(page.until_idle(2), other.until_idle(2))
     assert await page.said() == await other.said()
     assert await page.answers() == [spoken(200), spoken(7)]
+
+
+async def test_without_a_token_a_new_title_stands_in_the_list(open_page: OpenPage) -> None:
+    page = await open_page(known=False)
+    await page.say("/stream 5")
+    await page.until_idle()
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 1")
+    await page.tab.hover(".sidebar li")
+    await page.tab.click('.sidebar li [aria-label^="Rename"]')
+    await page.tab.type(".sidebar .rename", "Zebra")
+    await page.tab.press("Enter")
+    await page.tab.click(".sidebar .new")
+    await page.say("/stream 6")
+    await page.until_idle()
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 2")
+    await page.tab.until("document.querySelector('.sidebar nav').innerText.includes('Zebra')")

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useRef, useState } from "react";
 import { api, type Session } from "./api";
 import { listen } from "./feed";
 import { forget, knownSessions, remember } from "./known";
-import { onSessions } from "./news";
+import { announce, onSessions } from "./news";
 import { patiently } from "./patience";
 import { onSignOut } from "./token";
 
@@ -22,6 +22,7 @@ export function useSessions(wanted: string) {
   const [leaving, setLeaving] = useState<Session | null>(null);
   const timer = useRef(0);
   const pages = useRef(1);
+  const deleted = useRef(new Set<string>()); // here; the server may hear of it later
   const asked = useRef(wanted);
   asked.current = wanted;
 
@@ -58,10 +59,11 @@ export function useSessions(wanted: string) {
     if (!session) return;
     last.current = null;
     setLeaving(null);
-    setSessions((old) => old?.filter(({ id }) => id !== session.id) ?? null);
+    deleted.current.add(session.id);
     const gone = () => forget(session.id);
-    void patiently(() => api.remove(session.id), always).then(gone, (failure) => isMissing(failure) && gone()).then(() => soon());
-  }, [soon]);
+    const failed = (failure: unknown) => void (isMissing(failure) ? gone() : deleted.current.delete(session.id));
+    void patiently(() => api.remove(session.id), always).then(gone, failed).then(announce);
+  }, []);
   useEffect(() => {
     window.addEventListener("pagehide", finish);
     const stay = onSignOut(finish);
@@ -77,7 +79,7 @@ export function useSessions(wanted: string) {
   }, [leaving, finish]);
 
   return {
-    sessions: sessions?.filter(({ id }) => id !== leaving?.id) ?? null,
+    sessions: sessions?.filter(({ id }) => id !== leaving?.id && !deleted.current.has(id)) ?? null,
     running,
     more,
     leaving,
@@ -96,7 +98,7 @@ export function useSessions(wanted: string) {
         () => knownSessions().some(({ id }) => id === session.id) && remember({ ...session, title }),
         () => undefined,
       );
-      soon();
+      announce();
     },
   };
 }

@@ -23,7 +23,7 @@ export function resumable(options: Options = {}): typeof globalThis.fetch {
       const connection = await line.ask(question);
       return await answerOf(line, connection, question);
     } catch (error) {
-      line.end();
+      line.release();
       throw error;
     }
   };
@@ -34,7 +34,7 @@ async function answerOf(line: Line, connection: Connection, { url, init }: Quest
   const taskId = response.headers.get(TASK) ?? undefined;
   if (init.method === "GET" && response.status === 410 && line.settings.onExpired !== undefined) {
     connection.close();
-    line.end();
+    line.release();
     tellExpired(line.settings, new Expired(undefined));
     return new Response(null, { status: 204 }); // for the chat: nothing runs
   }

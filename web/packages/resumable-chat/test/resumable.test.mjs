@@ -1,5 +1,6 @@
 // The fetch alone: what it asks, when, and when it stops.
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { afterEach, test } from 'node:test';
 import { resumable } from '../dist/index.js';
 import { idOf, openServer, TASK, TEXT } from './server.mjs';
@@ -163,6 +164,21 @@ test('an abort before the answer, and while headers are asked for, rejects at on
   await assert.rejects(waits, { name: 'TimeoutError' });
   await assert.rejects(send(server, {}, { ...POST, signal: AbortSignal.abort() }), { name: 'AbortError' });
   assert.equal(server.requests.length, 1);
+});
+
+test('an abort ends a body that is no stream', LIMIT, async (t) => {
+  const server = await openServer(t, { headers: { 'content-type': 'application/json' }, send: 0, then: 'silence' });
+  const abort = new AbortController();
+  const answer = await send(server, {}, { ...POST, signal: abort.signal });
+  abort.abort();
+  await assert.rejects(answer.text(), { name: 'AbortError' });
+});
+
+test('a request that failed leaves nothing at its signal', LIMIT, async (t) => {
+  const server = await openServer(t, { lost: true });
+  const { signal } = new AbortController();
+  await assert.rejects(send(server, { attempts: 0 }, { ...POST, signal }), { name: 'ConnectionLost' });
+  assert.equal(getEventListeners(signal, 'abort').length, 0);
 });
 
 // --- what only a page has: a network that goes and comes, and somebody who looks

@@ -83,6 +83,7 @@ async def test_an_older_version_is_shown_with_its_graph_and_told_from_the_newest
     await page.tab.until("document.querySelectorAll('.graph rect').length === 60")
     assert await page.tab.js("document.querySelector('.versions [aria-pressed=true]').innerText.includes('newest')")
     await page.tab.click(_MORE)
+    await page.tab.until("document.querySelectorAll('.versions li').length === 60")
     await page.tab.click(".versions li:last-child button")
     await page.tab.until("document.querySelectorAll('.graph rect').length === 1")
     assert await page.tab.js("document.querySelector('.versions [aria-pressed=true] strong').innerText") == "Version 1"

@@ -12,7 +12,7 @@ from bench.servers import open_servers
 from tests.browser.chat_page import ChatPage
 from tests.browser.driving import Browser, open_browser
 from tests.e2e.stack import Stack, bearer, new_user, open_stack
-from tests.e2e.talk import asked, open_session
+from tests.e2e.talk import converse, open_session
 from tests.servers.chromium_install import HINT, find
 
 TURNS = 1_000
@@ -36,9 +36,7 @@ async def _long_conversation(browser: Browser, stack: Stack) -> None:
     user = new_user()
     async with stack.client(user) as client:
         session = await open_session(client)
-        for words in [41, *[40] * (TURNS - 1)]:
-            async with asked(client, session, f"/stream {words}") as stream:
-                await stream.rest()
+        await converse(client, session, *[f"/stream {words}" for words in (41, *[40] * (TURNS - 1))])
     page = await _page(browser, stack, user)
     await page.go("/library")
     begun = time.perf_counter()

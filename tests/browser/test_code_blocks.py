@@ -7,7 +7,7 @@ import pytest
 from tests.browser.chat_page import FIELD
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import asked, open_session
+from tests.e2e.talk import converse, open_session
 
 CODE = """\
 @cache
@@ -23,8 +23,7 @@ async def test_code_is_coloured_and_exact_and_so_is_its_copy(open_page: OpenPage
     answer = f"Look:\n\n```python\n{CODE}\n```\n\n```klingon\nnuqneH\n```\n\nThat is all."
     async with home.client(user) as client:
         session = await open_session(client)
-        async with asked(client, session, "/say " + answer.replace("\n", "\r")) as stream:  # a command is a line
-            await stream.rest()
+        await converse(client, session, "/say " + answer.replace("\n", "\r"))  # a command is a line
     page = await open_page(user, f"/c/{session}", scheme=scheme)
     await page.tab.until("document.querySelectorAll('figure code span').length > 5")
     assert await page.tab.js("[...document.querySelectorAll('figure code')].map((one) => one.textContent)") == [
@@ -46,9 +45,7 @@ async def test_a_footnote_is_reached_and_left_again_in_its_own_answer(open_page:
     user = new_user()
     async with home.client(user) as client:
         session = await open_session(client)
-        for _ in range(2):
-            async with asked(client, session, "/say So[^1] it is.\r\r[^1]: Or so it seems.") as stream:
-                await stream.rest()
+        await converse(client, session, *["/say So[^1] it is.\r\r[^1]: Or so it seems."] * 2)
     page = await open_page(user, f"/c/{session}")
     await page.until_idle(2)
     ids = await page.tab.js("[...document.querySelectorAll('.prose :is(a, li)[id]')].map((one) => one.id)")

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 
 from tests.browser.chat_page import FIELD, STOP, spoken
 from tests.browser.conftest import OpenPage
+from tests.browser.crowd import STREAMS, crowded
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import asked, open_session
-
-RUNNING = 5
-STREAMS = 8
-"""Turns, and open streams, of one user at once: the default limits."""
 
 
 async def test_a_message_is_answered_and_the_session_has_an_address_and_a_title(open_page: OpenPage) -> None:
@@ -198,16 +193,12 @@ async def test_on_a_phone_everything_is_within_reach(open_page: OpenPage) -> Non
 async def test_what_the_server_refuses_comes_back_into_the_field(open_page: OpenPage, home: Stack) -> None:
     user = new_user()
     page = await open_page(user)
-    async with home.client(user) as client, AsyncExitStack() as running:
-        for _ in range(RUNNING):
-            await running.enter_async_context(asked(client, await open_session(client), "/stream 5000 20"))
+    async with crowded(home, user):
         await page.say("/stream 5")
         await page.tab.until("document.querySelector('.problem')?.innerText.includes('Too many turns')")
         await page.tab.until(f"document.querySelector('{FIELD}').value === '/stream 5'")
         await page.tab.until("document.querySelector('.thread article') === null")
         assert await page.path() == "/"
-        for session in (await client.get("/api/chat/sessions")).json()["sessions"]:
-            await client.post(f"/api/chat/sessions/{session['id']}/cancel")
     await page.tab.click('[aria-label="Send"]')
     await page.until_idle()
     assert await page.said() == [("user", "/stream 5"), ("assistant", spoken(5))]

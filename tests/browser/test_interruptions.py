@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -27,6 +29,16 @@ async def _exact(page: ChatPage, n: int, limit: float = 40) -> None:
     await page.reload()
     await page.until_idle()
     assert await page.answers() == [spoken(n)]
+
+
+@asynccontextmanager
+async def _reading(open_page: OpenPage, home: Stack) -> AsyncIterator[tuple[ChatPage, FaultProxy]]:
+    """A page in mid-answer, behind a network that can fail."""
+    async with FaultProxy("127.0.0.1", home.apis[0].port) as proxy:
+        page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
+        await page.say("/stream 300 15")
+        await page.until_text("30 31")
+        yield page, proxy
 
 
 async def test_an_api_that_is_killed_and_restarted_in_mid_answer(open_page: OpenPage, home: Stack) -> None:
@@ -90,10 +102,7 @@ async def test_a_laptop_that_sleeps_while_the_api_is_restarted(
 async def test_a_network_that_falls_silent_and_lets_new_connections_through_later(
     open_page: OpenPage, home: Stack
 ) -> None:
-    async with FaultProxy("127.0.0.1", home.apis[0].port) as proxy:
-        page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
-        await page.say("/stream 300 15")
-        await page.until_text("30 31")
+    async with _reading(open_page, home) as (page, proxy):
         async with proxy.failing(Mode.SILENCE):
             await asyncio.sleep(1)  # what was on its way has come
         await _exact(page, 300, SILENCE + 15)
@@ -106,10 +115,7 @@ async def test_a_network_that_falls_silent_and_lets_new_connections_through_late
 async def test_a_silence_ends_when_the_network_or_the_reader_is_back(
     open_page: OpenPage, home: Stack, event: str, after: int
 ) -> None:
-    async with FaultProxy("127.0.0.1", home.apis[0].port) as proxy:
-        page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
-        await page.say("/stream 300 15")
-        await page.until_text("30 31")
+    async with _reading(open_page, home) as (page, proxy):
         async with proxy.failing(Mode.SILENCE):
             await asyncio.sleep(after)  # that is what is tested
         await page.tab.js(f"[window, document].forEach((one) => one.dispatchEvent(new Event('{event}')))")

@@ -7,7 +7,7 @@ import pytest
 from tests.browser.chat_page import spoken
 from tests.browser.conftest import OpenPage, made_whole
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import asked, open_session
+from tests.e2e.talk import converse, open_session
 
 TURNS = 150
 MOST_IN_THE_PAGE = 100
@@ -35,9 +35,7 @@ async def long_session(house: Stack) -> tuple[str, str]:
     home = await made_whole(house)
     async with home.client(user) as client:
         session = await open_session(client)
-        for n in range(1, TURNS + 1):
-            async with asked(client, session, f"/stream {n}") as stream:
-                await stream.rest()
+        await converse(client, session, *[f"/stream {n}" for n in range(1, TURNS + 1)])
     return user, f"/c/{session}"
 
 

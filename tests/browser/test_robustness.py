@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from contextlib import AsyncExitStack
 
 from tests.browser.chat_page import FIELD, STOP, spoken
 from tests.browser.conftest import OpenPage
-from tests.browser.test_conversations import RUNNING
+from tests.browser.crowd import crowded
+from tests.browser.driving import LIMIT
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import asked, open_session
+from tests.e2e.talk import converse, open_session
 
 
 async def test_text_that_no_parser_takes_is_shown_as_it_is(open_page: OpenPage) -> None:
@@ -24,8 +25,7 @@ async def test_long_code_keeps_its_block(open_page: OpenPage, home: Stack) -> No
     user, code = new_user(), f"{'x' * 199}\n" * 120
     async with home.client(user) as client:
         session = await open_session(client)
-        async with asked(client, session, "/say ```python\r" + code.replace("\n", "\r") + "```") as stream:
-            await stream.rest()
+        await converse(client, session, "/say ```python\r" + code.replace("\n", "\r") + "```")
     page = await open_page(user, f"/c/{session}")
     await page.until_idle()
     assert await page.tab.js("document.querySelector('figure.code code').textContent") == code.rstrip("\n")
@@ -46,26 +46,21 @@ async def test_a_conversation_that_grew_by_more_than_a_page_is_whole(open_page: 
     user, before, after = new_user(), 10, 75
     async with home.client(user) as client:
         session = await open_session(client)
-
-        async def say(first: int, last: int) -> None:
-            for n in range(first, last + 1):
-                async with asked(client, session, f"/stream {n}") as stream:
-                    await stream.rest()
-
-        await say(1, before)
+        said = [f"/stream {n}" for n in range(1, after + 1)]
+        await converse(client, session, *said[:before])
         page = await open_page(user, f"/c/{session}")
         await page.until_idle(before)
         await page.tab.offline(True)
-        await say(before + 1, after)
+        await converse(client, session, *said[before:])
         await page.tab.offline(False)
         await page.until_text(f"{after - 2} {after - 1}")
     seen: set[str] = set()
     for _ in range(400):
         seen |= {text for role, text in await page.said() if role == "user"}
-        if "/stream 1" in seen:
+        if said[0] in seen:
             break
         await page.tab.js("document.querySelector('.scroll').scrollTop -= 400")
-    assert [n for n in range(1, after + 1) if f"/stream {n}" not in seen] == []
+    assert [text for text in said if text not in seen] == []
 
 
 async def test_an_edit_that_is_refused_comes_back_into_the_field(open_page: OpenPage, home: Stack) -> None:
@@ -73,16 +68,12 @@ async def test_an_edit_that_is_refused_comes_back_into_the_field(open_page: Open
     page = await open_page(user)
     await page.say("/stream 5")
     await page.until_idle()
-    async with home.client(user) as client, AsyncExitStack() as running:
-        for _ in range(RUNNING):
-            await running.enter_async_context(asked(client, await open_session(client), "/stream 5000 20"))
+    async with crowded(home, user):
         await page.tab.hover("article.user")
         await page.tab.click('article.user [aria-label="Edit message"]')
         await page.tab.type(".editor textarea", "0")
         await page.tab.press("Enter")
         await page.tab.until(f"document.querySelector('{FIELD}').value === '/stream 50'")
-        for session in (await client.get("/api/chat/sessions")).json()["sessions"]:
-            await client.post(f"/api/chat/sessions/{session['id']}/cancel")
     await page.until_idle()
     assert await page.said() == [("user", "/stream 5"), ("assistant", spoken(5))]
 
@@ -116,8 +107,9 @@ async def test_what_waits_to_be_sent_does_not_bring_a_deleted_conversation_back(
     await other.go("/library")
     await other.tab.until("document.querySelector('.sidebar .empty') !== null")
     async with home.client(page.user) as client:
-        while (await client.get("/api/chat/sessions")).json()["total"] > 0:
-            continue
+        async with asyncio.timeout(LIMIT):
+            while (await client.get("/api/chat/sessions")).json()["total"] > 0:
+                await asyncio.sleep(0.05)  # between two questions of a bounded wait
         await page.tab.until("document.querySelector('h1').innerText === 'This conversation is not here'")
         await page.tab.offline(False)
         await page.reload()

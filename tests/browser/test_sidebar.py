@@ -6,7 +6,7 @@ import asyncio
 
 import asyncpg
 
-from tests.browser.chat_page import ChatPage, spoken
+from tests.browser.chat_page import STOP, ChatPage, spoken
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack, bearer, new_session, new_user
 
@@ -119,3 +119,13 @@ async def test_what_was_deleted_is_gone_when_its_user_signs_out_at_once(open_pag
     async with home.client(user) as client, asyncio.timeout(5):
         while (await client.get("/api/chat/sessions")).json()["total"] > 0:
             await asyncio.sleep(0.05)
+
+
+async def test_a_tab_that_is_opened_sees_what_is_being_answered(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/stream 5000 20")
+    await page.until_text("5 6")
+    other = await open_page(page.user, "/library")
+    await other.tab.until("document.querySelector('.sidebar .pulse') !== null")
+    await page.tab.click(STOP)
+    await other.tab.until("document.querySelector('.sidebar .pulse') === null")

@@ -28,6 +28,13 @@ async def asked(client: httpx.AsyncClient, session: str, text: str, **more: Any)
         yield stream
 
 
+async def converse(client: httpx.AsyncClient, session: str, *texts: str) -> None:
+    """Posts the messages, each when the one before it was answered."""
+    for text in texts:
+        async with asked(client, session, text) as stream:
+            await stream.rest()
+
+
 @asynccontextmanager
 async def followed(client: httpx.AsyncClient, task: str, *, cursor: str | None = None) -> AsyncIterator[SseStream]:
     """Reads a task's stream along, from behind the cursor."""

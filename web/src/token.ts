@@ -10,7 +10,7 @@ export type Access = "unknown" | "open" | "signed-in" | "anonymous" | "refused";
 let access: Access = "unknown";
 const changed = new EventTarget();
 
-export const token = () => localStorage.getItem(KEY);
+const token = () => localStorage.getItem(KEY);
 
 export function bearer(): Record<string, string> {
   const value = token();

@@ -11,7 +11,7 @@ import { onSignOut } from "./token";
 const UNDO = 6_000;
 const CHANGES = new Set(["snapshot", "turn-started", "turn-finished", "title-changed", "session-deleted"]);
 
-const always = new AbortController().signal;
+const DELETING = 600_000; // with a server that is away so long it was not deleted, and is listed again
 
 const isMissing = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
@@ -62,7 +62,7 @@ export function useSessions(wanted: string) {
     deleted.current.add(session.id);
     const gone = () => forget(session.id);
     const failed = (failure: unknown) => void (isMissing(failure) ? gone() : deleted.current.delete(session.id));
-    void patiently(() => api.remove(session.id), always).then(gone, failed).then(announce);
+    void patiently(() => api.remove(session.id), AbortSignal.timeout(DELETING)).then(gone, failed).then(announce);
   }, []);
   useEffect(() => {
     window.addEventListener("pagehide", finish);

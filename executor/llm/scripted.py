@@ -6,6 +6,7 @@ Lines of the last user message that begin with a command say what it does, in th
     /reason TEXT            thinks the text, word by word
     /source URL [TITLE]     cites that page; answers as usual if the step only cites and thinks
     /say TEXT               says the text, word by word
+    /markdown               shows what a page makes of Markdown: a heading, a list, a table, code
     /tool NAME JSON         calls that tool; several are parallel calls of one step; the JSON is passed on as it stands
     /fail                   raises a provider error
     /then                   what follows is for the next step, when the tools have answered
@@ -45,7 +46,7 @@ WORD_DELAY = 0.01
 EVENTS_PER_BREATH = 32
 MAX_STREAM = 1_000_000
 MAX_DELAY_MS = 60_000
-_COMMAND = re.compile(r"^/(stream|reason|source|say|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
+_COMMAND = re.compile(r"^/(stream|reason|source|say|markdown|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
 _WISHES = {
     tool: re.compile(rf"(?:please )?{words}", re.IGNORECASE | re.DOTALL)
     for tool, words in {
@@ -56,7 +57,34 @@ _WISHES = {
 }
 _CALL = re.compile(r"behind the call (\S+) of the tool")
 _WORD = re.compile(r"\s*\S+\s*")
+_GOES_ON = ("operation_started", "operation_in_progress")
 _JSON_PIECE = 12
+_MARKDOWN = """\
+## What Markdown can be
+
+A *paragraph* with **bold** words, `code` in a line, and [a link](https://example.org).
+
+1. A list
+2. of numbers
+   - with another one in it
+
+| a table | of three | columns |
+|---|:-:|--:|
+| left | middle | 1 |
+| left | middle | 20 |
+
+> What somebody else said.
+
+```python
+def code(of: str, lines: int = 2) -> str:
+    return f"{of} in {lines} lines"
+```
+
+- [x] done
+- [ ] to do
+
+That is all.
+"""
 _NO_NUMBER = "/stream takes a whole number above 0 and, if you like, a delay in milliseconds after it. "
 
 
@@ -116,6 +144,8 @@ class ScriptedModel:
                         yield source, 0
                 case "say":
                     yield from self._say(rest)
+                case "markdown":
+                    yield from self._say(_MARKDOWN)
                 case "fail":
                     raise ProviderError("The scripted model was asked to fail.", code="provider_error")
                 case _:
@@ -193,10 +223,13 @@ def _comment(since: Sequence[NewMessage]) -> str:
     results = [part for message in since[last_calls:] for part in message.parts if isinstance(part, ToolResultPart)]
     if not results:
         return "There is nothing to add."
-    return " ".join(
-        f"The tool {result.tool_name} {'failed' if result.is_error else 'answered'}: {_gist(result.output)}"
-        for result in results
-    )
+    return " ".join(_told(result) for result in results)
+
+
+def _told(result: ToolResultPart) -> str:
+    if isinstance(result.output, dict) and result.output.get("type") in _GOES_ON:
+        return f"The tool {result.tool_name} is at work, and its result comes here by itself."
+    return f"The tool {result.tool_name} {'failed' if result.is_error else 'answered'}: {_gist(result.output)}"
 
 
 def _comment_on_note(note: str, messages: Sequence[NewMessage]) -> str:

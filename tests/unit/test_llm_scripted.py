@@ -92,6 +92,22 @@ async def test_tool_lines_are_parallel_calls_of_one_step_and_then_commented() ->
     assert text_of(comment) == "The tool look answered: Blue. The tool peek failed: No."
 
 
+async def test_work_that_goes_on_outside_is_said_to() -> None:
+    since = [
+        NewMessage(Role.ASSISTANT, (ToolCallPart("1", "make", {}),)),
+        NewMessage(
+            Role.TOOL, (ToolResultPart("1", "make", {"type": "operation_started", "message": "For the model."}),)
+        ),
+    ]
+    assert "its result comes here by itself" in text_of(await events_of("/tool make {}", *since))
+
+
+async def test_markdown_has_lines() -> None:
+    text = text_of(await events_of("/markdown"))
+    assert "\n\n```python\n" in text
+    assert "\n|---|:-:|--:|\n" in text
+
+
 async def test_then_makes_a_second_step() -> None:
     script = "/say One.\n/tool look {}\n/then\n/say Two.\n/tool peek {}\n/then\n/stream 3"
     first = await events_of(script)

@@ -5,9 +5,9 @@ import ReactMarkdown, { type Components } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import { blocksOf } from "./blocks";
 import { CodeBlock } from "./CodeBlock";
+import { isParsable } from "./parsable";
+import { usePaced } from "./usePaced";
 
-const LONGEST_PARSED = 20_000; // a longer block is shown as it is
-const TOO_DEEP = /^(?:[ \t]*(?:>|[-*+](?=[ \t])|\d{1,9}[.)](?=[ \t]))){60}/m; // no parser's stack holds it
 const FENCED = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n]*\n([^]*?)(?:\n {0,3}\1[`~]*\s*)?$/;
 const plugins = [remarkGfm];
 
@@ -21,8 +21,9 @@ export function Markdown({ text }: { text: string }) {
   );
 }
 
-const Block = memo(function Block({ text, id }: { text: string; id: string }) {
-  if (text.length > LONGEST_PARSED || TOO_DEEP.test(text)) return <LongBlock text={text} />;
+const Block = memo(function Block({ text: newest, id }: { text: string; id: string }) {
+  const text = usePaced(newest);
+  if (!isParsable(text)) return <Unparsed text={text} />;
   return (
     <ReactMarkdown remarkPlugins={plugins} components={components}
       remarkRehypeOptions={{ clobberPrefix: id, footnoteLabelProperties: { className: ["unseen"] } }}>
@@ -31,7 +32,7 @@ const Block = memo(function Block({ text, id }: { text: string; id: string }) {
   );
 });
 
-function LongBlock({ text }: { text: string }) {
+function Unparsed({ text }: { text: string }) {
   const [, , language, code] = FENCED.exec(text) ?? [];
   return code === undefined ? <Plain text={text} /> : <CodeBlock code={code} language={language || undefined} />;
 }

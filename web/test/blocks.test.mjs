@@ -1,16 +1,13 @@
 // Cut into blocks, Markdown shows what it shows as a whole.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { createElement } from "react";
 import { renderToStaticMarkup } from "react-dom/server";
 import Markdown from "react-markdown";
 import remarkGfm from "remark-gfm";
-import ts from "typescript";
+import { source } from "./source.mjs";
 
-const source = readFileSync(new URL("../src/blocks.ts", import.meta.url), "utf8");
-const { outputText } = ts.transpileModule(source, { compilerOptions: { module: "esnext", target: "es2022" } });
-const { blocksOf } = await import(`data:text/javascript,${encodeURIComponent(outputText)}`);
+const { blocksOf } = await source("blocks.ts");
 
 const html = (text) => renderToStaticMarkup(createElement(Markdown, { remarkPlugins: [remarkGfm] }, text));
 const joined = (parts) => parts.join("").replace(/[\r\n]/g, "");

@@ -49,6 +49,16 @@ class ChatPage:
         await self.tab.type(FIELD, last)
         await self.tab.press("Enter")
 
+    async def edit(self, message: str, more: str) -> None:
+        """Writes more behind a message that was sent, and sends it again."""
+        await self.begin_edit(message)
+        await self.tab.type(".editor textarea", more)
+        await self.tab.press("Enter")
+
+    async def begin_edit(self, message: str) -> None:
+        await self.tab.hover(message)
+        await self.tab.click(f'{message} [aria-label="Edit message"]')
+
     async def until_text(self, text: str, limit: float = LIMIT) -> None:
         """Waits until the newest answer contains the text."""
         await self.tab.until(f"({_SAID}).at(-1)?.[1].includes({json.dumps(text)})", limit)

@@ -69,6 +69,12 @@ async def test_clarifying_questions_are_answered_in_a_form(open_page: OpenPage) 
     await page.tab.click(".questions button")
     await page.tab.until("document.querySelectorAll('article.user').length === 2")
     assert "every day at 9" in (await page.said())[2][1]
+    form = "[...document.querySelectorAll('.questions')[0].querySelectorAll('input, button')]"
+    for _ in ("as it was answered", "as it was kept"):
+        await page.until_idle(2)
+        assert await page.tab.js(f"{form}.every((one) => one.disabled)")
+        assert await page.tab.js(f"{form}.slice(0, -1).map((one) => one.value)") == ["every day at 9"] * count
+        await page.reload()
 
 
 async def test_a_suggested_goal_is_taken_with_one_click(open_page: OpenPage) -> None:
@@ -80,6 +86,10 @@ async def test_a_suggested_goal_is_taken_with_one_click(open_page: OpenPage) -> 
     await page.tab.click(".tool button.primary")
     await page.tab.until("document.querySelectorAll('article.user').length === 2")
     assert goal in (await page.said())[2][1]
+    await page.until_idle(3)  # the agent is saved
+    await page.reload()
+    await page.until_idle(3)
+    assert await page.tab.js("document.querySelector('.tool blockquote ~ p button').disabled")
 
 
 async def test_a_preview_is_drawn(open_page: OpenPage) -> None:
@@ -115,6 +125,9 @@ async def test_what_failed_is_tried_again_or_made_simpler_once(
         await page.until_idle(answers)
         assert (await page.said())[-2] == ("user", f"{again}{how}: {wish}")
         await page.tab.until(f"document.querySelectorAll('.tool.failed').length === {answers}")
+        assert await page.tab.js("document.querySelectorAll('.tool.failed button:disabled').length") == 2 * answers - 2
+        await page.reload()
+        await page.until_idle(answers)
         assert await page.tab.js("document.querySelectorAll('.tool.failed button:disabled').length") == 2 * answers - 2
 
 

@@ -120,8 +120,8 @@ async def test_an_answer_can_be_had_again_and_a_question_changed(open_page: Open
     assert await page.said() == [("user", "/stream 5"), ("assistant", spoken(5))]
     await page.say("/stream 6")
     await page.until_idle(2)
-    await page.tab.hover("article.user")
-    await page.tab.click('article.user [aria-label="Edit message"]')
+    await page.begin_edit("article.user")
+    await page.tab.until("document.querySelector('.editor .note')?.innerText.startsWith('A later message goes')")
     await page.tab.type(".editor textarea", "0")
     await page.tab.press("Enter")
     await page.until_text("48 49")
@@ -157,6 +157,20 @@ async def test_markdown_is_shown_without_its_html_and_pictures_wait_to_be_asked_
     assert 'rel="noopener noreferrer"' in html
 
 
+async def test_markdown_that_was_streamed_is_shown_as_what_is_kept(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/markdown\n/markdown")
+    await page.until_idle()
+    shapes = "[...document.querySelectorAll('.prose :is(h2, li, td, th, blockquote, pre, input, a, em, p)')].map(\n" + (
+        "(one) => [one.tagName, one.className, one.style.textAlign, one.textContent])"
+    )
+    streamed = await page.tab.js(shapes)
+    assert len([1 for tag, *_ in streamed if tag == "TD"]) == 12
+    await page.reload()
+    await page.until_idle()
+    assert await page.tab.js(shapes) == streamed
+
+
 async def test_reading_above_is_not_disturbed_by_what_is_written_below(open_page: OpenPage) -> None:
     page = await open_page(height=500)
     await page.say("/stream 1500 2")
@@ -176,6 +190,7 @@ async def test_on_a_phone_everything_is_within_reach(open_page: OpenPage) -> Non
     page = await open_page(width=360, height=640, scheme="dark")
     await page.say("/stream 300 2")
     await page.until_idle()
+    await page.tab.until("document.querySelector('.bar-above .name').innerText === document.title.split(' · ')[0]")
     assert await page.answers() == [spoken(300)]
     assert await page.tab.js("document.documentElement.scrollWidth <= innerWidth")
     assert await page.serious_faults() == []

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.browser.chat_page import ChatPage, spoken
+from tests.browser.chat_page import FIELD, ChatPage, spoken
 from tests.browser.conftest import OpenPage
 from tests.browser.driving import Browser
 from tests.e2e.stack import Stack
@@ -151,3 +151,40 @@ async def test_messages_that_met_no_server_are_sent_by_the_page_that_is_opened_n
     await page.go(path)
     await page.until_idle(2)
     assert [text for _, text in await page.said()] == ["/stream 5", spoken(5), "/stream 6", spoken(6)]
+
+
+async def test_an_edit_on_its_way_when_the_page_is_reloaded_is_answered_once(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.say("/stream 5")
+    await page.until_idle()
+    for n in ("50", "501"):
+        await page.edit("article.user", n[-1])
+        await page.reload()
+        await page.until_text(spoken(int(n))[-7:])
+        await page.until_idle()
+        assert [text for _, text in await page.said()] == [f"/stream {n}", spoken(int(n))]
+
+
+async def test_an_edit_that_met_no_server_is_sent_by_its_page_and_elsewhere_becomes_a_draft(
+    open_page: OpenPage, home: Stack
+) -> None:
+    page = await open_page()
+    await page.say("/stream 5")
+    await page.until_idle()
+    path = await page.path()
+    for n, opened in (("50", path), ("500", "/library")):
+        (api,) = home.apis
+        api.send(signal.SIGKILL)
+        await api.ended()
+        await page.edit("article.user", n[-1])
+        await page.tab.until("document.querySelector('.reconnecting') !== null")
+        await home.start_api(port=api.port)
+        await page.go(opened)
+        await page.go(path)
+        await page.until_idle()
+        if opened == path:
+            await page.until_text("48 49")
+            assert [text for _, text in await page.said()] == [f"/stream {n}", spoken(int(n))]
+    # the page that was left may have sent it at the last moment
+    draft = await page.tab.js(f"document.querySelector('{FIELD}').value")
+    assert f"/stream {n}" in (draft, (await page.said())[0][1])

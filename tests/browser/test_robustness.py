@@ -69,10 +69,7 @@ async def test_an_edit_that_is_refused_comes_back_into_the_field(open_page: Open
     await page.say("/stream 5")
     await page.until_idle()
     async with crowded(home, user):
-        await page.tab.hover("article.user")
-        await page.tab.click('article.user [aria-label="Edit message"]')
-        await page.tab.type(".editor textarea", "0")
-        await page.tab.press("Enter")
+        await page.edit("article.user", "0")
         await page.tab.until(f"document.querySelector('{FIELD}').value === '/stream 50'")
     await page.until_idle()
     assert await page.said() == [("user", "/stream 5"), ("assistant", spoken(5))]

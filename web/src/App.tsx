@@ -3,6 +3,7 @@ import { Boundary } from "./Boundary";
 import { Conversation } from "./Conversation";
 import { Icon } from "./Icon";
 import { newId } from "./ids";
+import { useName } from "./naming";
 import { waitsToBegin } from "./outbox";
 import { Link, navigate, useRoute } from "./route";
 import { Sidebar } from "./Sidebar";
@@ -46,7 +47,7 @@ export function App() {
           <button type="button" className="quiet" aria-label="Open the sidebar" onClick={() => setSidebar(true)}>
             <Icon name="menu" />
           </button>
-          <Link href="/" className="brand">CoPilot</Link>
+          <Name />
           <Link href="/" className="button quiet" aria-label="New conversation"><Icon name="plus" /></Link>
         </div>
         <Boundary key={route.view} instead={<Lost />}>
@@ -62,6 +63,11 @@ export function App() {
       </main>
     </div>
   );
+}
+
+function Name() {
+  const name = useName();
+  return name ? <span className="name">{name}</span> : <Link href="/" className="brand">CoPilot</Link>;
 }
 
 const Lost = () => (

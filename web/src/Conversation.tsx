@@ -4,9 +4,11 @@ import { grouped } from "./groups";
 import { Icon } from "./Icon";
 import { Waiting } from "./Message";
 import { MessageGroup } from "./MessageGroup";
+import { useNaming } from "./naming";
 import { nearness } from "./nearness";
 import { useKeptPlace } from "./place";
 import { Link } from "./route";
+import { useSaid } from "./said";
 import { shownMessages, type ShownMessage } from "./shown";
 import type { Page } from "./talk";
 import { Acting } from "./tools/acting";
@@ -31,8 +33,9 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
   useKeptPlace(scroll, groups[0]?.[0]?.message.id);
   useOlder(scroll, talk.loadOlder);
   const [editing, setEditing] = useState<string | null>(null);
-  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => send(text), busy }),
-    [outside, cancelTask, send, busy]);
+  const saidSince = useSaid(messages, queued);
+  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => send(text), saidSince, busy }),
+    [outside, cancelTask, send, saidSince, busy]);
   const sendAndFollow = useCallback((text: string) => {
     follow.hold();
     send(text);
@@ -44,8 +47,9 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
 
   const empty = talk.state !== "loading" && messages.length === 0 && queued.length === 0;
   const last = shown.at(-1);
+  const behind = editing === null ? 0 : saidSince(editing).length;
   const title = talk.title ?? "New conversation";
-  useTitle(talk.title ? `${talk.title} · CoPilot` : "CoPilot");
+  useNaming(talk.title);
 
   if (talk.state === "missing")
     return (
@@ -65,7 +69,7 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
             {groups.map((group, place) => (
               <MessageGroup key={group[0]!.message.id} messages={group} watch={watch} keep={place >= groups.length - 2}
                 last={place === groups.length - 1 ? last?.message : undefined} busy={busy}
-                editing={group.find(({ message }) => message.id === editing)?.message.id}
+                editing={group.find(({ message }) => message.id === editing)?.message.id} behind={behind}
                 onEdit={busy ? undefined : setEditing} onEdited={edit} onAgain={busy ? undefined : talk.again} />
             ))}
             {busy && (last === undefined || last.message.role === "user" || last.parts.length === 0) && <Waiting />}
@@ -136,11 +140,4 @@ function useOlder(box: RefObject<HTMLDivElement | null>, load: () => Promise<voi
     element.addEventListener("scroll", onScroll, { passive: true });
     return () => element.removeEventListener("scroll", onScroll);
   }, [box, load]);
-}
-
-function useTitle(title: string) {
-  useEffect(() => {
-    document.title = title;
-  }, [title]);
-  useEffect(() => () => void (document.title = "CoPilot"), []);
 }

@@ -3,6 +3,7 @@ import { api, type Agent, type AgentVersion, type AgentWithGraph, type Graph } f
 import { GraphView } from "./GraphView";
 import { asGraph } from "./graph";
 import { Icon } from "./Icon";
+import { useNaming } from "./naming";
 import { Link, navigate, useRoute } from "./route";
 import { useListed, type Listed } from "./useListed";
 
@@ -20,6 +21,7 @@ export function Library() {
     setDelay(TYPING);
     navigate(text ? `/library?${new URLSearchParams({ q: text })}` : "/library", { replace: true });
   };
+  useNaming("Agents");
   return (
     <div className="scroll">
       <div className="sheet">
@@ -73,6 +75,7 @@ export function AgentPage({ id }: { id: string }) {
     return { items: versions, total };
   }, ({ version }) => version);
 
+  useNaming(agent?.name ?? null);
   const load = useCallback(() => {
     setProblem(null);
     api.agent(id).then(

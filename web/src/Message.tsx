@@ -4,7 +4,8 @@ import { Boundary } from "./Boundary";
 import { CopyButton } from "./CopyButton";
 import { Icon } from "./Icon";
 import { Markdown } from "./Markdown";
-import type { Part } from "./shown";
+import { textIn, type Part } from "./shown";
+import { Within } from "./tools/acting";
 import { goesOnOutside, ToolCard } from "./tools/ToolCard";
 
 interface Props {
@@ -13,6 +14,7 @@ interface Props {
   live: boolean;
   isLast: boolean;
   editing: boolean;
+  behind: number; // messages of the user that come after the one that is edited
   onEdit?: (id: string) => void;
   onEdited: (id: string, text: string | null) => void;
   onAgain?: (id: string) => void;
@@ -34,9 +36,7 @@ export const Message = memo(function Message(props: Props) {
 
 export const Waiting = () => <div className="answer"><span className="dots" aria-label="Waiting for the answer" role="img"><i /><i /><i /></span></div>;
 
-const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");
-
-function Question({ message, parts, editing, onEdit, onEdited }: Props) {
+function Question({ message, parts, editing, behind, onEdit, onEdited }: Props) {
   const said = textIn(parts);
   const button = useRef<HTMLButtonElement>(null);
   const edited = useRef(false);
@@ -44,7 +44,10 @@ function Question({ message, parts, editing, onEdit, onEdited }: Props) {
     if (edited.current && !editing) button.current?.focus();
     edited.current = editing;
   }, [editing]);
-  if (editing) return <Editor text={said} waits={onEdit === undefined} onDone={(text) => onEdited(message.id, text)} />;
+  if (editing) {
+    const done = (text: string | null) => onEdited(message.id, text);
+    return <Editor text={said} waits={onEdit === undefined} behind={behind} onDone={done} />;
+  }
   return (
     <article className="user" aria-label="You" data-message={message.id}>
       <div className="bubble">{said}</div>
@@ -61,7 +64,14 @@ function Question({ message, parts, editing, onEdit, onEdited }: Props) {
   );
 }
 
-function Editor({ text, waits, onDone }: { text: string; waits: boolean; onDone: (text: string | null) => void }) {
+interface EditorProps {
+  text: string;
+  waits: boolean;
+  behind: number;
+  onDone: (text: string | null) => void;
+}
+
+function Editor({ text, waits, behind, onDone }: EditorProps) {
   const [now, setNow] = useState(text);
   const done = () => waits || onDone(now.trim() && now !== text ? now : null);
   return (
@@ -78,6 +88,7 @@ function Editor({ text, waits, onDone }: { text: string; waits: boolean; onDone:
           event.preventDefault();
           done();
         }} />
+      {behind > 0 && <p className="note">{behind === 1 ? "A later message goes" : `${behind} later messages go`}, with what was answered.</p>}
       <div className="row">
         <button type="button" className="plain-button" onClick={() => onDone(null)}>Cancel</button>
         <button type="submit" className="primary" disabled={waits} title={waits ? "When the answer has ended" : undefined}>
@@ -93,7 +104,9 @@ function Answer({ message, parts, live, isLast, onAgain }: Props) {
   const links = parts.filter((part) => part.type === "source-url");
   return (
     <article className="answer" aria-label="CoPilot" aria-busy={live} data-message={message.id}>
-      {parts.map((part, place) => <Piece key={place} part={part} live={live && place === parts.length - 1} />)}
+      <Within value={message.id}>
+        {parts.map((part, place) => <Piece key={place} part={part} live={live && place === parts.length - 1} />)}
+      </Within>
       {live && !hasTail(parts) && <span className="dots" aria-hidden="true"><i /><i /><i /></span>}
       {links.length > 0 && (
         <ul className="sources" aria-label="Sources">

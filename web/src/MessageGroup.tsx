@@ -16,6 +16,7 @@ interface Props {
   last?: UIMessage;
   busy: boolean;
   editing?: string;
+  behind: number;
   onEdit?: (id: string) => void;
   onEdited: (id: string, text: string | null) => void;
   onAgain?: (id: string) => void;
@@ -53,7 +54,7 @@ export const MessageGroup = memo(function MessageGroup(props: Props) {
     <div className="group" ref={box} style={rendered ? undefined : { height: now.current.height }}>
       {rendered && messages.map(({ message, parts }) => (
         <Message key={message.id} message={message} parts={parts} isLast={message === last}
-          live={busy && message === last && message.role === "assistant"} editing={message.id === editing}
+          live={busy && message === last && message.role === "assistant"} editing={message.id === editing} behind={props.behind}
           onEdit={props.onEdit} onEdited={props.onEdited} onAgain={props.onAgain} />
       ))}
     </div>

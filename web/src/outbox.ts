@@ -1,10 +1,11 @@
-// Messages that the server has not taken yet. They survive a reload, and go out again with the same id: the server takes
-// each once.
+// What was said and the server has not taken yet. It survives a reload, and goes out again with the same ids: the server
+// takes it once.
 export interface Unsent {
   session: string;
-  id: string;
+  id: string; // the message's
   text: string;
   begins: boolean; // its session is there when the server has taken it
+  revision?: string; // it takes the place of the message that has the id; the key of that act
 }
 
 const KEY = "copilot.outbox";
@@ -16,7 +17,7 @@ function write(all: Unsent[]) {
     if (all.length > 0) sessionStorage.setItem(KEY, JSON.stringify(all));
     else sessionStorage.removeItem(KEY);
   } catch {
-    // there is no room: they are sent all the same
+    // there is no room: it is sent all the same
   }
 }
 

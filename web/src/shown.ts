@@ -9,6 +9,8 @@ export interface ShownMessage {
   parts: Part[];
 }
 
+export const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");
+
 export function shownMessages(messages: UIMessage[], known: WeakMap<UIMessage, ShownMessage>): ShownMessage[] {
   const firstOf = new Map<string, UIMessage>();
   const later = new Map<string, ToolPart>();

@@ -1,37 +1,18 @@
 // One conversation as the server has it: its messages, the answer that is being written, what waits, what goes on
 // outside. Whenever the page may have missed something it reads the session anew, and attaches to what runs.
 import { Chat } from "@ai-sdk/react";
-import { Refused, type State } from "@copilot-chat/resumable";
+import { Refused } from "@copilot-chat/resumable";
 import type { UIMessage } from "ai";
-import { api, type Details, type QueuedTurn } from "./api";
+import { api, type Details } from "./api";
 import type { FeedEvent } from "./feed";
-import { addToDraft } from "./drafts";
 import { newId } from "./ids";
 import { forget, remember } from "./known";
 import { announce } from "./news";
-import { asOutside, withProgress, type Outside } from "./outside";
-import { drop, keep, unsent } from "./outbox";
+import { asOutside, withProgress } from "./outside";
 import { patiently, pause } from "./patience";
+import { Sending, type Target } from "./sending";
 import { lineFor, type Line } from "./transport";
-
-export interface View {
-  state: "new" | "loading" | "ready" | "missing";
-  connection: State;
-  title: string | null;
-  queued: QueuedTurn[];
-  outside: ReadonlyMap<string, Outside>;
-  busy: boolean; // an answer is sent for, attached to, or written
-  stopping: boolean;
-  problem: string | null;
-  returned: string | null; // what the server did not take
-  usage: number;
-  unowned: boolean; // it belongs to nobody who signed in
-}
-
-const EMPTY: View = {
-  state: "loading", connection: "live", title: null, queued: [], outside: new Map(), busy: false, stopping: false,
-  problem: null, returned: null, usage: 0, unowned: false,
-};
+import { Board } from "./view";
 
 // Where a new conversation stands.
 export interface Page {
@@ -39,13 +20,13 @@ export interface Page {
   onRefused(session: string): void; // and the server did not take it
 }
 
-export class Talk {
+export class Talk implements Target {
   readonly chat: Chat<UIMessage>;
-  view: View;
-  private readonly line: Line;
-  private readonly viewers = new Set<() => void>();
+  readonly line: Line;
+  readonly board: Board;
+  readonly sending = new Sending(this);
   private life = new AbortController(); // while somebody looks: from open() on
-  private readonly gone = new AbortController(); // the conversation is deleted
+  private readonly end = new AbortController(); // the conversation is deleted
   private attached: string | null = null; // the task whose answer comes now
   private readonly followed = new Set<string>();
   private running = 0; // answers that are sent for or attached to
@@ -54,41 +35,53 @@ export class Talk {
   private lost = false; // the stream cannot be served any more
   private failures = 0; // streams in a row that were lost or refused: not at once again
   private older: number | null | undefined; // where older messages begin; null: there are none
-  private taken: (by: boolean) => void = () => undefined; // whether the server took what was sent
-  private readonly sending = new Set<string>(); // messages that the server has not taken yet
   private stopWanted = false; // before the server had what is to be stopped
-  private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
 
   constructor(readonly session: string, isNew: boolean, private readonly page?: Page) {
     this.life.abort();
-    this.view = { ...EMPTY, state: isNew ? "new" : "loading" };
+    this.board = new Board(isNew ? "new" : "loading");
     this.line = lineFor({
       onTask: (task) => this.attach(task),
-      onState: (connection) => this.show({ connection }),
+      onState: (connection) => this.board.show({ connection }),
       onLost: () => void (this.lost = true),
     });
     this.chat = new Chat({
       id: session,
       transport: this.line.transport,
       generateId: () => newId("m-"),
-      onError: () => this.taken(false),
+      onError: () => this.sending.settled(false),
     });
+  }
+
+  get exists(): boolean {
+    return this.board.now.state !== "new";
+  }
+
+  get isAnswering(): boolean {
+    return this.running > 0;
+  }
+
+  get gone(): AbortSignal {
+    return this.end.signal;
+  }
+
+  onBegun() {
+    this.page?.onBegun(this.session);
+  }
+
+  onRefused() {
+    this.page?.onRefused(this.session);
   }
 
   // Reads the conversation, and keeps it up to date until what this returns is called.
   readonly open = () => {
     this.life = new AbortController();
     if (this.exists) this.read();
-    else this.sendAgain();
+    else this.sending.resume();
     return () => {
       this.life.abort();
       if (this.attached) void this.chat.stop(); // the reading; what is not accepted yet goes out first
     };
-  };
-
-  readonly subscribe = (viewer: () => void) => {
-    this.viewers.add(viewer);
-    return () => void this.viewers.delete(viewer);
   };
 
   readonly hear = (event: FeedEvent) => {
@@ -99,36 +92,31 @@ export class Talk {
     }
     if (event.session_id !== this.session) return;
     if ((event.type === "operation-progress" || event.type === "operation-started") && event.operation_id)
-      this.show({ outside: withProgress(this.view.outside, event) });
-    else if (event.type === "title-changed") this.show({ title: event.title ?? null });
-    else if (event.type === "session-deleted") this.end();
+      this.board.show({ outside: withProgress(this.board.now.outside, event) });
+    else if (event.type === "title-changed") this.board.show({ title: event.title ?? null });
+    else if (event.type === "session-deleted") this.close();
     else if (event.type === "turn-started" || event.type === "turn-finished") {
       if (!event.task_id || !this.followed.has(event.task_id)) this.read();
     } else if (event.type === "operation-finished" && event.status !== "completed") this.read();
   };
 
   readonly send = (text: string) => {
-    const id = newId("m-");
-    this.show({ problem: null, returned: null });
-    keep({ session: this.session, id, text, begins: !this.exists });
-    if (!this.exists) this.page?.onBegun(this.session);
-    void this.post(id, text);
+    this.board.show({ problem: null, returned: null });
+    this.sending.say(text);
   };
 
-  readonly edit = async (messageId: string, text: string) => {
-    this.show({ problem: null, returned: null });
-    const taken = this.isTaken();
-    this.follow(this.chat.sendMessage({ text, messageId }));
-    if (!(await taken)) this.giveBack(text);
+  readonly edit = (messageId: string, text: string) => {
+    this.board.show({ problem: null, returned: null });
+    this.sending.edit(messageId, text);
   };
 
   readonly again = (messageId: string) => {
-    this.show({ problem: null });
+    this.board.show({ problem: null });
     this.follow(this.chat.regenerate({ messageId }));
   };
 
   readonly stop = async () => {
-    this.show({ stopping: true });
+    this.board.show({ stopping: true });
     const task = this.attached;
     if (!task && this.running > 0) {
       this.stopWanted = true;
@@ -137,7 +125,7 @@ export class Talk {
     try {
       await patiently(() => (task ? api.cancelTask(task) : api.cancelSession(this.session)), this.life.signal);
     } catch (failure) {
-      this.show({ stopping: false });
+      this.board.show({ stopping: false });
       this.complain(failure);
     }
   };
@@ -145,7 +133,7 @@ export class Talk {
   readonly cancelTask = async (task: string) => {
     try {
       await api.cancelTask(task);
-      this.show({ queued: this.view.queued.filter((one) => one.task_id !== task) });
+      this.board.show({ queued: this.board.now.queued.filter((one) => one.task_id !== task) });
     } catch (failure) {
       this.complain(failure);
     }
@@ -167,152 +155,90 @@ export class Talk {
     }
   };
 
-  private get exists(): boolean {
-    return this.view.state !== "new";
+  // From the request to the end of its stream. What was missed meanwhile, and what waited, comes then.
+  follow(answer: Promise<void>) {
+    this.running++;
+    this.board.show({ busy: true });
+    const over = async () => {
+      this.running--;
+      this.attached = null;
+      this.stopWanted = false;
+      this.sending.settled(false); // it ended without ever having been taken
+      this.board.show({ busy: this.running > 0, stopping: false });
+      announce();
+      this.board.show({ usage: this.board.now.usage + spentOn(this.chat.lastMessage) });
+      if (this.lost || this.chat.status === "error") await pause(++this.failures, this.life.signal);
+      else this.failures = 0;
+      this.lost = false;
+      if (this.stale || this.failures > 0 || this.board.now.queued.length > 0) this.read();
+    };
+    void answer.catch((failure: unknown) => this.complain(failure)).then(over);
   }
 
-  private show(part: Partial<View>) {
-    this.view = { ...this.view, ...part };
-    for (const viewer of this.viewers) viewer();
-  }
-
-  private complain(failure: unknown) {
-    if (!this.life.signal.aborted) this.show({ problem: failure instanceof Error ? failure.message : String(failure) });
+  read() {
+    if (this.running > 0 || this.reading || !this.exists) this.stale = true;
+    else if (!this.life.signal.aborted) void this.readNow(this.life.signal);
   }
 
   private attach(task: string) {
     this.attached = task;
     this.followed.add(task);
-    this.taken(true);
+    this.sending.settled(true);
     announce();
     if (this.stopWanted) void this.stop();
     if (this.life.signal.aborted) void this.chat.stop();
   }
 
-  // What this tab sent before it was reloaded, and the server does not know.
-  sendAgain(known: (string | null)[] = []) {
-    drop(({ id }) => known.includes(id));
-    for (const { session, id, text } of unsent()) if (session === this.session) void this.post(id, text);
-  }
-
-  private async post(id: string, text: string) {
-    if (this.sending.has(id)) return;
-    this.sending.add(id);
-    const taken = this.running === 0 ? this.ask(id, text) : this.enqueue(id, text);
-    if (!(await taken)) this.giveBack(text);
-    this.sending.delete(id);
-    drop((one) => one.id === id);
-  }
-
-  // Into the field, or where the field will find it.
-  private giveBack(text: string) {
-    if (this.gone.signal.aborted) return;
-    if (this.viewers.size > 0) this.show({ returned: text });
-    else addToDraft(this.exists ? this.session : "new", text);
-  }
-
-  private isTaken(): Promise<boolean> {
-    return new Promise((resolve) => (this.taken = resolve));
-  }
-
-  private end() {
-    this.gone.abort();
-    drop((one) => one.session === this.session);
+  private close() {
+    this.end.abort();
+    this.sending.forget();
     void this.chat.stop();
-    this.show({ state: "missing" });
+    this.board.show({ state: "missing" });
   }
 
-  private async ask(id: string, text: string): Promise<boolean> {
-    if (!this.exists) this.stale = true; // what the server knows of a new session is read when it is there
-    if (this.chat.error) this.chat.clearError();
-    const taken = (this.posted = this.isTaken());
-    this.follow(this.chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }));
-    if (!(await taken)) {
-      this.chat.messages = this.chat.messages.filter((message) => message.id !== id);
-      if (!this.exists) this.page?.onRefused(this.session);
-      return false;
-    }
-    if (!this.exists) this.show({ state: "ready" });
-    return true;
-  }
-
-  private async enqueue(id: string, text: string): Promise<boolean> {
-    this.show({ queued: [...this.view.queued, { task_id: "", message: text, message_id: id }] });
-    const sent = this.posted.then(() => this.line.enqueue(this.session, id, text, this.gone.signal));
-    this.posted = sent.catch(() => undefined);
-    try {
-      const task = await sent;
-      this.show({ queued: this.view.queued.map((one) => (one.message_id === id ? { ...one, task_id: task } : one)) });
-      this.read();
-      return true;
-    } catch (failure) {
-      this.show({ queued: this.view.queued.filter((one) => one.message_id !== id) });
-      this.complain(failure);
-      return false;
-    }
-  }
-
-  // From the request to the end of its stream. What was missed meanwhile, and what waited, comes then.
-  private follow(answer: Promise<void>) {
-    this.running++;
-    this.show({ busy: true });
-    const over = async () => {
-      this.running--;
-      this.attached = null;
-      this.stopWanted = false;
-      this.taken(false); // it ended without ever having been
-      this.show({ busy: this.running > 0, stopping: false });
-      announce();
-      this.show({ usage: this.view.usage + spentOn(this.chat.lastMessage) });
-      if (this.lost || this.chat.status === "error") await pause(++this.failures, this.life.signal);
-      else this.failures = 0;
-      this.lost = false;
-      if (this.stale || this.failures > 0 || this.view.queued.length > 0) this.read();
-    };
-    void answer.catch((failure: unknown) => this.complain(failure)).then(over);
-  }
-
-  private read() {
-    if (this.running > 0 || this.reading || !this.exists) this.stale = true;
-    else if (!this.life.signal.aborted) void this.readNow(this.life.signal);
+  private complain(failure: unknown) {
+    if (!this.life.signal.aborted) this.board.complain(failure);
   }
 
   private async readNow(signal: AbortSignal) {
     this.reading = true;
     this.stale = false;
+    const waiting = () => this.board.show({ connection: "reconnecting" });
     try {
-      const details = await patiently(() => api.session(this.session), signal, () => this.show({ connection: "reconnecting" }));
+      const details = await patiently(() => api.session(this.session), signal, waiting);
       if (signal.aborted) return;
-      if (this.running > 0) {
-        this.stale = true; // something was sent meanwhile
-        return;
-      }
-      this.replaceEnd(details);
-      const { title, operations, user_id } = details;
-      const taken = [...details.messages.map(({ id }) => id), ...details.queued.map((one) => one.message_id)];
-      const onTheirWay = this.view.queued.filter(({ message_id: id }) => this.sending.has(id ?? "") && !taken.includes(id));
-      const queued = [...details.queued, ...onTheirWay];
-      const outside = new Map(operations.map((one) => [one.operation_id, asOutside(one, this.view.outside)]));
-      const unowned = user_id === null;
-      this.show({ state: "ready", connection: "live", queued, title, outside, unowned, usage: details.usage.total_tokens });
-      if (unowned) {
-        remember(details);
-        announce();
-      }
-      if (details.active_stream) this.follow(this.resume(details.active_stream.task_id));
-      this.sendAgain(taken);
+      if (this.running > 0) this.stale = true; // something was sent meanwhile
+      else this.take(details);
     } catch (failure) {
       if (failure instanceof Refused && failure.status === 404) {
         forget(this.session);
-        this.end();
+        this.close();
       } else {
-        this.show({ connection: "live" });
+        this.board.show({ connection: "live" });
         this.complain(failure);
       }
     } finally {
       this.reading = false;
       if (this.stale) setTimeout(() => this.read(), 50);
     }
+  }
+
+  private take(details: Details) {
+    this.replaceEnd(details);
+    const { title, operations, user_id, usage } = details;
+    const taken = [...details.messages.map(({ id }) => id), ...details.queued.map((one) => one.message_id)];
+    const onTheirWay = this.board.now.queued.filter(({ message_id: id }) => this.sending.isOnItsWay(id) && !taken.includes(id));
+    this.board.show({
+      state: "ready", connection: "live", title, unowned: user_id === null, usage: usage.total_tokens,
+      queued: [...details.queued, ...onTheirWay],
+      outside: new Map(operations.map((one) => [one.operation_id, asOutside(one, this.board.now.outside)])),
+    });
+    if (user_id === null) {
+      remember(details);
+      announce();
+    }
+    if (details.active_stream) this.follow(this.resume(details.active_stream.task_id));
+    this.sending.resume(details);
   }
 
   // The newest page of history takes the place of what is known of its messages; what came before it stays.

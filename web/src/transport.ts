@@ -1,7 +1,6 @@
 // The AI SDK's transport over a fetch whose streams do not break: useChat sees one answer without seams.
 import { Refused, resumable, type State } from "@copilot-chat/resumable";
 import { DefaultChatTransport, type UIMessage } from "ai";
-import { newId } from "./ids";
 import { bearer, judge } from "./token";
 
 export interface Wire {
@@ -47,11 +46,9 @@ export function lineFor(wire: Wire): Line {
       return answer;
     },
     prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => {
-      const revises = trigger === "regenerate-message" || messageId !== undefined;
       const last = messages.findLast((message) => message.role === "user");
       return {
         body: { id, trigger, messageId, messages: last ? [{ id: last.id, role: last.role, parts: last.parts }] : [] },
-        headers: revises ? { "idempotency-key": newId() } : undefined,
       };
     },
     prepareReconnectToStreamRequest: () => ({ api: `/api/chat/tasks/${running}/stream` }),

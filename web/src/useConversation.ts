@@ -8,7 +8,7 @@ import { useAccess } from "./token";
 
 export function useConversation(session: string, isNew: boolean, page: Page) {
   const [talk] = useState(() => new Talk(session, isNew, page));
-  const view = useSyncExternalStore(talk.subscribe, () => talk.view);
+  const view = useSyncExternalStore(talk.board.subscribe, () => talk.board.now);
   const { messages, status, error } = useChat({ chat: talk.chat, throttle: 40 });
   const alone = useAccess() === "anonymous" || view.unowned; // the user's feed does not tell of this session
   const begun = view.state !== "new";

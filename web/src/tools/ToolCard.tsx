@@ -1,12 +1,11 @@
 import { getToolName } from "ai";
-import { useContext, useState } from "react";
 import type { Json } from "../api";
 import { GraphView } from "../GraphView";
 import { asGraph } from "../graph";
 import { Icon, type IconName } from "../Icon";
 import { Link } from "../route";
 import type { ToolPart } from "../shown";
-import { Acting } from "./acting";
+import { useSaying } from "./acting";
 import { Goal } from "./Goal";
 import { Questions } from "./Questions";
 import { Working } from "./Working";
@@ -125,31 +124,22 @@ function Documents({ output }: { output: Output }) {
 }
 
 function Retry({ part }: { part: ToolPart }) {
-  const { say } = useContext(Acting);
-  const [taken, setTaken] = useState(false);
-  const ask = (how = "") => {
-    setTaken(true);
-    say(wishAgain(part, how));
-  };
+  const again = wishAgain(part);
+  const simpler = wishAgain(part, " in as few steps as possible");
+  const { said, say } = useSaying(again, simpler);
+  const used = said !== undefined;
   return (
     <p className="row">
-      <button type="button" disabled={taken} onClick={() => ask()}>Try again</button>
-      <button type="button" disabled={taken} onClick={() => ask(" in as few steps as possible")}>Simplify</button>
+      <button type="button" disabled={used} onClick={() => say(again)}>Try again</button>
+      <button type="button" disabled={used} onClick={() => say(simpler)}>Simplify</button>
     </p>
   );
 }
 
 function Make({ part }: { part: ToolPart }) {
-  const { say } = useContext(Acting);
-  const [taken, setTaken] = useState(false);
-  return (
-    <p>
-      <button type="button" disabled={taken} onClick={() => {
-        setTaken(true);
-        say(wishAgain(part));
-      }}>Make and save it</button>
-    </p>
-  );
+  const wish = wishAgain(part);
+  const { said, say } = useSaying(wish);
+  return <p><button type="button" disabled={said !== undefined} onClick={() => say(wish)}>Make and save it</button></p>;
 }
 
 function Raw({ input, output }: { input: unknown; output: unknown }) {

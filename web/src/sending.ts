@@ -1,0 +1,135 @@
+// What is said in one conversation, on its way to the server. It is in the outbox until the server has it, and what the
+// server does not take comes back to who wrote it.
+import type { Chat } from "@ai-sdk/react";
+import type { UIMessage } from "ai";
+import type { Details } from "./api";
+import { addToDraft } from "./drafts";
+import { newId } from "./ids";
+import { drop, keep, unsent, type Unsent } from "./outbox";
+import { textIn } from "./shown";
+import type { Line } from "./transport";
+import type { Board } from "./view";
+
+// The conversation it goes to.
+export interface Target {
+  readonly session: string;
+  readonly chat: Chat<UIMessage>;
+  readonly line: Line;
+  readonly board: Board;
+  readonly gone: AbortSignal; // it is deleted
+  readonly exists: boolean; // the server knows of it
+  readonly isAnswering: boolean;
+  follow(answer: Promise<void>): void;
+  read(): void; // anew, as soon as may be
+  onBegun(): void; // its first message is on its way
+  onRefused(): void; // and was not taken
+}
+
+export class Sending {
+  private readonly onTheWay = new Set<string>();
+  private settle: (taken: boolean) => void = () => undefined; // what the chat sent last
+  private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
+
+  constructor(private readonly to: Target) {}
+
+  say(text: string) {
+    const { session, exists } = this.to;
+    const one = { session, id: newId("m-"), text, begins: !exists };
+    keep(one);
+    if (!exists) this.to.onBegun();
+    void this.send(one);
+  }
+
+  edit(id: string, text: string) {
+    const one = { session: this.to.session, id, text, begins: false, revision: newId() };
+    keep(one);
+    void this.send(one);
+  }
+
+  // Sends what this tab had not sent when it was reloaded, but for what the server turns out to have.
+  resume(known?: Details) {
+    if (known) drop((one) => one.session === this.to.session && isIn(known, one));
+    for (const one of unsent()) if (one.session === this.to.session) void this.send(one);
+  }
+
+  forget() {
+    drop((one) => one.session === this.to.session);
+  }
+
+  // The chat's request was taken, or it ended without having been.
+  settled(taken: boolean) {
+    this.settle(taken);
+  }
+
+  isOnItsWay(id: string | null): boolean {
+    return id !== null && this.onTheWay.has(id);
+  }
+
+  private async send(one: Unsent) {
+    if (this.onTheWay.has(one.id)) return;
+    this.onTheWay.add(one.id);
+    const taken = one.revision ? this.revise(one, one.revision) : this.to.isAnswering ? this.enqueue(one) : this.ask(one);
+    if (!(await taken)) this.giveBack(one.text);
+    this.onTheWay.delete(one.id);
+    drop(({ id }) => id === one.id);
+  }
+
+  private async ask({ id, text }: Unsent): Promise<boolean> {
+    const { chat } = this.to;
+    if (chat.error) chat.clearError();
+    const taken = (this.posted = this.isTaken());
+    this.to.follow(chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }));
+    if (await taken) {
+      if (!this.to.exists) {
+        this.to.board.show({ state: "ready" });
+        this.to.read(); // what the server knows of a new session
+      }
+      return true;
+    }
+    chat.messages = chat.messages.filter((message) => message.id !== id);
+    if (!this.to.exists) this.to.onRefused();
+    return false;
+  }
+
+  private async revise({ id, text }: Unsent, revision: string): Promise<boolean> {
+    const { chat } = this.to;
+    if (this.to.isAnswering || !chat.messages.some((message) => message.id === id)) return false;
+    const taken = this.isTaken();
+    this.to.follow(chat.sendMessage({ text, messageId: id }, { headers: { "idempotency-key": revision } }));
+    return taken;
+  }
+
+  private async enqueue({ id, text }: Unsent): Promise<boolean> {
+    const { board, line, session, gone } = this.to;
+    board.show({ queued: [...board.now.queued, { task_id: "", message: text, message_id: id }] });
+    const sent = this.posted.then(() => line.enqueue(session, id, text, gone));
+    this.posted = sent.catch(() => undefined);
+    try {
+      const task = await sent;
+      board.show({ queued: board.now.queued.map((one) => (one.message_id === id ? { ...one, task_id: task } : one)) });
+      this.to.read();
+      return true;
+    } catch (failure) {
+      board.show({ queued: board.now.queued.filter((one) => one.message_id !== id) });
+      board.complain(failure);
+      return false;
+    }
+  }
+
+  private isTaken(): Promise<boolean> {
+    return new Promise((resolve) => (this.settle = resolve));
+  }
+
+  // Into the field, or where the field will find it.
+  private giveBack(text: string) {
+    const { board, exists, gone, session } = this.to;
+    if (gone.aborted) return;
+    if (board.isSeen) board.show({ returned: text });
+    else addToDraft(exists ? session : "new", text);
+  }
+}
+
+function isIn({ messages, queued }: Details, { id, text, revision }: Unsent): boolean {
+  if (!revision) return messages.some((one) => one.id === id) || queued.some((one) => one.message_id === id);
+  return messages.some((one) => one.id === id && textIn(one.parts) === text);
+}

@@ -1,6 +1,7 @@
 """The servers that tests run against, started once a run and only when a test asks for them.
 
-postgres_dsn       a database of the run's own, migrated, on DATABASE_URL or else on an embedded PostgreSQL
+postgres_dsn       a migrated database on DATABASE_URL or else on an embedded PostgreSQL; tests/e2e and tests/browser
+                   have their own, as executors take up every turn that a test of a table leaves
 empty_postgres_dsn a new, empty database, for one test
 redis_dsn          REDIS_URL, or else an embedded Valkey
 rabbitmq_dsn       RABBITMQ_URL, or else a private node of an installed rabbitmq-server
@@ -27,7 +28,7 @@ from backend.embedded import EmbeddedServers, embedded_servers
 from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
 from tests.servers.generator import GeneratorNode, generator_node
-from tests.servers.postgres import PostgresNode, empty_database, postgres_node
+from tests.servers.postgres import PostgresNode, empty_database, migrated_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
 
@@ -64,10 +65,7 @@ def postgres_server_dsn(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 async def postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
-    from backend.migrating import migrate
-
-    async with empty_database(postgres_server_dsn) as dsn:
-        await migrate(dsn)
+    async with migrated_database(postgres_server_dsn) as dsn:
         yield dsn
 
 

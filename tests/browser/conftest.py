@@ -17,6 +17,7 @@ from tests.e2e.agents import household
 from tests.e2e.stack import ROOT, Servers, Stack, bearer, new_user
 from tests.servers.chromium_install import HINT, find
 from tests.servers.generator import GeneratorNode
+from tests.servers.postgres import migrated_database
 
 OpenPage: TypeAlias = Callable[..., Awaitable[ChatPage]]
 
@@ -32,6 +33,12 @@ async def browser() -> AsyncIterator[Browser]:
         pytest.fail("run: make node page")
     async with open_browser(chromium) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+async def postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
+    async with migrated_database(postgres_server_dsn) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="session")

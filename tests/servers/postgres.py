@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from backend.embedded import Child, embedded_servers
+from backend.migrating import migrate
 
 
 def _on_database(dsn: str, name: str) -> str:
@@ -33,6 +34,14 @@ async def empty_database(server_dsn: str) -> AsyncIterator[str]:
         yield _on_database(server_dsn, name)
     finally:
         await _execute(admin, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@asynccontextmanager
+async def migrated_database(server_dsn: str) -> AsyncIterator[str]:
+    """As `empty_database`, with the project's tables."""
+    async with empty_database(server_dsn) as dsn:
+        await migrate(dsn)
+        yield dsn
 
 
 async def _execute(dsn: str, statement: str) -> None:

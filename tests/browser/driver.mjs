@@ -24,6 +24,8 @@ async function opened({ tab, user, token, width = 1200, height = 800, scheme = "
     { name: "prefers-color-scheme", value: scheme },
     { name: "prefers-reduced-motion", value: still ? "reduce" : "no-preference" },
   ]);
+  await page.evaluateOnNewDocument(() => document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
+    console.error(`the page broke its policy: ${violatedDirective} ${blockedURI}`)));
   if (token) await page.evaluateOnNewDocument((t) => localStorage.setItem("copilot.token", t), token);
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));

@@ -81,7 +81,7 @@ async def test_an_older_version_is_shown_with_its_graph_and_told_from_the_newest
     page = await open_page(user, "/library")
     await page.tab.click(".agents a")
     await page.tab.until("document.querySelectorAll('.graph rect').length === 60")
-    assert await page.tab.js("document.querySelector('.versions [aria-pressed=true]').innerText.includes('newest')")
+    await page.tab.until("document.querySelector('.versions [aria-pressed=true]')?.innerText.includes('newest')")
     await page.tab.click(_MORE)
     await page.tab.until("document.querySelectorAll('.versions li').length === 60")
     await page.tab.click(".versions li:last-child button")

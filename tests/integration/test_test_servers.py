@@ -58,6 +58,7 @@ async def test_a_killed_rabbitmq_comes_back_with_its_durable_queues(private_rabb
     async with await aio_pika.connect(private_rabbitmq.dsn, timeout=10) as connection:
         channel = await connection.channel()
         await channel.declare_queue("kept", durable=True)
+    await private_rabbitmq.ctl("eval", "mnesia:sync_log().")  # what a broker was told is not on its disk at once
     await private_rabbitmq.kill()
     await private_rabbitmq.start()
     assert "kept" in await private_rabbitmq.ctl("list_queues", "name")

@@ -1,3 +1,4 @@
+import "./noEval"; // before anything that would
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
 import { waitingSessions, waitsToBegin } from "./outbox";

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-MAKEFLAGS += --no-print-directory
+MAKEFLAGS += --no-print-directory -j2
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +11,7 @@ NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.
 PAGE := backend/api/page/index.html
 HAVE_NPM := $(shell command -v npm)
 
-.PHONY: help install python node page run test faults check lint bench lock secrets clean
+.PHONY: help install python node page run test servers web-test faults check lint bench lock secrets clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,14 +25,19 @@ run: python page  ## PostgreSQL, Valkey, API, executor and page on http://127.0.
 check: python lint  ## lint, types, imports, unit tests
 	@$(BIN)/python -m pytest -q tests/unit
 
-test: python node page lint  ## everything of check, and every other test; finds, starts or installs the servers it needs
-	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
-	@cd web && npm test --silent >../.cache/page 2>&1 || { cat ../.cache/page; exit 1; }
-	@cd web/packages/resumable-chat && npm test --silent >../../../.cache/resumable-chat 2>&1 || { cat ../../../.cache/resumable-chat; exit 1; }
+test: python node page lint servers web-test  ## everything of check, and every other test; finds, starts or installs the servers it needs
+	@$(BIN)/python -m tests.side_by_side tests/unit tests/integration -- tests/e2e tests/browser -- tests/faults
+
+servers: python
 	@$(BIN)/python -m tests.servers.rabbitmq_install
 	@$(BIN)/python -m tests.servers.spin_install
 	@$(BIN)/python -m tests.servers.chromium_install
-	@$(BIN)/python -m tests.side_by_side tests/unit tests/integration tests/e2e -- tests/faults tests/browser
+
+web-test: page
+	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
+	@mkdir -p .cache
+	@cd web && npm test --silent >../.cache/page 2>&1 || { cat ../.cache/page; exit 1; }
+	@cd web/packages/resumable-chat && npm test --silent >../../../.cache/resumable-chat 2>&1 || { cat ../../../.cache/resumable-chat; exit 1; }
 
 faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one
 	@$(BIN)/python -m tests.servers.rabbitmq_install

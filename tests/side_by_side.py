@@ -1,36 +1,45 @@
-"""`python -m tests.side_by_side FOLDERS -- FOLDERS`: two test runs at once, each with servers of its own.
+"""`python -m tests.side_by_side FOLDERS -- FOLDERS -- ...`: test runs at once, each with servers of its own.
 
-Most tests wait for processes, not for the processor, so two runs take little longer than one. The first one's output is
-shown as it comes, the second one's when it has ended.
+Most tests wait for processes, not for the processor, so a few runs take little longer than one. The first one's output
+is shown as it comes, the others' when they have ended.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "--durations=15")
 
 
 def main(arguments: Sequence[str]) -> int:
-    at = list(arguments).index("--")
-    first, second = arguments[:at], arguments[at + 1 :]
+    first, *others = (list(group) for is_border, group in groupby(arguments, "--".__eq__) if not is_border)
+    with ExitStack() as stack:
+        beside = [stack.enter_context(_run_beside(folders)) for folders in reversed(others)]
+        codes = [subprocess.run([*PYTEST, *first], check=False).returncode, *(run.wait() for run in beside)]
+        return next(filter(None, codes), 0)
+
+
+@contextmanager
+def _run_beside(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Begins a run; shows its output when the block is left, and ends it then."""
     with tempfile.TemporaryFile() as output:
-        beside = subprocess.Popen([*PYTEST, *second], stdout=output, stderr=subprocess.STDOUT)
+        run = subprocess.Popen([*PYTEST, *folders], stdout=output, stderr=subprocess.STDOUT)
         try:
-            code = subprocess.run([*PYTEST, *first], check=False).returncode
-            code = beside.wait() or code
+            yield run
         finally:
-            beside.terminate()
-            beside.wait()
+            run.terminate()
+            run.wait()
             output.seek(0)
             sys.stdout.flush()
-            sys.stdout.buffer.write(output.read())
+            shutil.copyfileobj(output, sys.stdout.buffer)
             sys.stdout.flush()
-    return code
 
 
 if __name__ == "__main__":

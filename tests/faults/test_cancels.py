@@ -19,7 +19,7 @@ from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
 
-CANCELS, AT_ONCE = scale(30, 500), 10
+CANCELS, AT_ONCE = scale(20, 500), 10
 pytestmark = pytest.mark.timeout(scale(120, 1800))
 
 

@@ -35,8 +35,8 @@ from tests.servers.postgres import PostgresNode
 from tests.servers.redis import RedisNode
 
 KEY = "the-key-of-the-completion-tests-01"
-OPERATIONS, AT_ONCE, PER_TURN = scale(24, 1000), 12, 6
-PUBLISHED, KILLS = scale(400, 10_000), scale(3, 50)
+OPERATIONS, AT_ONCE, PER_TURN = scale(12, 1000), 12, 6
+PUBLISHED, KILLS = scale(200, 10_000), scale(3, 50)
 WITHIN = scale(60, 900)
 EARLY = scale(6, 200)
 pytestmark = pytest.mark.timeout(scale(180, 3000))

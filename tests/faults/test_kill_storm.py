@@ -49,7 +49,7 @@ async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *,
 async def test_no_message_that_was_accepted_is_lost_or_answered_twice(
     stores: Stores, tmp_path: Path, chance: Random
 ) -> None:
-    messages, kills = scale(150, 10_000), scale(8, 200)
+    messages, kills = scale(100, 10_000), scale(5, 200)
     users = [f"user-{n}" for n in range(scale(10, 20))]
     async with open_rig(tmp_path, stores, **STORM_SETTINGS) as rig:
         nemesis = Nemesis(rig, chance, KILLS, pause=PAUSE)
@@ -87,7 +87,7 @@ async def test_nothing_is_lost_whatever_strikes(stores: Stores, tmp_path: Path, 
 async def test_quick_messages_are_answered_one_by_one_in_the_order_of_their_acceptance(
     stores: Stores, tmp_path: Path, chance: Random
 ) -> None:
-    sessions, messages, every = scale(20, 200), scale(5, 10), scale(3.0, 5.0)
+    sessions, messages, every = scale(10, 200), scale(5, 10), scale(3.0, 5.0)
     answers = Answers(10, 100)
     async with open_rig(tmp_path, stores, executors=3, **STORM_SETTINGS) as rig:
         nemesis = Nemesis(rig, chance, ["kill-executor"], pause=(every, every))

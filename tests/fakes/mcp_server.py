@@ -7,6 +7,7 @@ Its tools do what a test needs: answer in all kinds, be slow, fail, die in mid-c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -89,10 +90,14 @@ async def sleep(seconds: float) -> str:
 
 
 @server.tool()
-async def crowd() -> int:
-    """How many calls of it were under way at once, at the most."""
+async def crowd(size: int) -> int:
+    """How many calls of it are under way; ends a moment after there were so many at once, or after ten seconds."""
     crowds.append(crowds[-1] + 1 if crowds else 1)
     here = crowds[-1]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while max(crowds) < size:
+                await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     crowds.append(crowds[-1] - 1)
     return here

@@ -113,7 +113,7 @@ async def test_cancelling_a_call_waits_for_nobody_and_tells_the_server(one: Benc
 
 
 async def test_only_so_many_calls_of_a_server_are_under_way_at_once(one: Bench) -> None:
-    responses = await asyncio.gather(*(one.run("one_crowd") for _ in range(3 * MAX_CALLS)))
+    responses = await asyncio.gather(*(one.run("one_crowd", size=MAX_CALLS) for _ in range(3 * MAX_CALLS)))
     seen = [cast(BlockOutput, response).outputs["result"] for response in responses]
     assert max(seen) == MAX_CALLS
 

@@ -149,3 +149,25 @@ async def test_questions_about_a_change_are_answered_for_that_change(open_page: 
     assert said.startswith(f"Change the agent {agent} like this: {changes}")
     assert "at noon" in said
     await page.tab.until("[...document.querySelectorAll('.tool')].at(-1).ariaLabel.startsWith('Edit agent')")
+
+
+async def test_a_card_whose_wish_was_taken_back_or_changed_can_be_used_again(open_page: OpenPage) -> None:
+    page = await open_page()
+    again = ".tool.failed button::-p-text(Try again)"
+    used = "document.querySelectorAll('.tool.failed button:disabled').length"
+    await page.say(_create(_FAILS))
+    await page.until_idle()
+    await page.say("/stream 5000 200")
+    await page.until_text("0 1")
+    await page.tab.click(again)
+    await page.tab.until(f"document.querySelectorAll('.queued .link').length === 1 && {used} === 2")
+    await page.tab.click(".queued .link")
+    await page.tab.until(f"document.querySelector('.queued') === null && {used} === 0")
+    await page.tab.click('[aria-label="Stop"]')
+    await page.until_idle(2)
+    await page.tab.click(again)
+    await page.until_idle(3)
+    assert await page.tab.js(used) == 2
+    await page.tab.js("[...document.querySelectorAll('article.user')].at(-1).id = 'changed'")
+    await page.edit("#changed", " and so on")
+    await page.tab.until(f"{used} === 0")

@@ -12,7 +12,8 @@ import pytest
 from tests.browser.chat_page import FIELD, ChatPage, spoken
 from tests.browser.conftest import OpenPage
 from tests.browser.driving import Browser
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, new_user
+from tests.e2e.talk import converse, open_session
 from tests.servers.proxy import FaultProxy, Mode
 
 AWAY = 10.0
@@ -165,7 +166,17 @@ async def test_an_edit_on_its_way_when_the_page_is_reloaded_is_answered_once(ope
         assert [text for _, text in await page.said()] == [f"/stream {n}", spoken(int(n))]
 
 
-async def test_an_edit_that_met_no_server_is_sent_by_its_page_and_elsewhere_becomes_a_draft(
+@asynccontextmanager
+async def _without_api(home: Stack) -> AsyncIterator[None]:
+    """Whatever the page sends in this block meets no server; then there is one again."""
+    (api,) = home.apis
+    api.send(signal.SIGKILL)
+    await api.ended()
+    yield
+    await home.start_api(port=api.port)
+
+
+async def test_an_edit_that_met_no_server_is_sent_by_the_page_that_is_opened_next(
     open_page: OpenPage, home: Stack
 ) -> None:
     page = await open_page()
@@ -173,18 +184,59 @@ async def test_an_edit_that_met_no_server_is_sent_by_its_page_and_elsewhere_beco
     await page.until_idle()
     path = await page.path()
     for n, opened in (("50", path), ("500", "/library")):
-        (api,) = home.apis
-        api.send(signal.SIGKILL)
-        await api.ended()
-        await page.edit("article.user", n[-1])
-        await page.tab.until("document.querySelector('.reconnecting') !== null")
-        await home.start_api(port=api.port)
+        async with _without_api(home):
+            await page.edit("article.user", n[-1])
+            await page.tab.until("document.querySelector('.reconnecting') !== null")
         await page.go(opened)
+        await page.tab.until("sessionStorage['copilot.outbox'] === undefined")
         await page.go(path)
+        await page.until_text(spoken(int(n))[-7:])
         await page.until_idle()
-        if opened == path:
-            await page.until_text("48 49")
-            assert [text for _, text in await page.said()] == [f"/stream {n}", spoken(int(n))]
-    # the page that was left may have sent it at the last moment
-    draft = await page.tab.js(f"document.querySelector('{FIELD}').value")
-    assert f"/stream {n}" in (draft, (await page.said())[0][1])
+        assert [text for _, text in await page.said()] == [f"/stream {n}", spoken(int(n))]
+        assert await page.tab.js(f"document.querySelector('{FIELD}').value") == ""
+
+
+async def test_an_edit_of_a_message_that_the_reloaded_page_has_not_read_yet_is_sent(
+    open_page: OpenPage, home: Stack
+) -> None:
+    user = new_user()
+    async with home.client(user) as client:
+        session = await open_session(client)
+        await converse(client, session, *[f"/stream {n}" for n in range(1, 56)])
+    page = await open_page(user, f"/c/{session}")
+    first = "article.user:first-child"
+    await page.tab.until(
+        "(document.querySelector('.scroll').scrollTop = 0,"
+        f" document.querySelector('{first} .bubble')?.textContent === '/stream 1')"
+    )
+    async with _without_api(home):
+        await page.edit(first, "0")
+        await page.tab.until("document.querySelector('.reconnecting') !== null")
+    await page.reload()
+    await page.until_text("8 9")
+    await page.until_idle()
+    assert await page.said() == [("user", "/stream 10"), ("assistant", spoken(10))]
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+@pytest.mark.parametrize("act", ["edit", "again"])
+async def test_a_message_behind_an_edit_or_another_answer_comes_after_it(
+    open_page: OpenPage, home: Stack, act: str, reloaded: bool
+) -> None:
+    page = await open_page()
+    await page.say("/stream 5")
+    await page.until_idle()
+    async with _without_api(home):
+        if act == "edit":
+            await page.edit("article.user", "0")
+        else:
+            await page.tab.click('[aria-label="Answer again"]')
+        await page.say("/stream 7")
+        await page.say("/stream 8")
+        await page.tab.until("document.querySelectorAll('.queued').length === 2")
+    if reloaded:
+        await page.reload()
+    n = 50 if act == "edit" else 5
+    await page.until_idle(3)
+    told = [f"/stream {n}", spoken(n), "/stream 7", spoken(7), "/stream 8", spoken(8)]
+    assert [text for _, text in await page.said()] == told

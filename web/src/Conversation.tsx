@@ -47,9 +47,10 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
 
   const empty = talk.state !== "loading" && messages.length === 0 && queued.length === 0;
   const last = shown.at(-1);
+  const goesOn = busy || queued.length > 0;
   const behind = editing === null ? 0 : saidSince(editing).length;
   const title = talk.title ?? "New conversation";
-  useNaming(talk.title);
+  useNaming(talk.state === "missing" ? null : talk.title);
 
   if (talk.state === "missing")
     return (
@@ -70,7 +71,7 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
               <MessageGroup key={group[0]!.message.id} messages={group} watch={watch} keep={place >= groups.length - 2}
                 last={place === groups.length - 1 ? last?.message : undefined} busy={busy}
                 editing={group.find(({ message }) => message.id === editing)?.message.id} behind={behind}
-                onEdit={busy ? undefined : setEditing} onEdited={edit} onAgain={busy ? undefined : talk.again} />
+                onEdit={goesOn ? undefined : setEditing} onEdited={edit} onAgain={goesOn ? undefined : talk.again} />
             ))}
             {busy && (last === undefined || last.message.role === "user" || last.parts.length === 0) && <Waiting />}
             {queued.map((one) => (
@@ -129,7 +130,7 @@ function useGroups(shown: ShownMessage[]) {
 }
 
 // Near the top older messages are fetched.
-function useOlder(box: RefObject<HTMLDivElement | null>, load: () => Promise<void>) {
+function useOlder(box: RefObject<HTMLDivElement | null>, load: () => Promise<unknown>) {
   useEffect(() => {
     const element = box.current;
     if (!element) return;

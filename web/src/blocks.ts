@@ -3,6 +3,7 @@
 const ITEM = /^ {0,3}(?:[-*+]|\d{1,9}[.)])(?:[ \t]|$)/;
 const FENCE = /^((?:[ \t>]|(?:[-*+]|\d{1,9}[.)])[ \t])*)(`{3,}(?=[^`]*$)|~{3,})/;
 const HTML = /^ {0,3}<(?:(?:pre|script|style|textarea)(?=[\s>]|$)|(!--))/i; // blank lines do not end these
+const TAG = /^ {0,3}</; // what it opens may go on
 const DEFINITION = /^ {0,3}\[([^\]]+)\]:[ \t]*\S/;
 const LONGEST_UNCUT = 20_000;
 
@@ -10,6 +11,7 @@ const LONGEST_UNCUT = 20_000;
 interface Open {
   closes: RegExp;
   nested: boolean;
+  code: boolean;
 }
 
 export function blocksOf(text: string): string[] {
@@ -19,19 +21,25 @@ export function blocksOf(text: string): string[] {
   let open: Open | null = null;
   let blank = false;
   let listed = false;
+  const cut = () => {
+    if (block.some((line) => line.trim())) blocks.push(block.join("\n"));
+    [block, listed, blank] = [[], false, false];
+  };
   for (const line of text.split(/\r\n?|\n/)) {
     const isBlank = /^[ \t]*$/.test(line);
     const isItem = ITEM.test(line);
+    let ended = false; // code that is a block by itself
     if (open?.nested && /^[^\s>]/.test(line)) open = null;
     if (open) {
-      if (open.closes.test(line)) open = null;
-    } else {
-      if (blank && !isBlank && !isItem && !/^[ \t>|]/.test(line) && block.length > 0) {
-        blocks.push(block.join("\n"));
-        [block, listed] = [[], false];
+      if (open.closes.test(line)) {
+        ended = open.code && !open.nested && opened(block[0]!, false) !== null;
+        open = null;
       }
+    } else {
+      if (blank && !isBlank && !isItem && !/^[ \t>|]/.test(line) && block.length > 0) cut();
       listed ||= isItem;
       open = opened(line, listed);
+      if (open?.code && !open.nested && !listed && !block.some((line) => TAG.test(line))) cut();
       const label = DEFINITION.exec(line)?.[1]?.toLowerCase();
       if (label?.startsWith("^") && text.length <= LONGEST_UNCUT) return [text]; // footnotes are numbered together
       if (label !== undefined && !definitions.has(label)) definitions.set(label, line);
@@ -39,8 +47,9 @@ export function blocksOf(text: string): string[] {
     }
     if (open) blank = false;
     block.push(line);
+    if (ended) cut();
   }
-  if (block.some((line) => line.trim())) blocks.push(block.join("\n"));
+  cut();
   return definitions.size > 0 ? blocks.map((one) => withDefinitions(one, definitions)) : blocks;
 }
 
@@ -49,11 +58,11 @@ function opened(line: string, listed: boolean): Open | null {
   if (mark) {
     const nested = before !== "" && (listed || before.trim() !== "");
     if (!nested && /^ {4}|\t/.test(before)) return null; // code by its indentation
-    return { nested, closes: new RegExp(`^${nested ? "[ \\t>]*" : " {0,3}"}${mark[0]}{${mark.length},}[ \\t]*$`) };
+    return { nested, code: true, closes: new RegExp(`^${nested ? "[ \\t>]*" : " {0,3}"}${mark[0]}{${mark.length},}[ \\t]*$`) };
   }
   const html = HTML.exec(line);
   const closes = html?.[1] ? /-->/ : /<\/(?:pre|script|style|textarea)>/i;
-  return html && !closes.test(line) ? { nested: false, closes } : null;
+  return html && !closes.test(line) ? { nested: false, code: false, closes } : null;
 }
 
 // A link may be defined in another block than the one that uses it.

@@ -11,4 +11,4 @@ createRoot(document.getElementById("page")!).render(<App />);
 // What this tab had sent in other conversations before it was reloaded goes out as well.
 const shown = routeOf(location.href);
 for (const session of waitingSessions())
-  if (shown.view !== "conversation" || shown.session !== session) new Talk(session, waitsToBegin(session)).sending.resume();
+  if (shown.view !== "conversation" || shown.session !== session) new Talk(session, waitsToBegin(session)).catchUp();

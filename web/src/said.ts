@@ -18,5 +18,5 @@ export function useSaid(messages: UIMessage[], queued: QueuedTurn[]): (message: 
       const since = messages.slice(place + 1).filter(({ role }) => role === "user");
       return [...since.map(({ parts }) => textIn(parts)), ...waiting];
     };
-  }, [last, queued]);
+  }, [last, messages[0]?.id, queued]);
 }

@@ -21,6 +21,7 @@ export interface Target {
   readonly isAnswering: boolean;
   follow(answer: Promise<void>): void;
   read(): void; // anew, as soon as may be
+  loadOlder(): Promise<boolean>; // more of its messages; whether there were any
   onBegun(): void; // its first message is on its way
   onRefused(): void; // and was not taken
 }
@@ -46,6 +47,11 @@ export class Sending {
     void this.send(one);
   }
 
+  again(id: string) {
+    this.posted = this.isTaken();
+    this.to.follow(this.to.chat.regenerate({ messageId: id }));
+  }
+
   // Sends what this tab had not sent when it was reloaded, but for what the server turns out to have.
   resume(known?: Details) {
     if (known) drop((one) => one.session === this.to.session && isIn(known, one));
@@ -68,10 +74,19 @@ export class Sending {
   private async send(one: Unsent) {
     if (this.onTheWay.has(one.id)) return;
     this.onTheWay.add(one.id);
-    const taken = one.revision ? this.revise(one, one.revision) : this.to.isAnswering ? this.enqueue(one) : this.ask(one);
-    if (!(await taken)) this.giveBack(one.text);
+    if (!(await this.post(one))) this.giveBack(one.text);
     this.onTheWay.delete(one.id);
     drop(({ id }) => id === one.id);
+  }
+
+  private post(one: Unsent): Promise<boolean> {
+    if (one.revision) {
+      const taken = this.revise(one, one.revision);
+      this.posted = taken;
+      return taken;
+    }
+    const waits = this.to.isAnswering || this.onTheWay.size > 1; // for an answer, or for what was said before it
+    return waits ? this.enqueue(one) : this.ask(one);
   }
 
   private async ask({ id, text }: Unsent): Promise<boolean> {
@@ -92,8 +107,13 @@ export class Sending {
   }
 
   private async revise({ id, text }: Unsent, revision: string): Promise<boolean> {
-    const { chat } = this.to;
-    if (this.to.isAnswering || !chat.messages.some((message) => message.id === id)) return false;
+    const { board, chat } = this.to;
+    const isShown = () => chat.messages.some((message) => message.id === id);
+    while (!isShown() && (await this.to.loadOlder()));
+    if (this.to.isAnswering || !isShown()) {
+      board.show({ problem: "An edit was not sent. Here it is." });
+      return false;
+    }
     const taken = this.isTaken();
     this.to.follow(chat.sendMessage({ text, messageId: id }, { headers: { "idempotency-key": revision } }));
     return taken;
@@ -130,6 +150,7 @@ export class Sending {
 }
 
 function isIn({ messages, queued }: Details, { id, text, revision }: Unsent): boolean {
-  if (!revision) return messages.some((one) => one.id === id) || queued.some((one) => one.message_id === id);
-  return messages.some((one) => one.id === id && textIn(one.parts) === text);
+  const asIs = !revision; // a message; of an edit the text tells
+  return messages.some((one) => one.id === id && (asIs || textIn(one.parts) === text))
+    || queued.some((one) => one.message_id === id && (asIs || one.message === text));
 }

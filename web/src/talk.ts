@@ -20,6 +20,8 @@ export interface Page {
   onRefused(session: string): void; // and the server did not take it
 }
 
+const CATCHING_UP = 600_000; // milliseconds
+
 export class Talk implements Target {
   readonly chat: Chat<UIMessage>;
   readonly line: Line;
@@ -34,7 +36,8 @@ export class Talk implements Target {
   private stale = false; // something happened that the page has not read
   private lost = false; // the stream cannot be served any more
   private failures = 0; // streams in a row that were lost or refused: not at once again
-  private older: number | null | undefined; // where older messages begin; null: there are none
+  private older: number | null = null; // where older messages begin; null: there are none, as far as is known
+  private olderComing: Promise<boolean> | null = null;
   private stopWanted = false; // before the server had what is to be stopped
 
   constructor(readonly session: string, isNew: boolean, private readonly page?: Page) {
@@ -112,7 +115,7 @@ export class Talk implements Target {
 
   readonly again = (messageId: string) => {
     this.board.show({ problem: null });
-    this.follow(this.chat.regenerate({ messageId }));
+    this.sending.again(messageId);
   };
 
   readonly stop = async () => {
@@ -140,20 +143,15 @@ export class Talk implements Target {
     this.read();
   };
 
-  readonly loadOlder = async () => {
-    const before = this.older;
-    if (typeof before !== "number") return;
-    this.older = undefined; // one at a time
-    try {
-      const page = await patiently(() => api.session(this.session, before), this.life.signal);
-      if (this.older !== undefined) return; // the conversation was read anew meanwhile
-      this.older = page.older ?? null;
-      const shown = this.chat.messages;
-      this.chat.messages = [...page.messages.filter(({ id }) => !shown.some((one) => one.id === id)), ...shown];
-    } catch {
-      this.older ??= before;
-    }
-  };
+  // Whether there were older messages.
+  readonly loadOlder = (): Promise<boolean> =>
+    (this.olderComing ??= this.readOlder().finally(() => (this.olderComing = null)));
+
+  // Sends what was not sent before a reload, also of a conversation that nobody looks at.
+  catchUp() {
+    if (this.exists) void this.readNow(AbortSignal.timeout(CATCHING_UP));
+    else this.sending.resume();
+  }
 
   // From the request to the end of its stream. What was missed meanwhile, and what waited, comes then.
   follow(answer: Promise<void>) {
@@ -198,6 +196,21 @@ export class Talk implements Target {
 
   private complain(failure: unknown) {
     if (!this.life.signal.aborted) this.board.complain(failure);
+  }
+
+  private async readOlder(): Promise<boolean> {
+    const before = this.older;
+    if (before === null) return false;
+    try {
+      const page = await patiently(() => api.session(this.session, before), this.life.signal);
+      if (this.older !== before) return true; // the conversation was read anew meanwhile
+      this.older = page.older ?? null;
+      const shown = this.chat.messages;
+      this.chat.messages = [...page.messages.filter(({ id }) => !shown.some((one) => one.id === id)), ...shown];
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   private async readNow(signal: AbortSignal) {

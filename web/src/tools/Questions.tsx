@@ -12,24 +12,33 @@ interface Question {
 
 const told = ({ question }: Question, answer: string) => `- ${question} ${answer}`;
 
-// What was said of a question by the form's message.
-const answerIn = (message: string, question: Question) =>
-  message.split("\n").find((line) => line.startsWith(told(question, "")))?.slice(told(question, "").length) ?? "";
+// The answers that a message of the form gives: each stands between its question and the next one.
+function answersIn(message: string, questions: Question[]): string[] {
+  let rest = message;
+  return questions.map((question, place) => {
+    const begins = told(question, "");
+    rest = rest.slice(rest.indexOf(begins) + begins.length);
+    const next = questions[place + 1];
+    const end = next ? rest.indexOf(`\n${told(next, "")}`) : -1;
+    return end < 0 ? rest : rest.slice(0, end);
+  });
+}
 
 export function Questions({ output, part }: { output: Output; part: ToolPart }) {
   const questions = (Array.isArray(output.questions) ? output.questions : []) as unknown as Question[];
   const [answers, setAnswers] = useState<Record<number, string>>({});
-  const begins = questions[0] ? told(questions[0], "") : "";
-  const { said, say } = useSaying(wishAgain(part, "", `\n\n${begins}`));
+  const wish = wishAgain(part, "", "\n\n");
+  const { said, say } = useSaying((text) => text.startsWith(wish + (questions[0] ? told(questions[0], "") : "")));
   const form = useId();
   const answered = said !== undefined;
-  const answerTo = (place: number) => (answered ? answerIn(said, questions[place]!) : (answers[place] ?? ""));
+  const given = answered ? answersIn(said.slice(wish.length), questions) : [];
+  const answerTo = (place: number) => (answered ? given[place]! : (answers[place] ?? ""));
   const complete = questions.every((_, place) => answerTo(place).trim());
   return (
     <form className="questions" onSubmit={(event) => {
       event.preventDefault();
       if (!complete || answered) return;
-      say(wishAgain(part, "", `\n\n${questions.map((one, place) => told(one, answerTo(place).trim())).join("\n")}`));
+      say(wish + questions.map((one, place) => told(one, answerTo(place).trim())).join("\n"));
     }}>
       {output.message && <p>{output.message}</p>}
       {questions.map((one, place) => (

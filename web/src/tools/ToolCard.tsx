@@ -126,7 +126,7 @@ function Documents({ output }: { output: Output }) {
 function Retry({ part }: { part: ToolPart }) {
   const again = wishAgain(part);
   const simpler = wishAgain(part, " in as few steps as possible");
-  const { said, say } = useSaying(again, simpler);
+  const { said, say } = useSaying((text) => text === again || text === simpler);
   const used = said !== undefined;
   return (
     <p className="row">
@@ -138,7 +138,7 @@ function Retry({ part }: { part: ToolPart }) {
 
 function Make({ part }: { part: ToolPart }) {
   const wish = wishAgain(part);
-  const { said, say } = useSaying(wish);
+  const { said, say } = useSaying((text) => text === wish);
   return <p><button type="button" disabled={said !== undefined} onClick={() => say(wish)}>Make and save it</button></p>;
 }
 

@@ -1,5 +1,5 @@
 // What cards of tools can see and do: work that goes on outside, cancelling it, saying something in the user's name.
-import { createContext, useContext, useState } from "react";
+import { createContext, useContext, useEffect, useState } from "react";
 import type { Outside } from "../outside";
 
 export interface Acts {
@@ -21,12 +21,19 @@ export const Acting = createContext<Acts>({
 // The message that a card stands in.
 export const Within = createContext("");
 
-// How a card says something once, of which the beginnings are known: what was said already, and how to say it.
-export function useSaying(...beginnings: string[]): { said: string | undefined; say: (text: string) => void } {
+const SHOWN_WITHIN = 1_000;
+
+// How a card says something once: what of it was said already, and how to say it.
+export function useSaying(isIt: (text: string) => boolean): { said: string | undefined; say: (text: string) => void } {
   const { say, saidSince } = useContext(Acting);
   const message = useContext(Within);
-  const [now, setNow] = useState<string>(); // the conversation shows it a moment later
-  const said = saidSince(message).find((text) => beginnings.some((beginning) => text.startsWith(beginning)));
+  const [now, setNow] = useState<string>(); // until the conversation shows it, or shows that it was not taken
+  useEffect(() => {
+    if (now === undefined) return;
+    const timer = setTimeout(() => setNow(undefined), SHOWN_WITHIN);
+    return () => clearTimeout(timer);
+  }, [now]);
+  const said = saidSince(message).find(isIt);
   return {
     said: said ?? now,
     say: (text) => {

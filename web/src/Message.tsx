@@ -80,7 +80,8 @@ function Editor({ text, waits, behind, onDone }: EditorProps) {
       event.preventDefault();
       done();
     }}>
-      <textarea aria-label="Edit message" aria-describedby={behind > 0 ? warning : undefined} autoFocus rows={Math.min(10, now.split("\n").length + 1)} value={now}
+      <textarea aria-label="Edit message" aria-describedby={behind > 0 ? warning : undefined} autoFocus
+        rows={Math.min(10, now.split("\n").length + 1)} value={now}
         onFocus={({ target }) => target.setSelectionRange(target.value.length, target.value.length)}
         onChange={(event) => setNow(event.target.value)}
         onKeyDown={(event) => {
@@ -89,7 +90,11 @@ function Editor({ text, waits, behind, onDone }: EditorProps) {
           event.preventDefault();
           done();
         }} />
-      {behind > 0 && <p className="note" id={warning}>{behind === 1 ? "A later message goes" : `${behind} later messages go`}, with what was answered.</p>}
+      {behind > 0 && (
+        <p className="note" id={warning}>
+          {behind === 1 ? "A later message goes" : `${behind} later messages go`}, with what was answered.
+        </p>
+      )}
       <div className="row">
         <button type="button" className="plain-button" onClick={() => onDone(null)}>Cancel</button>
         <button type="submit" className="primary" disabled={waits} title={waits ? "When the answer has ended" : undefined}>

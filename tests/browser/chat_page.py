@@ -59,6 +59,13 @@ class ChatPage:
         await self.tab.hover(message)
         await self.tab.click(f'{message} [aria-label="Edit message"]')
 
+    async def rename(self, entry: str, title: str) -> None:
+        """Gives a conversation, by its place in the sidebar, another title."""
+        await self.tab.hover(entry)
+        await self.tab.click(f'{entry} [aria-label^="Rename"]')
+        await self.tab.type(".sidebar .rename", title)
+        await self.tab.press("Enter")
+
     async def until_text(self, text: str, limit: float = LIMIT) -> None:
         """Waits until the newest answer contains the text."""
         await self.tab.until(f"({_SAID}).at(-1)?.[1].includes({json.dumps(text)})", limit)

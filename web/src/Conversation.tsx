@@ -10,10 +10,10 @@ import { useKeptPlace } from "./place";
 import { Link } from "./route";
 import { useSaid } from "./said";
 import { shownMessages, type ShownMessage } from "./shown";
-import type { Page } from "./talk";
 import { Acting } from "./tools/acting";
 import { useConversation } from "./useConversation";
 import { useFollowing } from "./useFollowing";
+import type { Page } from "./view";
 
 const SUGGESTIONS = [
   "Create an agent that reads my mail every morning at 8 and sends me a summary",
@@ -34,8 +34,8 @@ export function Conversation(props: Page & { session: string; isNew: boolean }) 
   useOlder(scroll, talk.loadOlder);
   const [editing, setEditing] = useState<string | null>(null);
   const saidSince = useSaid(messages, queued);
-  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => send(text), saidSince, busy }),
-    [outside, cancelTask, send, saidSince, busy]);
+  const acting = useMemo(() => ({ outside, cancelTask, say: (text: string) => send(text), saidSince }),
+    [outside, cancelTask, send, saidSince]);
   const sendAndFollow = useCallback((text: string) => {
     follow.hold();
     send(text);

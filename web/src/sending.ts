@@ -8,7 +8,7 @@ import { newId } from "./ids";
 import { drop, keep, unsent, type Unsent } from "./outbox";
 import { textIn } from "./shown";
 import type { Line } from "./transport";
-import type { Board } from "./view";
+import type { Board, Page } from "./view";
 
 // The conversation it goes to.
 export interface Target {
@@ -16,14 +16,13 @@ export interface Target {
   readonly chat: Chat<UIMessage>;
   readonly line: Line;
   readonly board: Board;
+  readonly page?: Page;
   readonly gone: AbortSignal; // it is deleted
   readonly exists: boolean; // the server knows of it
   readonly isAnswering: boolean;
   follow(answer: Promise<void>): void;
   read(): void; // anew, as soon as may be
   loadOlder(): Promise<boolean>; // more of its messages; whether there were any
-  onBegun(): void; // its first message is on its way
-  onRefused(): void; // and was not taken
 }
 
 export class Sending {
@@ -37,7 +36,7 @@ export class Sending {
     const { session, exists } = this.to;
     const one = { session, id: newId("m-"), text, begins: !exists };
     keep(one);
-    if (!exists) this.to.onBegun();
+    if (!exists) this.to.page?.onBegun(session);
     void this.send(one);
   }
 
@@ -102,7 +101,7 @@ export class Sending {
       return true;
     }
     chat.messages = chat.messages.filter((message) => message.id !== id);
-    if (!this.to.exists) this.to.onRefused();
+    if (!this.to.exists) this.to.page?.onRefused(this.to.session);
     return false;
   }
 

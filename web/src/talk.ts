@@ -12,13 +12,7 @@ import { asOutside, withProgress } from "./outside";
 import { patiently, pause } from "./patience";
 import { Sending, type Target } from "./sending";
 import { lineFor, type Line } from "./transport";
-import { Board } from "./view";
-
-// Where a new conversation stands.
-export interface Page {
-  onBegun(session: string): void; // it has its first message, on its way
-  onRefused(session: string): void; // and the server did not take it
-}
+import { Board, type Page } from "./view";
 
 const CATCHING_UP = 600_000; // milliseconds
 
@@ -28,7 +22,8 @@ export class Talk implements Target {
   readonly board: Board;
   readonly sending = new Sending(this);
   private life = new AbortController(); // while somebody looks: from open() on
-  private readonly end = new AbortController(); // the conversation is deleted
+  private readonly deletion = new AbortController();
+  readonly gone = this.deletion.signal;
   private attached: string | null = null; // the task whose answer comes now
   private readonly followed = new Set<string>();
   private running = 0; // answers that are sent for or attached to
@@ -40,7 +35,7 @@ export class Talk implements Target {
   private olderComing: Promise<boolean> | null = null;
   private stopWanted = false; // before the server had what is to be stopped
 
-  constructor(readonly session: string, isNew: boolean, private readonly page?: Page) {
+  constructor(readonly session: string, isNew: boolean, readonly page?: Page) {
     this.life.abort();
     this.board = new Board(isNew ? "new" : "loading");
     this.line = lineFor({
@@ -62,18 +57,6 @@ export class Talk implements Target {
 
   get isAnswering(): boolean {
     return this.running > 0;
-  }
-
-  get gone(): AbortSignal {
-    return this.end.signal;
-  }
-
-  onBegun() {
-    this.page?.onBegun(this.session);
-  }
-
-  onRefused() {
-    this.page?.onRefused(this.session);
   }
 
   // Reads the conversation, and keeps it up to date until what this returns is called.
@@ -188,7 +171,7 @@ export class Talk implements Target {
   }
 
   private close() {
-    this.end.abort();
+    this.deletion.abort();
     this.sending.forget();
     void this.chat.stop();
     this.board.show({ state: "missing" });

@@ -3,8 +3,9 @@ import { useChat } from "@ai-sdk/react";
 import type { UIMessage } from "ai";
 import { useEffect, useState, useSyncExternalStore } from "react";
 import { listen } from "./feed";
-import { Talk, type Page } from "./talk";
+import { Talk } from "./talk";
 import { useAccess } from "./token";
+import type { Page } from "./view";
 
 export function useConversation(session: string, isNew: boolean, page: Page) {
   const [talk] = useState(() => new Talk(session, isNew, page));

@@ -17,6 +17,12 @@ export interface View {
   unowned: boolean; // it belongs to nobody who signed in
 }
 
+// Where a new conversation stands.
+export interface Page {
+  onBegun(session: string): void; // it has its first message, on its way
+  onRefused(session: string): void; // and the server did not take it
+}
+
 const NOTHING: View = {
   state: "loading", connection: "live", title: null, queued: [], outside: new Map(), busy: false, stopping: false,
   problem: null, returned: null, usage: 0, unowned: false,

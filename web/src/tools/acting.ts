@@ -4,7 +4,6 @@ import type { Outside } from "../outside";
 
 export interface Acts {
   outside: ReadonlyMap<string, Outside>;
-  busy: boolean;
   cancelTask: (task: string) => Promise<void>;
   say: (text: string) => void;
   saidSince: (message: string) => string[]; // by the user
@@ -12,7 +11,6 @@ export interface Acts {
 
 export const Acting = createContext<Acts>({
   outside: new Map(),
-  busy: false,
   cancelTask: async () => undefined,
   say: () => undefined,
   saidSince: () => [],

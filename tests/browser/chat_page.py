@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,16 @@ _SAID = """[...document.querySelectorAll('.thread article')].map((one) => [
     one.matches('.user') ? 'user' : 'assistant',
     one.matches('.user') ? one.querySelector('.bubble').textContent
       : [...one.querySelectorAll(':scope > .prose')].map((text) => text.textContent).join('\\n')])"""
+_BOX = "document.querySelector('.scroll')"
+# What can be seen now, from top to bottom; null while something of it is not rendered yet.
+SEEN = """(() => {
+    const box = document.querySelector('.scroll').getBoundingClientRect();
+    const visible = (one) => (({ top, bottom }) => bottom > box.top && top < box.bottom)(one.getBoundingClientRect());
+    if ([...document.querySelectorAll('.group')].some((one) => visible(one) && !one.firstElementChild)) return null;
+    return [...document.querySelectorAll('.thread article')].filter(visible)
+        .map((one) => (one.querySelector('.bubble') ?? one.querySelector('.prose')).textContent);
+})()"""
+AT_END = f"(b => b.scrollHeight - b.clientHeight - b.scrollTop < 2)({_BOX})"
 _BUSY = "document.querySelector('[aria-label=\"Stop\"]') !== null"
 
 
@@ -85,6 +96,32 @@ class ChatPage:
     async def answers(self) -> list[str]:
         return [text for role, text in await self.said() if role == "assistant"]
 
+    async def read_downwards(self) -> AsyncIterator[list[str]]:
+        """Scrolls from here to the end as a reader does, who waits until what they see is there. Yields what is new at
+        each step, in order; AssertionError when something was passed over or has jumped."""
+        read = await self._seen()
+        yield read
+        while not await self.tab.js(AT_END):
+            await self.tab.js(f"{_BOX}.scrollTop += 300")
+            seen = await self._seen()
+            yield seen[_overlap(read, seen) :]
+            read = seen
+
+    async def read_upwards(self, first: str) -> list[str]:
+        """Scrolls up from here until the message `first` is seen; waits and raises as `read_downwards`. Returns all
+        that was seen, in the conversation's order."""
+        read = await self._seen()
+        while first not in read:
+            await self.tab.js(f"{_BOX}.scrollTop -= 300")
+            seen = await self._seen()
+            read = seen + read[_overlap(seen, read) :]
+        return read
+
+    async def _seen(self) -> list[str]:
+        await self.tab.until(f"{SEEN} !== null")
+        seen: list[str] | None = await self.tab.js(SEEN)
+        return seen if seen is not None else await self._seen()
+
     async def titles(self) -> list[str]:
         found: list[str] = await self.tab.js("[...document.querySelectorAll('.sidebar li a')].map((a) => a.innerText)")
         return found
@@ -97,3 +134,10 @@ class ChatPage:
 def spoken(n: int) -> str:
     """The text of `/stream n` as a page shows it."""
     return " ".join(str(number) for number in range(n))
+
+
+def _overlap(above: list[str], below: list[str]) -> int:
+    """How many messages the first ends and the second begins with. Raises AssertionError when there are none."""
+    known = next((n for n in range(min(len(above), len(below)), 0, -1) if above[-n:] == below[:n]), 0)
+    assert known, f"nothing that was seen is seen again: {above[-3:]} and then {below[:3]}"
+    return known

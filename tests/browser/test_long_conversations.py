@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.chat_page import spoken
+from tests.browser.chat_page import AT_END, SEEN, spoken
 from tests.browser.conftest import OpenPage, made_whole
 from tests.e2e.stack import Stack, new_user
 from tests.e2e.talk import converse, open_session
@@ -13,17 +13,8 @@ TURNS = 150
 MOST_IN_THE_PAGE = 100
 """Articles; how tall they are decides, and the window has 800 pixels."""
 
-# What can be seen now, from top to bottom; null: something of it is not there yet.
-_SEEN = """(() => {
-    const box = document.querySelector('.scroll').getBoundingClientRect();
-    const visible = (one) => (({ top, bottom }) => bottom > box.top && top < box.bottom)(one.getBoundingClientRect());
-    if ([...document.querySelectorAll('.group')].some((one) => visible(one) && !one.firstElementChild)) return null;
-    return [...document.querySelectorAll('.thread article')].filter(visible)
-        .map((one) => (one.querySelector('.bubble') ?? one.querySelector('.prose')).textContent);
-})()"""
 _ARTICLES = "document.querySelectorAll('.thread article').length"
 _FIRST = "document.querySelector('.bubble').textContent === '/stream 1'"
-_AT_END = "(b => b.scrollHeight - b.clientHeight - b.scrollTop < 2)(document.querySelector('.scroll'))"
 _TOP_OF = "document.querySelector('[data-message=\"{}\"]').getBoundingClientRect().top"
 _BEING_READ = "[...document.querySelectorAll('.thread article')].find((one) => one.getBoundingClientRect().top > 100)"
 
@@ -44,20 +35,13 @@ async def test_it_opens_at_its_end_and_each_message_is_read_once_in_order_with_f
 ) -> None:
     page = await open_page(*long_session)
     await page.until_text(f"{TURNS - 2} {TURNS - 1}")
-    await page.tab.until(_AT_END)
+    await page.tab.until(AT_END)
     await page.tab.until(f"(document.querySelector('.scroll').scrollTop = 0, {_FIRST})")
     read: list[str] = []
     most = 0
-    while True:
-        await page.tab.until(f"{_SEEN} !== null")
-        seen = await page.tab.js(_SEEN)
-        known = next((n for n in range(len(seen), 0, -1) if read[-n:] == seen[:n]), 0)
-        assert known or not read, "nothing that was seen is seen again: something was passed over, or has jumped"
-        read += seen[known:]
+    async for messages in page.read_downwards():
+        read += messages
         most = max(most, await page.tab.js(_ARTICLES))
-        if await page.tab.js(_AT_END):
-            break
-        await page.tab.js("document.querySelector('.scroll').scrollTop += 300")
     assert read == [text for n in range(1, TURNS + 1) for text in (f"/stream {n}", spoken(n))]
     assert most < MOST_IN_THE_PAGE
     assert await page.serious_faults() == []
@@ -75,7 +59,7 @@ async def test_what_is_read_stays_where_it_is_when_older_messages_come(
     read, place = await page.tab.js(f"""(async () => {{
         const box = document.querySelector('.scroll');
         box.scrollTop = 1300;
-        while (!{_SEEN} || !document.querySelector('.group').firstElementChild)
+        while (!{SEEN} || !document.querySelector('.group').firstElementChild)
             await new Promise(requestAnimationFrame);
         box.scrollTop = {top};
         const one = {_BEING_READ};
@@ -92,15 +76,35 @@ async def test_what_a_reader_has_begun_is_not_lost_by_scrolling(
     page = await open_page(*long_session)
     await page.until_text(f"{TURNS - 2} {TURNS - 1}")
     await page.tab.wheel(-6000)
-    await page.tab.until(f"{_SEEN} !== null && !{_AT_END}")
+    await page.tab.until(f"{SEEN} !== null && !{AT_END}")
     await page.tab.js(f"({_BEING_READ}).closest('.group').id = 'read'")
     await page.tab.click("#read article.user:nth-last-child(2) [aria-label='Edit message']")
     await page.tab.type("#read .editor textarea", " and more")
     await page.tab.js("document.querySelector('.composer textarea').focus()")
     groups = "document.querySelectorAll('.group:not(:empty)').length"
     await page.tab.wheel(100_000)
-    await page.tab.until(f"{_AT_END} && {groups} < 6")
+    await page.tab.until(f"{AT_END} && {groups} < 6")
     assert (await page.tab.js("document.querySelector('#read textarea').value")).endswith(" and more")
+
+
+async def test_who_goes_up_in_the_moment_in_which_the_conversation_shrinks_is_not_pulled_back(
+    open_page: OpenPage, long_session: tuple[str, str]
+) -> None:
+    page = await open_page(*long_session)
+    await page.until_text(f"{TURNS - 2} {TURNS - 1}")
+    place = await page.tab.js("""(async () => {
+        const box = document.querySelector('.scroll');
+        const above = document.createElement('div');
+        const frames = async () => { for (let n = 0; n < 10; n++) await new Promise(requestAnimationFrame); };
+        above.style.height = '500px';
+        box.prepend(above);
+        await frames();
+        above.remove();
+        box.scrollTop -= 3000;
+        await frames();
+        return box.scrollHeight - box.clientHeight - box.scrollTop;
+    })()""")
+    assert place > 2000
 
 
 async def test_one_small_step_of_the_wheel_lets_go_of_the_end(open_page: OpenPage) -> None:

@@ -20,17 +20,22 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     if (!element) return;
     let top = element.scrollTop;
     let height = element.scrollHeight;
-    const onScroll = () => {
+    const judge = () => {
       const left = below(element);
+      const shrunk = Math.max(height - element.scrollHeight, 0); // a box that shrinks at its end goes up by as much
       if (left < 2 || (left < NEAR && element.scrollTop > top)) held.current = true;
-      else if (element.scrollTop < top - 2 && element.scrollHeight >= height) held.current = false;
+      else if (top - element.scrollTop > shrunk + 2) held.current = false;
       [top, height] = [element.scrollTop, element.scrollHeight];
-      setAtEnd(held.current || left < NEAR);
+    };
+    const onScroll = () => {
+      judge();
+      setAtEnd(held.current || below(element) < NEAR);
     };
     const onWheel = (event: WheelEvent) => {
       if (event.deltaY < 0 && element.scrollHeight > element.clientHeight) held.current = false;
     };
     const grown = new ResizeObserver(() => {
+      judge(); // it may come before the event of a scroll
       if (held.current) element.scrollTop = element.scrollHeight;
       setAtEnd(held.current || below(element) < NEAR);
     });

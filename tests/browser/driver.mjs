@@ -6,6 +6,7 @@ import puppeteer from "puppeteer-core";
 
 const browser = await puppeteer.launch({
   executablePath: process.argv[2],
+  headless: process.argv[2].endsWith("headless-shell") ? "shell" : true,
   args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--force-color-profile=srgb",
     // the browser's own buttons and lists, which nobody sees, are pages that cost as much as ours
     "--disable-features=PreloadTopChromeWebUI,WebUIOmniboxPopup,InitialWebUI"],

@@ -9,6 +9,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.json tests/web/package-lock.json tests/browser/package-lock.json))
 PAGE := backend/api/page/index.html
+# What waits longest begins first. Most tests wait for other processes, so more of them run than there are cores.
+TESTS := tests/faults tests/browser tests/e2e tests/integration tests/unit
+WORKERS ?= $(shell expr 3 \* $$(nproc))
 HAVE_NPM := $(shell command -v npm)
 
 .PHONY: help install python node page run test servers web-test faults check lint bench lock secrets clean
@@ -26,7 +29,7 @@ check: python lint  ## lint, types, imports, unit tests
 	@$(BIN)/python -m pytest -q tests/unit
 
 test: python node page lint servers web-test  ## everything of check, and every other test; finds, starts or installs the servers it needs
-	@$(BIN)/python -m tests.side_by_side tests/unit tests/integration -- tests/e2e tests/browser -- tests/faults
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=30 $(TESTS)
 
 servers: python
 	@$(BIN)/python -m tests.servers.rabbitmq_install

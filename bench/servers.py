@@ -12,7 +12,8 @@ from pathlib import Path
 
 from backend.embedded import embedded_servers
 from backend.migrating import migrate
-from tests.e2e.stack import Servers, free_port
+from tests.e2e.stack import Servers
+from tests.servers.ports import free_port
 from tests.servers.postgres import empty_database
 from tests.servers.rabbitmq import rabbit_node
 

@@ -1,12 +1,9 @@
 """The servers that tests run against, started once a run and only when a test asks for them.
 
-postgres_dsn       a migrated database on DATABASE_URL or else on an embedded PostgreSQL; tests/e2e and tests/browser
-                   have their own, as executors take up every turn that a test of a table leaves
+postgres_server_dsn  DATABASE_URL, or else an embedded PostgreSQL; tests.own_stores has what a file's tests use of it
 empty_postgres_dsn a new, empty database, for one test
-redis_dsn          REDIS_URL, or else an embedded Valkey
 rabbitmq_dsn       RABBITMQ_URL, or else a private node of an installed rabbitmq-server
 private_postgres, private_redis, private_rabbitmq      for tests that kill or freeze a server
-generator          the agent generator of examples/, as a process; it tells outcomes by webhook or through redis_dsn
 servers            the three together, for processes of ours: stack; sdk_clients: the AI SDK's
 """
 
@@ -24,10 +21,12 @@ import redis
 from hypothesis import settings
 
 from backend.chat import keys
-from backend.embedded import EmbeddedServers, embedded_servers
+from backend.embedded import embedded_servers
+from tests import speed
 from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
-from tests.servers.generator import GeneratorNode, generator_node
+from tests.faults.figures import FiguresAtTheEnd
+from tests.reporting import FAILURES, ShortFailures
 from tests.servers.postgres import PostgresNode, empty_database, migrated_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
@@ -35,7 +34,30 @@ from tests.servers.redis import RedisNode, redis_node
 settings.register_profile("busy machine", deadline=None)  # it may stand still for longer than any example needs
 settings.load_profile("busy machine")
 
+_PER_TEST = 120.0
 _KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Only the process that prints measures and shortens; the workers of xdist take the speed from it."""
+    if hasattr(config, "workerinput"):
+        return
+    workers = getattr(config.option, "numprocesses", None) or 1
+    os.environ["TEST_SLOWNESS"] = f"{speed.slowness() * max(1, workers / len(os.sched_getaffinity(0))):.2f}"
+    config.pluginmanager.register(ShortFailures(FAILURES))
+    config.pluginmanager.register(FiguresAtTheEnd())
+
+
+def pytest_report_header() -> str:
+    return f"limits: {speed.slowness():.1f} times the usual"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """No test may take longer than two minutes of the usual machine, or what its own mark says."""
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        seconds = float(mark.args[0]) if mark is not None else _PER_TEST
+        item.add_marker(pytest.mark.timeout(speed.limit(seconds)), append=False)
 
 
 @pytest.fixture
@@ -46,25 +68,19 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-async def embedded() -> AsyncIterator[EmbeddedServers]:
-    """An embedded PostgreSQL and Valkey, without what the environment names already."""
-    wanted = {"postgres": not os.environ.get("DATABASE_URL"), "redis": not os.environ.get("REDIS_URL")}
-    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
-        async with embedded_servers(Path(folder) / "data", **wanted) as servers:
-            yield servers
-
-
-@pytest.fixture(scope="session")
-def postgres_server_dsn(request: pytest.FixtureRequest) -> str:
+async def postgres_server_dsn() -> AsyncIterator[str]:
     """A server on which databases can be made; the path names one that exists."""
     if dsn := os.environ.get("DATABASE_URL"):
-        return dsn
-    servers: EmbeddedServers = request.getfixturevalue("embedded")
-    return servers.postgres_dsn
+        yield dsn
+        return
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        async with embedded_servers(Path(folder) / "data", redis=False) as servers:
+            yield servers.postgres_dsn
 
 
 @pytest.fixture(scope="session")
-async def postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
+async def migrated_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
+    """A database with the project's tables, to be copied: nobody connects to it."""
     async with migrated_database(postgres_server_dsn) as dsn:
         yield dsn
 
@@ -76,21 +92,11 @@ async def empty_postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-def redis_dsn(request: pytest.FixtureRequest) -> str:
-    if dsn := os.environ.get("REDIS_URL"):
-        return dsn
-    servers: EmbeddedServers = request.getfixturevalue("embedded")
-    return servers.redis_dsn
-
-
-@pytest.fixture(scope="session")
-async def rabbitmq_dsn() -> AsyncIterator[str]:
+def rabbitmq_dsn(request: pytest.FixtureRequest) -> str:
     if dsn := os.environ.get("RABBITMQ_URL"):
-        yield dsn
-        return
-    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
-        async with rabbit_node(Path(folder)) as node:
-            yield node.dsn
+        return dsn
+    node: RabbitNode = request.getfixturevalue("rabbitmq")
+    return node.dsn
 
 
 @pytest.fixture(scope="session")
@@ -121,26 +127,20 @@ async def private_redis(short_path: Path) -> AsyncIterator[RedisNode]:
 
 
 @pytest.fixture(scope="session")
-async def _hurtable_rabbitmq() -> AsyncIterator[RabbitNode]:
+async def rabbitmq() -> AsyncIterator[RabbitNode]:
+    """One private node a process: booting takes three seconds of CPU."""
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
         async with rabbit_node(Path(folder)) as node:
             yield node
 
 
 @pytest.fixture
-async def private_rabbitmq(_hurtable_rabbitmq: RabbitNode) -> AsyncIterator[RabbitNode]:
-    """One node for all tests that hurt it, as booting takes ten seconds; whole again after each, but for queues."""
-    yield _hurtable_rabbitmq
-    _hurtable_rabbitmq.resume()
-    if not _hurtable_rabbitmq.running:
-        await _hurtable_rabbitmq.start()
-
-
-@pytest.fixture(scope="session")
-async def generator(redis_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GeneratorNode]:
-    """Shared: each test asks under operations of its own."""
-    async with generator_node(tmp_path_factory.mktemp("generator"), redis=redis_dsn) as node:
-        yield node
+async def private_rabbitmq(rabbitmq: RabbitNode) -> AsyncIterator[RabbitNode]:
+    """The node, to be hurt by one test at a time; whole again after each, except for its queues."""
+    yield rabbitmq
+    rabbitmq.resume()
+    if not rabbitmq.running:
+        await rabbitmq.start()
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,11 @@ from tests.browser.chat_page import ChatPage
 from tests.browser.driving import FOLDER, Browser, open_browser
 from tests.e2e.agents import household
 from tests.e2e.stack import ROOT, Servers, Stack, bearer, new_user
+from tests.own_stores import generator, postgres_dsn, redis_dsn
 from tests.servers.chromium_install import HINT, find
 from tests.servers.generator import GeneratorNode
-from tests.servers.postgres import migrated_database
+
+__all__ = ["generator", "postgres_dsn", "redis_dsn"]
 
 OpenPage: TypeAlias = Callable[..., Awaitable[ChatPage]]
 
@@ -35,13 +37,7 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="session")
-async def postgres_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
-    async with migrated_database(postgres_server_dsn) as dsn:
-        yield dsn
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def house(
     browser: Browser,
     postgres_dsn: str,

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 
 from tests.e2e.sse import SseStream
-from tests.e2e.stack import ROOT, Servers, Stack, free_port, open_stack
+from tests.e2e.stack import ROOT, Servers, Stack, open_stack
 from tests.e2e.talk import asked, ending_of, history_of, open_session
 from tests.servers.generator import GeneratorNode
+from tests.servers.ports import free_port
 
 GOAL = "Every morning at 8 read my mail, pick the bills and send me a summary"
 Told = tuple[str, dict[str, Any]]

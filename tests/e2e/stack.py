@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import jwt
+
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 JWT_KEY = "the-key-of-the-end-to-end-tests-0123456789"
@@ -176,12 +177,6 @@ def new_user() -> str:
 
 def new_session() -> str:
     return uuid.uuid4().hex
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def ready(child: Child, limit: float = START_LIMIT) -> None:

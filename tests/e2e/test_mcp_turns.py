@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.stack import ROOT, Servers, Stack, free_port, new_user, open_stack
+from tests.e2e.stack import ROOT, Servers, Stack, new_user, open_stack
 from tests.e2e.talk import asked, ending_of, followed, history_of, open_session, task_of
+from tests.servers.ports import free_port
 from tests.servers.process_tree import all_gone, descendants
 
 LIMIT = 30.0

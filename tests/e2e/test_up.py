@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from backend.config import Settings
+from tests.servers.ports import free_port
 
 WITHIN = 90.0
 
@@ -84,7 +85,7 @@ async def start(folder: Path, **settings: str) -> House:
     folder.mkdir(exist_ok=True)
     ours = {name.upper() for name in Settings.model_fields}
     environment = {name: value for name, value in os.environ.items() if name not in ours}
-    environment |= {"PORT": "0", "EXECUTOR_PORT": "0", "SHUTDOWN_GRACE": "2", **settings}
+    environment |= {"PORT": str(free_port()), "EXECUTOR_PORT": str(free_port()), "SHUTDOWN_GRACE": "2", **settings}
     command = (sys.executable, "-m", "backend", "up")
     process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT)
     return House(folder, process)

@@ -1,18 +1,19 @@
-"""What fault tests share: the seed of a run, and the figures at its end."""
+"""What fault tests share: the seed of a run, and stores to hurt."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import pytest
 
-from tests.faults.figures import said
 from tests.faults.rig.supervisor import Stores
 from tests.faults.scale import new_seed
+from tests.own_stores import generator, postgres_dsn, redis_dsn
 from tests.servers.postgres import PostgresNode
 from tests.servers.rabbitmq import RabbitNode
 from tests.servers.redis import RedisNode
+
+__all__ = ["generator", "postgres_dsn", "redis_dsn"]
 
 
 @pytest.fixture
@@ -32,10 +33,3 @@ def chance(seed: int) -> Random:
 def stores(private_postgres: PostgresNode, private_redis: RedisNode, private_rabbitmq: RabbitNode) -> Stores:
     """The three stores of a rig, all of them this test's to hurt."""
     return Stores(private_postgres, private_redis, private_rabbitmq)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if said:
-        terminalreporter.section("figures of the fault tests")
-        for line in said:
-            terminalreporter.write_line(line)

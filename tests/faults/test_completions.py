@@ -24,13 +24,14 @@ from backend.chat.keys import COMPLETIONS, DEAD_COMPLETIONS
 from backend.chat.outcomes import Outcome
 from backend.ids import OperationId
 from backend.migrating import migrate
-from tests.e2e.stack import Child, Servers, Stack, free_port, new_user, open_stack, ready
+from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack, ready
 from tests.e2e.talk import asked, followed, open_session
 from tests.fakes import outside_work
 from tests.faults.figures import record
 from tests.faults.owners import looking_into
 from tests.faults.scale import scale
 from tests.servers.generator import GeneratorNode
+from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresNode
 from tests.servers.redis import RedisNode
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
 from backend.postgres import Connection, Database
+from tests.own_stores import generator, postgres_dsn, redis_dsn
+from tests.servers import ports
+
+__all__ = ["generator", "postgres_dsn", "redis_dsn"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def database(postgres_dsn: str) -> AsyncIterator[Database]:
     async with Database.open(postgres_dsn, size=10) as database:
         yield database
@@ -26,7 +29,4 @@ async def c(database: Database) -> AsyncIterator[Connection]:
 @pytest.fixture
 def free_port() -> int:
     """A port on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return ports.free_port()

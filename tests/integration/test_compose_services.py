@@ -10,7 +10,8 @@ import yaml
 
 from backend.embedded import Child
 from backend.embedded.valkey import valkey_binary
-from tests.servers.rabbitmq import free_port, rabbit_node
+from tests.servers.ports import free_port
+from tests.servers.rabbitmq import rabbit_node
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "3c1f0e5a9b7d2468"

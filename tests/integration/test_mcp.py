@@ -17,9 +17,9 @@ from backend.chat.tool_responses import BlockOutput, ErrorResponse
 from backend.errors import ConfigError
 from backend.logs import configure_logs
 from executor.mcp.connection import MAX_CALLS
-from tests.e2e.stack import free_port
 from tests.fakes.mcp_server import SAYS
 from tests.integration.mcp_bench import FAKE, HERE, LIMIT, OLDER, SESSION, Bench, bench, http_server
+from tests.servers.ports import free_port
 from tests.servers.process_tree import descendants, running
 
 SECRET = "s3cr3t-of-the-file-0123456789"

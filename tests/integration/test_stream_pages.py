@@ -15,7 +15,7 @@ from tests.integration.reading_room import ReadingRoom, key_of, reading_room, te
 from tests.sse_client import StrictClient
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def room(redis_dsn: str) -> AsyncIterator[ReadingRoom]:
     async with reading_room(redis_dsn) as room:
         yield room

@@ -69,7 +69,7 @@ REST: list[Chunk] = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def room(redis_dsn: str) -> AsyncIterator[ReadingRoom]:
     async with reading_room(redis_dsn) as room:
         yield room

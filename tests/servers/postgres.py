@@ -27,9 +27,22 @@ def _on_database(dsn: str, name: str) -> str:
 @asynccontextmanager
 async def empty_database(server_dsn: str) -> AsyncIterator[str]:
     """A new, empty database on that server, and its DSN; dropped afterwards whoever is still connected."""
+    async with _new_database(server_dsn, urlsplit(server_dsn).path.lstrip("/") or "postgres") as dsn:
+        yield dsn
+
+
+@asynccontextmanager
+async def copied_database(dsn: str) -> AsyncIterator[str]:
+    """A copy of a database to which nobody is connected; dropped afterwards."""
+    async with _new_database(dsn, "postgres", f'TEMPLATE "{urlsplit(dsn).path.lstrip("/")}"') as copy:
+        yield copy
+
+
+@asynccontextmanager
+async def _new_database(server_dsn: str, admin: str, how: str = "") -> AsyncIterator[str]:
     name = f"copilot_test_{uuid.uuid4().hex[:12]}"
-    admin = _on_database(server_dsn, urlsplit(server_dsn).path.lstrip("/") or "postgres")
-    await _execute(admin, f'CREATE DATABASE "{name}"')
+    admin = _on_database(server_dsn, admin)
+    await _execute(admin, f'CREATE DATABASE "{name}" {how}')
     try:
         yield _on_database(server_dsn, name)
     finally:

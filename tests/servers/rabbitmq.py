@@ -9,7 +9,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +21,7 @@ import aio_pika
 import pytest
 
 from backend.embedded.children import Child
+from tests.servers.ports import free_port
 from tests.servers.rabbitmq_install import HINT, IMAGE, has_docker_engine, scripts_or_install
 
 _BOOT_WITHIN = 90.0
@@ -59,13 +59,6 @@ def rabbit_node(folder: Path, settings: str = "") -> AbstractAsyncContextManager
     if has_docker_engine():
         return _docker_node(folder)
     pytest.fail(HINT, pytrace=False)
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 def _dsn(port: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backend.embedded.children import Child
 from backend.embedded.valkey import valkey_binary
-from tests.servers.rabbitmq import free_port
+from tests.servers.ports import free_port
 
 
 @dataclass

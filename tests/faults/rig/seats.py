@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import httpx
 
-from tests.e2e.stack import Child, Stack, free_port
+from tests.e2e.stack import Child, Stack
 from tests.faults.rig.history import History
+from tests.servers.ports import free_port
 from tests.servers.proxy import FaultProxy, Mode
 
 SETTING_OF = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "rabbitmq": "RABBITMQ_URL"}

@@ -1,0 +1,40 @@
+"""What the tests of one file use alone: a database, a Redis and a generator. Each folder's conftest imports these.
+
+Executors take up every turn that they find, so nothing that another file left may be there to be found.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.generator import GeneratorNode, generator_node
+from tests.servers.postgres import copied_database
+from tests.servers.redis import redis_node
+
+
+@pytest.fixture(scope="module")
+async def postgres_dsn(migrated_dsn: str) -> AsyncIterator[str]:
+    async with copied_database(migrated_dsn) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+async def redis_dsn() -> AsyncIterator[str]:
+    if dsn := os.environ.get("REDIS_URL"):
+        yield dsn
+        return
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        async with redis_node(Path(folder)) as node:
+            yield node.dsn
+
+
+@pytest.fixture(scope="module")
+async def generator(redis_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GeneratorNode]:
+    """Shared by the file's tests: each asks under operations of its own."""
+    async with generator_node(tmp_path_factory.mktemp("generator"), redis=redis_dsn) as node:
+        yield node

@@ -1,0 +1,72 @@
+"""What a test run prints about a failure: ten lines. The whole report, with all logs, goes to a file of its own.
+
+A pytest plugin, for the process that prints (under xdist: not for its workers).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+FAILURES = Path(__file__).parent.parent / ".cache" / "failures"
+_LINES, _WIDTH = 6, 200
+_SEED = re.compile(r"^(?:FAULT_SEED=\d+|@seed\(.*\)|@reproduce_failure\(.*\))$", re.MULTILINE)
+_RAISED = re.compile(r"^E  +(.*)$|^[ |]*([\w.]+(?:Error|Exception|Timeout|Failed|Exited)\b:?.*)$", re.MULTILINE)
+_WHERE = re.compile(
+    r"^[ |]*(?:File \"(?P<file>[^\"]+)\", line (?P<line>\d+)|(?P<short>tests/\S+\.py:\d+))", re.MULTILINE
+)
+
+
+class ShortFailures:
+    """Shortens each failed report before the terminal reporter sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def pytest_sessionstart(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            shorten(report, self._folder)
+
+
+def shorten(report: pytest.TestReport, folder: Path) -> None:
+    """Writes the whole report to a file in `folder` and leaves in it what fits into ten lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / (re.sub(r"[^\w.-]+", "-", report.nodeid)[-150:] + f".{report.when}.txt")
+    text = report.longreprtext
+    sections = "".join(f"\n\n----- {name} -----\n{content}" for name, content in report.sections)
+    file.write_text(f"{report.nodeid}\n\n{text}{sections}\n")
+    report.longrepr = "\n".join(_summary(report, text, sections, file))
+    report.sections = []
+
+
+def _summary(report: pytest.TestReport, text: str, sections: str, file: Path) -> Iterator[str]:
+    yield f"{report.nodeid} failed in its {report.when} after {report.duration:.1f} s"
+    if where := _places(text):
+        yield f"  at {where[-1]}"
+    yield from (f"  {line[:_WIDTH]}" for line in _said(text))
+    if seeds := dict.fromkeys(_SEED.findall(text + sections)):
+        yield "  " + " ".join(seeds)
+    yield f"  everything: {file}"
+
+
+def _places(text: str) -> list[str]:
+    """Where in our tests and sources it was, the innermost last."""
+    found = [match["short"] or f"{match['file']}:{match['line']}" for match in _WHERE.finditer(text)]
+    ours = [place for place in found if "site-packages" not in place and "/lib/python" not in place]
+    return [place for place in ours if "tests/" in place] or ours
+
+
+def _said(text: str) -> Sequence[str]:
+    """The words of the failure itself: pytest's `E` lines, or the innermost exceptions of a group."""
+    marked = [match[1] for match in _RAISED.finditer(text) if match[1] is not None]
+    raised = [match[2] for match in _RAISED.finditer(text) if match[2] is not None and "sub-exception" not in match[2]]
+    said = [line for line in marked if line.strip()] or raised[-_LINES:] or text.strip().splitlines()[-_LINES:]
+    return said if len(said) <= _LINES else [*said[: _LINES - 1], f"... {len(said) - _LINES + 1} lines more"]

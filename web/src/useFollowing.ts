@@ -5,27 +5,35 @@ const NEAR = 48;
 
 const below = (box: Element) => box.scrollHeight - box.clientHeight - box.scrollTop;
 
+const placeOf = (box: Element) => ({ top: box.scrollTop, height: box.scrollHeight });
+
+function atItsEnd(box: Element) {
+  box.scrollTop = box.scrollHeight;
+  return placeOf(box);
+}
+
 export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: string) {
   const held = useRef(true);
+  const place = useRef({ top: 0, height: 0 }); // as last judged, or set from here
   const [atEnd, setAtEnd] = useState(true);
 
   const toEnd = useCallback(() => {
     held.current = true;
     setAtEnd(true);
-    if (box.current) box.current.scrollTop = box.current.scrollHeight;
+    if (box.current) place.current = atItsEnd(box.current);
   }, [box]);
 
   useEffect(() => {
     const element = box.current;
     if (!element) return;
-    let top = element.scrollTop;
-    let height = element.scrollHeight;
+    place.current = placeOf(element);
     const judge = () => {
+      const { top, height } = place.current;
       const left = below(element);
       const shrunk = Math.max(height - element.scrollHeight, 0); // a box that shrinks at its end goes up by as much
       if (left < 2 || (left < NEAR && element.scrollTop > top)) held.current = true;
       else if (top - element.scrollTop > shrunk + 2) held.current = false;
-      [top, height] = [element.scrollTop, element.scrollHeight];
+      place.current = placeOf(element);
     };
     const onScroll = () => {
       judge();
@@ -36,7 +44,7 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     };
     const grown = new ResizeObserver(() => {
       judge(); // it may come before the event of a scroll
-      if (held.current) element.scrollTop = element.scrollHeight;
+      if (held.current) place.current = atItsEnd(element);
       setAtEnd(held.current || below(element) < NEAR);
     });
     const watch = () => {

@@ -14,7 +14,7 @@ TESTS := tests/faults tests/browser tests/e2e tests/integration tests/unit
 WORKERS ?= $(shell expr 3 \* $$(nproc))
 HAVE_NPM := $(shell command -v npm)
 
-.PHONY: help install python node page run test servers web-test faults check lint bench lock secrets clean
+.PHONY: help install python node page run test firm servers web-test faults check lint bench lock secrets clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ web-test: page
 	@mkdir -p .cache
 	@cd web && npm test --silent >../.cache/page 2>&1 || { cat ../.cache/page; exit 1; }
 	@cd web/packages/resumable-chat && npm test --silent >../../../.cache/resumable-chat 2>&1 || { cat ../../../.cache/resumable-chat; exit 1; }
+
+firm: python node page servers  ## repeats WHAT=tests TIMES=20, half of the runs beside load; says each failure with its seed
+	@$(BIN)/python -m tests.firm --times $(or $(TIMES),20) $(WHAT)
 
 faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one
 	@$(BIN)/python -m tests.servers.rabbitmq_install

@@ -30,7 +30,7 @@ from tests.integration.reading_room import new_task
 @pytest.fixture
 async def house(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
     settings = load_settings(
-        _env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
+        files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
     )
     async with open_resources(settings) as house:
         yield house

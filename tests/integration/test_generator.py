@@ -54,7 +54,7 @@ async def opened(
     host: str, port: int, patience: Patience = QUICK, *, connections: int = 64
 ) -> AsyncIterator[Generator]:
     settings = Settings(
-        _env_file=None, agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections
+        agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections
     )
     async with open_generator(settings, patience) as client:
         assert client is not None

@@ -17,8 +17,8 @@ from pathlib import Path
 from secrets import token_urlsafe
 
 from backend.config import FILES, TOLD, Settings, load_settings
-from backend.embedded import Child, ChildFailedError, EmbeddedServers, embedded_servers
-from backend.errors import ConfigError
+from backend.embedded import Child, EmbeddedServers, embedded_servers
+from backend.errors import ChildFailedError, ConfigError
 from backend.logs import configure_logs
 from backend.migrating import migrate
 

@@ -53,9 +53,7 @@ def new_operation() -> OperationId:
 async def opened(
     host: str, port: int, patience: Patience = QUICK, *, connections: int = 64
 ) -> AsyncIterator[Generator]:
-    settings = Settings(
-        agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections
-    )
+    settings = Settings(agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections)
     async with open_generator(settings, patience) as client:
         assert client is not None
         yield client

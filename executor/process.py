@@ -19,7 +19,7 @@ from backend.ids import ExecutorId
 from backend.logs import configure_logs
 from backend.resources import Resources, open_resources
 from executor.crew import Crew
-from executor.generator.client import open_generator
+from executor.generator import open_generator
 from executor.health import serve_health
 from executor.heartbeat import Heartbeat
 from executor.llm.model import open_model

@@ -10,7 +10,7 @@ import re
 from contextlib import suppress
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backend.chat.agent_json import AgentGraph, parse_agent, redacted
 from backend.chat.library import get_agent, save_agent
@@ -46,7 +46,7 @@ _NO_AGENT = "The answer of the agent generator holds no agent."
 _MAX_WORDS = 2_000
 _CODE = re.compile(r"[a-z][a-z_]{2,40}")
 _TYPED = re.compile(rf"({_CODE.pattern}_(?:error|limit|unavailable|response)|timeout): (.*)", re.DOTALL)
-_responses: TypeAdapter[AnyToolResponse] = TypeAdapter(AnyToolResponse)
+_responses: TypeAdapter[AnyToolResponse] = TypeAdapter(AnyToolResponse, config=ConfigDict(defer_build=True))
 
 
 async def result_of(c: Connection, operation: Operation, outcome: Outcome) -> Json:

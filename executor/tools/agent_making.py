@@ -31,7 +31,7 @@ LongText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 class Making(BaseModel):
     """What all of these calls may say."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     context: str = Field("", max_length=20_000, description="What else is known: answers to earlier questions, wishes")
     library_agent_ids: list[AgentId] = Field(

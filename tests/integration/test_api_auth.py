@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from starlette.datastructures import Headers
 
-from backend.api.auth import LEEWAY, Authenticator, ServiceKeys
+from backend.api.auth import Authenticator, ServiceKeys
 from backend.api.server import build_server
+from backend.api.tokens import LEEWAY
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
 from tests.integration.agents import an_agent

@@ -17,7 +17,6 @@ from executor.generator import (
     AgentMade,
     ClarifyingQuestions,
     ErrorType,
-    Generator,
     GeneratorFailure,
     Instructions,
     Pending,
@@ -27,6 +26,7 @@ from executor.generator import (
     open_generator,
 )
 from executor.generator.calls import Patience
+from executor.generator.client import Generator
 from executor.generator.failures import SENTENCES
 from tests.servers.generator import GeneratorNode
 from tests.servers.receiver import receiver

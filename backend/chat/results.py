@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from backend.chat.agent_json import AgentGraph, parse_agent, redacted
 from backend.chat.library import get_agent, save_agent
 from backend.chat.models import Json
-from backend.chat.outcomes import Operation, Outcome, ToolWork, Use
+from backend.chat.outcomes import EXPIRED, Operation, Outcome, ToolWork, Use
 from backend.chat.outputs import is_too_deep, safe_json
 from backend.chat.tool_responses import (
     AgentPreview,
@@ -31,14 +31,6 @@ from backend.errors import AgentNotFound, InvalidAgent
 from backend.ids import GraphId, TaskId, UserId
 from backend.postgres import Connection
 
-EXPIRED = Outcome(False, error="The work was not finished in time, so it was given up.")
-"""The outcome of an operation whose deadline has passed."""
-ABANDONED = Outcome(
-    False,
-    {"error_type": "interrupted_unknown_effect"},
-    "The server stopped while this work went on; whether it took effect is unknown.",
-)
-"""The outcome of an operation whose executor died with the work."""
 COMPLETED: Json = {"status": "completed"}
 """The result of a success that brought none."""
 _FAILED = "The work could not be done."

@@ -21,7 +21,8 @@ NEITHER = {
     "pydantic_settings",
     "typer",
 }
-NOT_THE_API = NEITHER | {"executor", "jwt"}  # jwt: only where tokens can be verified
+# of the API: outcomes of operations come later, and tokens can be verified only with a key
+NOT_THE_API = NEITHER | {"backend.chat.results", "backend.chat.tool_responses", "executor", "jwt"}
 NOT_THE_EXECUTOR = (NEITHER - {"backend.embedded.valkey"}) | {"anyio", "fastapi", "jwt", "starlette", "uvicorn"}
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 NEITHER = {
     "aio_pika",  # only with QUEUE=rabbitmq
     "anthropic",
-    "backend.embedded.valkey",  # only `up` starts servers of its own
+    "backend.embedded",  # only `up` starts servers, and few turns run apart
     "dotenv",  # only where there is a file of settings
     "httpx2",  # for a JWKS URL, a generator, a provider
     "mcp",
@@ -23,7 +23,7 @@ NEITHER = {
 }
 # of the API: outcomes of operations come later, and tokens can be verified only with a key
 NOT_THE_API = NEITHER | {"backend.chat.results", "backend.chat.tool_responses", "executor", "jwt"}
-NOT_THE_EXECUTOR = (NEITHER - {"backend.embedded.valkey"}) | {"anyio", "fastapi", "jwt", "starlette", "uvicorn"}
+NOT_THE_EXECUTOR = NEITHER | {"anyio", "fastapi", "jwt", "starlette", "uvicorn"}
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": str(ROOT),

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import quote
 
-from dotenv.parser import Binding, parse_stream
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from backend.errors import ConfigError
 from backend.failpoints import Failpoint
 
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
 SAMPLE_SECRETS = frozenset({"changeme", "change-me", "password", "secret", "guest", "example", "postgres", "copilot"})
 TOLD = "COPILOT_SETTINGS_CHECKED"
 """In the environment of a process whose parent has checked `.env` already."""
+FILES = (Path(".env.default"), Path(".env"))
 logger = logging.getLogger(__name__)
 Provider = Literal["openai", "anthropic", "claude_agent", "scripted"]
 
 
-class Settings(BaseSettings):
-    """Everything that can be set. Names are those of the environment, in lower case; times are in seconds."""
+class Settings(BaseModel):
+    """Everything that can be set. Names are those of the environment, in lower case; times are in seconds.
 
-    model_config = SettingsConfigDict(
-        env_file=(".env.default", ".env"), env_ignore_empty=True, extra="ignore", frozen=True
-    )
+    `load_settings` fills it. A plain model, because importing pydantic-settings costs each process 20 ms at its start.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     # where the API listens, and how others reach it
     host: str = "127.0.0.1"
@@ -223,7 +228,8 @@ def unknown_settings(file: Path = Path(".env")) -> list[str]:
     """The names in `.env` that no setting has, each with the setting that it is like; what Compose reads is known."""
     known = sorted(name.upper() for name in Settings.model_fields)
     found = []
-    for binding in _bindings(file):
+    text = _text_of(file)
+    for binding in _bindings(file, text) if text else ():
         name = (binding.key or "").upper()
         if name and name not in known and name != "PUBLISHED_PORT" and not name.startswith("COMPOSE_"):
             alike = get_close_matches(name, known, 1)
@@ -237,28 +243,49 @@ def warn_of_unknown_settings() -> None:
         logger.warning("names in .env that no setting has", extra={"names": ", ".join(names)})
 
 
-def _bindings(file: Path) -> list[Binding]:
+def _bindings(file: Path, text: str) -> list[Binding]:
     """Raises ConfigError for a line that cannot be read: python-dotenv leaves it out and goes on."""
-    try:
-        with file.open(encoding="utf-8") as stream:
-            bindings = list(parse_stream(stream))
-    except (FileNotFoundError, IsADirectoryError):
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {type(error).__name__}") from None
+    from dotenv.parser import parse_stream  # in a container there is often no file to read, so this costs it nothing
+
+    bindings = list(parse_stream(StringIO(text)))
     for binding in bindings:
         if binding.error:
             raise ConfigError(f"{file}, line {binding.original.line}: not NAME=value")
     return bindings
 
 
-def load_settings(**overrides: object) -> Settings:
-    """Reads the environment. Raises ConfigError with one line that names the first wrong setting or line of a file."""
-    if "_env_file" not in overrides:
-        for file in (".env.default", ".env"):
-            _bindings(Path(file))
+def _text_of(file: Path) -> str:
+    """Returns what stands in a file; nothing when there is none. Raises ConfigError."""
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic-settings types every field by name
+        return file.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {type(error).__name__}") from None
+
+
+def _values_of(file: Path) -> dict[str, object]:
+    """Returns what a file sets, by the names of settings. Raises ConfigError."""
+    text = _text_of(file)
+    if not text:
+        return {}
+    _bindings(file, text)
+    from dotenv import dotenv_values  # as above
+
+    return {name.lower(): value for name, value in dotenv_values(stream=StringIO(text)).items() if value}
+
+
+def load_settings(files: Sequence[Path] = FILES, **overrides: object) -> Settings:
+    """Returns what the overrides, the environment and the files set, the first of these before the others, and a later
+    file before an earlier one. An empty value sets nothing.
+
+    Raises ConfigError with one line that names the first wrong setting or line of a file."""
+    given: dict[str, object] = {}
+    for file in files:
+        given |= _values_of(file)
+    given |= {name.lower(): value for name, value in os.environ.items() if value}
+    try:
+        return Settings.model_validate(given | overrides)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]).upper()

@@ -27,6 +27,7 @@ ReadingEnded                  why a reader gets no more; the transport says it, 
 
 ProviderError                 the model could not answer; its text is a sentence for the user
 ConfigError                   a setting is wrong or missing; stops the process at start
+ChildFailedError              a child process does not start or stay; stops the process that needs it
 """
 
 from __future__ import annotations
@@ -348,3 +349,7 @@ class ProviderError(Exception):
 
 class ConfigError(Exception):
     """A setting is wrong or missing. The message is one line that names it."""
+
+
+class ChildFailedError(Exception):
+    """A child process ended, or was not ready in time. The message is one line."""

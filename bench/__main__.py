@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("bench.models", "bench.writing", "bench.reading", "bench.turns", "bench.page")
+PARTS = ("bench.starts", "bench.models", "bench.writing", "bench.reading", "bench.turns", "bench.page")
 
 for part in PARTS:
     print(f"\n== {part}", flush=True)

@@ -11,7 +11,6 @@ from asyncio.subprocess import DEVNULL, Process
 
 from backend.chat.flows import House
 from backend.chat.models import Turn
-from backend.embedded.children import leashed
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
 from executor.ownership import is_dead
@@ -36,6 +35,8 @@ class Children:
 
     async def run(self, turn: Turn, me: ExecutorId) -> bool:
         """Runs the turn as executor `me`. Whether it was dealt with; else the child handed it back, or died."""
+        from backend.embedded.children import leashed  # with the rest of its package, which few executors ever need
+
         async with self._room:
             if self._stopping:
                 return False

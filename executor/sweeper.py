@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from backend.chat import executors, operations, tasks
 from backend.chat.completing import Completed, complete_operation, expire_operation
 from backend.chat.flows import House
-from backend.chat.results import ABANDONED
+from backend.chat.outcomes import ABANDONED
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, TaskNotFound, Unavailable
 from backend.ids import ExecutorId
 from executor.ownership import is_dead

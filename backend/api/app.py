@@ -88,7 +88,7 @@ def create_app(
 
     app = ChatApp(
         title="CoPilot",
-        version=health.service_version(),
+        version=health.VERSION,
         openapi_url=f"{PREFIX}/openapi.json",
         docs_url=None,
         redoc_url=None,

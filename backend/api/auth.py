@@ -5,42 +5,30 @@ Whatever is wrong with one of them, the answer is the same 401.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
-import logging
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
-import httpx2
-import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from standardwebhooks.webhooks import Webhook
 from starlette.datastructures import Headers
 
-from backend.chat.models import Caller, Json
+from backend.chat.models import Caller
 from backend.config import Settings
-from backend.errors import ConfigError, Unauthenticated, Unavailable
+from backend.errors import ConfigError, Unauthenticated
 from backend.ids import UserId
 
-LEEWAY = 10
+if TYPE_CHECKING:
+    from backend.api.tokens import Tokens
+
 LOCAL_USER = UserId("local")
 _MAX_TOKEN_CHARS = 8_192
 _MAX_KEY_CHARS = 1_024
 SIGNATURE = "webhook-signature"
 _PARTS = ("webhook-id", "webhook-timestamp", SIGNATURE)
 _MAX_SIGNATURE_CHARS = 4_096
-_JWKS_FRESH_FOR, _JWKS_REFETCH_AFTER, _JWKS_TIMEOUT, _MAX_JWKS_BYTES = 300.0, 10.0, 5.0, 1_000_000
-_USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
-_NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
-_Key: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,53 +39,6 @@ class Identity:
     expires_at: float | None = None
 
 
-class KeySet:
-    """The public keys behind a JWKS URL: fetched when needed, kept five minutes, asked again for an unknown id."""
-
-    def __init__(self, url: str, algorithm: str) -> None:
-        self._url = url
-        self._algorithm = algorithm
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._fetched_at = self._tried_at = float("-inf")
-        self._turnstile = asyncio.Lock()
-
-    async def find(self, key_id: str | None) -> jwt.PyJWK | None:
-        """The key with that id, or the only key when the token names none. Raises Unavailable without any keys."""
-        fresh = time.monotonic() - self._fetched_at < _JWKS_FRESH_FOR
-        if not fresh or (key_id is not None and key_id not in self._keys):
-            await self._refresh()
-        if key_id is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(key_id)
-
-    async def _refresh(self) -> None:
-        async with self._turnstile:
-            now = time.monotonic()
-            if now - self._tried_at < _JWKS_REFETCH_AFTER:
-                if not self._keys:
-                    raise Unavailable
-                return
-            self._tried_at = now
-            try:
-                document = await self._fetch()
-                keys = {key.key_id: key for key in jwt.PyJWKSet.from_dict(document).keys}
-            except (httpx2.HTTPError, *_NOT_A_TOKEN) as error:
-                logger.warning("key set not fetched", extra={"why": type(error).__name__})
-                if not self._keys:
-                    raise Unavailable from None
-                return
-            self._keys = {id: key for id, key in keys.items() if key.algorithm_name == self._algorithm}
-            self._fetched_at = time.monotonic()
-
-    async def _fetch(self) -> Json:
-        async with asyncio.timeout(_JWKS_TIMEOUT), httpx2.AsyncClient(timeout=_JWKS_TIMEOUT) as client:
-            answer = await client.get(self._url)
-            answer.raise_for_status()
-            if len(answer.content) > _MAX_JWKS_BYTES:
-                raise ValueError("key set too large")
-            return answer.json()
-
-
 class Authenticator:
     """Makes an Identity of a request's headers, as AUTH_MODE and the JWT settings say.
 
@@ -106,13 +47,7 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._mode = settings.auth_mode
-        self._algorithm = settings.jwt_algorithm
-        self._audience = settings.jwt_audience
-        self._issuer = settings.jwt_issuer
-        secret = settings.jwt_verify_key
-        self._key = _prepare_key(secret.get_secret_value(), self._algorithm) if secret is not None else None
-        url = settings.jwt_jwks_url
-        self._key_set = KeySet(url, settings.jwt_algorithm) if url is not None else None
+        self._tokens = _open_tokens(settings)
 
     async def identify(self, headers: Headers, address: str) -> Identity:
         """Raises Unauthenticated: a token is missing and needed, or given and not valid. Raises Unavailable."""
@@ -123,49 +58,20 @@ class Authenticator:
             if self._mode == "required":
                 raise Unauthenticated
             return Identity(Caller(None, address))
-        try:
-            user, expires_at = await self._verify(_bearer_token(given))
-        except _NOT_A_TOKEN:
-            raise Unauthenticated from None
-        return Identity(Caller(user, address), expires_at + LEEWAY)
-
-    async def _verify(self, token: str) -> tuple[UserId, float]:
-        key = await self._key_for(token)
-        if key is None:
+        token = _bearer_token(given)
+        if self._tokens is None:
             raise Unauthenticated
-        claims = jwt.decode(
-            token,
-            key,
-            algorithms=[self._algorithm],
-            audience=self._audience,
-            issuer=self._issuer,
-            leeway=LEEWAY,
-            options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
-        )
-        if _USER_ID.fullmatch(claims["sub"]) is None:
-            raise Unauthenticated
-        return UserId(claims["sub"]), float(claims["exp"])
-
-    async def _key_for(self, token: str) -> _Key | jwt.PyJWK | None:
-        if self._key_set is None:
-            return self._key
-        header = jwt.get_unverified_header(token)
-        if header.get("alg") != self._algorithm:
-            return None
-        key_id = header.get("kid")
-        return await self._key_set.find(key_id) if key_id is None or isinstance(key_id, str) else None
+        user, taken_until = await self._tokens.verify(token)
+        return Identity(Caller(user, address), taken_until)
 
 
-def _prepare_key(text: str, algorithm: str) -> _Key:
-    """The secret (HS256) or public key that verifies tokens. Raises ConfigError, which does not repeat the key."""
-    wanted = "a secret, not a public key" if algorithm == "HS256" else "a public key in PEM form"
-    try:
-        key = jwt.get_algorithm_by_name(algorithm).prepare_key(text.replace("\\n", "\n"))
-    except (*_NOT_A_TOKEN, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, _Key):
-        raise ConfigError(f"JWT_VERIFY_KEY: must be {wanted}, as JWT_ALGORITHM={algorithm} needs it")
-    return key
+def _open_tokens(settings: Settings) -> Tokens | None:
+    """Returns None when there is no key, so that no token is valid. Raises ConfigError."""
+    if settings.jwt_verify_key is None and settings.jwt_jwks_url is None:
+        return None
+    from backend.api.tokens import Tokens  # PyJWT and cryptography take 20 ms
+
+    return Tokens(settings)
 
 
 def _bearer_token(given: Sequence[str]) -> str:

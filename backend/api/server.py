@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -20,10 +19,10 @@ from backend.api.problems import problem_response
 from backend.api.sse import TRANSPORT
 from backend.config import Settings
 from backend.errors import BadRequest
+from backend.garbage import resume_collector
 from backend.resources import Resources, open_resources
 
 KEEP_ALIVE = 75
-_GC_THRESHOLDS = (50_000, 50, 100)
 logger = logging.getLogger(__name__)
 
 
@@ -81,9 +80,7 @@ class ChatServer(uvicorn.Server):
         await super().startup(sockets)
         self._forget_who_vanished()
         logger.info("API listens", extra={"host": self.config.host, "port": self.port})
-        gc.collect()
-        gc.freeze()  # full collections over what never dies cost the slowest chunks their time
-        gc.set_threshold(*_GC_THRESHOLDS)
+        resume_collector()
 
     def _forget_who_vanished(self) -> None:
         """What a client does not acknowledge for `send_timeout` ends its connection, also the few bytes that fit into

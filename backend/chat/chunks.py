@@ -31,6 +31,36 @@ FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error"
 
 
 @dataclass(frozen=True, slots=True)
+class _Bare:
+    """A chunk that says nothing but its type. Here and below, chunks of the same fields share one data class, because
+    making one takes 0.4 ms of each process's start; equality and `repr` go by the class of the chunk."""
+
+    type: ClassVar[str]
+
+    def fields(self) -> dict[str, Json]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _OfPart:
+    type: ClassVar[str]
+    id: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id}
+
+
+@dataclass(frozen=True, slots=True)
+class _Delta:
+    type: ClassVar[str]
+    id: str
+    delta: str
+
+    def fields(self) -> dict[str, Json]:
+        return {"id": self.id, "delta": self.delta}
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     type: ClassVar[str] = "start"
     message_id: str
@@ -40,86 +70,51 @@ class Start:
         return {"messageId": self.message_id, "messageMetadata": self.metadata}
 
 
-@dataclass(frozen=True, slots=True)
-class StartStep:
+class StartStep(_Bare):
+    __slots__ = ()
     type: ClassVar[str] = "start-step"
 
-    def fields(self) -> dict[str, Json]:
-        return {}
 
-
-@dataclass(frozen=True, slots=True)
-class FinishStep:
+class FinishStep(_Bare):
+    __slots__ = ()
     type: ClassVar[str] = "finish-step"
 
-    def fields(self) -> dict[str, Json]:
-        return {}
 
-
-@dataclass(frozen=True, slots=True)
-class ResetStep:
+class ResetStep(_Bare):
     """Takes back the parts of the current step. Only for clients that say they accept it (AI SDK 7.0.70 and newer)."""
 
+    __slots__ = ()
     type: ClassVar[str] = "reset-step"
 
-    def fields(self) -> dict[str, Json]:
-        return {}
 
-
-@dataclass(frozen=True, slots=True)
-class TextStart:
+class TextStart(_OfPart):
+    __slots__ = ()
     type: ClassVar[str] = "text-start"
-    id: str
-
-    def fields(self) -> dict[str, Json]:
-        return {"id": self.id}
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(_Delta):
+    __slots__ = ()
     type: ClassVar[str] = "text-delta"
-    id: str
-    delta: str
-
-    def fields(self) -> dict[str, Json]:
-        return {"id": self.id, "delta": self.delta}
 
 
-@dataclass(frozen=True, slots=True)
-class TextEnd:
+class TextEnd(_OfPart):
+    __slots__ = ()
     type: ClassVar[str] = "text-end"
-    id: str
-
-    def fields(self) -> dict[str, Json]:
-        return {"id": self.id}
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningStart:
+class ReasoningStart(_OfPart):
+    __slots__ = ()
     type: ClassVar[str] = "reasoning-start"
-    id: str
-
-    def fields(self) -> dict[str, Json]:
-        return {"id": self.id}
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+class ReasoningDelta(_Delta):
+    __slots__ = ()
     type: ClassVar[str] = "reasoning-delta"
-    id: str
-    delta: str
-
-    def fields(self) -> dict[str, Json]:
-        return {"id": self.id, "delta": self.delta}
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningEnd:
+class ReasoningEnd(_OfPart):
+    __slots__ = ()
     type: ClassVar[str] = "reasoning-end"
-    id: str
-
-    def fields(self) -> dict[str, Json]:
-        return {"id": self.id}
 
 
 _BY_SERVER = {"providerExecuted": True, "dynamic": True}
@@ -236,12 +231,9 @@ class ErrorChunk:
         return {"errorText": self.error_text}
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(_Bare):
+    __slots__ = ()
     type: ClassVar[str] = "abort"
-
-    def fields(self) -> dict[str, Json]:
-        return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from backend.chat.feed import Hint
 from backend.chat.flows import House, announce_start, open_turn
 from backend.chat.keys import stream_key
 from backend.chat.models import Json, TaskStatus, ToolResultPart, Turn
-from backend.chat.outcomes import Operation, Outcome, Progress
-from backend.chat.results import EXPIRED, note_for, result_of
+from backend.chat.outcomes import EXPIRED, Operation, Outcome, Progress
 from backend.chat.snapshot import progress_chunk
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, Unavailable
 from backend.failpoints import reach
@@ -44,6 +43,8 @@ async def complete_operation(house: House, operation_id: OperationId, outcome: O
     Raises OperationNotFound, AlreadyCompleted (another outcome stands), OperationGone (cancelled, or its time is over)
     and Unavailable.
     """
+    from backend.chat.results import note_for, result_of  # the models of all tool responses: 15 ms
+
     async with house.database.connection() as c:
         seen = await operations.get_operation(c, operation_id)
     if not seen.outside:
@@ -73,6 +74,8 @@ async def settle_operation(house: House, seen: Operation, outcome: Outcome) -> J
 
     None when another outcome was faster; then that one continues. Raises OperationNotFound, Unavailable.
     """
+    from backend.chat.results import result_of  # as above
+
     async with house.database.transaction() as c:
         operation = await _locked(c, seen)
         if not operation.outside:

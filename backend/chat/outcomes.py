@@ -55,6 +55,16 @@ class Outcome:
         return sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+EXPIRED = Outcome(False, error="The work was not finished in time, so it was given up.")
+"""The outcome of an operation whose deadline has passed."""
+ABANDONED = Outcome(
+    False,
+    {"error_type": "interrupted_unknown_effect"},
+    "The server stopped while this work went on; whether it took effect is unknown.",
+)
+"""The outcome of an operation whose executor died with the work."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """The newest word about an operation. `percent` is between 0 and 100."""

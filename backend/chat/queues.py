@@ -8,12 +8,10 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from backend.chat.liveness import Liveness
-from backend.chat.rabbit_turns import open_rabbit_turns
 from backend.chat.redis_turns import open_redis_turns
 from backend.chat.turns import TurnQueue
 from backend.config import Settings
 from backend.ids import ExecutorId
-from backend.rabbitmq import Topology
 
 MARGIN = 600.0
 
@@ -26,6 +24,10 @@ async def open_turn_queue(
 
     A broker that is away is no error: `healthy` tells. Raises ConfigError when its address is not set."""
     if settings.queue == "rabbitmq":
+        # aio_pika takes 20 ms, which a process over Redis need not spend
+        from backend.chat.rabbit_turns import open_rabbit_turns
+        from backend.rabbitmq import Topology
+
         topology = Topology(consumer_timeout=settings.turn_timeout + MARGIN)
         async with open_rabbit_turns(settings.rabbitmq_dsn, topology) as over_rabbitmq:
             yield over_rabbitmq

@@ -10,12 +10,12 @@ import re
 from contextlib import suppress
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backend.chat.agent_json import AgentGraph, parse_agent, redacted
 from backend.chat.library import get_agent, save_agent
 from backend.chat.models import Json
-from backend.chat.outcomes import Operation, Outcome, ToolWork, Use
+from backend.chat.outcomes import EXPIRED, Operation, Outcome, ToolWork, Use
 from backend.chat.outputs import is_too_deep, safe_json
 from backend.chat.tool_responses import (
     AgentPreview,
@@ -31,14 +31,6 @@ from backend.errors import AgentNotFound, InvalidAgent
 from backend.ids import GraphId, TaskId, UserId
 from backend.postgres import Connection
 
-EXPIRED = Outcome(False, error="The work was not finished in time, so it was given up.")
-"""The outcome of an operation whose deadline has passed."""
-ABANDONED = Outcome(
-    False,
-    {"error_type": "interrupted_unknown_effect"},
-    "The server stopped while this work went on; whether it took effect is unknown.",
-)
-"""The outcome of an operation whose executor died with the work."""
 COMPLETED: Json = {"status": "completed"}
 """The result of a success that brought none."""
 _FAILED = "The work could not be done."
@@ -46,7 +38,7 @@ _NO_AGENT = "The answer of the agent generator holds no agent."
 _MAX_WORDS = 2_000
 _CODE = re.compile(r"[a-z][a-z_]{2,40}")
 _TYPED = re.compile(rf"({_CODE.pattern}_(?:error|limit|unavailable|response)|timeout): (.*)", re.DOTALL)
-_responses: TypeAdapter[AnyToolResponse] = TypeAdapter(AnyToolResponse)
+_responses: TypeAdapter[AnyToolResponse] = TypeAdapter(AnyToolResponse, config=ConfigDict(defer_build=True))
 
 
 async def result_of(c: Connection, operation: Operation, outcome: Outcome) -> Json:

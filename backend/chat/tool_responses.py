@@ -18,7 +18,8 @@ JsonObject: TypeAlias = dict[str, Json]
 class ToolResponse(BaseModel):
     """What all responses share. `message` is for the user, in words."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # deferred: a process answers with few of these, so each validator is built when it is first needed
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     message: str = ""
     session_id: str | None = None
@@ -79,7 +80,7 @@ class AgentSaved(ToolResponse):
 
 
 class ClarifyingQuestion(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     question: str
     keyword: str
@@ -192,7 +193,7 @@ class BlockOutput(ToolResponse):
 
 
 class DocSearchResult(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     title: str
     path: str

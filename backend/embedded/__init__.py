@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.embedded.children import Child, ChildFailedError
+from backend.embedded.children import Child
 from backend.embedded.folder import use_folder
 from backend.embedded.postgres import postgres_child
 from backend.embedded.valkey import valkey_child
 
-__all__ = ["Child", "ChildFailedError", "EmbeddedServers", "embedded_servers"]
+__all__ = ["Child", "EmbeddedServers", "embedded_servers"]
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from backend.errors import ConfigError
+from backend.errors import ChildFailedError, ConfigError
 
 _LEASH = Path(__file__).with_name("leash.py")
 _LOOK_EVERY = 0.01
 _TAIL_BYTES = 2_000
-
-
-class ChildFailedError(Exception):
-    """A child process ended, or was not ready in time. The message is one line."""
 
 
 async def _ready_at_once() -> bool:

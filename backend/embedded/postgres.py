@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import asyncpg
 
-from backend.embedded.children import Child, ChildFailedError, leashed
+from backend.embedded.children import Child, leashed
 from backend.embedded.folder import DataFolder
-from backend.errors import ConfigError
+from backend.errors import ChildFailedError, ConfigError
 
 DATABASE = "copilot"
 _CONNECT_WITHIN = 5.0

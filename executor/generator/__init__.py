@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from backend.config import Settings
 from executor.generator.answers import (
     AgentMade,
     ClarifyingQuestions,
@@ -12,15 +17,17 @@ from executor.generator.answers import (
     VagueGoal,
     WorkAnswer,
 )
-from executor.generator.client import Generator, open_generator
 from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work
+
+if TYPE_CHECKING:  # its HTTP client takes 15 ms, which an executor without a generator need not spend
+    from executor.generator.calls import Patience
+    from executor.generator.client import Generator
 
 __all__ = [
     "AgentMade",
     "ClarifyingQuestions",
     "ErrorType",
-    "Generator",
     "GeneratorFailure",
     "Goal",
     "Instructions",
@@ -31,3 +38,15 @@ __all__ = [
     "WorkAnswer",
     "open_generator",
 ]
+
+
+@asynccontextmanager
+async def open_generator(settings: Settings, patience: Patience | None = None) -> AsyncIterator[Generator | None]:
+    """Yields the client; None when AGENTGENERATOR_HOST is not set. Raises ConfigError."""
+    if settings.agentgenerator_host is None:
+        yield None
+        return
+    from executor.generator.client import open_client  # see above
+
+    async with open_client(settings, settings.agentgenerator_host, patience) as generator:
+        yield generator

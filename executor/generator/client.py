@@ -95,19 +95,16 @@ def _work_answer_of(answer: Answer) -> WorkAnswer:
 
 
 @asynccontextmanager
-async def open_generator(settings: Settings, patience: Patience | None = None) -> AsyncIterator[Generator | None]:
-    """The client for the time of a block; None when AGENTGENERATOR_HOST is not set. Raises ConfigError."""
-    if settings.agentgenerator_host is None:
-        yield None
-        return
+async def open_client(settings: Settings, host: str, patience: Patience | None = None) -> AsyncIterator[Generator]:
+    """Yields a client of the generator on `host`. Raises ConfigError."""
     if settings.chat_internal_api_key is None and settings.chat_webhook_secret is None:
         logger.warning(
             "outcomes will not be taken: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
-            extra={"generator": settings.agentgenerator_host},
+            extra={"generator": host},
         )
     patience = patience or Patience(total=settings.agentgenerator_timeout)
     async with httpx2.AsyncClient(
-        base_url=_base_url(settings.agentgenerator_host, settings.agentgenerator_port),
+        base_url=_base_url(host, settings.agentgenerator_port),
         headers=_HEADERS,
         timeout=httpx2.Timeout(patience.total, connect=patience.connect),
         limits=httpx2.Limits(max_connections=settings.executor_concurrency, max_keepalive_connections=8),

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 
 from backend.config import Settings
 from backend.standing import start_standing
-from executor.mcp.servers_file import read_servers
 from executor.tools.tool import ToolSource
 
 START_GRACE = 2.0
@@ -22,7 +21,12 @@ async def open_mcp(settings: Settings) -> AsyncIterator[Sequence[ToolSource]]:
 
     Raises ConfigError when the file is wrong.
     """
-    servers = read_servers(settings.mcp_servers_file, os.environ) if settings.mcp_servers_file is not None else []
+    if settings.mcp_servers_file is None:
+        yield ()
+        return
+    from executor.mcp.servers_file import read_servers  # few have such a file
+
+    servers = read_servers(settings.mcp_servers_file, os.environ)
     if not servers:
         yield ()
         return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backend.config import Settings
-from executor.generator.client import Generator
 from executor.tools.add_understanding import AddUnderstanding
 from executor.tools.check_operation_status import CheckOperationStatus
 from executor.tools.create_agent import CreateAgent
@@ -18,6 +18,9 @@ from executor.tools.get_doc_page import GetDocPage
 from executor.tools.search_docs import SearchDocs
 from executor.tools.templates import Templates
 from executor.tools.tool import Toolbox, ToolSource
+
+if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+    from executor.generator.client import Generator
 
 OUR_DOCS = Path(__file__).resolve().parents[2] / "docs"
 

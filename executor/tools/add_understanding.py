@@ -14,7 +14,7 @@ from executor.tools.tool import Tool, ToolContext
 class Understanding(BaseModel):
     """What may be told; everything is optional, nothing told means nothing changes."""
 
-    model_config = ConfigDict(extra="forbid", str_max_length=2_000)
+    model_config = ConfigDict(extra="forbid", str_max_length=2_000, defer_build=True)
 
     user_name: str | None = Field(None, description="The user's name")
     job_title: str | None = Field(None, description="Their role")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -14,10 +14,12 @@ from backend.chat.tool_responses import ErrorResponse, NeedLogin, ToolResponse
 from backend.errors import AgentNotFound
 from backend.ids import UserId
 from executor.generator.answers import AgentMade, ClarifyingQuestions, Pending, WorkAnswer
-from executor.generator.client import Generator
 from executor.generator.failures import GeneratorFailure
 from executor.generator.work import Work
 from executor.tools.tool import Accepted, Stored, Tool, ToolContext
+
+if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+    from executor.generator.client import Generator
 
 MOST_LIBRARY_AGENTS = 20
 AGENT_TIME = 900.0
@@ -29,7 +31,7 @@ LongText = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 class Making(BaseModel):
     """What all of these calls may say."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     context: str = Field("", max_length=20_000, description="What else is known: answers to earlier questions, wishes")
     library_agent_ids: list[AgentId] = Field(

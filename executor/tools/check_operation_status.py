@@ -15,7 +15,7 @@ from executor.tools.tool import Tool, ToolContext
 
 
 class Wanted(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     operation_id: str | None = Field(None, max_length=100, description="As operation_started gave it")
     task_id: str | None = Field(None, max_length=100, description="Or the id of its task")

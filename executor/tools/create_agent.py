@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, assert_never
+from typing import TYPE_CHECKING, ClassVar, assert_never
 
 from pydantic import Field
 
 from backend.chat.tool_responses import ClarificationNeeded, SuggestedGoal, ToolResponse
 from backend.ids import UserId
 from executor.generator.answers import ClarifyingQuestions, Instructions, UnachievableGoal, VagueGoal
-from executor.generator.client import Generator
 from executor.generator.work import Work
 from executor.tools.agent_making import LongText, MakesAgents, Making, library_agents
 from executor.tools.tool import ToolContext
+
+if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+    from executor.generator.client import Generator
 
 
 class Wanted(Making):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from backend.chat.tool_responses import ErrorResponse, ToolResponse
 from backend.ids import UserId
-from executor.generator.client import Generator
 from executor.generator.work import Work
 from executor.tools.agent_making import AgentId, LongText, MakesAgents, Making, find_agent, library_agents
 from executor.tools.tool import ToolContext
+
+if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+    from executor.generator.client import Generator
 
 
 class Wanted(Making):

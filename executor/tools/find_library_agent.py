@@ -15,7 +15,7 @@ MAX_DESCRIPTION = 500
 
 
 class Wanted(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     query: str = Field(
         min_length=1, max_length=500, description="Words of the agent's name or description, or one of its ids"

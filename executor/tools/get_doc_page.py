@@ -12,7 +12,7 @@ from executor.tools.tool import Tool, ToolContext
 
 
 class Wanted(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     path: str = Field(min_length=1, max_length=500, description="The path of the page, as search_docs gave it")
 

@@ -12,7 +12,7 @@ from executor.tools.tool import Tool, ToolContext
 
 
 class Query(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     query: str = Field(min_length=1, max_length=500, description="What to look for, in a few words")
     limit: int = Field(5, ge=1, le=20, description="How many pages at the most")

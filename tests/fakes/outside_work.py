@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from backend.chat.outcomes import ToolWork, Use
 from backend.config import Settings
-from executor import __main__ as executor
+from executor import process as executor
 from executor.tools import open_toolbox
 from executor.tools.tool import Accepted, Stored, Tool, Toolbox, ToolContext
 
@@ -58,4 +58,4 @@ class OutsideToolbox(Toolbox):
 
 if __name__ == "__main__":
     executor.open_toolbox = OutsideToolbox  # type: ignore[attr-defined]
-    executor.main()
+    executor.run([])

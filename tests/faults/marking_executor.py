@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from backend.chat.tool_responses import ToolResponse, UnderstandingUpdated
 from backend.config import Settings
-from executor import __main__ as executor
+from executor import process as executor
 from executor.tools import open_toolbox
 from executor.tools.tool import Tool, Toolbox, ToolContext
 
@@ -48,4 +48,4 @@ class MarkingToolbox(Toolbox):
 
 if __name__ == "__main__":
     executor.open_toolbox = MarkingToolbox  # type: ignore[attr-defined]
-    executor.main()
+    executor.run([])

@@ -137,7 +137,7 @@ async def api_house(
 ) -> AsyncIterator[ApiHouse]:
     """Settings come from here alone, not from the machine's environment."""
     stores = {"database_url": postgres_dsn, "redis_url": redis_dsn}
-    settings = Settings(_env_file=None, **{**SETTINGS, **stores, **changes})
+    settings = Settings(**{**SETTINGS, **stores, **changes})
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(open_resources(settings))
         app = create_app(settings, pace=pace)

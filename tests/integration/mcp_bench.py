@@ -81,7 +81,7 @@ async def bench(folder: Path, servers: Mapping[str, Any], *, tool_timeout: float
     """The servers as a settings file names them; all gone when the block is left."""
     file = folder / "mcp.json"
     file.write_text(json.dumps({"mcpServers": servers}))
-    settings = load_settings(_env_file=None, mcp_servers_file=file, tool_timeout=tool_timeout)
+    settings = load_settings(files=(), mcp_servers_file=file, tool_timeout=tool_timeout)
     async with open_mcp(settings) as sources:
         yield Bench(Toolbox([], sources), tool_timeout)
 

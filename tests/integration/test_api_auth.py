@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from starlette.datastructures import Headers
 
-from backend.api.auth import LEEWAY, Authenticator, ServiceKeys
+from backend.api.auth import Authenticator, ServiceKeys
 from backend.api.server import build_server
+from backend.api.tokens import LEEWAY
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
 from tests.integration.agents import an_agent
@@ -124,7 +125,7 @@ def pem_of(key: Any) -> tuple[str, str]:
 
 
 def authenticator(**settings: Any) -> Authenticator:
-    return Authenticator(Settings(_env_file=None, **settings))
+    return Authenticator(Settings(**settings))
 
 
 async def user_of(who: Authenticator, given: str) -> str | None:
@@ -165,7 +166,7 @@ RSA_PEM, EC_PEM = (
     ],
 )
 def test_a_server_does_not_start_with_a_key_that_its_algorithm_cannot_use(algorithm: str, key: str) -> None:
-    settings = Settings(_env_file=None, jwt_verify_key=key, jwt_algorithm=algorithm)
+    settings = Settings(jwt_verify_key=key, jwt_algorithm=algorithm)
     with pytest.raises(ConfigError, match=rf"^JWT_VERIFY_KEY: [^\n]+ JWT_ALGORITHM={algorithm} needs it$") as refused:
         build_server(settings)
     assert key not in str(refused.value)
@@ -245,7 +246,7 @@ async def test_without_a_key_a_token_is_refused_and_no_token_is_anonymous() -> N
 
 def test_service_keys_fail_closed() -> None:
     def keys(configured: str | None) -> ServiceKeys:
-        return ServiceKeys(Settings(_env_file=None, chat_internal_api_key=configured))
+        return ServiceKeys(Settings(chat_internal_api_key=configured))
 
     both = keys("the-first-key-of-ours, the-second-key-of-ours")
     assert both.valid(Headers({"x-api-key": "the-first-key-of-ours"}))

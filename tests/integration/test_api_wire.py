@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from backend.api.auth import LEEWAY
 from backend.api.pace import Pace
+from backend.api.tokens import LEEWAY
 from tests.integration.api_house import LIMIT, ApiHouse, api_house, get, post, send_raw, token
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"

@@ -28,7 +28,7 @@ FAST = LoopPace(stale_after=0.3, look_every=0.1)
 
 @pytest.fixture
 async def house(postgres_dsn: str, private_redis: RedisNode) -> AsyncIterator[Resources]:
-    settings = load_settings(_env_file=None, database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis")
+    settings = load_settings(files=(), database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis")
     async with open_resources(settings) as opened:
         yield opened
 
@@ -177,9 +177,7 @@ async def test_a_loop_waits_while_postgres_is_away_and_counts_nothing(
     private_postgres: PostgresNode, private_redis: RedisNode
 ) -> None:
     await migrate(private_postgres.dsn)
-    settings = load_settings(
-        _env_file=None, database_url=private_postgres.dsn, redis_url=private_redis.dsn, queue="redis"
-    )
+    settings = load_settings(files=(), database_url=private_postgres.dsn, redis_url=private_redis.dsn, queue="redis")
     async with open_resources(settings) as house:
         operation = await new_operation(house)
         async with CompletionLoop.running(house, "one", FAST):

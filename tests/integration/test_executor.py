@@ -86,7 +86,7 @@ class Office:
 @pytest.fixture
 async def office(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Office]:
     settings = load_settings(
-        _env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", shutdown_grace=0.1
+        files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", shutdown_grace=0.1
     )
     async with open_resources(settings) as house:
         yield Office(house, settings)
@@ -221,7 +221,7 @@ async def test_a_running_turn_outlives_a_redis_that_is_away_for_longer_than_its_
     postgres_dsn: str, private_redis: RedisNode
 ) -> None:
     settings = load_settings(
-        _env_file=None, database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis", session_lock_ttl=2
+        files=(), database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis", session_lock_ttl=2
     )
     async with open_resources(settings) as house, working(settings):
         office = Office(house, settings)

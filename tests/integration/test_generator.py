@@ -17,7 +17,6 @@ from executor.generator import (
     AgentMade,
     ClarifyingQuestions,
     ErrorType,
-    Generator,
     GeneratorFailure,
     Instructions,
     Pending,
@@ -27,6 +26,7 @@ from executor.generator import (
     open_generator,
 )
 from executor.generator.calls import Patience
+from executor.generator.client import Generator
 from executor.generator.failures import SENTENCES
 from tests.servers.generator import GeneratorNode
 from tests.servers.receiver import receiver
@@ -53,9 +53,7 @@ def new_operation() -> OperationId:
 async def opened(
     host: str, port: int, patience: Patience = QUICK, *, connections: int = 64
 ) -> AsyncIterator[Generator]:
-    settings = Settings(
-        _env_file=None, agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections
-    )
+    settings = Settings(agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections)
     async with open_generator(settings, patience) as client:
         assert client is not None
         yield client

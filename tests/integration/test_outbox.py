@@ -32,9 +32,7 @@ async def _unnoted(c: Connection) -> list[Turn]:
 async def test_a_late_note_does_not_hide_a_turn_that_somebody_has_taken_and_lost(
     postgres_dsn: str, redis_dsn: str, late: bool
 ) -> None:
-    settings = load_settings(
-        _env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", db_pool_size=2
-    )
+    settings = load_settings(files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", db_pool_size=2)
     async with (
         asyncio.timeout(30),
         open_resources(settings) as house,

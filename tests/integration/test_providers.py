@@ -62,7 +62,6 @@ async def opened(
     provider: str, url: str, *, name: str = "m", key: str = "k", patience: Patience = QUICK
 ) -> AsyncIterator[Model]:
     settings = Settings(
-        _env_file=None,
         chat_provider=provider,
         chat_api_key=key,
         chat_base_url=f"{url}/v1",
@@ -480,7 +479,7 @@ async def test_anthropic_reasoning_may_be_redacted_and_goes_back_as_it_was(urls:
 
 
 def settings_of(**given: Any) -> Settings:
-    return Settings(_env_file=None, **given)
+    return Settings(**given)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ async def calls_of(redis: Redis) -> dict[str, int]:
 async def test_the_commands_of_a_turn_are_few_and_the_same_after_many_turns(
     postgres_dsn: str, private_redis: RedisNode
 ) -> None:
-    settings = load_settings(_env_file=None, database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis")
+    settings = load_settings(files=(), database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis")
     async with open_resources(settings) as house, working(settings):
         office = Office(house, settings)
 

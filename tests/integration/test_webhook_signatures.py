@@ -94,4 +94,4 @@ async def test_a_server_that_knows_no_service_takes_nothing(postgres_dsn: str, r
 def test_a_secret_that_is_none_stops_the_start() -> None:
     for wrong in ("this is not base64 at all", "whsec_????????????????", f"{NEW},x" + "?" * 20):
         with pytest.raises(ConfigError, match="CHAT_WEBHOOK_SECRET"):
-            WebhookSecrets(Settings(_env_file=None, chat_webhook_secret=wrong))
+            WebhookSecrets(Settings(chat_webhook_secret=wrong))

@@ -46,7 +46,7 @@ async def test_an_executor_ends_when_one_of_its_side_jobs_does(
     postgres_dsn: str, redis_dsn: str, *, cancels: bool
 ) -> None:
     settings = load_settings(
-        _env_file=None, database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
+        files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
     )
     async with open_resources(settings) as whole, open_model(settings) as model:
         house = replace(whole, turns=_WithoutDeadLetters(whole.turns, cancels=cancels))

@@ -13,8 +13,8 @@ import struct
 import sys
 from pathlib import Path
 
-from backend.embedded import ChildFailedError, embedded_servers
-from backend.errors import ConfigError
+from backend.embedded import embedded_servers
+from backend.errors import ChildFailedError, ConfigError
 
 _PR_SET_SECCOMP, _FILTER = 22, 2
 _UNSHARE = {"x86_64": 272, "aarch64": 97}

@@ -40,7 +40,7 @@ def test_without_a_plan_nothing_happens() -> None:
 @pytest.mark.parametrize("plan", ["after_claim", "nowhere=1:kill", "after_claim=x:kill", "after_claim=1:sleep"])
 def test_a_plan_that_cannot_be_read_stops_the_start(plan: str) -> None:
     with pytest.raises(ConfigError, match="FAILPOINTS"):
-        load_settings(failpoints=plan, _env_file=None)
+        load_settings(files=(), failpoints=plan)
 
 
 def test_kill_is_the_end_of_the_process() -> None:

@@ -72,7 +72,7 @@ def test_work_that_cannot_be_written_as_json_is_a_request_error(text: str) -> No
 
 
 def settings(**given: Any) -> Settings:
-    return Settings(_env_file=None, **given)
+    return Settings(**given)
 
 
 async def test_without_a_host_there_is_no_generator() -> None:

@@ -183,7 +183,7 @@ async def test_a_wish_for_an_agent_is_a_call_where_there_is_the_tool(
 
 
 async def test_it_is_the_provider_when_no_key_is_set() -> None:
-    async with open_model(Settings(_env_file=None, chat_provider="scripted")) as model:
+    async with open_model(Settings(chat_provider="scripted")) as model:
         assert model.name == "scripted"
 
 

@@ -23,13 +23,13 @@ def service_version() -> str:
         return "0"
 
 
-_VERSION = service_version()
+VERSION = service_version()
 
 
 @router.get("/health")
 async def health() -> Health:
     """What this is."""
-    return Health(status="ok", service=SERVICE, version=_VERSION)
+    return Health(status="ok", service=SERVICE, version=VERSION)
 
 
 @router.get("/health/live")

@@ -11,7 +11,6 @@ from backend.api.desk import OpenRoute
 from backend.api.problems import responses
 from backend.api.schemas import Ttl
 from backend.chat.models import Json
-from backend.chat.tool_responses import tool_responses_schema
 
 router = APIRouter(tags=["schema"], route_class=OpenRoute, responses=responses(413, 422))
 
@@ -31,4 +30,6 @@ async def tool_responses() -> dict[str, Json]:
 
 @cache
 def _tool_responses() -> dict[str, Json]:
+    from backend.chat.tool_responses import tool_responses_schema  # nothing else of the API needs all of them
+
     return tool_responses_schema()

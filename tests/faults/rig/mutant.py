@@ -90,9 +90,9 @@ def main() -> None:
     MUTANTS[name]()
     del sys.argv[1:]
     if kind == "api":
-        from backend.__main__ import app
+        from backend.commands import serve
 
-        app(["serve"])
+        serve()
     else:
         from executor.__main__ import main as execute
 

@@ -1,0 +1,89 @@
+"""The tokens of users: JWTs, verified with a key that is set or with those behind a URL."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from backend.config import Settings
+from backend.errors import ConfigError, Unauthenticated
+from backend.ids import UserId
+
+if TYPE_CHECKING:
+    from backend.api.key_set import KeySet
+
+LEEWAY = 10
+_USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
+_NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+_Key: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
+
+
+class Tokens:
+    """Verifies tokens as the JWT settings say. Raises ConfigError when JWT_VERIFY_KEY is no key for JWT_ALGORITHM."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._algorithm = settings.jwt_algorithm
+        self._audience = settings.jwt_audience
+        self._issuer = settings.jwt_issuer
+        secret = settings.jwt_verify_key
+        self._key = _prepare_key(secret.get_secret_value(), self._algorithm) if secret is not None else None
+        self._key_set = _open_key_set(settings)
+
+    async def verify(self, token: str) -> tuple[UserId, float]:
+        """Returns whose token it is, and when (Unix time) it is no longer taken. Raises Unauthenticated or
+        Unavailable."""
+        try:
+            return await self._verify(token)
+        except _NOT_A_TOKEN:
+            raise Unauthenticated from None
+
+    async def _verify(self, token: str) -> tuple[UserId, float]:
+        key = await self._key_for(token)
+        if key is None:
+            raise Unauthenticated
+        claims = jwt.decode(
+            token,
+            key,
+            algorithms=[self._algorithm],
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=LEEWAY,
+            options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
+        )
+        if _USER_ID.fullmatch(claims["sub"]) is None:
+            raise Unauthenticated
+        return UserId(claims["sub"]), float(claims["exp"]) + LEEWAY
+
+    async def _key_for(self, token: str) -> _Key | jwt.PyJWK | None:
+        if self._key_set is None:
+            return self._key
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") != self._algorithm:
+            return None
+        key_id = header.get("kid")
+        return await self._key_set.find(key_id) if key_id is None or isinstance(key_id, str) else None
+
+
+def _open_key_set(settings: Settings) -> KeySet | None:
+    if settings.jwt_jwks_url is None:
+        return None
+    from backend.api.key_set import KeySet  # its HTTP client takes 12 ms
+
+    return KeySet(settings.jwt_jwks_url, settings.jwt_algorithm)
+
+
+def _prepare_key(text: str, algorithm: str) -> _Key:
+    """The secret (HS256) or public key that verifies tokens. Raises ConfigError, which does not repeat the key."""
+    wanted = "a secret, not a public key" if algorithm == "HS256" else "a public key in PEM form"
+    try:
+        key = jwt.get_algorithm_by_name(algorithm).prepare_key(text.replace("\\n", "\n"))
+    except (*_NOT_A_TOKEN, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, _Key):
+        raise ConfigError(f"JWT_VERIFY_KEY: must be {wanted}, as JWT_ALGORITHM={algorithm} needs it")
+    return key

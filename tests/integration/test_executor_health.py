@@ -25,6 +25,7 @@ from executor.tools import open_toolbox
 from executor.worker import Worker
 from tests.integration.api_house import api_house
 from tests.integration.reading_room import new_task
+from tests.speed import limit
 
 
 @pytest.fixture
@@ -106,59 +107,21 @@ async def test_an_executor_counts_the_turns_that_it_runs(house: Resources) -> No
     assert "turn_seconds_count 1.0" in text
 
 
-async def converse(port: int, sent: bytes) -> bytes:
-    """All that comes back on one connection until the executor closes it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    async with asyncio.timeout(20):
-        writer.write(sent)
-        answer = await reader.read()
-        writer.close()
-        return answer
-
-
-async def test_probes_may_use_head_and_keep_their_connection(house: Resources, free_port: int) -> None:
-    first = b"HEAD /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
-    last = b"GET /api/chat/health/live?deep=1 HTTP/1.1\r\nhost: x\r\nConnection: close\r\n\r\n"
-    async with serve_health(house, free_port, Metrics()):
-        head, page = (await converse(free_port, first + last)).split(b"\r\n\r\n", 1)
-    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"connection: keep-alive" in head
-    assert b"content-length: 15" in head
-    assert page.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert page.endswith(b'connection: close\r\n\r\n{"status":"ok"}')
-
-
-@pytest.mark.parametrize(
-    ("request_", "status", "header"),
-    [
-        (b"GET /elsewhere HTTP/1.0\r\n\r\n", b"404 Not Found", b""),
-        (b"DELETE /health HTTP/1.0\r\n\r\n", b"405 Method Not Allowed", b"allow: GET, HEAD"),
-        (b"POST /metrics HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc", b"405 Method Not Allowed", b"connection: close"),
-        (b"GET /health HTTP/2.0\r\n\r\n", b"400 Bad Request", b"connection: close"),
-        (b"\x16\x03\x01 hello\r\n\r\n", b"400 Bad Request", b"connection: close"),
-        (b"GET /health HTTP/1.1\r\nx: " + 17_000 * b"x", b"431 Request Header Fields Too Large", b"connection: close"),
-    ],
-)
-async def test_what_is_no_page_is_said_and_ends_the_connection(
-    house: Resources, free_port: int, request_: bytes, status: bytes, header: bytes
-) -> None:
-    async with serve_health(house, free_port, Metrics()):
-        answer = await converse(free_port, request_)
-    assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
-    assert header in answer
-
-
-async def test_a_client_that_says_nothing_is_let_go_and_holds_nothing_up(
-    house: Resources, free_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("executor.pages.HEAD_WITHIN", 0.1)
-    async with serve_health(house, free_port, Metrics()):
-        assert await converse(free_port, b"GET /health HT") == b""
+async def test_what_is_no_page_is_said(house: Resources, free_port: int) -> None:
+    async with serve_health(house, free_port, Metrics()), httpx.AsyncClient(trust_env=False) as client:
+        base = f"http://127.0.0.1:{free_port}"
+        assert (await client.get(f"{base}/elsewhere")).status_code == 404
+        refused = await client.delete(f"{base}/health")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+        head = await client.head(f"{base}/api/chat/health/live?deep=1")
+        assert (head.status_code, head.headers["content-length"], head.content) == (200, "15", b"")
 
 
 async def test_an_idle_client_does_not_keep_the_executor_from_ending(house: Resources, free_port: int) -> None:
-    async with asyncio.timeout(4), serve_health(house, free_port, Metrics()):
-        reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
-        writer.write(b"GET /health/live HTTP/1.1\r\n\r\n")
-        await reader.readuntil(b"}")
+    async with asyncio.timeout(limit(20)):
+        async with serve_health(house, free_port, Metrics()):
+            reader, writer = await asyncio.open_connection("127.0.0.1", free_port)
+            writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            await reader.readuntil(b"}")
+        assert await reader.read() == b""
     writer.close()

@@ -32,10 +32,9 @@ def test_a_port_on_which_somebody_listens_is_passed_over(tmp_path: Path) -> None
     ports, again = Ports(tmp_path), Ports(tmp_path)
     first = ports.take()
     ports.close()
-    taken = []
+    taken: list[int] = []
     with socket.create_server(("127.0.0.1", first)), pytest.raises(RuntimeError, match="all ports"):
-        while True:
-            taken.append(again.take())
+        taken.extend(iter(again.take, None))
     again.close()
     assert len(taken) > 9_000
     assert first not in taken

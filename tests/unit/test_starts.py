@@ -23,7 +23,7 @@ NEITHER = {
 }
 # of the API: outcomes of operations come later, and tokens can be verified only with a key
 NOT_THE_API = NEITHER | {"backend.chat.results", "backend.chat.tool_responses", "executor", "jwt"}
-NOT_THE_EXECUTOR = NEITHER | {"anyio", "fastapi", "jwt", "starlette", "uvicorn"}
+NOT_THE_EXECUTOR = NEITHER | {"anyio", "fastapi", "jwt", "starlette"}
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": str(ROOT),

@@ -18,6 +18,8 @@ from typing import Self
 
 from yarl import URL
 
+from tests.servers.ports import free_port
+
 _PORTS = {"redis": 6379, "postgresql": 5432, "postgres": 5432, "amqp": 5672}
 
 
@@ -41,11 +43,12 @@ class FaultProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._listener: asyncio.Server | None = None
+        self._accepted: list[asyncio.StreamWriter] = []
         self._clients: set[asyncio.StreamWriter] = set()
         self._silent: set[asyncio.StreamWriter] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self.host = "127.0.0.1"
-        self.port = 0
+        self.port = free_port()
         self.accepted = 0
         self.lost = 0
 
@@ -58,6 +61,9 @@ class FaultProxy:
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
+        for client in self._accepted:
+            client.transport.abort()  # close() would wait for one that reads no more, and one may not be served yet
+        await asyncio.sleep(0)  # the transports let go of their sockets
 
     @classmethod
     def before(cls, dsn: str) -> Self:
@@ -110,7 +116,6 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         self._listener = await asyncio.start_server(self._accept, self.host, self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -119,6 +124,7 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self._accepted.append(writer)
         job = asyncio.ensure_future(self._serve(reader, writer))
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)

@@ -39,6 +39,7 @@ export class Talk implements Target {
     this.life.abort();
     this.board = new Board(isNew ? "new" : "loading");
     this.line = lineFor({
+      exists: () => this.exists,
       onTask: (task) => this.attach(task),
       onState: (connection) => this.board.show({ connection }),
       onLost: () => void (this.lost = true),

@@ -1,9 +1,11 @@
 // The AI SDK's transport over a fetch whose streams do not break: useChat sees one answer without seams.
 import { Refused, resumable, type State } from "@copilot-chat/resumable";
 import { DefaultChatTransport, type UIMessage } from "ai";
+import { textIn } from "./shown";
 import { bearer, judge } from "./token";
 
 export interface Wire {
+  exists(): boolean; // the server has the conversation
   onTask(task: string): void;
   onState(state: State): void;
   onLost(): void; // the stream cannot be served any more: the conversation has the answer
@@ -16,6 +18,7 @@ export interface Line {
 }
 
 const TASK = "x-resumable-stream-id";
+const pathOf = (session: string) => `/api/chat/sessions/${session}/stream`;
 
 export function lineFor(wire: Wire): Line {
   const steady = resumable({
@@ -47,6 +50,9 @@ export function lineFor(wire: Wire): Line {
     },
     prepareSendMessagesRequest: ({ id, messages, trigger, messageId }) => {
       const last = messages.findLast((message) => message.role === "user");
+      if (last && trigger === "submit-message" && messageId === undefined && wire.exists())
+        // /api/chat would make the conversation again if it was deleted elsewhere
+        return { api: pathOf(id), body: { message: textIn(last.parts), message_id: last.id } };
       return {
         body: { id, trigger, messageId, messages: last ? [{ id: last.id, role: last.role, parts: last.parts }] : [] },
       };
@@ -56,7 +62,7 @@ export function lineFor(wire: Wire): Line {
 
   // A message behind the answer that is being written. Its own answer is read when its turn has come.
   async function enqueue(session: string, messageId: string, text: string, signal: AbortSignal): Promise<string> {
-    const answer = await asked(`/api/chat/sessions/${session}/stream`, {
+    const answer = await asked(pathOf(session), {
       method: "POST",
       signal,
       headers: { "content-type": "application/json" },

@@ -26,7 +26,9 @@ from tests import speed
 from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
 from tests.faults.figures import FiguresAtTheEnd
+from tests.faults.scale import FULL
 from tests.reporting import FAILURES, ShortFailures
+from tests.servers.nursery import nursery
 from tests.servers.postgres import PostgresNode, empty_database, migrated_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
@@ -58,6 +60,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("timeout")
         seconds = float(mark.args[0]) if mark is not None else _PER_TEST
         item.add_marker(pytest.mark.timeout(speed.limit(seconds)), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+async def processes() -> AsyncIterator[None]:
+    """Processes of ours are forked from one that has imported everything, except in `make faults`."""
+    if FULL:
+        yield
+        return
+    async with nursery():
+        yield
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import jwt
 
+from tests.servers.nursery import Process, start
 from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,7 +51,7 @@ class Child:
     kind: str
     number: int
     port: int
-    process: asyncio.subprocess.Process
+    process: Process
     log: Path
 
     @property
@@ -131,11 +131,7 @@ class Stack:
             "DATA_DIR": str(self.folder), **self.servers.environment, **self.settings, _PORT_OF[kind]: str(port),
             **settings,
         }  # fmt: skip
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", *(program or _PROGRAMS[kind]), cwd=self.folder, env=environment,
-                stdout=output, stderr=output,
-            )  # fmt: skip
+        process = await start(program or _PROGRAMS[kind], cwd=self.folder, environment=environment, log=log)
         child = Child(kind, number, port, process, log)
         self.children.append(child)
         return child

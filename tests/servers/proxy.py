@@ -14,6 +14,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Self
 
 from yarl import URL
@@ -44,6 +45,7 @@ class FaultProxy:
         self._clients: set[asyncio.StreamWriter] = set()
         self._silent: set[asyncio.StreamWriter] = set()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._over = False
         self.host = "127.0.0.1"
         self.port = 0
         self.accepted = 0
@@ -54,6 +56,7 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._over = True
         await self._stop_listening()
         for job in list(self._jobs):
             job.cancel()
@@ -119,9 +122,17 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self._over:
+            _reset(writer)
+            return
         job = asyncio.ensure_future(self._serve(reader, writer))
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(partial(self._forget, writer))
+
+    def _forget(self, client: asyncio.StreamWriter, job: asyncio.Task[None]) -> None:
+        """Closes the connection also of a job that was cancelled before it began."""
+        self._jobs.discard(job)
+        client.close()
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         if self._mode in (Mode.RESET, Mode.DOWN):
@@ -146,10 +157,10 @@ class FaultProxy:
             self._silent.discard(client)
             for pump in pumps:
                 pump.cancel()
+            client.close()  # before anything is waited for: a cancel may come meanwhile
+            if server is not None:
+                server.transport.abort()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for side in (client, server):
-                if side is not None:
-                    side.transport.abort() if side is server else side.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self._target

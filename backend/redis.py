@@ -46,13 +46,23 @@ async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 
         yield redis
 
 
-class _Sends(AbstractConnection):
-    """Mends two things about how redis-py sends.
+class _Mended(AbstractConnection):
+    """Mends three things about redis-py's connections. Each client has a subclass of its own.
 
-    It does so inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job that
+    It connects whoever asks, also when the client is closed or being closed: nobody would ever close that connection.
+    It sends inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job that
     was cancelled would go on for ever. And uvloop's word for a connection that was reset a moment ago is RuntimeError,
     which nobody would take for a server that is away.
     """
+
+    client_closed = False
+
+    async def _connect(self) -> None:
+        if not self.client_closed:
+            await super()._connect()  # type: ignore[no-untyped-call,safe-super]
+        if self.client_closed:
+            await self.disconnect(nowait=True)
+            raise ConnectionError("the client is closed")
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         job = asyncio.current_task()
@@ -79,12 +89,14 @@ async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> Asy
         retry=retry,
     )
     made: type[AbstractConnection] = pool.connection_class
-    pool.connection_class = type(made.__name__, (_Sends, made), {})
+    ours: type[_Mended] = type(made.__name__, (_Mended, made), {})
+    pool.connection_class = ours
     redis = Redis.from_pool(pool)
     try:
         yield redis
     finally:
-        await redis.aclose()
+        ours.client_closed = True
+        await asyncio.shield(redis.aclose())  # a cancel would lose each connection whose closing has not begun
 
 
 @asynccontextmanager

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.browser.driving import LIMIT, Tab
+from tests.speed import limit
 
+ANSWERED_WITHIN = limit(30)
 FIELD = ".composer textarea"
 SEND = '.composer [aria-label="Send"]'
 STOP = '[aria-label="Stop"]'
@@ -77,16 +79,16 @@ class ChatPage:
         await self.tab.type(".sidebar .rename", title)
         await self.tab.press("Enter")
 
-    async def until_text(self, text: str, limit: float = LIMIT) -> None:
+    async def until_text(self, text: str, within: float = LIMIT) -> None:
         """Waits until the newest answer contains the text."""
-        await self.tab.until(f"({_SAID}).at(-1)?.[1].includes({json.dumps(text)})", limit)
+        await self.tab.until(f"({_SAID}).at(-1)?.[1].includes({json.dumps(text)})", within)
 
-    async def until_idle(self, answers: int = 1, limit: float = 30.0) -> None:
+    async def until_idle(self, answers: int = 1, within: float = ANSWERED_WITHIN) -> None:
         """Waits until there are so many answers, and none is being written."""
         await self.tab.until(
             f"!({_BUSY}) && document.querySelectorAll('.thread article.answer').length === {answers}"
             " && document.querySelectorAll('.queued').length === 0",
-            limit,
+            within,
         )
 
     async def said(self) -> list[tuple[str, str]]:

@@ -11,6 +11,8 @@ const browser = await puppeteer.launch({
     // the browser's own buttons and lists, which nobody sees, are pages that cost as much as ours
     "--disable-features=PreloadTopChromeWebUI,WebUIOmniboxPopup,InitialWebUI"],
   pipe: true,
+  timeout: 0, // whoever waits for the first job bounds it
+  protocolTimeout: 600_000,
 });
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 const contexts = new Map();
@@ -48,9 +50,9 @@ async function until({ page }, { code, limit }) {
 
 const acts = {
   open: opened,
-  go: ({ page }, { url }) => page.goto(url, { waitUntil: "domcontentloaded" }),
-  reload: ({ page }) => page.reload({ waitUntil: "domcontentloaded" }),
-  back: ({ page }) => page.goBack(),
+  go: ({ page }, { url, limit }) => page.goto(url, { waitUntil: "domcontentloaded", timeout: limit }),
+  reload: ({ page }, { limit }) => page.reload({ waitUntil: "domcontentloaded", timeout: limit }),
+  back: ({ page }, { limit }) => page.goBack({ timeout: limit }),
   url: ({ page }) => page.url(),
   before: ({ page }, { code }) => page.evaluateOnNewDocument(code),
   eval: ({ page }, { code }) => page.evaluate(code),

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers.process_tree import descendants
+from tests.servers.starting import Words
+from tests.speed import limit
 
 FOLDER = Path(__file__).parent
 _LINE_LIMIT = 64 * 1024 * 1024
-LIMIT = 15.0
+LIMIT = limit(20)
 """Seconds that anything on a page may take to come about."""
 
 
@@ -30,21 +32,26 @@ def _tell(pids: Iterable[int], what: signal.Signals) -> None:
 class Browser:
     """Does jobs, any number at once. Open with `open_browser`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, words: Words) -> None:
         self._process = process
+        self._words = words
+        self._over = False
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count()
         self._tabs = count()
 
-    async def do(self, act: str, tab: str, *, limit: float = LIMIT, **more: Any) -> Any:
+    async def do(self, act: str, tab: str, *, within: float = LIMIT, **more: Any) -> Any:
         """The driver's answer. Raises AssertionError when it could not be done within the limit."""
+        if self._over:
+            raise self._ended()
         number = next(self._numbers)
         self._waiting[number] = answer = asyncio.get_running_loop().create_future()
         assert self._process.stdin is not None
-        job = {"id": number, "do": act, "tab": tab, "limit": int(limit * 1000), **more}
+        job = {"id": number, "do": act, "tab": tab, "limit": int(within * 1000), **more}
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        await self._process.stdin.drain()
-        return await asyncio.wait_for(answer, limit + 20)
+        with suppress(ConnectionError):  # `read_answers` notices the end, too
+            await self._process.stdin.drain()
+        return await asyncio.wait_for(answer, within + LIMIT)
 
     async def open(self, user: str, token: str | None = None, **more: Any) -> Tab:
         """A new tab; the tabs of one user share a browser's storage."""
@@ -64,18 +71,24 @@ class Browser:
 
     async def read_answers(self) -> None:
         assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            said = json.loads(line)
-            answer = self._waiting.pop(said["id"])
-            if answer.done():
-                continue
-            if "error" in said:
-                answer.set_exception(AssertionError(said["error"]))
-            else:
-                answer.set_result(said["value"])
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(RuntimeError("the browser's driver ended"))
+        try:
+            while line := await self._process.stdout.readline():
+                said = json.loads(line)
+                answer = self._waiting.pop(said["id"])
+                if answer.done():
+                    continue
+                if "error" in said:
+                    answer.set_exception(AssertionError(said["error"]))
+                else:
+                    answer.set_result(said["value"])
+        finally:
+            self._over = True
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(self._ended())
+
+    def _ended(self) -> RuntimeError:
+        return RuntimeError(f"the browser's driver ended:\n{self._words.tail()}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +118,10 @@ class Tab:
         """What an expression is worth on the page."""
         return await self.browser.do("eval", self.name, code=code)
 
-    async def until(self, code: str, limit: float = LIMIT) -> None:
+    async def until(self, code: str, within: float = LIMIT) -> None:
         """Waits until an expression is true on the page; AssertionError, with what the page shows, when it is not."""
         try:
-            await self.browser.do("until", self.name, code=code, limit=limit)
+            await self.browser.do("until", self.name, code=code, within=within)
         except AssertionError as late:
             shown = await self.js("document.body.innerText")
             raise AssertionError(f"{code}: {late}\nThe page shows:\n{shown[-3000:]}\n{await self.errors()}") from None
@@ -162,20 +175,21 @@ class Tab:
 @asynccontextmanager
 async def open_browser(chromium: str) -> AsyncIterator[Browser]:
     """Starts chromium and ends it with the block. `npm ci` in this folder was done before (make node)."""
-    process = await asyncio.create_subprocess_exec(
-        "node", "driver.mjs", chromium, cwd=FOLDER,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_LIMIT,
-    )  # fmt: skip
-    browser = Browser(process)
-    reading = asyncio.create_task(browser.read_answers())
-    try:
-        yield browser
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
+    with Words() as words:
+        process = await asyncio.create_subprocess_exec(
+            "node", "driver.mjs", chromium, cwd=FOLDER,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=words, limit=_LINE_LIMIT,
+        )  # fmt: skip
+        browser = Browser(process, words)
+        reading = asyncio.create_task(browser.read_answers())
         try:
-            await asyncio.wait_for(process.wait(), 10)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        await reading
+            yield browser
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), limit(20))
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            await reading

@@ -15,6 +15,7 @@ from tests.browser.driving import Browser
 from tests.e2e.stack import Stack, new_user
 from tests.e2e.talk import converse, open_session
 from tests.servers.proxy import FaultProxy, Mode
+from tests.speed import limit
 
 AWAY = 10.0
 """Seconds without a network."""
@@ -22,9 +23,13 @@ AWAY = 10.0
 SILENCE = 25.0
 """Seconds without a word after which a connection counts as lost; the server says something every 10 s."""
 
+IN_TIME = limit(40)
+SOON = limit(8)
+"""Less than SILENCE on the usual machine: the page has noticed before."""
 
-async def _exact(page: ChatPage, n: int, limit: float = 40) -> None:
-    await page.until_idle(limit=limit)
+
+async def _exact(page: ChatPage, n: int, within: float = IN_TIME) -> None:
+    await page.until_idle(within=within)
     assert await page.answers() == [spoken(n)]
     assert await page.tab.js("document.querySelectorAll('.problem').length") == 0
     await page.reload()
@@ -106,7 +111,7 @@ async def test_a_network_that_falls_silent_and_lets_new_connections_through_late
     async with _reading(open_page, home) as (page, proxy):
         async with proxy.failing(Mode.SILENCE):
             await asyncio.sleep(1)  # what was on its way has come
-        await _exact(page, 300, SILENCE + 15)
+        await _exact(page, 300, SILENCE + IN_TIME)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +125,8 @@ async def test_a_silence_ends_when_the_network_or_the_reader_is_back(
         async with proxy.failing(Mode.SILENCE):
             await asyncio.sleep(after)  # that is what is tested
         await page.tab.js(f"[window, document].forEach((one) => one.dispatchEvent(new Event('{event}')))")
-        await page.tab.until("document.querySelector('.reconnecting') !== null", 3)
-        await _exact(page, 300, SILENCE + 15)
+        await page.tab.until("document.querySelector('.reconnecting') !== null", SOON)
+        await _exact(page, 300, SILENCE + IN_TIME)
 
 
 async def test_a_message_on_its_way_when_the_page_is_reloaded_is_answered_once(open_page: OpenPage) -> None:

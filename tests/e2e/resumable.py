@@ -12,11 +12,13 @@ from typing import Any
 from tests.e2e import sdk
 from tests.e2e.stack import ROOT
 from tests.e2e.talk import text_in
+from tests.servers.starting import Words
+from tests.speed import limit
 
 PAGE = ROOT / "web"
 PACKAGE = PAGE / "packages" / "resumable-chat"
-_LIMIT = 60.0
-_INSTALL_LIMIT = 300.0
+_LIMIT = limit(60)
+_INSTALL_LIMIT = limit(300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +79,20 @@ async def _run(folder: Path, *command: str) -> None:
 async def open_pages(pages: Sequence[Page], **options: Any) -> list[Seen]:
     """Sends the messages of all pages at once; what each has seen when its answer was over."""
     job = {"chats": [asdict(page) for page in pages], "options": options}
-    process = await asyncio.create_subprocess_exec(
-        "node", "resumable.mjs", cwd=sdk.WEB, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    output = await _end_of(process, json.dumps(job).encode(), _LIMIT)
-    assert process.returncode == 0
+    with Words() as words:
+        process = await asyncio.create_subprocess_exec(
+            "node", "resumable.mjs", cwd=sdk.WEB,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=words,
+        )  # fmt: skip
+        output = await _end_of(process, json.dumps(job).encode(), _LIMIT)
+        assert process.returncode == 0, words.tail()
     return [Seen(**seen) for seen in json.loads(output)]
 
 
-async def _end_of(process: asyncio.subprocess.Process, told: bytes | None, limit: float) -> bytes:
-    """What it printed. Killed after `limit` seconds, and when whoever waits goes away."""
+async def _end_of(process: asyncio.subprocess.Process, told: bytes | None, within: float) -> bytes:
+    """What it printed. Killed after `within` seconds, and when whoever waits goes away."""
     try:
-        output, _ = await asyncio.wait_for(process.communicate(told), limit)
+        output, _ = await asyncio.wait_for(process.communicate(told), within)
     finally:
         if process.returncode is None:
             process.kill()

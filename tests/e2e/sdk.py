@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers.starting import Words
+from tests.speed import limit
+
 WEB = Path(__file__).parent.parent / "web"
 VERSIONS = ("5.0.200", "5.0.277", "6.0.324", "7.0.173")
 _LINE_LIMIT = 256 * 1024 * 1024
-_INSTALL_LIMIT = 300.0
+_INSTALL_LIMIT = limit(300)
+ACT_LIMIT = limit(30)
 
 Act = Mapping[str, Any]
 
@@ -72,8 +77,10 @@ class Report:
 class SdkClients:
     """Plays stories, any number at once. Open with `open_sdk_clients`."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, words: Words) -> None:
         self._process = process
+        self._words = words
+        self._over = False
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next = 0
 
@@ -85,55 +92,66 @@ class SdkClients:
         acts: Sequence[Act],
         *,
         headers: Mapping[str, str] | None = None,
-        limit: float = 30.0,
+        within: float = ACT_LIMIT,
     ) -> Report:
-        """One story over one session; no act may take longer than `limit` seconds."""
+        """One story over one session; no act may take longer than `within` seconds."""
         number = self._next = self._next + 1
         job = {
             "id": number, "sdk": sdk, "base": base, "session": session, "headers": dict(headers or {}),
-            "acts": list(acts), "limit_ms": int(limit * 1000),
+            "acts": list(acts), "limit_ms": int(within * 1000),
         }  # fmt: skip
+        if self._over:
+            raise self._ended()
         assert self._process.stdin is not None
         self._waiting[number] = answer = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps(job).encode() + b"\n")
-        await self._process.stdin.drain()
-        report = await asyncio.wait_for(answer, limit * len(acts) + 10)
+        with contextlib.suppress(ConnectionError):  # `read_reports` notices the end, too
+            await self._process.stdin.drain()
+        report = await asyncio.wait_for(answer, within * len(acts) + ACT_LIMIT)
         tabs = {name: Tab(**{"error": None, **tab}) for name, tab in report["tabs"].items()}
         return Report(report["faults"], tabs, report["results"])
 
     async def read_reports(self) -> None:
         """Hands each report to the story that waits for it, until the process ends."""
         assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            report = json.loads(line)
-            answer = self._waiting.pop(report["id"])
-            if not answer.done():
-                answer.set_result(report)
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(RuntimeError("the Node process ended"))
+        try:
+            while line := await self._process.stdout.readline():
+                report = json.loads(line)
+                answer = self._waiting.pop(report["id"])
+                if not answer.done():
+                    answer.set_result(report)
+        finally:
+            self._over = True
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(self._ended())
+
+    def _ended(self) -> RuntimeError:
+        return RuntimeError(f"the Node process ended:\n{self._words.tail()}")
 
 
 @asynccontextmanager
 async def open_sdk_clients() -> AsyncIterator[SdkClients]:
     """Installs what is missing (npm ci), starts Node, and ends it with the block."""
     await install()
-    process = await asyncio.create_subprocess_exec(
-        "node", "client.mjs", cwd=WEB, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE_LIMIT
-    )
-    clients = SdkClients(process)
-    reading = asyncio.create_task(clients.read_reports())
-    try:
-        yield clients
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
+    with Words() as words:
+        process = await asyncio.create_subprocess_exec(
+            "node", "client.mjs", cwd=WEB,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=words, limit=_LINE_LIMIT,
+        )  # fmt: skip
+        clients = SdkClients(process, words)
+        reading = asyncio.create_task(clients.read_reports())
         try:
-            await asyncio.wait_for(process.wait(), 5)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        await reading
+            yield clients
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), limit(20))
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            await reading
 
 
 async def install() -> None:
@@ -143,19 +161,19 @@ async def install() -> None:
     installed, wanted = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime:
         return
-    code, output = await run("npm", "ci", "--no-audit", "--no-fund", limit=_INSTALL_LIMIT)
+    code, output = await run("npm", "ci", "--no-audit", "--no-fund", within=_INSTALL_LIMIT)
     if code != 0:
         raise RuntimeError(f"npm ci failed in {WEB}:\n{output}")
     installed.touch()
 
 
-async def run(*command: str, limit: float) -> tuple[int | None, str]:
+async def run(*command: str, within: float) -> tuple[int | None, str]:
     """Runs a command in tests/web; its exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=WEB, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), limit)
+        output, _ = await asyncio.wait_for(process.communicate(), within)
     except TimeoutError:
         process.kill()
         await process.wait()

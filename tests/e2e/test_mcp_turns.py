@@ -18,14 +18,15 @@ from tests.e2e.stack import ROOT, Servers, Stack, new_user, open_stack
 from tests.e2e.talk import asked, ending_of, followed, history_of, open_session, task_of
 from tests.servers.ports import free_port
 from tests.servers.process_tree import all_gone, descendants
+from tests.speed import limit
 
-LIMIT = 30.0
+LIMIT = limit(30)
 SECRET = "s3cr3t-of-the-file-0123456789"
 HERE = {"PYTHONPATH": str(ROOT), "TOKEN": SECRET}
 FAKE = {"command": sys.executable, "args": ["-m", "tests.fakes.mcp_server"], "env": HERE}
 THREE = {
     "healthy": {**FAKE, "tools": ["add", "weather", "refuse"]},
-    "slow": {**FAKE, "tools": ["sleep"], "timeout": 1.5},
+    "slow": {**FAKE, "tools": ["sleep"], "timeout": limit(2)},
     "dying": {**FAKE, "tools": ["die", "pid"]},
 }
 
@@ -174,7 +175,7 @@ async def test_no_server_outlives_its_executor(number: signal.Signals, plain_ser
         assert len(servers) >= 5  # two guards, two servers, and the child of one
         executor.send(number)
         await executor.ended()
-        await all_gone(servers, 5)
+        await all_gone(servers, LIMIT)
 
 
 async def test_a_wrong_file_stops_the_executor_in_one_line(plain_servers: Servers, tmp_path: Path) -> None:

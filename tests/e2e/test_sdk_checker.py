@@ -1,9 +1,10 @@
 """The checker must find faults, else its silence proves nothing."""
 
+from tests import speed
 from tests.e2e import sdk
 
 
 async def test_the_checker_passes_good_streams_and_finds_every_kind_of_fault() -> None:
     await sdk.install()
-    code, output = await sdk.run("node", "--test", "selftest/", limit=90)
+    code, output = await sdk.run("node", "--test", "selftest/", within=speed.limit(90))
     assert code == 0, output[-5000:]

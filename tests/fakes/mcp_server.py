@@ -91,11 +91,11 @@ async def sleep(seconds: float) -> str:
 
 @server.tool()
 async def crowd(size: int) -> int:
-    """How many calls of it are under way; ends a moment after there were so many at once, or after ten seconds."""
+    """How many calls of it are under way; ends a moment after there were so many at once, or after a minute."""
     crowds.append(crowds[-1] + 1 if crowds else 1)
     here = crowds[-1]
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while max(crowds) < size:
                 await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)

@@ -12,19 +12,40 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from tests.e2e.stack import Child, Stack
+from tests.speed import limit
 
 _READY = re.compile(r"executor (?:is ready|has started and waits)  .*executor_id=(\w+)")
+WITHIN = limit(90)
 _APART = re.compile(r"turn runs apart  .*executor_id=(\w+) pid=(\d+)")
+
+
+ENDS = (
+    "turn ended", "turn is another executor's by now", "turn handed back", "turn failed by a fault of ours",
+)  # fmt: skip
+"""What an executor logs when it has done with a turn."""
+
+
+class TooLate(Exception):
+    """A task ended before its owner could be struck."""
 
 
 @asynccontextmanager
 async def looking_into(dsn: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of the test's own to Postgres."""
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=limit(20), command_timeout=limit(20))
     try:
         yield connection
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=limit(20))
+
+
+async def writes_no_more(executor: Child, task: str) -> None:
+    """Waits until the executor has done with the task, one way or the other, or has died; the caller bounds it."""
+    while executor.running:
+        lines = [line for line in executor.log.read_text().splitlines() if task in line]
+        if any(end in line for end in ENDS for line in lines):
+            return
+        await asyncio.sleep(0.05)  # between two looks of a bounded wait
 
 
 async def owner_of(c: asyncpg.Connection, task: str) -> str | None:
@@ -45,9 +66,11 @@ def child_pid(stack: Stack, executor_id: str) -> int | None:
     return apart.get(executor_id)
 
 
-async def kill_owner(stack: Stack, c: asyncpg.Connection, task: str, *, limit: float = 90) -> bool:
-    """kill -9 to whoever owns the task, once somebody does: True if it was an executor, False for a child process."""
-    async with asyncio.timeout(limit):
+async def kill_owner(stack: Stack, c: asyncpg.Connection, task: str, *, within: float = WITHIN) -> bool:
+    """kill -9 to whoever owns the task, once somebody does: True if it was an executor, False for a child process.
+
+    Raises TooLate when the task has ended."""
+    async with asyncio.timeout(within):
         while True:
             owner = await owner_of(c, task)
             if owner is not None and (executor := executor_named(stack, owner)) is not None:
@@ -57,4 +80,6 @@ async def kill_owner(stack: Stack, c: asyncpg.Connection, task: str, *, limit: f
             if owner is not None and (pid := child_pid(stack, owner)) is not None:
                 os.kill(pid, signal.SIGKILL)
                 return False
+            if owner is None and await c.fetchval("SELECT finished_at FROM tasks WHERE id = $1", task) is not None:
+                raise TooLate(task)
             await asyncio.sleep(0.05)

@@ -32,45 +32,42 @@ from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
 from tests.servers.proxy import Mode
+from tests.speed import limit
 
 FROZEN_FOR, SILENT_FOR, DEAD_FOR = scale(3.0, 30.0), scale(7.0, 60.0), 3.0
-BACK_WITHIN = 15.0
-ANSWERED_WITHIN = 20.0
+"""How long a store is away at the least. It stays away until every process has said so."""
+BACK_WITHIN = limit(15)
+ANSWERED_WITHIN = limit(20)
 """Postgres: 5 s for a connection and 10 s for a statement, at the longest."""
 CHECK_OF = {"postgres": "postgres", "redis": "redis", "rabbitmq": "turns"}
-Break = Callable[[Rig, str], Awaitable[Callable[[], Awaitable[None]]]]
+TOLD_WITHIN = limit(60)
+Repair = Callable[[], Awaitable[None]]
+Break = Callable[[Rig, str], Awaitable[Repair]]
 """Breaks a store; returns what repairs it."""
 
 
-async def killed(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
+async def killed(rig: Rig, store: str) -> Repair:
     node = rig.stores.all[store]
     await node.kill()
-
-    async def repair() -> None:
-        await asyncio.sleep(DEAD_FOR)  # how long it is away
-        await node.start()
-
-    return repair
+    return node.start
 
 
-async def frozen(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
+async def frozen(rig: Rig, store: str) -> Repair:
     node = rig.stores.postgres if store == "postgres" else None
     (node.freeze if node else rig.stores.all[store].pause)()
 
     async def repair() -> None:
-        await asyncio.sleep(FROZEN_FOR)
         (node.thaw if node else rig.stores.all[store].resume)()
 
     return repair
 
 
-def cut(mode: Mode, seconds: float) -> Break:
-    async def break_it(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
+def cut(mode: Mode) -> Break:
+    async def break_it(rig: Rig, store: str) -> Repair:
         for seat in rig.seats:
             await seat.cut_off(store, mode)
 
         async def repair() -> None:
-            await asyncio.sleep(seconds)
             for seat in rig.seats:
                 await seat.cut_off(store, Mode.PASS)
 
@@ -80,7 +77,7 @@ def cut(mode: Mode, seconds: float) -> Break:
 
 
 def lost(*losses: Loss) -> Break:
-    async def break_it(rig: Rig, store: str) -> Callable[[], Awaitable[None]]:
+    async def break_it(rig: Rig, store: str) -> Repair:
         for lose in losses:
             await lose(rig.stores)
         return _nothing
@@ -97,18 +94,19 @@ def is_told(store: str, name: str) -> bool:
     return FULL or store != "rabbitmq" or name not in ("frozen", "silent")
 
 
-FAULTS: list[tuple[str, str, Break, bool]] = [
-    *((store, "killed", killed, True) for store in CHECK_OF),
-    *((store, "frozen", frozen, True) for store in CHECK_OF),
-    *((store, "reset", cut(Mode.RESET, DEAD_FOR), True) for store in CHECK_OF),
-    *((store, "silent", cut(Mode.BLACKHOLE, SILENT_FOR), True) for store in CHECK_OF),
-    ("redis", "emptied", lost(empty_redis), False),
-    ("rabbitmq", "emptied", lost(delete_queue), False),
-    ("redis", "closed", lost(close_redis_connections), False),
-    ("rabbitmq", "closed", lost(close_rabbitmq_connections), False),
-    ("postgres", "closed", lost(close_postgres_connections), False),
-    ("rabbitmq", "unrouted", lost(delete_exchange), False),
+FAULTS: list[tuple[str, str, Break, float]] = [
+    *((store, "killed", killed, DEAD_FOR) for store in CHECK_OF),
+    *((store, "frozen", frozen, FROZEN_FOR) for store in CHECK_OF),
+    *((store, "reset", cut(Mode.RESET), DEAD_FOR) for store in CHECK_OF),
+    *((store, "silent", cut(Mode.BLACKHOLE), SILENT_FOR) for store in CHECK_OF),
+    ("redis", "emptied", lost(empty_redis), 0.0),
+    ("rabbitmq", "emptied", lost(delete_queue), 0.0),
+    ("redis", "closed", lost(close_redis_connections), 0.0),
+    ("rabbitmq", "closed", lost(close_rabbitmq_connections), 0.0),
+    ("postgres", "closed", lost(close_postgres_connections), 0.0),
+    ("rabbitmq", "unrouted", lost(delete_exchange), 0.0),
 ]
+"""The store, what happens to it, and for how many seconds at the least."""
 SMALL = {("postgres", "killed"), ("redis", "frozen"), ("rabbitmq", "silent"), ("rabbitmq", "emptied")}
 CHOSEN = FAULTS if FULL else [fault for fault in FAULTS if fault[:2] in SMALL]
 
@@ -116,10 +114,11 @@ CHOSEN = FAULTS if FULL else [fault for fault in FAULTS if fault[:2] in SMALL]
 @pytest.mark.timeout(scale(240, 3600))
 async def test_every_outage_is_survived_without_a_hand(stores: Stores, tmp_path: Path) -> None:
     async with open_rig(tmp_path, stores, apis=1, executors=2, **STORM_SETTINGS) as rig:
-        for store, name, break_it, is_away in CHOSEN:
-            back = await outage(rig, f"{store}-{name}", store, break_it, is_away=is_away and is_told(store, name))
+        for store, name, break_it, seconds in CHOSEN:
+            told = seconds > 0 and is_told(store, name)
+            back = await outage(rig, f"{store}-{name}", store, break_it, seconds, told=told)
             record("I11", f"{store} {name}: traffic again after {back:.1f} s")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(limit(60)):
             await quiet(rig)
             snapshot = await take_snapshot(rig)
         assert check(rig.history.events, snapshot) == [], rig.history.file
@@ -128,21 +127,23 @@ async def test_every_outage_is_survived_without_a_hand(stores: Stores, tmp_path:
         assert {seat.lives for seat in rig.seats} == {1}
 
 
-async def outage(rig: Rig, name: str, store: str, break_it: Break, *, is_away: bool) -> float:
+async def outage(rig: Rig, name: str, store: str, break_it: Break, seconds: float, *, told: bool) -> float:
     """One turn runs through it, one is asked in it, one after it. How long after the repair that was answered."""
-    async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(scale(120, 300)):
+    async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(limit(scale(120, 300))):
         sessions, reading = [await client.open_session() for _ in range(3)], Reading()
         through = asyncio.create_task(
             client.ask(sessions[0], f"{name}-1", question(f"{name}-1", 300, 10), reading=reading)
         )
         await reading.accepted.wait()
         await reading.until(20)
-        repairing = asyncio.create_task((await break_it(rig, store))())
+        repair = await break_it(rig, store)
+        lasting = asyncio.create_task(asyncio.sleep(seconds))
         during = asyncio.create_task(client.ask(sessions[1], f"{name}-2", question(f"{name}-2", 20, 10)))
-        if is_away:
-            await asyncio.gather(*(says_what_is_away(seat, CHECK_OF[store], repairing) for seat in rig.seats))
+        if told:
+            await asyncio.gather(*(says_what_is_away(seat, CHECK_OF[store]) for seat in rig.seats))
             await serves_or_says_503(rig, store)
-        await repairing
+        await lasting
+        await repair()
         began = time.monotonic()
         await client.ask(sessions[2], f"{name}-3", question(f"{name}-3", 20, 10))
         back = time.monotonic() - began
@@ -153,16 +154,15 @@ async def outage(rig: Rig, name: str, store: str, break_it: Break, *, is_away: b
     return back
 
 
-async def says_what_is_away(seat: Seat, check: str, while_away: asyncio.Task[None]) -> None:
-    """Live, and not ready because of that; asked for as long as it is away, as a freeze may be short."""
-    red = False
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http, asyncio.timeout(SILENT_FOR + 30):
-        while not red and not while_away.done():
+async def says_what_is_away(seat: Seat, check: str) -> None:
+    """Waits until it is live, and not ready because of that. An answer takes up to READY_LIMIT seconds."""
+    async with httpx.AsyncClient(trust_env=False, timeout=TOLD_WITHIN) as http, asyncio.timeout(TOLD_WITHIN):
+        while True:
             assert (await http.get(f"{seat.url}/api/chat/health/live")).status_code == 200
             answer = await http.get(f"{seat.url}/api/chat/health/ready")
-            red = answer.status_code == 503 and answer.json()["checks"][check] is False
-            await asyncio.sleep(0.1)
-    assert red, f"{seat.kind} did not say that {check} is away"
+            if answer.status_code == 503 and answer.json()["checks"][check] is False:
+                return
+            await asyncio.sleep(0.1)  # between two questions of a bounded wait
 
 
 async def serves_or_says_503(rig: Rig, store: str) -> None:

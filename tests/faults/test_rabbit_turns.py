@@ -19,6 +19,7 @@ from tests.faults.rig.losses import unreadable_queue
 from tests.integration.turn_queues import RabbitRig, new_turn, rig_for, soon, until, until_healthy
 from tests.servers.proxy import Mode
 from tests.servers.rabbitmq import RabbitNode
+from tests.speed import limit
 
 
 @pytest.fixture
@@ -136,11 +137,11 @@ async def test_a_broker_that_hangs_is_waited_for_once(rig: RabbitRig) -> None:
     async with rig.open("a") as queue:
         await rig.proxy.switch(Mode.BLACKHOLE)
         with pytest.raises(Unavailable):
-            await soon(queue.publish(new_turn()), ANSWER_LIMIT + 2)
+            await soon(queue.publish(new_turn()), limit(ANSWER_LIMIT + 2))
         with pytest.raises(Unavailable):
-            await soon(queue.publish(new_turn()), 0.5)
+            await soon(queue.publish(new_turn()), limit(ANSWER_LIMIT / 2))
         await rig.proxy.switch(Mode.PASS)
-        await until(lambda: _sent(queue, new_turn()), 30)
+        await until(lambda: _sent(queue, new_turn()), limit(30))
 
 
 async def test_publishing_side_by_side_confirms_each_turn(rig: RabbitRig) -> None:
@@ -202,7 +203,7 @@ async def test_a_queue_that_was_made_with_other_arguments_serves_all_the_same(
     assert "rabbitmq_queue_differs" in caplog.messages
 
 
-AT_ONCE = LOOK_EVERY / 2
+AT_ONCE = limit(LOOK_EVERY / 2)
 
 
 async def test_slots_that_a_lost_connection_had_taken_are_used_again_at_once_and_for_good(rig: RabbitRig) -> None:
@@ -262,4 +263,4 @@ async def test_a_turn_is_handed_back_only_when_the_broker_says_so(rig: RabbitRig
         await rig.proxy.switch(Mode.BLACKHOLE)
         assert not await soon(delivery.hand_back())
         await rig.proxy.switch(Mode.PASS)
-        await (await soon(anext(deliveries), 30)).ack()
+        await (await soon(anext(deliveries), limit(30))).ack()

@@ -17,6 +17,7 @@ from backend.redis import ANSWER_LIMIT, open_redis
 from tests.integration.turn_queues import RedisRig, new_turn, rig_for, soon, until
 from tests.servers.proxy import Mode
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ async def test_a_turn_that_was_taken_from_a_sleeper_is_its_new_owners_to_settle(
     async with rig.open("a") as a, rig.open("b") as b, a.consume(1) as first, b.consume(1) as second:
         await a.publish(turn)
         taken_by_a, waiting_b = asyncio.ensure_future(anext(first)), asyncio.ensure_future(anext(second))
-        await asyncio.wait({taken_by_a, waiting_b}, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        await soon(asyncio.wait({taken_by_a, waiting_b}, return_when=asyncio.FIRST_COMPLETED))
         sleeper, other = (taken_by_a, waiting_b) if taken_by_a.done() else (waiting_b, taken_by_a)
         rig.dead.add(ExecutorId("a" if sleeper is taken_by_a else "b"))
         again = await soon(other)
@@ -98,7 +99,12 @@ async def test_a_turn_stays_with_a_living_executor_however_long_it_takes(rig: Re
         delivery = await soon(anext(first))
         async with b.consume(1) as second:
             other = asyncio.ensure_future(anext(second))
-            await asyncio.wait({other}, timeout=1)  # several rounds of looking for the dead
+            looked = rig.looks
+
+            async def looked_again() -> bool:
+                return rig.looks >= looked + 6
+
+            await until(looked_again)  # several rounds of looking for the dead
             assert not other.done()
             other.cancel()
         await delivery.ack()
@@ -114,7 +120,7 @@ async def test_two_heirs_never_get_the_same_turn(rig: RedisRig) -> None:
     async with rig.open("b") as b, rig.open("c") as c, b.consume(20) as first, c.consume(20) as second:
         seen: list[Turn] = []
         takers = {asyncio.ensure_future(anext(first)): first, asyncio.ensure_future(anext(second)): second}
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(limit(20)):
             while len(seen) < len(turns):
                 done, _ = await asyncio.wait(takers, return_when=asyncio.FIRST_COMPLETED)
                 for taker in done:
@@ -209,6 +215,6 @@ async def test_a_server_that_hangs_counts_as_away(rig: RedisRig) -> None:
         await queue.publish(new_turn())
         await rig.proxy.switch(Mode.BLACKHOLE)
         with pytest.raises(Unavailable):
-            await soon(queue.publish(new_turn()), ANSWER_LIMIT + 2)
+            await soon(queue.publish(new_turn()), limit(ANSWER_LIMIT + 2))
         await rig.proxy.switch(Mode.PASS)
         await queue.publish(new_turn())

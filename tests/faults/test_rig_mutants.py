@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stack import new_user
-from tests.faults.owners import looking_into, owner_of
+from tests.faults.owners import looking_into, owner_of, writes_no_more
 from tests.faults.rig.checker import Violation, check
 from tests.faults.rig.clients import Client, open_client
 from tests.faults.rig.model import question
@@ -24,10 +24,12 @@ from tests.faults.rig.seats import Seat
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import FULL
+from tests.servers.process_tree import stopped
 from tests.servers.proxy import Mode
+from tests.speed import limit
 
 pytestmark = pytest.mark.timeout(200)
-LIMIT = 150.0
+LIMIT = limit(150)
 
 
 @asynccontextmanager
@@ -60,17 +62,17 @@ async def a_zombie_wakes_in_its_heirs_answer(rig: Rig, occupy: Callable[..., Non
     for seat in rig.seats:
         occupy(seat)
     await rig.ready()
-    async with asking(rig, question("t", 80, 20)) as (_, reading, job):
+    async with asking(rig, question("t", 200, 20)) as (_, reading, job):
         await reading.accepted.wait()
-        await reading.until(10)
         owner = await the_owner(rig, reading.task)
+        await reading.until(10)
         await _freeze(owner)
         await the_owner(rig, reading.task, other_than=owner)
         await _taken_back(reading)
         await reading.until(10)
         await owner.heal()
         await quiet(rig)
-        await asyncio.wait({job}, timeout=5)  # a mutant's stream may never say its end
+        await asyncio.wait({job}, timeout=limit(5))  # a mutant's stream may never say its end
 
 
 async def _freeze(owner: Seat) -> None:
@@ -116,20 +118,15 @@ async def a_zombie_wakes_before_its_last_commit(rig: Rig, occupy: Callable[..., 
     await asyncio.gather(rig.apis[0].ready(), first.ready())
     async with asking(rig, question("t", 5, 10)) as (_, reading, job):
         await reading.until(5)
+        zombie = first.child
+        assert zombie is not None
+        await stopped(zombie.process.pid, LIMIT)  # by itself: woken before that, it would stop again, for good
         await _freeze(first)
         occupy(second)
         await job
         await first.heal()
-        await _writes_no_more(first, reading.task)
+        await writes_no_more(zombie, reading.task)
         await quiet(rig)
-
-
-async def _writes_no_more(seat: Seat, task: str) -> None:
-    """Waits until the executor has done with its turn, one way or the other."""
-    assert seat.child is not None
-    ends = ("turn ended", "turn is another executor's by now")
-    while not any(end in line for end in ends for line in seat.child.log.read_text().splitlines() if task in line):
-        await asyncio.sleep(0.05)  # between two looks of a bounded wait
 
 
 SCENARIOS = {

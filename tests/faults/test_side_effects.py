@@ -16,8 +16,9 @@ from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack, ready
 from tests.e2e.talk import asked, ending_of, open_session
 from tests.faults.figures import record
 from tests.faults.marking_executor import PROGRAM
-from tests.faults.owners import looking_into, owner_of
+from tests.faults.owners import looking_into, owner_of, writes_no_more
 from tests.faults.scale import scale
+from tests.speed import limit
 
 KILLS, AT_ONCE = scale(2, 200), scale(2, 8)
 UNKNOWN = "interrupted_unknown_effect"
@@ -54,7 +55,7 @@ async def come_of(client: httpx.AsyncClient, marks: Path, name: str) -> Came:
     session = await open_session(client)
     calls = "\n".join(f'/tool mark {{"text":"{name}-{n}"}}' for n in (1, 2))
     async with asked(client, session, f"/say before\n{calls}\n/then\n/say after") as stream:
-        await asyncio.wait_for(stream.rest(), 60)
+        await asyncio.wait_for(stream.rest(), limit(60))
     assert ending_of(stream.events) == "completed"
     assert types_of(stream.events).count("finish") == 1
     assert text_of(stream.events) == "beforeafter"
@@ -107,13 +108,12 @@ async def test_a_tool_that_an_executor_was_about_to_start_does_not_start_when_it
                     session = await open_session(client)
                     async with asked(client, session, f'/tool mark {{"text":"n{n}"}}\n/then\n/say after') as stream:
                         reading = asyncio.create_task(stream.rest())
-                        await asyncio.wait_for(reading, 60)
+                        await asyncio.wait_for(reading, limit(60))
                 assert [result["error"] for result in await results_of(client, session)] == [UNKNOWN]
                 before = marks_in(marks)
                 sleeper.send(signal.SIGCONT)
-                async with asyncio.timeout(10):
-                    while "turn is another executor's by now" not in sleeper.log.read_text():
-                        await asyncio.sleep(0.05)
+                async with asyncio.timeout(limit(20)):
+                    await writes_no_more(sleeper, stream.task_id)
                 assert marks_in(marks) == before
                 assert await owner_of(c, stream.task_id) is None
                 sleeper.send(signal.SIGKILL)

@@ -21,8 +21,10 @@ from executor.mcp import open_mcp
 from executor.operations import Operations
 from executor.tools.tool import Tool, Toolbox, ToolContext
 from tests.e2e.stack import ROOT
+from tests.servers.starting import Words, until_ready
+from tests.speed import limit
 
-LIMIT = 20.0
+LIMIT = limit(20)
 HERE = {"PYTHONPATH": str(ROOT)}
 FAKE = {"command": sys.executable, "args": ["-m", "tests.fakes.mcp_server"], "env": HERE}
 OLDER = {"command": sys.executable, "args": ["-m", "tests.fakes.older_mcp_server"], "env": HERE}
@@ -77,7 +79,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder: Path, servers: Mapping[str, Any], *, tool_timeout: float = 10) -> AsyncIterator[Bench]:
+async def bench(folder: Path, servers: Mapping[str, Any], *, tool_timeout: float = LIMIT) -> AsyncIterator[Bench]:
     """The servers as a settings file names them; all gone when the block is left."""
     file = folder / "mcp.json"
     file.write_text(json.dumps({"mcpServers": servers}))
@@ -89,19 +91,18 @@ async def bench(folder: Path, servers: Mapping[str, Any], *, tool_timeout: float
 @asynccontextmanager
 async def http_server(port: int, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The fake server over HTTP; killed when the block is left."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.fakes.mcp_server", str(port), cwd=ROOT, stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(LIMIT):
-            while not await listens(port):
-                await asyncio.sleep(0.05)  # between two looks of a bounded wait
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+    with Words() as words:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.fakes.mcp_server", str(port)),
+            cwd=ROOT, stdout=words, stderr=words, env={**os.environ, **environment},
+        )  # fmt: skip
+        try:
+            await until_ready(process, "the fake MCP server", lambda: listens(port), words.tail)
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
 
 async def listens(port: int) -> bool:

@@ -30,10 +30,11 @@ from backend.chat.streams import Streams
 from backend.chat.writing import Flusher, StreamWriter
 from backend.ids import TaskId, new_session_id, new_task_id
 from backend.redis import open_redis
+from tests.speed import limit
 from tests.sse_client import StrictClient
 
 TICK = 0.05
-LIMIT = 20.0
+LIMIT = limit(20)
 
 
 def new_task(status: TaskStatus = TaskStatus.RUNNING) -> Task:
@@ -125,7 +126,7 @@ class ReadingRoom:
 
 @asynccontextmanager
 async def reading_room(dsn: str) -> AsyncIterator[ReadingRoom]:
-    async with open_redis(dsn, pool_size=8) as redis, Flusher(redis, ttl=60, deadline=5) as flusher:
+    async with open_redis(dsn, pool_size=8) as redis, Flusher(redis, ttl=60, deadline=LIMIT) as flusher:
         streams = Streams(redis, ttl=60)
         room = ReadingRoom(redis, streams, flusher, None)  # type: ignore[arg-type]
         async with Hub(dsn, streams, room.look_up, tick=TICK) as room.hub:
@@ -136,4 +137,4 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Waits, at most LIMIT, until the coroutine function says yes."""
     async with asyncio.timeout(LIMIT):
         while not await condition():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)

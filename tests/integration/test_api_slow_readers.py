@@ -13,8 +13,9 @@ from backend.chat.keys import stream_key
 from backend.ids import SessionId, fence_of
 from tests.integration.api_house import LIMIT, api_house, get, post, send_raw
 from tests.servers.vanishing import vanish
+from tests.speed import limit
 
-QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05)
+QUICK = Pace(heartbeat_every=0.2, send_timeout=limit(1), tick=0.05)
 
 
 async def test_a_client_that_takes_nothing_is_dropped_and_others_are_served(postgres_dsn: str, redis_dsn: str) -> None:
@@ -28,7 +29,7 @@ async def test_a_client_that_takes_nothing_is_dropped_and_others_are_served(post
         await loop.sock_sendall(slow, post(f"/api/chat/sessions/{id}/stream", b'{"message":"never taken"}'))
         async with asyncio.timeout(LIMIT):
             while not len(api.app.open_streams):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
         async with api.house.database.connection() as c:
             task = await tasks.find_active_task(c, SessionId(id))
         assert task is not None

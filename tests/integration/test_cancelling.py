@@ -14,9 +14,16 @@ from backend.resources import Resources
 from tests.integration.api_house import LIMIT, api_house
 from tests.integration.rows import new_user
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
-IN_TIME = cancelling.CANCEL_WAIT + 3.5
+CANCEL_WAIT = limit(cancelling.CANCEL_WAIT)
+IN_TIME = 1.7 * CANCEL_WAIT
 """Less than two waits in a row would take."""
+
+
+@pytest.fixture(autouse=True)
+def _wait_as_long_as_this_machine_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "CANCEL_WAIT", CANCEL_WAIT)
 
 
 async def asked(house: Resources, caller: Caller, session_id: SessionId, *texts: str) -> list[Task]:
@@ -29,7 +36,7 @@ async def asked(house: Resources, caller: Caller, session_id: SessionId, *texts:
 async def is_claimed(house: Resources, task: Task) -> None:
     async with asyncio.timeout(LIMIT), house.database.connection() as c:
         while (await tasks.get_task(c, task.id)).owner is None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_cancel_that_meets_the_deletion_of_its_session_is_answered(postgres_dsn: str, redis_dsn: str) -> None:

@@ -22,8 +22,9 @@ from backend.migrating import migrate
 from backend.resources import Resources, open_resources
 from tests.servers.postgres import PostgresNode
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
-FAST = LoopPace(stale_after=0.3, look_every=0.1)
+FAST = LoopPace(stale_after=limit(0.3), look_every=0.1)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ async def status_of(house: Resources, operation: Operation) -> TaskStatus:
 
 
 async def applied(house: Resources, *expected: Operation) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(limit(20)):
         for operation in expected:
             while await status_of(house, operation) is not TaskStatus.QUEUED:
                 await asyncio.sleep(0.02)
@@ -60,13 +61,26 @@ async def applied(house: Resources, *expected: Operation) -> None:
 
 async def finished(redis: Redis) -> None:
     """Waits until the group has nothing pending and nothing to come."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(limit(20)):
         while True:
             groups: Any = await redis.xinfo_groups(COMPLETIONS)
             facts = next(group for group in groups if group["name"] == GROUP.encode())
             if not facts["pending"] and not facts["lag"]:
                 return
             await asyncio.sleep(0.02)
+
+
+async def looked_again(redis: Redis) -> None:
+    """Waits until the loop has trimmed twice; it asks for the consumers then, and nobody else does."""
+    async with asyncio.timeout(limit(20)):
+        before = await _looks(redis)
+        while await _looks(redis) < before + 2:
+            await asyncio.sleep(0.02)
+
+
+async def _looks(redis: Redis) -> int:
+    stats: Any = await redis.info("commandstats")
+    return int(stats.get("cmdstat_xinfo|consumers", {"calls": 0})["calls"])
 
 
 async def test_an_entry_of_another_service_is_applied_and_taken_off(house: Resources) -> None:
@@ -112,7 +126,7 @@ async def test_what_cannot_be_applied_is_tried_five_times_and_kept_apart(house: 
             await house.redis.xadd(COMPLETIONS, dict(fields))
         await publish_completion(house.redis, Completion(operation.id, Outcome(True)))
         await applied(house, operation)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(limit(30)):
             while await house.redis.xlen(DEAD_COMPLETIONS) < len(REFUSED):
                 await asyncio.sleep(0.05)
         await finished(house.redis)
@@ -159,16 +173,16 @@ async def test_nothing_is_trimmed_that_any_group_has_not_finished(house: Resourc
             await publish_completion(house.redis, Completion(operation.id, Outcome(True)))
         await applied(house, *known)
         await finished(house.redis)
-        await asyncio.sleep(3 * FAST.look_every)
+        await looked_again(house.redis)
         assert await house.redis.xlen(COMPLETIONS) == 3
         reply: Any = await house.redis.xreadgroup("auditors", "a", {COMPLETIONS: ">"})
         ids = [id for id, _ in reply[0][1]]
         await house.redis.xack(COMPLETIONS, "auditors", ids[0])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(20)):
             while await house.redis.xlen(COMPLETIONS) != 2:
                 await asyncio.sleep(0.05)
         await house.redis.xack(COMPLETIONS, "auditors", *ids[1:])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(20)):
             while await house.redis.xlen(COMPLETIONS) != 1:
                 await asyncio.sleep(0.05)
 
@@ -183,7 +197,7 @@ async def test_a_loop_waits_while_postgres_is_away_and_counts_nothing(
         async with CompletionLoop.running(house, "one", FAST):
             await private_postgres.kill()
             await publish_completion(house.redis, Completion(operation.id, Outcome(True)))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(limit(20)):
                 while not (await house.redis.xpending(COMPLETIONS, GROUP))["pending"]:
                     await asyncio.sleep(0.05)
             await asyncio.sleep(2)

@@ -22,8 +22,10 @@ import redis.asyncio
 from backend.embedded import embedded_servers
 from backend.embedded.children import leashed
 from backend.errors import ConfigError
+from tests.servers.starting import Words, first_line
+from tests.speed import limit
 
-WITHIN = 60.0
+WITHIN = limit(60)
 NOBODY = 65534
 as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="other users can be tried as root only")
 
@@ -32,19 +34,17 @@ as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="other users can be 
 async def holder(folder: Path, *options: str, identity: str = "same") -> AsyncIterator[tuple[Process, dict[str, Any]]]:
     """Another process that holds the servers of `folder`, and what it reports."""
     command: list[str | Path] = [sys.executable, "-m", "tests.servers.hold_embedded", folder, *options]
-    process = await asyncio.create_subprocess_exec(
-        *leashed(command, death_signal=signal.SIGKILL, identity=identity), stdin=PIPE, stdout=PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        async with asyncio.timeout(WITHIN):
-            line = await process.stdout.readline()
-        yield process, json.loads(line)
-    finally:
-        process.stdin.close()
-        async with asyncio.timeout(WITHIN):
-            await process.communicate()
+    with Words() as words:
+        process = await asyncio.create_subprocess_exec(
+            *leashed(command, death_signal=signal.SIGKILL, identity=identity), stdin=PIPE, stdout=PIPE, stderr=words
+        )
+        assert process.stdin is not None
+        try:
+            yield process, json.loads(await first_line(process, "the holder", words.tail))
+        finally:
+            process.stdin.close()
+            async with asyncio.timeout(WITHIN):
+                await process.communicate()
 
 
 def processes_in(folder: Path) -> dict[int, str]:
@@ -64,13 +64,13 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 
 async def nobody_is_left_in(folder: Path) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(limit(20)):
         while processes_in(folder):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
 
 async def remember(report: dict[str, Any], value: str) -> None:
-    connection = await asyncpg.connect(report["postgres"], timeout=10)
+    connection = await asyncpg.connect(report["postgres"], timeout=limit(20))
     await connection.execute("CREATE TABLE IF NOT EXISTS kept (value text)")
     await connection.execute("INSERT INTO kept VALUES ($1)", value)
     await connection.close()
@@ -79,7 +79,7 @@ async def remember(report: dict[str, Any], value: str) -> None:
 
 
 async def remembered(report: dict[str, Any]) -> tuple[list[str], list[str]]:
-    connection = await asyncpg.connect(report["postgres"], timeout=10)
+    connection = await asyncpg.connect(report["postgres"], timeout=limit(20))
     rows = await connection.fetch("SELECT value FROM kept")
     await connection.close()
     async with redis.asyncio.Redis.from_url(report["redis"], decode_responses=True) as client:
@@ -97,7 +97,7 @@ async def test_the_servers_keep_their_data_over_a_clean_restart(short_path: Path
 
 async def test_the_servers_listen_on_private_unix_sockets_only(data: Path) -> None:
     async with embedded_servers(data) as servers:
-        connection = await asyncpg.connect(servers.postgres_dsn, timeout=10)
+        connection = await asyncpg.connect(servers.postgres_dsn, timeout=limit(20))
         assert await connection.fetchval("SHOW listen_addresses") == ""
         assert await connection.fetchval("SHOW synchronous_commit") == "on"
         assert await connection.fetchval("SHOW fsync") == "on"
@@ -117,8 +117,8 @@ async def test_one_server_alone_can_be_had(short_path: Path) -> None:
 async def test_kill_9_of_the_parent_leaves_nothing_behind_and_the_next_start_has_the_data(data: Path) -> None:
     async with holder(data) as (process, report):
         await remember(report, "before the kill")
-        busy = await asyncpg.connect(report["postgres"], timeout=10)
-        asleep = await asyncpg.connect(report["postgres"], timeout=10)
+        busy = await asyncpg.connect(report["postgres"], timeout=limit(20))
+        asleep = await asyncpg.connect(report["postgres"], timeout=limit(20))
         jobs = [
             asyncio.create_task(busy.execute("SELECT count(*) FROM generate_series(1, 1000000000000)")),
             asyncio.create_task(asleep.execute("SELECT pg_sleep(1000)")),
@@ -167,13 +167,13 @@ async def test_a_first_start_that_was_killed_half_way_is_done_again(short_path: 
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
     async with asyncio.timeout(WITHIN):
         while not (short_path / "data" / "postgres.new" / "base").exists():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
         process.kill()
         await process.communicate()
     await nobody_is_left_in(short_path)
     assert not (short_path / "data" / "postgres").exists()
     async with embedded_servers(short_path / "data", redis=False) as servers:
-        connection = await asyncpg.connect(servers.postgres_dsn, timeout=10)
+        connection = await asyncpg.connect(servers.postgres_dsn, timeout=limit(20))
         await connection.close()
         assert not (short_path / "data" / "postgres.new").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,11 +26,13 @@ from executor.tools import open_toolbox
 from executor.worker import Worker
 from tests.integration.api_house import api_house
 from tests.integration.reading_room import new_task
+from tests.servers.postgres import copied_database
+from tests.servers.redis import RedisNode
 from tests.speed import limit
 
 
-@pytest.fixture
-async def house(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
+@asynccontextmanager
+async def house_over(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
     settings = load_settings(
         files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
     )
@@ -37,9 +40,22 @@ async def house(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
         yield house
 
 
+@pytest.fixture
+async def house(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Resources]:
+    async with house_over(postgres_dsn, redis_dsn) as house:
+        yield house
+
+
+@pytest.fixture
+async def empty_house(migrated_dsn: str, private_redis: RedisNode) -> AsyncIterator[Resources]:
+    """Over stores of one test's own: an executor takes up every turn that it finds."""
+    async with copied_database(migrated_dsn) as dsn, house_over(dsn, private_redis.dsn) as house:
+        yield house
+
+
 async def ask(port: int, path: str) -> httpx.Response:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-        return await http.get(path, timeout=10)
+        return await http.get(path, timeout=limit(20))
 
 
 async def test_a_second_executor_on_the_same_port_is_told_which_setting_to_change(
@@ -83,21 +99,22 @@ async def test_turns_are_counted_by_how_they_ended_and_how_long_they_took(house:
     assert 'turn_seconds_bucket{le="5.0"} 3.0' in text
 
 
-async def test_an_executor_counts_the_turns_that_it_runs(house: Resources) -> None:
+async def test_an_executor_counts_the_turns_that_it_runs(empty_house: Resources) -> None:
+    house = empty_house
     stop, session, caller = asyncio.Event(), new_session_id(), Caller(None, "tests of the metrics")
     async with open_model(house.settings) as model:
         crew = Crew(house.settings, model, None, open_toolbox(house.settings), Heartbeat(house))
         working = asyncio.create_task(Worker(house, crew).run(stop))
-        request = TurnRequest("/stream 300 20")
+        request = TurnRequest("/stream 100000 20")
         task, _ = await flows.start_turn(house, caller, session, request, message_key=None, create_session=True)
         await house.outbox.publish(Turn(task.id, session))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(limit(30)):
             while b"turn_first_chunk_seconds_count 1.0" not in crew.metrics.render():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
             assert b"turns_running 1.0" in crew.metrics.render()
             await cancelling.cancel_task(house, task)
             while b"turns_ended_total" not in crew.metrics.render():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
             stop.set()
             await working
     text = crew.metrics.render().decode()

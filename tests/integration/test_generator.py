@@ -30,8 +30,9 @@ from executor.generator.client import Generator
 from executor.generator.failures import SENTENCES
 from tests.servers.generator import GeneratorNode
 from tests.servers.receiver import receiver
+from tests.speed import limit
 
-QUICK = Patience(total=15, tries=3, connect=2, backoff=0.01)
+QUICK = Patience(total=limit(20), tries=3, connect=limit(5), backoff=0.01)
 TASK = TaskId("task-of-the-test")
 AGENT = {
     "id": "a-1",
@@ -256,7 +257,7 @@ async def test_a_host_that_has_no_address_is_a_connection_error() -> None:
 
 async def test_what_takes_longer_than_its_limit_is_a_timeout(generator: GeneratorNode) -> None:
     async with opened(generator.host, generator.port, Patience(total=0.5)) as client:
-        assert (await failure_of(client, "200 delay=20")).error_type is ErrorType.TIMEOUT
+        assert (await failure_of(client, "200 delay=600")).error_type is ErrorType.TIMEOUT
 
 
 async def test_nobody_waits_for_a_try_that_would_come_too_late(client: Generator) -> None:
@@ -265,7 +266,7 @@ async def test_nobody_waits_for_a_try_that_would_come_too_late(client: Generator
 
 
 async def test_a_long_wait_that_is_asked_for_is_cut(generator: GeneratorNode) -> None:
-    patience = Patience(total=60, backoff=0.01, longest_wait=0.05)
+    patience = Patience(total=limit(60), backoff=0.01, longest_wait=0.05)
     async with opened(generator.host, generator.port, patience) as client:
         work = Work.update("More [generator: 200 status=429 retry-after=3600 times=2]", AGENT)
         assert isinstance(await client.send(work, new_operation(), TASK), AgentMade)
@@ -284,9 +285,9 @@ async def test_a_call_that_is_cancelled_gives_its_connection_back(generator: Gen
 
 
 async def begun(generator: GeneratorNode, operation: OperationId) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(limit(20)):
         while not await works_of(generator, operation):
-            await asyncio.sleep(0.01)  # between two looks of a bounded wait
+            await asyncio.sleep(0.02)  # between two looks of a bounded wait
 
 
 async def test_a_proxy_in_the_environment_is_not_asked(
@@ -319,8 +320,8 @@ async def test_the_same_work_again_gets_the_same_answer_and_is_done_once(
 async def test_work_whose_answer_was_not_waited_for_is_answered_when_it_is_asked_for_again(
     generator: GeneratorNode, client: Generator
 ) -> None:
-    work, operation = Work.update("More [generator: 200 delay=1]", AGENT), new_operation()
-    async with opened(generator.host, generator.port, Patience(total=0.3)) as hasty:
+    work, operation = Work.update(f"More [generator: 200 delay={limit(1.5)}]", AGENT), new_operation()
+    async with opened(generator.host, generator.port, Patience(total=limit(0.6))) as hasty:
         with pytest.raises(GeneratorFailure) as caught:
             await hasty.send(work, operation, TASK)
         assert caught.value.error_type is ErrorType.TIMEOUT

@@ -15,6 +15,7 @@ from backend.ids import ExecutorId, new_executor_id
 from backend.redis import open_redis
 from tests.servers.proxy import FaultProxy, Mode
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ async def test_whoever_beats_is_alive_and_whoever_never_did_is_dead(redis: Redis
     await _born(redis, seconds_ago=60)
     alive, dead = new_executor_id(), new_executor_id()
     await liveness.beat(alive)
+    await redis.pexpire(executor_key(alive), 60_000)  # as if it went on beating: what follows takes half a second
     assert await liveness.verdict(alive) is False
     assert await liveness.verdict(dead) is True
     assert await liveness.missing([alive, dead]) == {dead}
@@ -44,9 +46,11 @@ async def test_whoever_beats_is_alive_and_whoever_never_did_is_dead(redis: Redis
 
 async def test_a_heartbeat_runs_out_by_itself(redis: Redis, liveness: Liveness) -> None:
     await _born(redis, seconds_ago=60)
-    me = new_executor_id()
-    await liveness.beat(me)
-    assert 0 < await redis.pttl(executor_key(me)) <= 1500
+    me, left = new_executor_id(), -2
+    while left < 0:  # on a busy machine it may have run out before we look
+        await liveness.beat(me)
+        left = await redis.pttl(executor_key(me))
+    assert left <= 1500
 
 
 async def test_nobody_is_dead_while_redis_is_young(redis: Redis, liveness: Liveness) -> None:
@@ -87,7 +91,7 @@ async def test_who_could_not_beat_itself_judges_nobody_until_others_had_time_to_
         assert await liveness.missing([other]) == {other}
         assert not liveness.pulse.lapsed_since(began)
         await proxy.switch(Mode.RESET)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(20)):
             while not liveness.pulse.late:
                 with pytest.raises(RedisError):
                     await liveness.beat(me)
@@ -96,7 +100,7 @@ async def test_who_could_not_beat_itself_judges_nobody_until_others_had_time_to_
         assert not liveness.pulse.late
         assert liveness.pulse.lapsed_since(began)
         assert await liveness.missing([other]) is None
-        async with asyncio.timeout(YOUNG + 5):
+        async with asyncio.timeout(limit(YOUNG + 15)):
             while await liveness.missing([other]) is None:
                 await asyncio.sleep(0.1)
                 await liveness.beat(me)
@@ -112,6 +116,6 @@ async def test_a_beat_that_is_not_answered_is_given_up_soon(redis: Redis, privat
         began = clock()
         with pytest.raises(RedisError):
             await liveness.beat(new_executor_id())
-        assert clock() - began < 4
+        assert clock() - began < limit(4)
         await proxy.switch(Mode.PASS)
         await liveness.beat(new_executor_id())

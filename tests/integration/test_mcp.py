@@ -21,6 +21,7 @@ from tests.fakes.mcp_server import SAYS
 from tests.integration.mcp_bench import FAKE, HERE, LIMIT, OLDER, SESSION, Bench, bench, http_server
 from tests.servers.ports import free_port
 from tests.servers.process_tree import descendants, running
+from tests.speed import limit
 
 SECRET = "s3cr3t-of-the-file-0123456789"
 
@@ -92,7 +93,7 @@ async def test_an_output_that_is_too_large_is_refused_and_a_huge_one_harms_nobod
 
 
 async def test_a_slow_call_ends_at_its_limit_and_the_server_is_told(tmp_path: Path) -> None:
-    slow = {**FAKE, "env": {**HERE, "MARKS": str(tmp_path / "marks")}, "timeout": 0.5}
+    slow = {**FAKE, "env": {**HERE, "MARKS": str(tmp_path / "marks")}, "timeout": limit(2)}
     async with bench(tmp_path, {"slow": slow}) as there:
         await there.until(lambda: bool(there.offered))
         (told,) = await there.step(("slow_sleep", {"seconds": 600}))
@@ -106,7 +107,7 @@ async def test_cancelling_a_call_waits_for_nobody_and_tells_the_server(one: Benc
     call = asyncio.create_task(one.run("one_sleep", seconds=600))
     await one.until(lambda: marks_in(tmp_path) == ["begun"])
     call.cancel()
-    done, _ = await asyncio.wait({call}, timeout=1)
+    done, _ = await asyncio.wait({call}, timeout=LIMIT)
     assert done
     await one.until(lambda: marks_in(tmp_path) == ["begun", "cancelled"])
     assert isinstance(await one.run("one_add", a=1, b=2), BlockOutput)
@@ -118,8 +119,9 @@ async def test_only_so_many_calls_of_a_server_are_under_way_at_once(one: Bench) 
     assert max(seen) == MAX_CALLS
 
 
-async def test_a_server_that_dies_costs_the_calls_under_way(one: Bench) -> None:
+async def test_a_server_that_dies_costs_the_calls_under_way(one: Bench, tmp_path: Path) -> None:
     sleeping = asyncio.create_task(one.run("one_sleep", seconds=600))
+    await one.until(lambda: marks_in(tmp_path) == ["begun"])
     (told,) = await one.step(("one_die", {}))
     assert (told["type"], told["error"]) == ("error", "interrupted_unknown_effect")
     assert cast(ErrorResponse, await sleeping).error == "interrupted_unknown_effect"
@@ -157,7 +159,7 @@ async def test_an_http_server_that_was_away_is_connected_again(tmp_path: Path) -
 
 async def test_a_program_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executor.mcp.connection.LOOK_EVERY", 0.1)
-    monkeypatch.setattr("executor.mcp.connection.LOOK_WITHIN", 0.5)
+    monkeypatch.setattr("executor.mcp.connection.LOOK_WITHIN", limit(2))
     async with bench(tmp_path, {"one": FAKE}) as there:
         await there.until(lambda: bool(there.offered))
         pid = cast(BlockOutput, await there.run("one_pid")).outputs["result"]
@@ -171,14 +173,14 @@ async def test_a_program_that_does_one_thing_at_a_time_is_not_taken_for_one_that
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("executor.mcp.connection.LOOK_EVERY", 0.1)
-    monkeypatch.setattr("executor.mcp.connection.LOOK_WITHIN", 0.2)
+    monkeypatch.setattr("executor.mcp.connection.LOOK_WITHIN", limit(1))
     async with bench(tmp_path, {"older": OLDER}) as there:
         await there.until(lambda: bool(there.offered))
-        assert isinstance(await there.run("older_grow", seconds=1.5), BlockOutput)
+        assert isinstance(await there.run("older_grow", seconds=limit(2)), BlockOutput)
 
 
 async def test_three_servers_at_once_cost_each_other_nothing(tmp_path: Path) -> None:
-    servers = {"healthy": FAKE, "slow": {**FAKE, "timeout": 1}, "dying": FAKE}
+    servers = {"healthy": FAKE, "slow": {**FAKE, "timeout": limit(2)}, "dying": FAKE}
     async with bench(tmp_path, servers) as there:
         await there.until(lambda: {"healthy_add", "slow_sleep", "dying_die"} <= there.offered)
         began = time.monotonic()

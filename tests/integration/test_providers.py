@@ -45,8 +45,9 @@ from executor.llm.openai import open_openai
 from executor.llm.retrying import Patience
 from executor.llm.titles import make_title, open_title_model
 from tests.fakes.running import fake_server
+from tests.speed import limit
 
-QUICK = Patience(connect=2, silence=1.5, no_event=0.5, backoff=0.01)
+QUICK = Patience(connect=limit(5), silence=limit(1.5), no_event=limit(0.8), backoff=0.01)
 TOOLS = (ToolSpec("look", "Looks", {"type": "object", "properties": {"at": {"type": "string"}}}),)
 PROVIDERS = ("openai", "anthropic")
 
@@ -99,7 +100,7 @@ async def hear(model: Model, asked: str | Sequence[NewMessage], *, tools: Sequen
     started: dict[int, ToolCallStart] = {}
     prompt = Prompt("Be kind.", messages, tools, 100)
     try:
-        async with asyncio.timeout(30), aclosing(model.stream(prompt)) as events:
+        async with asyncio.timeout(limit(30)), aclosing(model.stream(prompt)) as events:
             async for event in events:
                 _hear(event, heard, texts, started)
     except ProviderError as error:
@@ -352,9 +353,9 @@ async def test_a_provider_that_asks_for_a_long_wait_is_not_waited_for(model: Mod
 
 async def test_a_slow_first_byte_is_waited_for_up_to_the_limit(urls: dict[str, str]) -> None:
     for provider in PROVIDERS:
-        async with opened(provider, urls[provider], patience=Patience(silence=0.3, attempts=1)) as model:
+        async with opened(provider, urls[provider], patience=Patience(silence=limit(1), attempts=1)) as model:
             assert (await hear(model, "/slow 0.05\n/say In time")).text == "In time"
-            late = await hear(model, "/slow 5\n/say Late")
+            late = await hear(model, "/slow 600\n/say Late")
             assert late.error is not None
             assert late.error.code == "timeout"
 
@@ -399,7 +400,7 @@ async def test_a_cancelled_call_ends_at_once(model: Model) -> None:
     job = asyncio.create_task(hear(model, "/hang"))
     await asyncio.sleep(0)
     job.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(limit(20)):
         with pytest.raises(asyncio.CancelledError):
             await job
 
@@ -521,5 +522,5 @@ async def test_titles_come_from_the_title_model_and_else_from_the_first_words(ur
         assert model.name == "small"
         assert await make_title(model, '/say "Baking Bread"') == "Baking Bread"
         assert await make_title(model, "/status 400") == "/status 400"
-        assert await make_title(model, "/hang", time_limit=0.2) == "/hang"
+        assert await make_title(model, "/hang", time_limit=limit(0.5)) == "/hang"
         assert await make_title(model, "/finish length") == "/finish length"

@@ -28,6 +28,7 @@ from backend.chat.reading import attach, wait_for_end
 from backend.errors import CursorExpired, NothingLeft, StreamCut, TaskExpired
 from backend.ids import StreamId
 from tests.integration.reading_room import ReadingRoom, key_of, reading_room, text_of, turn_of, until
+from tests.speed import limit
 from tests.sse_client import StrictClient
 
 
@@ -258,7 +259,7 @@ async def test_waiting_for_the_end_of_a_task(room: ReadingRoom) -> None:
     task = room.task()
     chunks = turn_of(3)
     await room.write(task, chunks[:4])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(limit(20)):
         waiting = asyncio.create_task(wait_for_end(room.hub, room.streams, task))
         await until(lambda: _subscribed(room, task))
         assert not waiting.done()
@@ -320,7 +321,7 @@ async def test_a_slow_reader_whose_entries_were_trimmed_is_cut(room: ReadingRoom
 
 
 async def _drain(reader: AsyncIterator[bytes]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(limit(20)):
         async for _ in reader:
             pass
 
@@ -418,15 +419,22 @@ async def test_a_reader_that_sleeps_gets_what_piled_up_in_few_writes(room: Readi
     await until(lambda: _subscribed(room, task))
     await room.write(task, [TextDelta("t", "0 ")], first=4)
     client.feed(await pending)
+    witness = await _tailing(room, task, another := StrictClient(), 4)
     for n in range(1, 100):
         await room.write(task, [TextDelta("t", f"{n} ")], first=4 + n)
-    await asyncio.sleep(0.05)
+
+    async def all_has_come() -> bool:
+        return another.text.count(" ") == 100
+
+    await until(all_has_come)
     writes = 0
     while client.text.count(" ") < 100:
         client.feed(await anext(reader))
         writes += 1
     assert writes <= 5
     await reader.aclose()
+    witness.cancel()
+    await asyncio.wait({witness})
 
 
 async def test_large_chunks_go_through_whole(room: ReadingRoom) -> None:

@@ -29,6 +29,10 @@ async def _tail(room: ReadingRoom, task: Task, client: StrictClient, chunks: int
     return reading
 
 
+async def _healthy(hub: Hub) -> bool:
+    return hub.healthy
+
+
 async def test_readers_stay_exact_while_the_pubsub_connection_is_killed_again_and_again(
     private_redis: RedisNode,
 ) -> None:
@@ -79,7 +83,7 @@ async def test_readers_go_on_after_redis_was_restarted_with_its_data(private_red
         await private_redis.start()
         await room.write(task, [*chunks[4:], END], first=5)
         assert (await reading).text == text_of(6)
-        assert room.hub.healthy
+        await until(lambda: _healthy(room.hub))
 
 
 async def test_a_hub_that_starts_without_redis_says_so_and_recovers(private_redis: RedisNode) -> None:
@@ -90,11 +94,7 @@ async def test_a_hub_that_starts_without_redis_says_so_and_recovers(private_redi
         async with Hub(private_redis.dsn, streams, _nobody, tick=0.05) as hub:
             assert not hub.healthy
             await private_redis.start()
-
-            async def healthy() -> bool:
-                return hub.healthy
-
-            await until(healthy)
+            await until(lambda: _healthy(hub))
 
 
 @pytest.mark.parametrize("scheme", ["password", "database"])
@@ -107,7 +107,7 @@ async def test_the_hub_speaks_the_dsns_that_redis_py_does(private_redis: RedisNo
         else:
             dsn = dsn.removesuffix("/0") + "/3"
     async with reading_room(dsn) as room:
-        assert room.hub.healthy
+        await until(lambda: _healthy(room.hub))
         task = room.task()
         reading = asyncio.create_task(room.read(task, StrictClient()))
         for n, chunk in enumerate([*turn_of(3), END], 1):

@@ -20,6 +20,7 @@ from backend.chat.streams import Entry, Streams
 from backend.chat.writing import BUFFER_CAP, Flusher
 from backend.errors import Fenced, StreamGone, StreamUnavailable, Unavailable
 from backend.ids import BEGINNING, SessionId, StreamId, TaskId
+from tests.speed import limit
 
 TTL = 60
 
@@ -89,20 +90,20 @@ async def test_deltas_that_wait_together_leave_as_one(flusher: Flusher, streams:
 async def test_a_chunk_leaves_although_nobody_drains(flusher: Flusher, streams: Streams) -> None:
     key = new_key()
     await flusher.writer(key, 1001, create=True).append(TextDelta("t1", "now"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(limit(20)):
         while not await streams.newest(key):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_batch_is_announced_once_with_its_ids_and_bytes(redis: Redis, flusher: Flusher) -> None:
     key = new_key()
     async with redis.pubsub() as channel:
         await channel.subscribe(key)
-        assert (await channel.get_message(timeout=5))["type"] == "subscribe"
+        assert (await channel.get_message(timeout=limit(20)))["type"] == "subscribe"
         writer = flusher.writer(key, 1001, create=True)
         await writer.append(Start("m1"), TextStart("t1"))
         await writer.drain()
-        message = await channel.get_message(timeout=5)
+        message = await channel.get_message(timeout=limit(20))
     assert message["data"] == b'1001-1 1001-2 {"type":"start","messageId":"m1"}\n{"type":"text-start","id":"t1"}'
 
 
@@ -173,11 +174,11 @@ async def test_a_batch_of_which_the_first_half_is_there_is_completed_and_announc
     await redis.xadd(key, {"d": encode(Start("m1"))}, id="1001-1")
     async with redis.pubsub() as channel:
         await channel.subscribe(key)
-        await channel.get_message(timeout=5)
+        await channel.get_message(timeout=limit(20))
         writer = flusher.writer(key, 1001, create=True)
         await writer.append(Start("m1"), TextStart("t1"))
         assert await writer.drain() == StreamId(1001, 2)
-        assert (await channel.get_message(timeout=5))["data"].startswith(b"1001-1 1001-2 ")
+        assert (await channel.get_message(timeout=limit(20)))["data"].startswith(b"1001-1 1001-2 ")
     assert [e.body for e in await whole(streams, key)] == [encode(Start("m1")), encode(TextStart("t1"))]
 
 
@@ -196,13 +197,13 @@ async def test_a_zombie_is_fenced_and_nothing_of_it_is_stored_or_announced(
     before = await whole(streams, key)
     async with redis.pubsub() as channel:
         await channel.subscribe(key)
-        await channel.get_message(timeout=5)
+        await channel.get_message(timeout=limit(20))
         await zombie.append(TextDelta("t1", "late"))
         with pytest.raises(Fenced):
             await zombie.drain()
         await heir.append(TextEnd("t2"))
         await heir.drain()
-        assert (await channel.get_message(timeout=5))["data"].startswith(b"1002-2 1002-2 ")
+        assert (await channel.get_message(timeout=limit(20)))["data"].startswith(b"1002-2 1002-2 ")
     assert (await whole(streams, key))[:-1] == before
 
 
@@ -312,18 +313,18 @@ async def test_a_stream_that_refuses_does_not_hold_up_the_others_and_goes_on_whe
         await other.append(TextDelta("t1", f"{i};"))
         await other.drain()
     await redis.delete(blocked)
-    await asyncio.wait_for(writer.drain(), 10)
+    await asyncio.wait_for(writer.drain(), limit(20))
     assert text_of(await whole(streams, blocked)) == text_of(await whole(streams, free))
 
 
 async def test_a_stream_that_refuses_to_the_end_is_unavailable(redis: Redis) -> None:
     key = new_key()
     await redis.set(key, "a string", ex=TTL)
-    async with Flusher(redis, ttl=TTL, deadline=0.2) as flusher:
+    async with Flusher(redis, ttl=TTL, deadline=limit(0.5)) as flusher:
         writer, other = flusher.writer(key, 1001, create=True), flusher.writer(new_key(), 1001, create=True)
         await writer.append(Start("m1"))
         with pytest.raises(StreamUnavailable, match="WRONGTYPE"):
-            await asyncio.wait_for(writer.drain(), 10)
+            await asyncio.wait_for(writer.drain(), limit(20))
         await other.append(Start("m2"))
         await other.drain()
 
@@ -375,8 +376,8 @@ async def test_a_full_buffer_suspends_until_there_is_room(redis: Redis, streams:
     await asyncio.sleep(0)
     cancelled.cancel()
     async with flusher:
-        await asyncio.wait_for(waiting, 10)
-        await asyncio.wait_for(writer.drain(), 10)
+        await asyncio.wait_for(waiting, limit(20))
+        await asyncio.wait_for(writer.drain(), limit(20))
     assert [orjson.loads(body)["data"] for _, body in await whole(streams, key)] == [piece] * pieces
 
 

@@ -22,13 +22,14 @@ from backend.ids import StreamId
 from tests.integration.test_stream_writing import TTL, assert_dense, new_key, text_of, whole
 from tests.servers.proxy import FaultProxy, Mode
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
-SOON = 30
+SOON = limit(30)
 
 
 def connect(port: int, *, retries: int = 0) -> Redis:
     """With `retries` the client repeats by itself what it had no answer to, as redis-py does when nobody says no."""
-    return Redis(host="127.0.0.1", port=port, socket_timeout=5, retry=Retry(NoBackoff(), retries))
+    return Redis(host="127.0.0.1", port=port, socket_timeout=limit(5), retry=Retry(NoBackoff(), retries))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def streams(private_redis: RedisNode) -> AsyncIterator[Streams]:
 
 
 @asynccontextmanager
-async def flushing(port: int, *, deadline: float = 20.0, retries: int = 0) -> AsyncIterator[Flusher]:
+async def flushing(port: int, *, deadline: float = SOON, retries: int = 0) -> AsyncIterator[Flusher]:
     async with connect(port, retries=retries) as redis, Flusher(redis, ttl=TTL, deadline=deadline) as flusher:
         yield flusher
 
@@ -107,7 +108,7 @@ async def test_the_very_first_append_counts_once_when_its_reply_is_lost(proxy: F
                 await writer.append(TextDelta("t1", "a"))
             async with asyncio.timeout(SOON):
                 while proxy.lost < 2:
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.02)
         for writer in writers:
             await writer.append(TextDelta("t1", "b"))
             await asyncio.wait_for(writer.drain(), SOON)
@@ -125,7 +126,7 @@ async def test_a_retry_sends_the_same_batch_and_new_chunks_wait_behind_it(proxy:
             await writer.append(TextDelta("t1", "a"))
             async with asyncio.timeout(SOON):
                 while proxy.accepted < 2:
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.02)
             await writer.append(TextDelta("t1", "b"))
         await asyncio.wait_for(writer.drain(), SOON)
     assert [orjson.loads(body)["delta"] for _, body in await whole(streams, key)] == ["a", "b"]
@@ -136,7 +137,7 @@ async def test_a_retry_sends_the_same_batch_and_new_chunks_wait_behind_it(proxy:
 
 @pytest.mark.parametrize("mode", [Mode.DOWN, Mode.RESET, Mode.BLACKHOLE, Mode.LOSE_REPLIES])
 async def test_past_the_deadline_the_attempt_is_told(proxy: FaultProxy, streams: Streams, mode: Mode) -> None:
-    async with flushing(proxy.port, deadline=0.4) as flusher:
+    async with flushing(proxy.port, deadline=limit(1)) as flusher:
         async with proxy.failing(mode):
             writer = flusher.writer(new_key(), 1001, create=True)
             await writer.append(TextDelta("t1", "a"))
@@ -152,12 +153,12 @@ async def test_past_the_deadline_the_attempt_is_told(proxy: FaultProxy, streams:
 
 
 async def test_between_two_tries_there_is_a_pause(proxy: FaultProxy) -> None:
-    async with flushing(proxy.port, deadline=0.5) as flusher, proxy.failing(Mode.RESET):
+    async with flushing(proxy.port, deadline=limit(1)) as flusher, proxy.failing(Mode.RESET):
         writer = flusher.writer(new_key(), 1001, create=True)
         await writer.append(TextDelta("t1", "a"))
         with pytest.raises(StreamUnavailable):
             await asyncio.wait_for(writer.drain(), SOON)
-        assert 2 <= proxy.accepted <= 20
+        assert 2 <= proxy.accepted <= limit(20)
 
 
 async def test_a_cancelled_wait_harms_nobody(proxy: FaultProxy, streams: Streams) -> None:
@@ -278,7 +279,7 @@ async def test_what_redis_refuses_for_now_is_appended_later(private_redis: Redis
 
 async def test_a_refusal_with_no_end_is_said_and_nothing_was_written(private_redis: RedisNode) -> None:
     key = new_key()
-    async with flushing(private_redis.port, deadline=0.4) as flusher, connect(private_redis.port) as redis:
+    async with flushing(private_redis.port, deadline=limit(1)) as flusher, connect(private_redis.port) as redis:
         await _fill_up(redis)
         writer = flusher.writer(key, 1001, create=True)
         await writer.append(TextDelta("t1", "a"))

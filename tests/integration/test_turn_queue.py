@@ -14,8 +14,9 @@ from tests.integration.turn_queues import Rig, new_turn, rig_for, soon, until, u
 from tests.servers.proxy import Mode
 from tests.servers.rabbitmq import RabbitNode
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
-AT_ONCE = 2.0
+AT_ONCE = limit(2)
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
@@ -324,7 +325,7 @@ async def test_everything_goes_on_after_the_server_was_killed_and_started_again(
         await server.kill()
         await until(lambda: _unhealthy(queue))
         await server.start()
-        await until_healthy(queue, 60)
+        await until_healthy(queue, limit(60))
         await held.ack()
         seen = set()
         while between not in seen:

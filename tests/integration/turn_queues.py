@@ -23,8 +23,9 @@ from backend.ids import ExecutorId, SessionId, TaskId
 from backend.rabbitmq import Topology
 from backend.redis import open_redis
 from tests.servers.proxy import FaultProxy
+from tests.speed import limit
 
-SOON = 15.0
+SOON = limit(20)
 """Seconds within which what must happen has happened."""
 T = TypeVar("T")
 
@@ -33,23 +34,23 @@ def new_turn() -> Turn:
     return Turn(TaskId(str(uuid.uuid4())), SessionId(str(uuid.uuid4())))
 
 
-async def soon(awaited: Awaitable[T], limit: float = SOON) -> T:
-    async with asyncio.timeout(limit):
+async def soon(awaited: Awaitable[T], within: float = SOON) -> T:
+    async with asyncio.timeout(within):
         return await awaited
 
 
-async def until(is_so: Callable[[], Awaitable[bool]], limit: float = SOON) -> None:
+async def until(is_so: Callable[[], Awaitable[bool]], within: float = SOON) -> None:
     """Waits until it is so."""
-    async with asyncio.timeout(limit):
+    async with asyncio.timeout(within):
         while not await is_so():
             await asyncio.sleep(0.02)
 
 
-async def until_healthy(queue: TurnQueue, limit: float = SOON) -> None:
+async def until_healthy(queue: TurnQueue, within: float = SOON) -> None:
     async def healthy() -> bool:
         return queue.healthy
 
-    await until(healthy, limit)
+    await until(healthy, within)
 
 
 class Rig(Protocol):
@@ -106,9 +107,12 @@ class RedisRig:
         self.keys = QueueKeys(*(f"test:{uuid.uuid4().hex[:8]}:{name}" for name in ("turns", "dead", "cancel")))
         self.dsn = dsn
         self.dead: set[ExecutorId] = set()
+        self.looks = 0
+        """How often somebody has asked who is dead."""
         self.through_proxy = str(URL(dsn).with_host(proxy.host).with_port(proxy.port))
 
     async def who_is_dead(self, ids: Sequence[ExecutorId]) -> set[ExecutorId]:
+        self.looks += 1
         return self.dead.intersection(ids)
 
     @asynccontextmanager

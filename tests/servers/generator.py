@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.servers.starting import first_line
+
 ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "the-generator-of-the-tests-0123456789"
 WEBHOOK_SECRET = "whsec_dGhlLWdlbmVyYXRvci1vZi10aGUtdGVzdHMtMDEyMzQ1Njc4OQ=="
-START_LIMIT = 30.0
 LADDER = ",".join(["0.02", "0.05", "0.1", "0.2", "0.5", "1", *["2"] * 60])
 """Goes on for two minutes: an API that is started again on a busy machine takes its time."""
 
@@ -57,11 +58,7 @@ async def generator_node(folder: Path, *, redis: str | None = None, **environmen
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=output,
         )  # fmt: skip
     try:
-        assert process.stdout is not None
-        async with asyncio.timeout(START_LIMIT):
-            line = await process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the generator did not start:\n{log.read_text()[-4_000:]}")
+        line = await first_line(process, "the generator", log.read_text)
         yield GeneratorNode(int(line.split()[-1]), log)
     finally:
         if process.returncode is None:

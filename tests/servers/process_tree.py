@@ -21,9 +21,16 @@ def running(pid: int) -> bool:
     return bool(state) and state[0] != "Z"
 
 
-async def all_gone(pids: Iterable[int], limit: float) -> None:
+async def stopped(pid: int, within: float) -> None:
+    """Waits until that process stands still, as SIGSTOP makes it; TimeoutError when it goes on."""
+    async with asyncio.timeout(within):
+        while _state_of(pid)[:1] != ["T"]:
+            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+
+
+async def all_gone(pids: Iterable[int], within: float) -> None:
     """Waits until none of them runs; TimeoutError when one still does."""
-    async with asyncio.timeout(limit):
+    async with asyncio.timeout(within):
         while [pid for pid in pids if running(pid)]:
             await asyncio.sleep(0.02)  # between two looks of a bounded wait
 

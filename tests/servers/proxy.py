@@ -14,6 +14,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Self
 
 from yarl import URL
@@ -43,10 +44,10 @@ class FaultProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._listener: asyncio.Server | None = None
-        self._accepted: list[asyncio.StreamWriter] = []
         self._clients: set[asyncio.StreamWriter] = set()
         self._silent: set[asyncio.StreamWriter] = set()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._over = False
         self.host = "127.0.0.1"
         self.port = free_port()
         self.accepted = 0
@@ -57,12 +58,11 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._over = True
         await self._stop_listening()
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
-        for client in self._accepted:
-            client.transport.abort()  # close() would wait for one that reads no more, and one may not be served yet
         await asyncio.sleep(0)  # the transports let go of their sockets
 
     @classmethod
@@ -124,10 +124,20 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        self._accepted.append(writer)
+        if self._over:
+            _reset(writer)
+            return
         job = asyncio.ensure_future(self._serve(reader, writer))
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(partial(self._forget, writer))
+
+    def _forget(self, client: asyncio.StreamWriter, job: asyncio.Task[None]) -> None:
+        """Closes the connection, also that of a job that was cancelled before it began."""
+        self._jobs.discard(job)
+        if self._over:
+            client.transport.abort()  # close() would wait for a client that reads no more
+        else:
+            client.close()
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         if self._mode in (Mode.RESET, Mode.DOWN):
@@ -152,10 +162,10 @@ class FaultProxy:
             self._silent.discard(client)
             for pump in pumps:
                 pump.cancel()
+            client.close()  # before anything is waited for: a cancel may come meanwhile
+            if server is not None:
+                server.transport.abort()
             await asyncio.gather(*pumps, return_exceptions=True)
-            for side in (client, server):
-                if side is not None:
-                    side.transport.abort() if side is server else side.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = self._target

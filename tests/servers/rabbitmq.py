@@ -23,9 +23,10 @@ import pytest
 from backend.embedded.children import Child
 from tests.servers.ports import free_port
 from tests.servers.rabbitmq_install import HINT, IMAGE, has_docker_engine, scripts_or_install
+from tests.speed import limit
 
-_BOOT_WITHIN = 90.0
-_CTL_WITHIN = 60.0
+_BOOT_WITHIN = limit(90)
+_CTL_WITHIN = limit(60)
 _ALWAYS = "loopback_users = none\nlog.console = true\nlog.console.level = info\n"
 
 
@@ -79,7 +80,7 @@ async def _takes_connections(port: int) -> bool:
     if not await _listens(port):
         return False
     try:
-        connection = await aio_pika.connect(_dsn(port), timeout=5)
+        connection = await aio_pika.connect(_dsn(port), timeout=limit(20))
     except (OSError, TimeoutError, aio_pika.exceptions.AMQPError):
         return False
     await connection.close()
@@ -195,7 +196,9 @@ def _epmd(environment: dict[str, str], folder: Path) -> Child:
     async def ready() -> bool:
         return await _listens(port)
 
-    return Child("epmd", [program], environment=environment, ready=ready, log=folder / "epmd.log")
+    return Child(
+        "epmd", [program], environment=environment, ready=ready, ready_within=_BOOT_WITHIN, log=folder / "epmd.log"
+    )
 
 
 @dataclass
@@ -232,7 +235,7 @@ class _DockerNode:
         self._now("unpause")
 
     def _now(self, act: str) -> None:
-        subprocess.run(("docker", act, self.name), check=False, capture_output=True, timeout=30)
+        subprocess.run(("docker", act, self.name), check=False, capture_output=True, timeout=limit(30))
 
     async def ctl(self, *arguments: str) -> str:
         return await _output_of("docker", "exec", self.name, "rabbitmqctl", "--quiet", *arguments)
@@ -244,9 +247,9 @@ async def _docker_node(folder: Path) -> AsyncIterator[RabbitNode]:
     files: Sequence[str] = ("-v", f"{folder}/rabbitmq.conf:/etc/rabbitmq/conf.d/20-tests.conf:ro")
     run = ("docker", "run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:5672", *files, IMAGE)
     try:
-        subprocess.run(run, check=True, capture_output=True, timeout=600)
+        subprocess.run(run, check=True, capture_output=True, timeout=limit(600))
         node = _DockerNode(_dsn(port), port, name)
         await node.is_ready()
         yield node
     finally:
-        subprocess.run(("docker", "rm", "-f", "-v", name), check=False, capture_output=True, timeout=60)
+        subprocess.run(("docker", "rm", "-f", "-v", name), check=False, capture_output=True, timeout=limit(60))

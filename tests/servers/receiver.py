@@ -7,8 +7,12 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from tests.fakes.serving import Exchange, Request, converse
+from tests.speed import limit
+
+WITHIN = limit(20)
 
 
 class Receiver:
@@ -29,8 +33,8 @@ class Receiver:
     def answer_with(self, statuses: Iterable[int]) -> None:
         self._statuses.extend(statuses)
 
-    async def next(self, limit: float = 20) -> Request:
-        return await asyncio.wait_for(self._came.get(), limit)
+    async def next(self, within: float = WITHIN) -> Request:
+        return await asyncio.wait_for(self._came.get(), within)
 
     @property
     def waiting(self) -> int:
@@ -52,7 +56,12 @@ class Receiver:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         job = asyncio.ensure_future(self._converse(reader, writer))
         self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        job.add_done_callback(partial(self._forget, writer))
+
+    def _forget(self, writer: asyncio.StreamWriter, job: asyncio.Task[None]) -> None:
+        """Closes the connection also of a job that was cancelled before it began."""
+        self._jobs.discard(job)
+        writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):

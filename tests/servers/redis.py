@@ -13,6 +13,7 @@ from pathlib import Path
 from backend.embedded.children import Child
 from backend.embedded.valkey import valkey_binary
 from tests.servers.ports import free_port
+from tests.speed import limit
 
 
 @dataclass
@@ -69,7 +70,7 @@ async def redis_node(folder: Path) -> AsyncIterator[RedisNode]:
     async def ready() -> bool:
         return await _answers(port)
 
-    server = Child("Valkey", command, ready=ready, ready_within=20, log=folder / "valkey.log")
+    server = Child("Valkey", command, ready=ready, ready_within=limit(20), log=folder / "valkey.log")
     try:
         await server.start()
         yield RedisNode(f"redis://127.0.0.1:{port}/0", port, folder, server)
@@ -80,7 +81,7 @@ async def redis_node(folder: Path) -> AsyncIterator[RedisNode]:
 
 async def _answers(port: int) -> bool:
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(limit(20)):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(b"PING\r\n")

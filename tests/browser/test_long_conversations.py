@@ -109,7 +109,7 @@ async def test_who_goes_up_in_the_moment_in_which_the_conversation_shrinks_is_no
 
 async def test_one_small_step_of_the_wheel_lets_go_of_the_end(open_page: OpenPage) -> None:
     page = await open_page(height=500)
-    await page.say("/stream 600 1\n/stream 400 30")
+    await page.say("/stream 600 1\n/stream 4000 30")
     await page.until_text("599 0 1")
     await page.tab.wheel(-30)
     left = "(b => b.scrollHeight - b.clientHeight - b.scrollTop)(document.querySelector('.scroll'))"

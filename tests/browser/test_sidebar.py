@@ -9,6 +9,7 @@ import asyncpg
 from tests.browser.chat_page import STOP, ChatPage, spoken
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack, bearer, new_session, new_user
+from tests.speed import limit
 
 
 async def _two_sessions(page: ChatPage) -> None:
@@ -113,7 +114,7 @@ async def test_what_was_deleted_is_gone_when_its_user_signs_out_at_once(open_pag
     await page.tab.click('.sidebar li.current [aria-label^="Delete"]')
     await page.tab.until("document.querySelector('.undo') !== null")
     await page.tab.click(".sidebar .bottom ::-p-text(Sign out)")
-    async with home.client(user) as client, asyncio.timeout(5):
+    async with home.client(user) as client, asyncio.timeout(limit(20)):
         while (await client.get("/api/chat/sessions")).json()["total"] > 0:
             await asyncio.sleep(0.05)
 

@@ -16,6 +16,7 @@ from tests.e2e.stack import ROOT, Servers, Stack, open_stack
 from tests.e2e.talk import asked, ending_of, history_of, open_session
 from tests.servers.generator import GeneratorNode
 from tests.servers.ports import free_port
+from tests.speed import limit
 
 GOAL = "Every morning at 8 read my mail, pick the bills and send me a summary"
 Told = tuple[str, dict[str, Any]]
@@ -67,7 +68,7 @@ async def next_work(generator: GeneratorNode) -> AsyncIterator[Callable[[], Awai
         before = len(await works())
 
         async def newest() -> dict[str, Any]:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(limit(20)):
                 while len(found := await works()) == before:
                     await asyncio.sleep(0.02)
             return found[-1]

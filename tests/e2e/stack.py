@@ -18,11 +18,12 @@ import jwt
 
 from tests.servers.nursery import Process, start
 from tests.servers.ports import free_port
+from tests.speed import limit
 
 ROOT = Path(__file__).parent.parent.parent
 JWT_KEY = "the-key-of-the-end-to-end-tests-0123456789"
-START_LIMIT = 30.0
-STOP_LIMIT = 45.0
+START_LIMIT = limit(60)
+STOP_LIMIT = limit(45)
 _LOG_TAIL = 8_000
 _PROGRAMS = {"api": ("backend", "serve"), "executor": ("executor",)}
 _PORT_OF = {"api": "PORT", "executor": "EXECUTOR_PORT"}
@@ -70,9 +71,9 @@ class Child:
         if self.running:
             self.process.send_signal(number)
 
-    async def ended(self, limit: float = STOP_LIMIT) -> int:
+    async def ended(self, within: float = STOP_LIMIT) -> int:
         """Its exit code; TimeoutError when it runs on."""
-        return await asyncio.wait_for(self.process.wait(), limit)
+        return await asyncio.wait_for(self.process.wait(), within)
 
     def log_tail(self) -> str:
         text = self.log.read_text(errors="replace")[-_LOG_TAIL:]
@@ -142,7 +143,7 @@ class Stack:
             child.send(signal.SIGTERM)
         for child in self.children:
             try:
-                await child.ended(15)
+                await child.ended(limit(20))
             except TimeoutError:
                 child.send(signal.SIGKILL)
                 await child.ended()
@@ -152,9 +153,9 @@ class Stack:
 
     @asynccontextmanager
     async def client(self, user: str | None = None, *, base: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-        """An HTTP client of that user (anonymous without one). A read may take 30 s, a connection 5 s."""
+        """An HTTP client of that user (anonymous without one). A read may take 30 s (of a usual machine)."""
         limits = httpx.Limits(max_connections=None)
-        timeout = httpx.Timeout(30, connect=5)
+        timeout = httpx.Timeout(limit(30), connect=limit(20))
         headers = bearer(user) if user is not None else {}
         async with httpx.AsyncClient(
             base_url=base or self.base, headers=headers, timeout=timeout, limits=limits, trust_env=False
@@ -175,11 +176,11 @@ def new_session() -> str:
     return uuid.uuid4().hex
 
 
-async def ready(child: Child, limit: float = START_LIMIT) -> None:
+async def ready(child: Child, within: float = START_LIMIT) -> None:
     """Waits until the process says that it is ready; RuntimeError with its log when it ends or is late."""
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + within
     answer = "nothing"
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as client:
         while time.monotonic() < deadline and child.running:
             try:
                 response = await client.get(f"{child.url}/api/chat/health/ready")

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from tests.e2e.sse import Event, SseStream, open_stream
+from tests.speed import limit
 
 
 async def open_session(client: httpx.AsyncClient) -> str:
@@ -44,7 +45,7 @@ async def followed(client: httpx.AsyncClient, task: str, *, cursor: str | None =
 
 async def until_answered(client: httpx.AsyncClient, session: str) -> None:
     """Waits until an answer in that session, which somebody else may still open, has begun to stream."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(limit(20)):
         while "active_stream" not in (state := await client.get(f"/api/chat/sessions/{session}")).json():
             await asyncio.sleep(0.05)  # between two questions of a bounded wait
         async with followed(client, state.json()["active_stream"]["task_id"]) as stream:

@@ -14,6 +14,7 @@ from tests.e2e.sse import text_of
 from tests.e2e.stack import Servers, Stack, new_user, ready
 from tests.e2e.talk import asked, ending_of, followed, history_of, open_session, read_with_cuts, text_in
 from tests.servers.generator import GeneratorNode
+from tests.speed import limit
 
 
 @pytest.fixture
@@ -49,9 +50,9 @@ async def test_a_continuation_whose_executor_dies_is_finished_by_another(home: S
         second = await home.start_executor()
         async with followed(client, told["task_id"]) as stream:
             reading = asyncio.create_task(stream.rest())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(limit(20)):
                 while not any(e.chunk["type"] == "text-delta" for e in stream.events):
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.02)
             owner = next(e for e in home.executors if f"turn runs  task_id={told['task_id']}" in e.log.read_text())
             owner.send(signal.SIGKILL)
             await reading

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.sdk import VERSIONS, Act, Report, SdkClients, Tab
-from tests.e2e.sse import counted
+from tests.e2e.sse import counted, words_for
 from tests.e2e.stack import Stack, bearer, new_session, new_user
+
+WORDS = words_for(1.5)
 
 pytestmark = pytest.mark.parametrize("sdk", VERSIONS)
 
@@ -142,11 +144,11 @@ async def test_a_cancel_while_the_model_thinks_leaves_nothing_open(play: Play) -
 
 
 async def test_a_page_reloaded_in_mid_answer_shows_the_whole_answer_once(play: Play) -> None:
-    begun = send("/stream 60 10", wait=False)
+    begun = send(f"/stream {WORDS} 10", wait=False)
     reload = [on("a", "stop"), on("b", "open", hydrate=True), on("b", "resume")]
     report = await play(OPEN, begun, on("a", "received", events=15), *reload)
     before, after = report.tabs["a"], report.tabs["b"]
-    assert after.text == counted(60)
+    assert after.text == counted(WORDS)
     assert after.roles == ["user", "assistant"]
     assert [message["id"] for message in after.messages] == [message["id"] for message in before.messages]
     assert status_of(after) == "completed"
@@ -216,11 +218,11 @@ async def test_a_network_that_cuts_after_every_chunk_changes_nothing(play: Play)
 
 
 async def test_a_second_tab_sees_the_same_message_once(play: Play) -> None:
-    begun = send(f"{LEARN}\n/stream 5 5\n/then\n/stream 40 10", wait=False)
+    begun = send(f"{LEARN}\n/stream 5 5\n/then\n/stream {WORDS} 10", wait=False)
     second = [on("b", "open", hydrate=True), on("b", "resume", wait=False)]
     report = await play(OPEN, begun, on("a", "received", events=10), *second, on("a", "settled"), on("b", "settled"))
     first, other = report.tabs["a"], report.tabs["b"]
-    assert other.text == counted(5) + counted(40)
+    assert other.text == counted(5) + counted(WORDS)
     assert shown(other.messages) == shown(first.messages)
 
 
@@ -246,7 +248,7 @@ async def test_a_turn_that_ended_badly_is_kept_as_the_client_saw_it(play: Play) 
 
 
 async def test_a_message_sent_while_another_tab_is_answered_waits_its_turn(play: Play) -> None:
-    begun = [send("/stream 40 10", wait=False), on("a", "received", events=8)]
+    begun = [send(f"/stream {WORDS} 10", wait=False), on("a", "received", events=8)]
     other = [
         on("b", "open", hydrate=True),
         send("/stream 3", tab="b"),
@@ -254,10 +256,10 @@ async def test_a_message_sent_while_another_tab_is_answered_waits_its_turn(play:
         on("c", "open", hydrate=True),
     ]
     report = await play(OPEN, *begun, *other)
-    assert report.tabs["a"].text == counted(40)
+    assert report.tabs["a"].text == counted(WORDS)
     assert report.tabs["b"].text == counted(3)
     texts = ["".join(part.get("text", "") for part in m["parts"]) for m in report.tabs["c"].messages]
-    assert texts == ["/stream 40 10", counted(40), "/stream 3", counted(3)]
+    assert texts == [f"/stream {WORDS} 10", counted(WORDS), "/stream 3", counted(3)]
 
 
 async def test_regenerating_answers_the_same_question_again(play: Play) -> None:

@@ -11,11 +11,13 @@ import httpx
 import pytest
 
 from tests.e2e.sdk import VERSIONS, Act, SdkClients
-from tests.e2e.sse import Event, counted, text_of
+from tests.e2e.sse import Event, counted, text_of, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.e2e.talk import asked, assert_ids_rise, followed, open_session, until_answered
+from tests.speed import limit
 
-LONG_ENOUGH = "/stream 300 10"
+WORDS = words_for(3)
+LONG_ENOUGH = f"/stream {WORDS} 10"
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ async def test_a_reader_may_change_to_another_api_in_mid_answer(two_doors: Stack
             events += await stream.until(100)
         async with followed(one, task, cursor=events[-1].id) as stream:
             events += await stream.rest()
-        assert text_of(events) == counted(300)
+        assert text_of(events) == counted(WORDS)
         assert_ids_rise(events)
 
 
@@ -59,7 +61,7 @@ async def test_an_api_that_ends_breaks_its_streams_off_and_the_rest_is_read_from
         assert await first.ended() == (0 if how is signal.SIGTERM else -signal.SIGKILL)
         async with followed(other, task, cursor=events[-1].id) as stream:
             events += await stream.rest()
-        assert text_of(events) == counted(300)
+        assert text_of(events) == counted(WORDS)
 
 
 async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_replaced(
@@ -73,7 +75,7 @@ async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_repl
         report = await sdk_clients.play(sdk, first.url, session, [opened, sent], headers=bearer(user))
         assert report.faults == []
         tab = report.tabs["a"]
-        assert tab.text == counted(300)
+        assert tab.text == counted(WORDS)
         assert tab.roles == ["user", "assistant"]
         assert len(tab.requests()) == 2
 
@@ -85,4 +87,4 @@ async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_repl
     first.send(signal.SIGTERM)
     await first.ended()
     await two_doors.start_api(port=first.port)
-    await asyncio.wait_for(asyncio.gather(*playing), 60)
+    await asyncio.wait_for(asyncio.gather(*playing), limit(60))

@@ -9,13 +9,15 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, types_of
+from tests.e2e.sse import counted, text_of, types_of, words_for
 from tests.e2e.stack import Stack, new_user
 from tests.e2e.talk import asked, ending_of, followed, history_of, open_session, read_with_cuts, task_of, text_in
+from tests.speed import limit
 
 pytestmark = over_both_queues
+WORDS = words_for(2)
 LONG = "/stream 100000 5"
-SHORT = '/reason a b c\n/stream 30 5\n/tool search_docs {"query":"x"}'
+SHORT = f'/reason a b c\n/stream {words_for(0.2, 5)} 5\n/tool search_docs {{"query":"x"}}'
 
 
 async def test_a_cancelled_turn_ends_cancelled_for_every_reader_and_keeps_its_text(stack: Stack) -> None:
@@ -40,7 +42,7 @@ async def test_a_waiting_turn_that_is_cancelled_never_runs(stack: Stack) -> None
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with (
-            asked(client, session, "/stream 60 10") as running,
+            asked(client, session, f"/stream {WORDS} 10") as running,
             asked(client, session, "/stream 7") as cancelled,
             asked(client, session, "/stream 3") as waiting,
         ):
@@ -48,10 +50,10 @@ async def test_a_waiting_turn_that_is_cancelled_never_runs(stack: Stack) -> None
             assert answer["cancelled"] is True
             assert ending_of(await cancelled.rest()) == "cancelled"
             assert text_of(cancelled.events) == ""
-            assert text_of(await running.rest()) == counted(60)
+            assert text_of(await running.rest()) == counted(WORDS)
             assert text_of(await waiting.rest()) == counted(3)
         answers = [text_in(m) for m in await history_of(client, session) if m["role"] == "assistant"]
-        assert [text for text in answers if text] == [counted(60), counted(3)]
+        assert [text for text in answers if text] == [counted(WORDS), counted(3)]
 
 
 async def test_a_session_deleted_during_a_turn_is_gone_with_its_streams(stack: Stack) -> None:
@@ -92,6 +94,6 @@ async def test_a_cancel_at_any_moment_wins_or_loses_everywhere_alike(stack: Stac
 
     async def one_user() -> None:
         async with stack.client(new_user()) as client:
-            await asyncio.gather(*(one(client, chance.random() * 0.6) for _ in range(4)))
+            await asyncio.gather(*(one(client, chance.random() * limit(0.6)) for _ in range(4)))
 
-    await asyncio.wait_for(asyncio.gather(*(one_user() for _ in range(8))), 60)
+    await asyncio.wait_for(asyncio.gather(*(one_user() for _ in range(8))), limit(60))

@@ -16,16 +16,20 @@ import pytest
 from tests.e2e.agents import begin, create, household
 from tests.e2e.resumable import PACKAGE, PAGE, build_package
 from tests.e2e.sdk import WEB
-from tests.e2e.sse import counted
+from tests.e2e.sse import counted, words_for
 from tests.e2e.stack import ROOT, Servers, Stack, bearer, new_session, new_user
 from tests.e2e.talk import asked, history_of, open_session, text_in, until_answered
 from tests.servers.generator import GeneratorNode
 from tests.servers.proxy import FaultProxy, Mode
+from tests.servers.starting import Words, first_line
+from tests.speed import limit
 
 EXAMPLE = re.compile(r"^```(\w+) ([\w.-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ANSWER = "/stream 200 10"
 TEXT = counted(200)
-LIMIT = 60.0
+WORDS = words_for(4)
+"""Node has to start meanwhile."""
+LIMIT = limit(60)
 COMPILER = [
     "--strict", "--skipLibCheck", "--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler",
     "--jsx", "react-jsx",
@@ -92,28 +96,32 @@ async def begun_example(
     folder: Path, name: str, base: str, headers: Mapping[str, str] | None = None, **job: Any
 ) -> AsyncIterator[Awaitable[dict[str, Any]]]:
     """An example that has said that it reads; what is yielded waits for what came of it."""
-    process = await asyncio.create_subprocess_exec(
-        "node", "example.mjs", cwd=WEB, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    with Words() as words:
+        process = await asyncio.create_subprocess_exec(
+            "node", "example.mjs", cwd=WEB,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=words,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
 
-    async def rest(output: asyncio.StreamReader) -> dict[str, Any]:
-        seen: dict[str, Any] = json.loads(await asyncio.wait_for(output.read(), LIMIT))
-        return seen
+        async def rest(output: asyncio.StreamReader) -> dict[str, Any]:
+            said = await asyncio.wait_for(output.read(), LIMIT)
+            assert said, f"{name} ended without a word:\n{words.tail()}"
+            seen: dict[str, Any] = json.loads(said)
+            return seen
 
-    try:
-        told = {"file": str(folder / name), "base": base, "headers": headers or {}, **job}
-        process.stdin.write(json.dumps(told).encode())
-        process.stdin.close()
-        assert await asyncio.wait_for(process.stdout.readline(), LIMIT) == b"\n"
-        reading = asyncio.create_task(rest(process.stdout))
-        yield reading
-        await reading
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        try:
+            told = {"file": str(folder / name), "base": base, "headers": headers or {}, **job}
+            process.stdin.write(json.dumps(told).encode())
+            process.stdin.close()
+            assert await first_line(process, name, words.tail) == "\n"
+            reading = asyncio.create_task(rest(process.stdout))
+            yield reading
+            await reading
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
 
 @asynccontextmanager
@@ -159,13 +167,13 @@ async def test_a_browser_without_a_library(home: Stack, examples: Path) -> None:
 async def test_an_event_source(home: Stack, examples: Path) -> None:
     async with home.client() as client, FaultProxy("127.0.0.1", home.apis[0].port) as proxy:
         session = await open_session(client)
-        async with asked(client, session, ANSWER) as stream:
+        async with asked(client, session, f"/stream {WORDS} 10") as stream:
             await stream.until(5)
             job = {"act": "event-source", "task": stream.task_id}
         async with begun_example(examples, "event-source.js", f"http://127.0.0.1:{proxy.port}", **job) as rest:
             async with proxy.failing(Mode.RESET):
                 pass
-            assert (await rest)["text"] == TEXT
+            assert (await rest)["text"] == counted(WORDS)
     assert proxy.accepted >= 2
 
 

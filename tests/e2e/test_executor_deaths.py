@@ -11,15 +11,17 @@ import pytest
 
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sdk import VERSIONS, SdkClients
-from tests.e2e.sse import counted, text_of
+from tests.e2e.sse import counted, text_of, words_for
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in, until_answered
+from tests.speed import limit
 
 pytestmark = over_both_queues
 either_way = pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 LEARN = '/tool add_understanding {"user_name":"Ada"}'
-TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream 300 10"
-SECOND_STEP = counted(300)
+WORDS = words_for(3)
+TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream {WORDS} 10"
+SECOND_STEP = counted(WORDS)
 TWO_STEPS_TEXT = counted(10) + SECOND_STEP
 
 
@@ -50,7 +52,7 @@ async def test_a_turn_whose_executor_ends_in_mid_answer_is_finished_by_another(
             task = stream.task_id
             first = executor_of(pair, task)
             first.send(how)
-            await asyncio.wait_for(stream.rest(), 30)
+            await asyncio.wait_for(stream.rest(), limit(30))
         assert stream.done
         assert ending_of(stream.events) == "completed"
         assert text_of(stream.events).endswith(SECOND_STEP)
@@ -91,7 +93,7 @@ async def test_every_sdk_client_survives_the_death_of_an_executor(
             await until_answered(client, session)
     ended, other = sorted(pair.executors, key=turns_taken, reverse=True)
     ended.send(how)
-    tasks = await asyncio.wait_for(asyncio.gather(*playing), 60)
+    tasks = await asyncio.wait_for(asyncio.gather(*playing), limit(60))
     moved = [task for task in tasks if task in ended.log.read_text()]
     assert len(moved) >= 2
     assert all(task in other.log.read_text() for task in moved)

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of
+from tests.e2e.sse import counted, text_of, words_for
 from tests.e2e.stack import Stack, new_user
 from tests.e2e.talk import (
     asked,
@@ -22,9 +22,12 @@ from tests.e2e.talk import (
     read_with_cuts,
     text_in,
 )
+from tests.speed import limit
 
 pytestmark = over_both_queues
 LONG = "/stream 100000 5"
+WORDS = words_for(2)
+SHORT = words_for(0.4)
 
 
 async def test_twenty_sessions_at_once_reach_two_readers_each_exactly(stack: Stack) -> None:
@@ -45,7 +48,7 @@ async def test_twenty_sessions_at_once_reach_two_readers_each_exactly(stack: Sta
         async with stack.client(new_user()) as client:
             await asyncio.gather(one_session(client), one_session(client))
 
-    await asyncio.wait_for(asyncio.gather(*(one_user() for _ in range(10))), 60)
+    await asyncio.wait_for(asyncio.gather(*(one_user() for _ in range(10))), limit(60))
 
 
 async def test_an_answer_of_fifty_thousand_deltas_replays_whole(stack: Stack) -> None:
@@ -70,8 +73,8 @@ async def test_turns_of_one_session_never_overlap_and_those_of_different_session
             session = await open_session(client)
 
             async def one_turn() -> str:
-                async with asked(client, session, "/stream 20 10") as stream:
-                    assert text_of(await stream.rest()) == counted(20)
+                async with asked(client, session, f"/stream {SHORT} 10") as stream:
+                    assert text_of(await stream.rest()) == counted(SHORT)
                     return stream.task_id
 
             tasks = await asyncio.gather(*(one_turn() for _ in range(4)))
@@ -79,7 +82,7 @@ async def test_turns_of_one_session_never_overlap_and_those_of_different_session
             assert [message["role"] for message in shown] == ["user", "assistant"] * 4
             return tasks
 
-    sessions = await asyncio.wait_for(asyncio.gather(*(one_session() for _ in range(5))), 60)
+    sessions = await asyncio.wait_for(asyncio.gather(*(one_session() for _ in range(5))), limit(60))
     spans = [await spans_of(stack, tasks) for tasks in sessions]
     for session in spans:
         assert all(later[0] >= earlier[1] for earlier, later in pairwise(sorted(session)))
@@ -103,7 +106,7 @@ async def spans_of(stack: Stack, tasks: list[str]) -> list[tuple[Any, Any]]:
 async def test_a_message_to_a_busy_session_waits_for_its_turn(stack: Stack) -> None:
     async with stack.client(new_user()) as client:
         session = await open_session(client)
-        async with asked(client, session, "/stream 40 10") as first:
+        async with asked(client, session, f"/stream {WORDS} 10") as first:
             await first.until(5)
             async with asked(client, session, "/stream 3") as second:
                 state = (await client.get(f"/api/chat/sessions/{session}")).json()
@@ -112,7 +115,7 @@ async def test_a_message_to_a_busy_session_waits_for_its_turn(stack: Stack) -> N
                 await second.rest()
             await first.rest()
         assert [text_in(message) for message in await history_of(client, session)] == [
-            "/stream 40 10", counted(40), "/stream 3", counted(3),
+            f"/stream {WORDS} 10", counted(WORDS), "/stream 3", counted(3),
         ]  # fmt: skip
 
 
@@ -162,7 +165,7 @@ async def test_the_same_message_id_twenty_times_at_once_is_one_turn(stack: Stack
                 await asyncio.sleep(0.05)  # less than it asks for: a bounded wait
             raise AssertionError("never let in")
 
-        answers = await asyncio.wait_for(asyncio.gather(*(one() for _ in range(20))), 60)
+        answers = await asyncio.wait_for(asyncio.gather(*(one() for _ in range(20))), limit(60))
         assert len(set(answers)) == 1
         assert answers[0][1] == counted(20)
         shown = await history_of(client, session)

@@ -18,19 +18,25 @@ from tests.faults.rig.readings import Reading
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
+from tests.speed import limit
 
 CANCELS, AT_ONCE = scale(20, 500), 10
+LONG = round(limit(40))
+"""Chunks of an answer: it takes longer where all takes longer."""
 pytestmark = pytest.mark.timeout(scale(120, 1800))
 
 
-async def ask_and_cancel(rig: Rig, chance: Random, number: int) -> tuple[str, float] | None:
-    """How the task ended, and how long after the wish its reader had the end; None when the end came first."""
+async def ask_and_cancel(rig: Rig, number: int, moment: float) -> tuple[str, float] | None:
+    """How the task ended, and how long after the wish its reader had the end; None when the end came first. `moment`:
+    how many seconds after its acceptance it is cancelled."""
     reading, wished_at = Reading(), 0.0
     async with open_client(new_user(), rig.bases, rig.history) as client:
         session = await client.open_session()
-        asking = asyncio.create_task(client.ask(session, f"m{number}", question(f"m{number}", 40, 10), reading=reading))
+        asking = asyncio.create_task(
+            client.ask(session, f"m{number}", question(f"m{number}", LONG, 10), reading=reading)
+        )
         await reading.accepted.wait()
-        await asyncio.sleep(chance.random() * 0.7)  # any moment, the last one too
+        await asyncio.sleep(moment)
         wished_at = time.monotonic()
         answer = await client.cancel(reading.task)
         await asking
@@ -40,14 +46,16 @@ async def ask_and_cancel(rig: Rig, chance: Random, number: int) -> tuple[str, fl
 async def test_cancels_at_any_moment_tell_one_story(stores: Stores, tmp_path: Path, chance: Random) -> None:
     """Checked by the rig's checker: never both done and cancelled, and the text a beginning of the answer."""
     waits: list[float] = []
+    moments = [chance.random() * limit(0.7) for _ in range(CANCELS)]  # any moment, the last one too
+    moments[0] = 0.0
     async with open_rig(tmp_path, stores, executors=2, **STORM_SETTINGS) as rig:
         for first in range(0, CANCELS, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, CANCELS))
-            async with asyncio.timeout(60):
-                ends = await asyncio.gather(*(ask_and_cancel(rig, chance, number) for number in numbers))
+            async with asyncio.timeout(limit(60)):
+                ends = await asyncio.gather(*(ask_and_cancel(rig, number, moments[number]) for number in numbers))
             assert {end[0] for end in ends if end is not None} <= {"cancelled"}
             waits += [end[1] for end in ends if end is not None]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(limit(60)):
             await quiet(rig)
             snapshot = await take_snapshot(rig)
         assert check(rig.history.events, snapshot) == [], rig.history.file
@@ -57,7 +65,7 @@ async def test_cancels_at_any_moment_tell_one_story(stores: Stores, tmp_path: Pa
         f"{CANCELS} cancels at random moments, {len(waits)} in time: one story each; stopped after p50 "
         f"{waits[len(waits) // 2]:.2f} s, max {waits[-1]:.2f} s",
     )
-    assert waits[-1] < (2 if FULL else 10)
+    assert waits[-1] < limit(2 if FULL else 10)
 
 
 @pytest.mark.parametrize("away", ["redis", "rabbitmq"])
@@ -65,7 +73,7 @@ async def test_a_cancel_wins_while_a_store_is_away(stores: Stores, tmp_path: Pat
     """The wish is in Postgres; the executor looks there once a second."""
     async with open_rig(tmp_path, stores, apis=1, executors=1, **STORM_SETTINGS) as rig:
         node = stores.all[away]
-        async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(90):
+        async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(limit(90)):
             session, reading = await client.open_session(), Reading()
             asking = asyncio.create_task(client.ask(session, "m", question("m", 3000, 10), reading=reading))
             await reading.accepted.wait()

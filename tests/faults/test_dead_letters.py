@@ -11,10 +11,11 @@ from backend.chat.keys import TURNS
 from backend.chat.redis_deliveries import BODY
 from backend.rabbitmq import Topology
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, types_of
+from tests.e2e.sse import counted, text_of, types_of, words_for
 from tests.e2e.stack import Servers, Stack, new_user
 from tests.e2e.talk import asked, ending_of, open_session, task_of
 
+WORDS = words_for(3)
 pytestmark = over_both_queues
 
 
@@ -38,14 +39,17 @@ def unreadable(task: str) -> bytes:
 async def test_a_letter_fails_the_waiting_task_it_names_and_leaves_the_running_one_alone(stack: Stack) -> None:
     async with stack.client(new_user()) as client:
         session = await open_session(client)
-        async with asked(client, session, "/stream 200 10") as running, asked(client, session, "/stream 3") as waiting:
+        async with (
+            asked(client, session, f"/stream {WORDS} 10") as running,
+            asked(client, session, "/stream 3") as waiting,
+        ):
             await running.until(3)
             for body in (b"\xff nothing", b"{}", unreadable(running.task_id), unreadable(waiting.task_id)):
                 await put(stack.servers, body)
             assert ending_of(await waiting.rest()) == "failed"
             assert "error" in types_of(waiting.events)
             assert not running.done
-            assert text_of(await running.rest()) == counted(200)
+            assert text_of(await running.rest()) == counted(WORDS)
         assert ending_of(running.events) == "completed"
         assert (await task_of(client, waiting.task_id))["error"]["code"] == "undeliverable"
         async with asked(client, session, "/stream 4") as after:
@@ -59,7 +63,7 @@ async def test_a_letter_of_an_ended_task_or_of_none_changes_nothing(stack: Stack
             await stream.rest()
         await put(stack.servers, unreadable(stream.task_id))
         await put(stack.servers, unreadable("8d1c2a4e-0000-4000-8000-000000000000"))
-        async with asked(client, session, "/stream 200 5") as busy, asked(client, session, "/stream 3") as last:
+        async with asked(client, session, f"/stream {WORDS} 10") as busy, asked(client, session, "/stream 3") as last:
             await put(stack.servers, unreadable(last.task_id))
             assert ending_of(await last.rest()) == "failed"  # the letters before it were dealt with
             await busy.rest()

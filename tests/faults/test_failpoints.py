@@ -22,6 +22,7 @@ from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import scale
 from tests.faults.written_ends import false_ends, fault_of
+from tests.speed import limit
 
 TIMES, TIMES_AT_THE_END = scale(1, 20), scale(1, 50)
 OF_THE_API = {"after_pg_commit_before_202", "after_publish_before_mark"}
@@ -80,7 +81,7 @@ def doom(seat: Seat, name: str = "") -> None:
 
 async def meet(seat: Seat, names: Sequence[str], ask: Callable[[], Awaitable[object]]) -> None:
     """Asks until the processes of this seat have died of all of them."""
-    async with asyncio.timeout(60 * len(names)):
+    async with asyncio.timeout(limit(60 * len(names))):
         dying = asyncio.create_task(die(seat, names))
         try:
             while not dying.done():
@@ -119,7 +120,7 @@ async def test_a_process_that_dies_at_any_failpoint_leaves_nothing_undone(stores
         await meet(heir, sorted(NAMES - OF_THE_API - OF_OPERATIONS - OF_THE_END - {MARKER}) * TIMES, asker.ask_three)
         await meet(heir, sorted(OF_THE_END) * TIMES_AT_THE_END, asker.ask_three)
         await meet(heir, [MARKER] * TIMES, lambda: _leave_a_turn_to_it(rig, asker, heir))
-        async with asyncio.timeout(scale(60, 600)):
+        async with asyncio.timeout(limit(scale(60, 600))):
             await quiet(rig)
             snapshot = await take_snapshot(rig)
         assert check(rig.history.events, snapshot) == [], rig.history.file

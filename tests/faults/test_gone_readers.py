@@ -22,10 +22,11 @@ from tests.faults.scale import scale
 from tests.faults.written_house import Beats, House, open_house
 from tests.servers.redis import RedisNode
 from tests.servers.vanishing import vanish
+from tests.speed import limit
 
 CYCLES, AT_ONCE = scale(300, 10_000), 50
 VANISHED = scale(20, 500)
-FORGOTTEN_WITHIN = scale(hasty_api.SEND_TIMEOUT + 15, 45.0)
+FORGOTTEN_WITHIN = limit(scale(hasty_api.SEND_TIMEOUT + 18, 45.0))
 POOL = 2
 
 
@@ -88,7 +89,7 @@ async def come_and_go(house: House, task: str, chance: Random) -> None:
     connection = await connect(house.api, task, house.user)
     with connection:
         if chance.random() < 0.7:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(limit(20)):
                 await asyncio.get_running_loop().sock_recv(connection, 100)
         how = chance.choice(("fin", "rst", "half"))
         if how == "rst":

@@ -17,11 +17,12 @@ from tests.faults.rig.nemesis import ALL, KILLS, Nemesis
 from tests.faults.rig.snapshot import Snapshot, quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
+from tests.speed import limit
 
 pytestmark = pytest.mark.timeout(scale(180, 3600))
 PAUSE = (scale(0.3, 2.0), scale(1.7, 6.0))
 ANSWERS = Answers(chunks=20, delay_ms=20)
-DRAINED_WITHIN = scale(90, 900)
+DRAINED_WITHIN = limit(scale(90, 900))
 
 
 async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *, to_the_end: bool = False) -> Snapshot:

@@ -14,6 +14,7 @@ from tests.e2e.talk import asked, ending_of, open_session, read_with_cuts, task_
 from tests.faults.figures import record
 from tests.faults.scale import FULL
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
+from tests.speed import limit
 
 
 def starts_of(stack: Stack, task: str) -> int:
@@ -36,7 +37,7 @@ async def test_a_turn_longer_than_the_brokers_patience_is_started_once(
     async with open_stack(servers, tmp_path, executors=2) as stack, stack.client(new_user()) as client:
         session = await open_session(client)
         async with asked(client, session, "/stream 1800 100") as stream:
-            async with asyncio.timeout(300):
+            async with asyncio.timeout(limit(300)):
                 assert text_of(await stream.rest()) == counted(1800)
         assert (await task_of(client, stream.task_id))["attempt"] == 1
         assert starts_of(stack, stream.task_id) == 1
@@ -53,7 +54,7 @@ async def test_a_turn_whose_broker_connections_are_closed_goes_on_where_it_is(
         async with asked(client, session, "/stream 800 10") as stream:
             await stream.until(30)
             await private_rabbitmq.ctl("close_all_connections", "test")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(limit(60)):
                 assert text_of(await stream.rest()) == counted(800)
         assert ending_of(stream.events) == "completed"
         assert (await task_of(client, stream.task_id))["attempt"] == 1

@@ -16,6 +16,7 @@ from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with
 from tests.faults.figures import record
 from tests.faults.owners import kill_owner, looking_into
 from tests.faults.scale import FULL, scale
+from tests.speed import limit
 
 GOOD = scale(8, 50)
 pytestmark = [
@@ -47,13 +48,13 @@ async def test_a_poison_turn_fails_after_three_deaths_and_the_others_are_answere
                 if await kill_owner(pair, c, poison.task_id):
                     executors_killed += 1
                     await pair.start_executor()
-            await asyncio.wait_for(reading, 60)
+            await asyncio.wait_for(reading, limit(60))
         assert ending_of(poison.events) == "failed"
         row = await task_of(client, poison.task_id)
         assert (row["status"], row["error"]["code"], row["attempt"]) == ("failed", "crashed", 4)
         assert starts_of(pair, poison.task_id) == 4  # three that died, and the one that ends it
         assert executors_killed == 2  # the third death was a child's
-        assert await asyncio.wait_for(asyncio.gather(*good), scale(90, 500)) == [True] * GOOD
+        assert await asyncio.wait_for(asyncio.gather(*good), limit(scale(90, 500))) == [True] * GOOD
     record(
         "I10", f"poison failed after 3 deaths, {executors_killed} of them of an executor; {GOOD}/{GOOD} others exact"
     )
@@ -73,7 +74,7 @@ async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) 
                 e for e in pair.executors if f"turn runs apart  task_id={stream.task_id}" in e.log.read_text()
             )
             parent.send(signal.SIGKILL)
-            await asyncio.wait_for(reading, 60)
+            await asyncio.wait_for(reading, limit(60))
         assert ending_of(stream.events) == "completed"
         assert text_of(await read_with_cuts(client, stream.task_id, [])) == counted(300)
         assert starts_of(pair, stream.task_id) == 3
@@ -81,7 +82,7 @@ async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) 
 
 async def has_begun(stack: Stack, task: str, times: int) -> None:
     """Waits until so many attempts at it have begun."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(limit(90)):
         while starts_of(stack, task) < times:
             await asyncio.sleep(0.05)
 

@@ -18,15 +18,16 @@ from tests.faults.rig.seats import Seat
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import scale
 from tests.servers.proxy import Mode
+from tests.speed import limit
 
-TOLD_WITHIN = 30.0
+TOLD_WITHIN = limit(30)
 ALL = {"postgres", "redis", "hub", "turns"}
 pytestmark = pytest.mark.timeout(scale(180, 600))
 
 
 async def checks_of(seat: Seat) -> set[str]:
     """What is well there, of all that API and executor have in common."""
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as http:
         assert (await http.get(f"{seat.url}/api/chat/health/live")).status_code == 200
         answer = await http.get(f"{seat.url}/api/chat/health/ready")
         checks = answer.json()["checks"]
@@ -43,7 +44,7 @@ async def says(seat: Seat, wanted: set[str]) -> None:
 
 async def test_an_executor_is_ready_only_while_it_can_take_turns(stores: Stores, tmp_path: Path) -> None:
     async with open_rig(tmp_path, stores, apis=1, executors=2) as rig:
-        async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(90):
+        async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(limit(90)):
             session, text, reading = await client.open_session(), question("q", 5, 10), Reading()
             async with unreadable_queue(stores.rabbitmq):
                 await asyncio.gather(*(says(seat, ALL - {"turns"}) for seat in rig.executors))

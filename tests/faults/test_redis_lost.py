@@ -18,11 +18,12 @@ from tests.faults.owners import looking_into
 from tests.faults.scale import FULL, scale
 from tests.faults.tabs import Tab, without_torn
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 LOSSES = scale(1, 50)
 LONGEST_AWAY = scale(0.5, 8.0)
 TURNS = 3
-PROMISE = 20.0
+PROMISE = limit(20)
 STEPS = [" ".join(f"{letter}{n}" for n in range(60)) for letter in "ab"]
 QUESTION = '\n/tool add_understanding {"user_name":"Ada"}\n/then\n'.join(f"/say {step}" for step in STEPS)
 
@@ -52,7 +53,7 @@ class Turn:
     async def has_said(self, chunks: int) -> None:
         while len(self.tail.shown.chunks) < chunks:
             assert not self._tailing.done()
-            await asyncio.sleep(0.01)  # between two looks; the caller bounds the wait
+            await asyncio.sleep(0.02)  # between two looks; the caller bounds the wait
 
     async def ended(self) -> float:
         """When both tabs knew that it was over."""

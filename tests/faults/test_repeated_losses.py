@@ -29,11 +29,12 @@ from tests.faults.rig.model import question
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
+from tests.speed import limit
 
 TIMES, USERS = scale(1, 20), scale(4, 8)
-BACK_WITHIN = 15.0
+BACK_WITHIN = limit(15)
 """For a message that is sent after the loss. The copy of a turn that was in the queue is published again after 60 s."""
-ANSWERED_WITHIN = scale(100, 120)
+ANSWERED_WITHIN = limit(scale(100, 120))
 PAUSE = (0.2, 2.0)
 EXECUTORS = 2
 LOSSES: list[tuple[str, str, Loss]] = [
@@ -102,7 +103,7 @@ async def test_what_a_store_lost_is_made_again_and_no_message_is_lost(
                 assert not FULL or max(backs) < BACK_WITHIN, name
         asking.stop.set()
         await load
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(limit(120)):
             await quiet(rig)
             snapshot = await take_snapshot(rig)
         assert check(rig.history.events, snapshot) == [], rig.history.file

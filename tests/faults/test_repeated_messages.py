@@ -18,6 +18,7 @@ from tests.e2e.talk import history_of, open_session, read_with_cuts, task_of, te
 from tests.faults.figures import record
 from tests.faults.scale import scale
 from tests.servers.proxy import FaultProxy, Mode
+from tests.speed import limit
 
 KEYS, DUPLICATES, DROPS = scale(5, 1000), 20, scale(10, 200)
 AT_ONCE = 5
@@ -92,7 +93,7 @@ async def test_a_client_that_goes_at_the_first_byte_is_answered_all_the_same(roo
             task = response.headers["x-resumable-stream-id"]
             with suppress(StopAsyncIteration):
                 await anext(response.aiter_raw(1))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(limit(30)):
             while (await task_of(client, task))["status"] != "completed":
                 await asyncio.sleep(0.05)
         assert text_of(await read_with_cuts(client, task, [])) == counted(5)

@@ -17,6 +17,7 @@ from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import scale
 from tests.servers.proxy import Mode
+from tests.speed import limit
 
 STREAMS, AT_ONCE, CHUNKS = scale(20, 1000), scale(20, 100), scale(500, 1200)
 LOSING_FOR, STANDING_FOR = 2.0, 3.5
@@ -30,7 +31,7 @@ async def ask(rig: Rig, name: str, chunks: int, reading: Reading) -> None:
 
 
 async def all_is_exact(rig: Rig, turns: int) -> None:
-    async with asyncio.timeout(scale(60, 600)):
+    async with asyncio.timeout(limit(scale(60, 600))):
         await quiet(rig)
         snapshot = await take_snapshot(rig)
     assert check(rig.history.events, snapshot) == [], rig.history.file
@@ -43,13 +44,16 @@ async def test_lost_replies_and_a_redis_that_stands_still_repeat_no_chunk(stores
         way = rig.executors[0].ways["redis"]
         for first in range(0, STREAMS, AT_ONCE):
             readings = [Reading() for _ in range(AT_ONCE)]
-            async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(limit(120)), asyncio.TaskGroup() as group:
                 for n, reading in enumerate(readings, first):
                     group.create_task(ask(rig, f"q{n}", CHUNKS, reading))
                 await asyncio.gather(*(reading.accepted.wait() for reading in readings))
                 await readings[0].until(10)
+                lost = way.lost
                 async with way.failing(Mode.LOSE_REPLIES):
                     await asyncio.sleep(LOSING_FOR)
+                    while way.lost == lost:
+                        await asyncio.sleep(0.05)  # between two looks of a bounded wait
                 await readings[0].until(20)
                 stores.redis.pause()
                 await asyncio.sleep(STANDING_FOR)

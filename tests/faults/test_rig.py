@@ -12,9 +12,10 @@ from tests.faults.rig.clients import open_client
 from tests.faults.rig.model import answer_to, question
 from tests.faults.rig.readings import Reading
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
+from tests.speed import limit
 
 pytestmark = pytest.mark.timeout(200)
-LIMIT = 150.0
+LIMIT = limit(150)
 
 
 async def test_an_answer_is_read_to_its_end_while_all_that_it_comes_from_dies(stores: Stores, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.faults.rig.readings import Reading
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
+from tests.speed import limit
 
 RESTARTS, USERS = scale(1, 20), scale(4, 12)
 CHUNKS, DELAY_MS = 150, 20
@@ -46,7 +47,7 @@ class Load:
             while not self.stop.is_set():
                 session, name, reading = await client.open_session(), f"q{next(self._numbers)}", Reading()
                 watching = asyncio.create_task(self._watch(reading))
-                async with asyncio.timeout(120):
+                async with asyncio.timeout(limit(120)):
                     await client.ask(session, name, question(name, CHUNKS, DELAY_MS), reading=reading)
                 watching.cancel()
 
@@ -70,7 +71,7 @@ async def restart_all(rig: Rig) -> None:
         lives = seat.lives
         assert seat.child is not None
         seat.child.send(signal.SIGTERM)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(limit(60)):
             await seat.lives_on(lives)
         await seat.ready()
 
@@ -83,7 +84,7 @@ async def test_restarting_everything_in_turn_fails_no_turn(stores: Stores, tmp_p
             await restart_all(rig)
         load.stop.set()
         await loading
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(limit(60)):
             await quiet(rig)
             snapshot = await take_snapshot(rig)
         assert check(rig.history.events, snapshot) == [], rig.history.file
@@ -100,4 +101,4 @@ async def test_restarting_everything_in_turn_fails_no_turn(stores: Stores, tmp_p
         f"{RESTARTS} rolling restarts of 2 APIs and 2 executors under load, {len(snapshot.tasks)} turns, {handed_back} "
         f"handed back: 0 failed, 0 crashes; longest silence of a reader p95 {p95:.1f} s, max {silences[-1]:.1f} s",
     )
-    assert silences[-1] < (5 if FULL else 20)
+    assert silences[-1] < limit(5 if FULL else 20)

@@ -21,9 +21,10 @@ from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
 from tests.servers.proxy import Mode
+from tests.speed import limit
 
 CHECK_OF = {"redis": "redis", "rabbitmq": "turns"}
-STARTS_WITHIN, BACK_WITHIN = 60.0, 15.0
+STARTS_WITHIN, BACK_WITHIN = limit(60), limit(15)
 MODES = [Mode.DOWN, Mode.RESET, Mode.BLACKHOLE] if FULL else [Mode.DOWN]
 pytestmark = pytest.mark.timeout(scale(180, 1800))
 
@@ -36,7 +37,7 @@ async def test_whoever_is_started_in_an_outage_works_when_it_is_over(stores: Sto
                 back = await started_without(rig, store, mode, f"{store}-{mode}")
                 record("I11", f"started while {store} is away ({mode}): traffic {back:.1f} s after its return")
                 asked += 1
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(limit(60)):
             await quiet(rig)
             snapshot = await take_snapshot(rig)
     assert check(rig.history.events, snapshot) == [], rig.history.file
@@ -89,7 +90,7 @@ async def cannot_start(seat: Seat) -> None:
 def waits_for(check: str) -> Callable[[Seat], Awaitable[None]]:
     async def wait(seat: Seat) -> None:
         """It lives, says for what it waits, and stays."""
-        async with httpx.AsyncClient(base_url=seat.url, trust_env=False, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=seat.url, trust_env=False, timeout=limit(20)) as http:
             lives = seat.lives
             async with asyncio.timeout(STARTS_WITHIN):
                 while not await answers(http):

@@ -13,6 +13,9 @@ from backend.chat.chunks import END
 from backend.chat.keys import stream_key
 from backend.ids import SessionId, TaskId
 from tests.faults.rig.snapshot import TaskRow
+from tests.speed import limit
+
+PATIENCE = limit(30)
 
 
 def fault_of(bodies: Sequence[bytes], status: str) -> str | None:
@@ -26,7 +29,7 @@ def fault_of(bodies: Sequence[bytes], status: str) -> str | None:
     return None
 
 
-async def false_ends(dsn: str, tasks: Iterable[TaskRow], *, patience: float = 30) -> list[str]:
+async def false_ends(dsn: str, tasks: Iterable[TaskRow], *, patience: float = PATIENCE) -> list[str]:
     """What is wrong about the ends of these tasks' streams, after a while: some come a moment after the row's."""
     deadline = time.monotonic() + patience
     async with Redis.from_url(dsn) as redis:

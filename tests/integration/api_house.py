@@ -25,12 +25,13 @@ from executor.llm.model import open_model
 from executor.tools import open_toolbox
 from executor.tools.tool import Toolbox
 from executor.worker import Worker
+from tests.speed import limit
 from tests.sse_client import StrictClient
 
 JWT_KEY = "a-secret-of-the-api-tests-0123456789abcdef"
 SERVICE_KEY = "a-service-key-of-the-tests-1"
 OLD_SERVICE_KEY = "a-service-key-of-the-tests-0"
-LIMIT = 20.0
+LIMIT = limit(20)
 SETTINGS: Mapping[str, Any] = {
     "host": "127.0.0.1",
     "port": 0,
@@ -98,11 +99,11 @@ class ApiHouse:
         return found
 
     async def read(
-        self, method: str, path: str, *, client: StrictClient | None = None, limit: float = LIMIT, **request: Any
+        self, method: str, path: str, *, client: StrictClient | None = None, within: float = LIMIT, **request: Any
     ) -> tuple[httpx.Response, StrictClient]:
         """Reads a stream to its end."""
         client = client or StrictClient()
-        async with asyncio.timeout(limit), self.http.stream(method, path, **request) as answer:
+        async with asyncio.timeout(within), self.http.stream(method, path, **request) as answer:
             if answer.status_code != 200:
                 await answer.aread()
                 return answer, client
@@ -147,7 +148,7 @@ async def api_house(
         async with asyncio.timeout(LIMIT):
             while not server.started:
                 assert not serving.done(), serving.result()
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
         if executor:
             await stack.enter_async_context(executing(settings, toolbox))
         client = httpx.AsyncClient(
@@ -210,13 +211,13 @@ class RawAnswer:
         return code
 
 
-async def send_raw(port: int, request: bytes, *, limit: float = LIMIT, until: bytes | None = None) -> RawAnswer:
+async def send_raw(port: int, request: bytes, *, within: float = LIMIT, until: bytes | None = None) -> RawAnswer:
     """Sends bytes as they are and reads until the server closes, or `until` was read."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     data = bytearray()
     try:
         writer.write(request)
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(within):
             while until is None or until not in data:
                 try:
                     piece = await reader.read(65536)

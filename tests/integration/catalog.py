@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncpg
 
+from tests.speed import limit
+
 _COLUMNS = """
 SELECT format('column %s.%s %s%s default %s', t.relname, a.attname, format_type(a.atttypid, a.atttypmod),
               CASE WHEN a.attnotnull THEN ' not null' ELSE '' END, pg_get_expr(d.adbin, d.adrelid))
@@ -32,19 +34,19 @@ SELECT format('trigger %s on %s', tgname, tgrelid::regclass) FROM pg_trigger WHE
 
 async def catalog_of(dsn: str) -> set[str]:
     """A line for each column, index, constraint, relation, type, function and trigger; Prisma's own table left out."""
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+    connection = await asyncpg.connect(dsn, timeout=limit(20), command_timeout=limit(30))
     try:
         statements = (_COLUMNS, _INDEXES, _CONSTRAINTS, _OTHERS)
         lines = [row[0] for statement in statements for row in await connection.fetch(statement)]
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=limit(20))
     return {line for line in lines if "_prisma_migrations" not in line}
 
 
 async def execute(dsn: str, *statements: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=30)
+    connection = await asyncpg.connect(dsn, timeout=limit(20), command_timeout=limit(30))
     try:
         for statement in statements:
             await connection.execute(statement)
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=limit(20))

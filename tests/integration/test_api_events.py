@@ -37,7 +37,7 @@ class Hints:
                 fitting = [h for h in self.seen if h["type"] == kind and facts.items() <= h.items()]
                 if len(fitting) >= count:
                     return fitting[count - 1]
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

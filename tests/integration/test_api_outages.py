@@ -11,6 +11,7 @@ from tests.integration.api_house import LIMIT, api_house, new_id
 from tests.integration.catalog import execute
 from tests.servers.postgres import PostgresNode, empty_database
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 
 async def test_without_postgres_every_endpoint_says_so_and_recovers(
@@ -73,7 +74,7 @@ async def test_without_redis_a_message_is_taken_and_answered_later(postgres_dsn:
         async with asyncio.timeout(LIMIT):
             while (await api.http.get("/health/ready")).status_code != 200:
                 await asyncio.sleep(0.1)
-        answer, client = await api.read("POST", path, json=body, headers=mine, limit=60)
+        answer, client = await api.read("POST", path, json=body, headers=mine, within=limit(60))
         assert answer.status_code == 200, answer.text
         assert client.text == "0 1 2 "
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.agents import an_agent
 from tests.integration.api_house import ApiHouse, api_house, token
+from tests.speed import limit
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
@@ -34,9 +35,10 @@ async def test_schemathesis_finds_nothing(api: ApiHouse) -> None:
     command = [
         os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document,
         "--checks", CHECKS, "--phases", "examples,fuzzing",
-        "--max-examples", "30", "--seed", "20261123", "--request-timeout", "20", "--no-color", "--workers", "4",
+        "--max-examples", "30", "--seed", "20261123", "--request-timeout", f"{limit(20):.0f}",
+        "--no-color", "--workers", "4",
         "--suppress-health-check", "all", "--max-time", "25", "-H", f"Authorization: Bearer {token('schemathesis')}",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    output, _ = await asyncio.wait_for(process.communicate(), 110)
+    output, _ = await asyncio.wait_for(process.communicate(), limit(110))
     assert process.returncode == 0, output.decode()[-8000:]

@@ -258,14 +258,14 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
     mine = api.as_user()
     id = await api.new_session(mine)
     post = asyncio.create_task(
-        api.read("POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 200 20"}, headers=mine)
+        api.read("POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 100000 20"}, headers=mine)
     )
     active = await api.active_stream(id, mine)
     path = f"/api/chat/tasks/{active['task_id']}/stream"
     readers = [asyncio.create_task(api.read("GET", path, headers=mine)) for _ in range(7)]
     async with asyncio.timeout(LIMIT):
         while len(api.app.open_streams) < 8:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
     ninth = await api.http.get(path, headers=mine)
     assert (ninth.status_code, ninth.json()["code"]) == (429, "too_many_streams")
     assert ninth.json()["detail"] == "8 streams are open, which is the limit; close one first."
@@ -277,14 +277,14 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
     await asyncio.gather(readers[0], return_exceptions=True)
     async with asyncio.timeout(LIMIT):
         while len(api.app.open_streams) == 8:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
     readers[0] = asyncio.create_task(api.read("GET", path, headers=mine))
     await api.http.post(f"/api/chat/tasks/{active['task_id']}/cancel", headers=mine)
     for client in [post, *readers]:
         assert (await client)[1].done
     async with asyncio.timeout(LIMIT):
         while len(api.app.open_streams):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_client_that_goes_at_the_first_byte_loses_nothing(api: ApiHouse) -> None:

@@ -10,6 +10,7 @@ import pytest
 from backend.chat import flows, tasks
 from backend.chat.models import OnBusy, TurnRequest
 from backend.ids import new_session_id
+from tests.e2e.sse import words_for
 from tests.integration.api_house import LIMIT, ApiHouse, api_house
 from tests.integration.rows import new_user
 
@@ -68,7 +69,8 @@ async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(a
     mine = api.as_user()
     id = await api.new_session(mine)
     path = f"/api/chat/sessions/{id}/stream"
-    running = asyncio.create_task(api.read("POST", path, json={"message": "/stream 40 20"}, headers=mine))
+    words = words_for(1.5)
+    running = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {words} 10"}, headers=mine))
     active = await api.active_stream(id, mine)
     assert active == {"task_id": active["task_id"], "last_message_id": "0-0", "operation_id": None, "tool_name": None}
     rows = (await api.session(id, mine))["messages"]
@@ -77,7 +79,7 @@ async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(a
     assert [one["role"] for one in ui] == ["user"]
     _, second_tab = await api.read("GET", f"/api/chat/tasks/{active['task_id']}/stream", headers=mine)
     _, first_tab = await running
-    assert first_tab.text == second_tab.text == "".join(f"{n} " for n in range(40))
+    assert first_tab.text == second_tab.text == "".join(f"{n} " for n in range(words))
 
 
 async def test_a_cancelled_turn_ends_cancelled_and_says_no_more(api: ApiHouse) -> None:

@@ -10,10 +10,15 @@ import pytest
 
 from backend.api.pace import Pace
 from backend.api.tokens import LEEWAY
+from backend.chat import cancelling
+from backend.chat.models import Caller
+from backend.ids import SessionId
 from tests.integration.api_house import LIMIT, ApiHouse, api_house, get, post, send_raw, token
+from tests.speed import limit
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-QUICK = Pace(heartbeat_every=0.2, send_timeout=1.0, tick=0.05, head_timeout=0.5, body_timeout=0.5)
+QUICK = Pace(heartbeat_every=0.2, send_timeout=limit(2), tick=0.05, head_timeout=limit(0.8), body_timeout=limit(0.8))
+"""Impatient, but not so that it drops good clients on a slow machine."""
 
 
 @pytest.fixture(scope="module")
@@ -43,41 +48,48 @@ async def test_a_silent_stream_has_heartbeats(api: ApiHouse) -> None:
 async def test_a_stopping_server_aborts_its_streams(postgres_dsn: str, redis_dsn: str) -> None:
     async with api_house(postgres_dsn, redis_dsn, pace=QUICK) as api:
         id = await api.new_session()
-        request = post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 100 50"}')
+        request = post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 2000 50"}')
         reading = asyncio.create_task(send_raw(api.port, request))
         async with asyncio.timeout(LIMIT):
             while not len(api.app.open_streams):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
         api.server.should_exit = True
         answer = await reading
         assert answer.closed
         assert answer.status == 200
         assert not answer.data.endswith(b"0\r\n\r\n")
         assert b"[DONE]" not in answer.data
+        await _delete(api, id)
 
 
 async def test_a_stream_that_cannot_go_on_is_aborted(api: ApiHouse) -> None:
     id = await api.new_session()
     reading = asyncio.create_task(
-        send_raw(api.port, post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 20 50"}'))
+        send_raw(api.port, post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 2000 50"}'))
     )
     async with asyncio.timeout(LIMIT):
         while not (open_now := list(api.app.open_streams)):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
     for stream in open_now:
         stream.drop()
     answer = await reading
     assert answer.closed
     assert not answer.data.endswith(b"0\r\n\r\n")
+    await _delete(api, id)
+
+
+async def _delete(api: ApiHouse, session: str) -> None:
+    """Ends what runs there, too; also when its server has stopped."""
+    await cancelling.delete_session(api.house, Caller(None, "192.0.2.9"), SessionId(session))
 
 
 async def test_a_token_that_ends_ends_its_stream(api: ApiHouse) -> None:
-    mine = f"authorization: Bearer {token('expiring', lives=2 - LEEWAY)}"
+    mine = f"authorization: Bearer {token('expiring', lives=limit(2) - LEEWAY)}"
     made = await send_raw(
         api.port, post("/api/chat/sessions", b'{"id":"a-session-of-someone-expiring"}', mine), until=b"}"
     )
     assert made.status in (200, 201)
-    request = post("/api/chat/sessions/a-session-of-someone-expiring/stream", b'{"message":"/stream 100 100"}', mine)
+    request = post("/api/chat/sessions/a-session-of-someone-expiring/stream", b'{"message":"/stream 1000 100"}', mine)
     answer = await send_raw(api.port, request)
     assert answer.closed
     assert b'data: {"type":"data-error","data":{"code":"token_expired"' in answer.data
@@ -145,17 +157,17 @@ async def test_clients_that_come_and_go_leave_nothing_behind(api: ApiHouse) -> N
     mine = api.as_user()
     id = await api.new_session(mine)
     authorization = f"authorization: {mine['authorization']}"
-    body = b'{"message":"/stream 400 20","message_id":"m"}'
+    body = b'{"message":"/stream 100000 20","message_id":"m"}'
     await send_raw(api.port, post(f"/api/chat/sessions/{id}/stream", body, authorization), until=b"stream-open")
     for _ in range(100):
         await send_raw(api.port, get(f"/api/chat/sessions/{id}/stream", authorization), until=b"stream-open")
         with suppress(TimeoutError):
             async with asyncio.timeout(LIMIT):
                 while len(api.app.open_streams) > 4:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.02)
     async with asyncio.timeout(LIMIT):
         while len(api.app.open_streams):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
     await api.http.post(f"/api/chat/sessions/{id}/cancel", headers=mine)
     left = [job for job in asyncio.all_tasks() if "EventStream" in repr(job.get_coro())]
     assert left == []

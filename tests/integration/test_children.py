@@ -11,6 +11,7 @@ from backend.config import load_settings
 from backend.ids import ExecutorId, new_executor_id, new_session_id, new_task_id
 from backend.resources import open_resources
 from executor.children import Children
+from tests.speed import limit
 
 
 class SlowToJudge(Children):
@@ -29,6 +30,6 @@ async def test_a_child_may_end_while_it_is_judged(
         monkeypatch.setenv(name, value)  # a child has its settings from there
     monkeypatch.setattr("executor.children.FROZEN_AFTER", 0.0)
     monkeypatch.setattr("executor.children.LOOK_EVERY", 0.1)
-    async with open_resources(load_settings(files=())) as house, asyncio.timeout(60):
+    async with open_resources(load_settings(files=())) as house, asyncio.timeout(limit(60)):
         children = SlowToJudge(house)
         assert await children.run(Turn(new_task_id(), new_session_id()), new_executor_id()), "of no task: settled"

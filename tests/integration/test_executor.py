@@ -30,10 +30,13 @@ from executor.llm.model import open_model
 from executor.sweeper import SWEEP_EVERY, Sweeper
 from executor.tools import open_toolbox
 from executor.worker import Worker
+from tests.e2e.sse import words_for
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 from tests.sse_client import StrictClient
 
-LIMIT = 30.0
+LIMIT = limit(30)
+WORDS = words_for(2)
 ANYONE = Caller(None, f"tests of the executor {os.getpid()}")
 
 
@@ -133,7 +136,7 @@ async def test_when_redis_loses_the_stream_in_mid_turn_the_turn_starts_again_and
 ) -> None:
     session_id = new_session_id()
     async with working(office.settings):
-        task = await office.ask("/stream 60 10", session_id)
+        task = await office.ask(f"/stream {WORDS} 10", session_id)
         await office.read(task, until="20 ")
         await office.house.streams.delete(stream_key(session_id, task.id))
         row = await office.ended(task)
@@ -141,14 +144,14 @@ async def test_when_redis_loses_the_stream_in_mid_turn_the_turn_starts_again_and
     assert row.status is TaskStatus.COMPLETED
     assert row.crashes == 0
     assert row.attempt > 1
-    assert again.text == counted(60)
-    assert await office.answer(task) == counted(60)
+    assert again.text == counted(WORDS)
+    assert await office.answer(task) == counted(WORDS)
 
 
 async def test_a_reader_of_a_stream_that_was_lost_is_told_so_and_never_sees_a_word_twice(office: Office) -> None:
     session_id = new_session_id()
     async with working(office.settings):
-        task = await office.ask("/stream 60 10", session_id)
+        task = await office.ask(f"/stream {WORDS} 10", session_id)
         seen = await office.read(task, until="20 ")
         await office.house.streams.delete(stream_key(session_id, task.id))
         with pytest.raises((CursorExpired, StreamCut)):
@@ -239,14 +242,14 @@ async def test_a_running_turn_outlives_a_redis_that_is_away_for_longer_than_its_
 async def test_a_turn_is_handed_back_when_its_executor_stops_and_no_crash_is_counted(office: Office) -> None:
     session_id = new_session_id()
     async with working(office.settings):
-        task = await office.ask("/stream 80 20", session_id)
+        task = await office.ask(f"/stream {WORDS} 10", session_id)
         await office.read(task, until="5 ")
     row = await office.row(task)
     assert (row.status, row.owner, row.crashes) == (TaskStatus.RUNNING, None, 0)
     async with working(office.settings):
         row = await office.ended(task)
     assert (row.attempt, row.crashes) == (2, 0)
-    assert await office.answer(task) == counted(80)
+    assert await office.answer(task) == counted(WORDS)
 
 
 async def test_a_copy_of_a_turn_that_runs_changes_nothing(office: Office) -> None:

@@ -17,6 +17,7 @@ from standardwebhooks import Webhook
 from tests.servers.generator import API_KEY, WEBHOOK_SECRET, GeneratorNode, generator_node
 from tests.servers.receiver import Receiver, receiver
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ async def test_a_receiver_that_was_away_gets_the_outcome_later(generator: Genera
 
 
 async def logged(generator: GeneratorNode, words: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(limit(20)):
         while words not in generator.log.read_text():
-            await asyncio.sleep(0.01)  # between two looks of a bounded wait
+            await asyncio.sleep(0.02)  # between two looks of a bounded wait
 
 
 async def test_the_same_outcome_may_come_more_than_once(generator: GeneratorNode, inbox: Receiver) -> None:
@@ -137,7 +138,7 @@ async def test_outcomes_come_by_the_redis_stream_too(private_redis: RedisNode, t
 async def added(redis: Redis, after: str, count: int) -> list[Any]:
     """So many entries after that one, when they are there."""
     entries: list[Any] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(limit(20)):
         while len(entries) < count:
             last = entries[-1][0] if entries else after
             for _, found in await redis.xread({"chat:completions": last}, block=1_000) or []:

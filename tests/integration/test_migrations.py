@@ -17,6 +17,7 @@ from backend.errors import ConfigError, Unavailable
 from backend.migrating import FOLDER, migrate, read_migrations
 from backend.postgres import Database
 from tests.integration.catalog import catalog_of, execute
+from tests.speed import limit
 
 ROOT = FOLDER.parent.parent
 SECOND = "20990101000000_second"
@@ -31,7 +32,7 @@ async def schema_as_sql() -> str:
     process = await asyncio.create_subprocess_exec(
         *command.split(), cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(100):
+    async with asyncio.timeout(limit(100)):
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     return out.decode()
@@ -87,7 +88,7 @@ async def test_migrations_are_recorded_as_prisma_does(empty_postgres_dsn: str) -
     names = [migration.name for migration in read_migrations()]
     assert await migrate(empty_postgres_dsn) == names
     assert await migrate(empty_postgres_dsn) == []
-    connection = await asyncpg.connect(empty_postgres_dsn, timeout=10)
+    connection = await asyncpg.connect(empty_postgres_dsn, timeout=limit(20))
     rows = await connection.fetch("SELECT * FROM _prisma_migrations ORDER BY started_at")
     await connection.close()
     assert [row["migration_name"] for row in rows] == names
@@ -100,7 +101,7 @@ async def test_migrations_are_recorded_as_prisma_does(empty_postgres_dsn: str) -
 
 
 async def test_processes_that_start_at_once_migrate_once(empty_postgres_dsn: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(limit(60)):
         applied = await asyncio.gather(*(migrate(empty_postgres_dsn) for _ in range(4)))
     assert sorted(applied, key=len) == [[], [], [], [migration.name for migration in read_migrations()]]
 
@@ -153,7 +154,7 @@ async def test_a_database_that_does_not_exist_is_made_and_said(
     missing_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(limit(60)):
         applied = await asyncio.gather(*(migrate(missing_database) for _ in range(3)))
     assert sum(len(names) for names in applied) == len(read_migrations())
     assert [line.startswith("created the database") for line in caplog.messages].count(True) == 1

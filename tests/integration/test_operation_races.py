@@ -16,11 +16,13 @@ from backend.chat.sessions import create_session
 from backend.ids import StreamId, TaskId, UserId, new_executor_id, new_session_id
 from executor.operations import Operations
 from executor.tools.tool import Accepted, Stored, Tool, ToolContext
+from tests.e2e.sse import words_for
 from tests.fakes.outside_work import OutsideToolbox, OutsideWork, Work
 from tests.integration.api_house import LIMIT, ApiHouse, api_house, executing, new_user
 from tests.integration.test_api_events import listening
 from tests.integration.test_operations import KEY, START, begin, complete, ended, result_of
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 MAKE_AGENT = '/tool outside_work {"use": "save_agent"}'
 AN_AGENT = {"agent_json": {"name": "Sorter", "nodes": [{"id": "a"}], "links": []}}
@@ -162,14 +164,14 @@ async def test_a_continuation_does_not_overtake_messages_that_waited_before_its_
     mine = api.as_user()
     session, started = await begin(api, mine)
     path = f"/api/chat/sessions/{session}/stream"
-    said = ["/stream 60 20", "/say before", "/say after"]
+    said = [f"/stream {words_for(2)} 10", "/say before", "/say after"]
     asking = [asyncio.create_task(api.read("POST", path, json={"message": said[0]}, headers=mine))]
     await api.active_stream(session, mine)
     for waiting, text in enumerate(said[1:], 1):
         asking.append(asyncio.create_task(api.read("POST", path, json={"message": text}, headers=mine)))
         async with asyncio.timeout(LIMIT):
             while len((await api.session(session, mine))["queued"]) < waiting:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
         if waiting == 1:
             assert (await complete(api, started["operation_id"])).status_code == 200
     await asyncio.gather(*asking)
@@ -250,7 +252,7 @@ async def test_progress_is_taken_while_redis_does_not_answer(postgres_dsn: str, 
         private_redis.pause()
         try:
             path = f"/api/chat/operations/{started['operation_id']}/progress"
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(limit(5)):
                 answer = await api.http.post(path, json={"percent": 7}, headers=KEY)
             assert answer.status_code == 202
         finally:

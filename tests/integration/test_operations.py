@@ -10,9 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.sse import words_for
 from tests.fakes.outside_work import OutsideToolbox
 from tests.integration.api_house import LIMIT, OLD_SERVICE_KEY, SERVICE_KEY, ApiHouse, api_house, new_id, post, send_raw
 from tests.sse_client import StrictClient
+
+WORDS = words_for(1.5)
 
 KEY = {"x-api-key": SERVICE_KEY}
 START = '/tool outside_work {"label": "a"}'
@@ -130,7 +133,7 @@ async def test_a_user_who_writes_meanwhile_is_answered_at_once_and_the_continuat
     session, started = await begin(api, mine)
     assert (await api.say(session, "/stream 3", mine)).text == "0 1 2 "
     path = f"/api/chat/sessions/{session}/stream"
-    busy = asyncio.create_task(api.read("POST", path, json={"message": "/stream 60 20"}, headers=mine))
+    busy = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {WORDS} 10"}, headers=mine))
     await api.active_stream(session, mine)
     assert (await complete(api, started["operation_id"], result="a text")).status_code == 200
     waiting = await api.session(session, mine)
@@ -138,7 +141,7 @@ async def test_a_user_who_writes_meanwhile_is_answered_at_once_and_the_continuat
     assert [one["status"] for one in waiting["operations"]] == ["queued"]
     assert waiting["queued"] == [], "no message of the user waits"
     _, answered = await busy
-    assert answered.text == "".join(f"{n} " for n in range(60))
+    assert answered.text == "".join(f"{n} " for n in range(WORDS))
     told = await ended(api, started["task_id"], mine)
     assert told.chunks[-1]["messageMetadata"]["status"] == "completed"
     assert [row["content"] for row in (await api.session(session, mine))["messages"]][-1] == told.text

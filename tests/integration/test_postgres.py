@@ -16,6 +16,7 @@ from backend.ids import new_session_id
 from backend.postgres import Address, Connection, Database
 from tests.integration.catalog import execute
 from tests.servers.postgres import PostgresNode
+from tests.speed import limit
 
 
 async def _terminate_all(dsn: str, application: str) -> None:
@@ -25,7 +26,7 @@ async def _terminate_all(dsn: str, application: str) -> None:
 
 async def _end_all_and_wait(dsn: str) -> None:
     await _terminate_all(dsn, "copilot")
-    c = await asyncpg.connect(dsn, timeout=10)
+    c = await asyncpg.connect(dsn, timeout=limit(20))
     ours = "application_name = 'copilot' AND datname = current_database()"
     while await c.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {ours}"):
         await asyncio.sleep(0.02)
@@ -33,7 +34,7 @@ async def _end_all_and_wait(dsn: str) -> None:
 
 
 async def _answers_again(database: Database) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         while True:
             with contextlib.suppress(Unavailable):
                 return await database.ping()
@@ -56,7 +57,7 @@ async def test_a_pool_recovers_when_its_connections_are_ended(empty_postgres_dsn
 
 async def test_a_connection_that_is_ended_is_unavailable_whenever_it_is_used(empty_postgres_dsn: str) -> None:
     """What the server said at the end is read in one round of the loop, and that it closed in a later one."""
-    async with Database.open(empty_postgres_dsn, size=10) as database, asyncio.timeout(30):
+    async with Database.open(empty_postgres_dsn, size=10) as database, asyncio.timeout(limit(30)):
         in_hand, ended = asyncio.Barrier(10), asyncio.Event()
 
         async def use_after(rounds: int) -> None:
@@ -70,7 +71,7 @@ async def test_a_connection_that_is_ended_is_unavailable_whenever_it_is_used(emp
         users = [asyncio.create_task(use_after(rounds)) for rounds in range(9)]
         await in_hand.wait()
         with ThreadPoolExecutor() as elsewhere:  # this loop stands still meanwhile
-            elsewhere.submit(asyncio.run, _end_all_and_wait(empty_postgres_dsn)).result(20)
+            elsewhere.submit(asyncio.run, _end_all_and_wait(empty_postgres_dsn)).result(limit(20))
         ended.set()
         ends = await asyncio.gather(*users, return_exceptions=True)
         assert [type(end) for end in ends] == [Unavailable] * 9
@@ -94,7 +95,7 @@ async def test_a_server_that_is_away_is_unavailable(free_port: int) -> None:
 
 
 async def test_a_pool_that_is_used_up_is_unavailable_and_waits_no_longer(empty_postgres_dsn: str) -> None:
-    async with Database.open(empty_postgres_dsn, size=2) as database, asyncio.timeout(30):
+    async with Database.open(empty_postgres_dsn, size=2) as database, asyncio.timeout(limit(30)):
         async with database.connection(), database.connection():
             with pytest.raises(Unavailable):
                 await database.ping()
@@ -111,7 +112,7 @@ async def test_a_deadlock_is_unavailable_to_one_and_the_other_goes_on(database: 
             await locked.wait()
             await mine.execute("UPDATE sessions SET title = 'b' WHERE id = $1", second)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         ends = await asyncio.gather(lock(*ids), lock(*reversed(ids)), return_exceptions=True)
     assert [type(end) for end in ends if end is not None] == [Unavailable]
 
@@ -132,7 +133,7 @@ async def test_a_transaction_that_raises_leaves_nothing(database: Database, c: C
 async def test_a_transaction_that_is_cancelled_leaves_nothing_and_gives_its_connection_back(
     empty_postgres_dsn: str,
 ) -> None:
-    async with Database.open(empty_postgres_dsn, size=2) as database, asyncio.timeout(30):
+    async with Database.open(empty_postgres_dsn, size=2) as database, asyncio.timeout(limit(30)):
         await execute(empty_postgres_dsn, "CREATE TABLE things (n INTEGER)")
         inserted = asyncio.Event()
 

@@ -14,8 +14,9 @@ from backend.errors import ConfigError
 from backend.migrating import migrate, require_migrated
 from backend.postgres import Database
 from tests.integration.catalog import execute
+from tests.speed import limit
 
-LIMIT = 60.0
+LIMIT = limit(60)
 PROCESSES = pytest.mark.parametrize("command", [("backend", "serve"), ("executor",)], ids=" ".join)
 
 

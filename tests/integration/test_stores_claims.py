@@ -13,6 +13,7 @@ from backend.errors import Fenced, TaskNotFound
 from backend.ids import ExecutorId, StreamId, new_executor_id, new_session_id, new_task_id
 from backend.postgres import Connection, Database
 from tests.integration.rows import a_claimed_task, a_session, a_task, said
+from tests.speed import limit
 
 USAGE = Usage(input_tokens=10, output_tokens=5, reasoning_tokens=2, cached_tokens=1)
 A, B = ExecutorId("executor-a"), ExecutorId("executor-b")
@@ -45,7 +46,7 @@ async def test_of_claims_at_once_one_wins(database: Database, c: Connection) -> 
         async with database.connection() as mine:
             return await tasks.claim_task(mine, task.id, new_executor_id(), seen_owner=None, seen_attempt=0)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         won = [claimed for claimed in await asyncio.gather(*(claim() for _ in range(8))) if claimed is not None]
     assert [claimed.attempt for claimed in won] == [1]
     assert await tasks.get_task(c, task.id) == won[0]
@@ -169,7 +170,7 @@ async def test_a_cancel_and_an_end_at_once_agree(database: Database, c: Connecti
         wished, ended = await asyncio.gather(cancel(), end())
         assert (wished is not None) == (ended.status is TaskStatus.CANCELLED)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         for _ in range(20):
             await race()
 
@@ -177,12 +178,12 @@ async def test_a_cancel_and_an_end_at_once_agree(database: Database, c: Connecti
 async def test_an_end_waits_for_the_wish_that_came_first(database: Database, c: Connection) -> None:
     task = await a_claimed_task(c)
     ender = c.get_server_pid()
-    async with asyncio.timeout(30), asyncio.TaskGroup() as jobs, database.transaction() as wishing:
+    async with asyncio.timeout(limit(30)), asyncio.TaskGroup() as jobs, database.transaction() as wishing:
         await tasks.request_cancel(wishing, task.id)
         ending = jobs.create_task(_completed(c, task))
         async with database.connection() as watcher:
             while not await watcher.fetchval("SELECT cardinality(pg_blocking_pids($1))", ender):
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.02)
     assert ending.result().status is TaskStatus.CANCELLED
 
 

@@ -13,6 +13,7 @@ from backend.errors import SessionNotFound
 from backend.ids import new_executor_id, new_session_id
 from backend.postgres import Connection, Database
 from tests.integration.rows import a_session, new_user
+from tests.speed import limit
 
 
 async def test_an_executor_is_seen_when_it_beats(c: Connection) -> None:
@@ -79,7 +80,7 @@ async def test_facts_told_at_once_are_all_kept(database: Database, c: Connection
         async with database.connection() as mine:
             await merge_understanding(mine, owner, {f"fact{n}": n, "all": [n]})
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         await asyncio.gather(*(tell(n) for n in range(8)))
     known = await facts_of(c, owner)
     assert sorted(known["all"]) == list(range(8))

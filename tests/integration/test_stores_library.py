@@ -109,7 +109,7 @@ async def test_a_second_save_waits_for_the_first_ones_transaction(database: Data
         second = asyncio.create_task(save_second())
         async with asyncio.timeout(LIMIT):
             while await watcher.fetchval(WAITING_SAVES) == 0:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.02)
         await (transaction.commit() if kept else transaction.rollback())
         saved = await asyncio.wait_for(second, LIMIT)
     assert saved.agent.version == (2 if kept else 1)

@@ -21,6 +21,7 @@ from backend.errors import Fenced
 from backend.ids import new_session_id, new_task_id
 from backend.postgres import Connection, Database
 from tests.integration.rows import NOBODY, a_session, a_task, said
+from tests.speed import limit
 
 PARTS: tuple[Part, ...] = (
     TextPart("line\u2028separator, ü, 🙂"),
@@ -112,7 +113,7 @@ async def test_twenty_appends_at_once_are_numbered_without_gaps(database: Databa
         async with database.transaction() as writer:
             await messages.append_messages(writer, session_id, task.id, step, [said(f"{step}a"), said(f"{step}b")])
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit(30)):
         await asyncio.gather(*(append(step) for step in range(20)))
     rows = await messages.visible_messages(c, session_id, limit=100)
     assert [row.sequence for row in rows] == list(range(1, 41))

@@ -36,6 +36,7 @@ from backend.errors import CursorExpired, NothingLeft, StreamCut
 from backend.ids import StreamId
 from executor.takeover import take_over
 from tests.integration.reading_room import ReadingRoom, key_of, reading_room, until
+from tests.speed import limit
 from tests.sse_client import StrictClient
 
 HEAD: list[Chunk] = [
@@ -299,7 +300,7 @@ async def test_random_deaths_and_random_reconnects_end_in_the_same_message(room:
     clients = [StrictClient(accepts_reset=n % 2 == 0) for n in range(4)]
     readings = [asyncio.create_task(read(client)) for client in clients]
     expected = await _write_with_deaths(room, task, chance)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(limit(40)):
         await asyncio.gather(*readings)
     late = await room.read(task, StrictClient())
     assert late.text == expected

@@ -38,6 +38,7 @@ from backend.chat.writing import Flusher, StreamWriter
 from backend.errors import Fenced, Unavailable
 from backend.ids import BEGINNING, SessionId, StreamId, TaskId
 from executor.takeover import Takeover, take_over
+from tests.speed import limit
 
 TTL = 60
 FIRST_STEP = (StartStep(), TextStart("t1"), TextDelta("t1", "one"), TextEnd("t1"), FinishStep())
@@ -211,7 +212,7 @@ async def _commands_on(redis: Redis, key: str, work: Coroutine[object, object, o
     async with redis.monitor() as monitor:
         await work
         await redis.echo(key)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(limit(20)):
             while True:
                 command: str = (await monitor.next_command())["command"]
                 if key in command:
@@ -233,12 +234,12 @@ async def test_a_zombie_that_wakes_after_the_takeover_is_fenced_and_not_announce
     before = await whole(streams, second)
     async with redis.pubsub() as channel:
         await channel.subscribe(key_of(first))
-        await channel.get_message(timeout=5)
+        await channel.get_message(timeout=limit(20))
         await zombie.append(TextDelta("t2", "late"))
         with pytest.raises(Fenced):
             await zombie.drain()
         await append(taken.writer, TextStart("t2"))
-        assert (await channel.get_message(timeout=5))["data"].startswith(f"{second.fence}-3 ".encode())
+        assert (await channel.get_message(timeout=limit(20)))["data"].startswith(f"{second.fence}-3 ".encode())
     assert (await whole(streams, second))[:-1] == before
 
 
@@ -262,7 +263,7 @@ async def test_a_zombie_that_writes_while_it_is_taken_over_is_fenced_or_removed(
         second = next_attempt(first)
         taken = await take_over(streams, flusher, second, mid_step=False)
         with pytest.raises(Fenced):
-            await asyncio.wait_for(writing, 10)
+            await asyncio.wait_for(writing, limit(20))
         await append(taken.writer, TextStart("t2"))
         assert shown(await whole(streams, second)) == [encode(c) for c in (Start("m1"), StartStep(), TextStart("t2"))]
 

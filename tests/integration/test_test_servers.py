@@ -9,10 +9,11 @@ import redis.asyncio
 from tests.servers.postgres import PostgresNode
 from tests.servers.rabbitmq import RabbitNode
 from tests.servers.redis import RedisNode
+from tests.speed import limit
 
 
 async def _ask(dsn: str, question: str) -> object:
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=limit(20))
     try:
         return await connection.fetchval(question)
     finally:
@@ -29,11 +30,11 @@ async def test_the_redis_of_the_run_answers(redis_dsn: str) -> None:
 
 
 async def test_the_rabbitmq_of_the_run_takes_messages(rabbitmq_dsn: str) -> None:
-    async with await aio_pika.connect(rabbitmq_dsn, timeout=10) as connection:
+    async with await aio_pika.connect(rabbitmq_dsn, timeout=limit(20)) as connection:
         channel = await connection.channel(on_return_raises=True)
         queue = await channel.declare_queue(exclusive=True)
         await channel.default_exchange.publish(aio_pika.Message(b"hello"), queue.name)
-        message = await queue.get(timeout=10)
+        message = await queue.get(timeout=limit(20))
         assert message.body == b"hello"
         await message.ack()
 
@@ -55,12 +56,12 @@ async def test_a_killed_postgres_keeps_what_it_committed(private_postgres: Postg
 
 
 async def test_a_killed_rabbitmq_comes_back_with_its_durable_queues(private_rabbitmq: RabbitNode) -> None:
-    async with await aio_pika.connect(private_rabbitmq.dsn, timeout=10) as connection:
+    async with await aio_pika.connect(private_rabbitmq.dsn, timeout=limit(20)) as connection:
         channel = await connection.channel()
         await channel.declare_queue("kept", durable=True)
     await private_rabbitmq.ctl("eval", "mnesia:sync_log().")  # what a broker was told is not on its disk at once
     await private_rabbitmq.kill()
     await private_rabbitmq.start()
     assert "kept" in await private_rabbitmq.ctl("list_queues", "name")
-    async with await aio_pika.connect(private_rabbitmq.dsn, timeout=10) as connection:
+    async with await aio_pika.connect(private_rabbitmq.dsn, timeout=limit(20)) as connection:
         await (await connection.channel()).queue_delete("kept")

@@ -18,6 +18,7 @@ from executor.heartbeat import Heartbeat
 from executor.llm.model import open_model
 from executor.tools import open_toolbox
 from executor.worker import Worker
+from tests.speed import limit
 
 
 class _WithoutDeadLetters:
@@ -52,6 +53,6 @@ async def test_an_executor_ends_when_one_of_its_side_jobs_does(
         house = replace(whole, turns=_WithoutDeadLetters(whole.turns, cancels=cancels))
         worker = Worker(house, Crew(settings, model, None, open_toolbox(settings), Heartbeat(house)))
         with pytest.raises(ExceptionGroup) as ended:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(limit(30)):
                 await worker.run(asyncio.Event())
     assert ended.group_contains(RuntimeError, match="a side job has ended: dead letters")

@@ -16,6 +16,7 @@ import asyncpg
 
 from backend.embedded import Child, embedded_servers
 from backend.migrating import migrate
+from tests.speed import limit
 
 
 def _on_database(dsn: str, name: str) -> str:
@@ -58,11 +59,11 @@ async def migrated_database(server_dsn: str) -> AsyncIterator[str]:
 
 
 async def _execute(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10, command_timeout=60)
+    connection = await asyncpg.connect(dsn, timeout=limit(20), command_timeout=limit(60))
     try:
         await connection.execute(statement)
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=limit(20))
 
 
 @dataclass

@@ -33,6 +33,7 @@ from executor.llm import events
 from executor.llm.model import Prompt
 from executor.operations import Operations
 from executor.tools.tool import Tool, Toolbox, ToolContext
+from tests.speed import limit
 
 QUESTION = NewMessage(Role.USER, (TextPart("hello"),))
 LIMITS = Limits(steps=5, tokens=1_000, tool_seconds=5)
@@ -125,7 +126,7 @@ def agent_of(model: Recital, *tools: Tool[Nothing], desk: Desk | None = None, li
 
 
 async def run(agent: Agent) -> list[Chunk | Commit]:
-    async with asyncio.timeout(10), aclosing(agent.run([QUESTION])) as items:
+    async with asyncio.timeout(limit(20)), aclosing(agent.run([QUESTION])) as items:
         return [item async for item in items]
 
 
@@ -225,7 +226,7 @@ async def test_no_tool_starts_when_the_claim_is_another_executors() -> None:
 
 
 async def stopped_after(agent: Agent, kind: str) -> tuple[list[Chunk], list[NewMessage]]:
-    async with asyncio.timeout(10), aclosing(agent.run([QUESTION])) as items:
+    async with asyncio.timeout(limit(20)), aclosing(agent.run([QUESTION])) as items:
         async for item in items:
             if not isinstance(item, Commit) and item.type == kind:
                 break

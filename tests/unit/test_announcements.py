@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 from backend.chat.announcements import Announcements
+from tests.speed import limit
 
 
 async def test_only_the_newest_subscribe_of_a_channel_confirms_it() -> None:
@@ -27,5 +28,5 @@ async def test_garbage_from_the_server_ends_the_connection_quietly() -> None:
     link = Announcements(lambda *_: None, lambda _: None)
     link.data_received(b"?what is this\r\n")
     link.connection_lost(None)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(limit(20)):
         await link.closed

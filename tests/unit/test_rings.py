@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from backend.chat.rings import RING_BATCHES, RING_BYTES, Ring
 from backend.ids import BEGINNING, StreamId, TaskId
+from tests.speed import limit
 
 
 def _ring() -> Ring:
@@ -93,7 +94,7 @@ async def test_waiting_ends_with_the_next_news_and_leaves_nothing_when_it_is_can
     waiting[0].cancel()
     await asyncio.sleep(0)
     ring.add(_note(7001, 1, b"{}"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(limit(20)):
         await asyncio.gather(*waiting[1:])
         await ring.news(version)
     assert not ring.awaited

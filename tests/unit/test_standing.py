@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from backend.standing import start_standing
+from tests.speed import limit
 
 
 async def test_a_job_that_fails_or_returns_begins_again_until_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
@@ -23,7 +24,7 @@ async def test_a_job_that_fails_or_returns_begins_again_until_it_is_cancelled(ca
             await asyncio.Event().wait()
 
     job = start_standing(work, "a job", pause=0.001)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(limit(20)):
         await third.wait()
     job.cancel()
     with pytest.raises(asyncio.CancelledError):

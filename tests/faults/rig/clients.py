@@ -15,9 +15,10 @@ from tests.e2e.sse import SseStream, open_stream
 from tests.e2e.stack import bearer
 from tests.faults.rig.history import History, Outcome
 from tests.faults.rig.readings import Reading, Seen
+from tests.speed import limit
 
 KNOWS_RESET = "?accept=reset-step"
-SILENCE = 15.0
+SILENCE = limit(15)
 """A stream sends something every 10 s: after this long without, its API is taken for dead."""
 _PAUSE = 0.2
 
@@ -164,7 +165,7 @@ async def _code_of(stream: SseStream) -> str:
 @asynccontextmanager
 async def open_client(name: str, bases: Sequence[str], history: History) -> AsyncIterator[Client]:
     """A user over the API processes at `bases`."""
-    timeout = httpx.Timeout(SILENCE, connect=3)
+    timeout = httpx.Timeout(SILENCE, connect=limit(5))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with httpx.AsyncClient(headers=bearer(name), timeout=timeout, limits=limits, trust_env=False) as http:
         yield Client(name, http, bases, history)

@@ -14,9 +14,10 @@ from redis.asyncio import Redis
 from backend.rabbitmq import Topology
 from tests.faults.rig.supervisor import Stores
 from tests.servers.rabbitmq import RabbitNode
+from tests.speed import limit
 
 Loss = Callable[[Stores], Awaitable[None]]
-_WITHIN = 30.0
+_WITHIN = limit(30)
 
 
 async def empty_redis(stores: Stores) -> None:
@@ -31,7 +32,7 @@ async def close_redis_connections(stores: Stores) -> None:
 
 
 async def close_postgres_connections(stores: Stores) -> None:
-    c = await asyncpg.connect(stores.postgres.dsn, timeout=10)
+    c = await asyncpg.connect(stores.postgres.dsn, timeout=limit(20))
     await c.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
     await c.close()
 

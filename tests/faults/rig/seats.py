@@ -14,9 +14,10 @@ from tests.e2e.stack import Child, Stack
 from tests.faults.rig.history import History
 from tests.servers.ports import free_port
 from tests.servers.proxy import FaultProxy, Mode
+from tests.speed import limit
 
 SETTING_OF = {"postgres": "DATABASE_URL", "redis": "REDIS_URL", "rabbitmq": "RABBITMQ_URL"}
-READY_WITHIN = 180.0
+READY_WITHIN = limit(180)
 _PAUSE = 0.3
 _PAUSE_OF_ONE_THAT_CANNOT_START = 1.0
 _SHORT_LIFE = 3.0
@@ -133,10 +134,10 @@ class Seat:
         for way in self.ways.values():
             await way.switch(Mode.PASS)
 
-    async def ready(self, limit: float = READY_WITHIN) -> None:
+    async def ready(self, within: float = READY_WITHIN) -> None:
         """Waits until the process here, or one that follows it, says that it is ready; RuntimeError with its log."""
-        deadline = time.monotonic() + limit
-        async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        deadline = time.monotonic() + within
+        async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as client:
             while time.monotonic() < deadline:
                 try:
                     if (await client.get(f"{self.url}/api/chat/health/ready")).status_code == 200:

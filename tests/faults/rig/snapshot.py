@@ -12,6 +12,7 @@ from tests.faults.rig.clients import Client, open_client
 from tests.faults.rig.history import History
 from tests.faults.rig.readings import Reading, Seen
 from tests.faults.rig.supervisor import Rig
+from tests.speed import limit
 
 _TASKS = """
 SELECT id, session_id AS session, message_key AS message_id, status,
@@ -56,20 +57,20 @@ class Snapshot:
 
 async def quiet(rig: Rig) -> None:
     """Returns when every task has ended; the caller bounds it."""
-    connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=10, command_timeout=30)
+    connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=limit(20), command_timeout=limit(30))
     try:
         while await connection.fetchval(_UNENDED):
             await asyncio.sleep(0.1)  # between two questions of a bounded wait
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=limit(20))
 
 
 async def task_rows(rig: Rig) -> tuple[TaskRow, ...]:
-    connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=10, command_timeout=60)
+    connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=limit(20), command_timeout=limit(60))
     try:
         return tuple(TaskRow(**row) for row in await connection.fetch(_TASKS))
     finally:
-        await connection.close(timeout=10)
+        await connection.close(timeout=limit(20))
 
 
 async def take_snapshot(rig: Rig) -> Snapshot:

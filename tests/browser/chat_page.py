@@ -27,6 +27,9 @@ SEEN = """(() => {
     return [...document.querySelectorAll('.thread article')].filter(visible)
         .map((one) => (one.querySelector('.bubble') ?? one.querySelector('.prose')).textContent);
 })()"""
+_MARK = f"""window.box = {_BOX}; window.marked = [...document.querySelectorAll('.thread article')]
+    .find((one) => one.getBoundingClientRect().bottom > box.getBoundingClientRect().top);
+    window.place = marked.getBoundingClientRect().top"""
 AT_END = f"(b => b.scrollHeight - b.clientHeight - b.scrollTop < 2)({_BOX})"
 _BUSY = "document.querySelector('[aria-label=\"Stop\"]') !== null"
 
@@ -104,8 +107,7 @@ class ChatPage:
         read = await self._seen()
         yield read
         while not await self.tab.js(AT_END):
-            await self.tab.js(f"{_BOX}.scrollTop += 300")
-            seen = await self._seen()
+            seen = await self._scroll(300)
             yield seen[_overlap(read, seen) :]
             read = seen
 
@@ -114,10 +116,17 @@ class ChatPage:
         that was seen, in the conversation's order."""
         read = await self._seen()
         while first not in read:
-            await self.tab.js(f"{_BOX}.scrollTop -= 300")
-            seen = await self._seen()
+            seen = await self._scroll(-300)
             read = seen + read[_overlap(seen, read) :]
         return read
+
+    async def _scroll(self, by: int) -> list[str]:
+        """What is seen then. AssertionError when what was read did not move by as much as the box was scrolled."""
+        await self.tab.js(f"{_MARK}; window.scrolled = box.scrollTop; box.scrollTop += {by}; scrolled -= box.scrollTop")
+        seen = await self._seen()
+        jumped = await self.tab.js("marked.isConnected ? marked.getBoundingClientRect().top - place - scrolled : 0")
+        assert abs(jumped) < 3, f"what was read has jumped by {jumped} pixels"
+        return seen
 
     async def _seen(self) -> list[str]:
         await self.tab.until(f"{SEEN} !== null")

@@ -105,7 +105,7 @@ async def test_five_seconds_without_a_network_cost_no_page_a_word(pair: Stack) -
             opened = asyncio.create_task(open_pages(visitors.pages, **QUICK))
             await visitors.reading()
             async with proxy.failing(mode):
-                await asyncio.sleep(limit(5))  # what is tested: an outage of that length
+                await asyncio.sleep(5)  # what is tested: an outage of that length
             for seen in await opened:
                 seen.assert_untroubled()
                 assert seen.text == counted(CHUNKS), mode

@@ -4,7 +4,7 @@ import { memo, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { flushSync } from "react-dom";
 import { Message } from "./Message";
 import type { Watch } from "./nearness";
-import { keepPlace } from "./place";
+import { keepPlace, placeOf, type Place } from "./place";
 import type { ShownMessage } from "./shown";
 
 const GUESS = 120; // pixels, the height of a message that was never rendered
@@ -27,6 +27,7 @@ export const MessageGroup = memo(function MessageGroup(props: Props) {
   const box = useRef<HTMLDivElement>(null);
   const [near, setNear] = useState(keep);
   const now = useRef({ near: keep, keep, height: messages.length * GUESS });
+  const before = useRef<Place | null>(null); // of the empty box that is to be rendered
 
   useEffect(() => {
     const element = box.current!;
@@ -34,6 +35,7 @@ export const MessageGroup = memo(function MessageGroup(props: Props) {
       const { near, keep } = now.current;
       if (!near && (keep || isInUse(element))) return;
       if (!near) now.current.height = element.getBoundingClientRect().height;
+      else if (!element.firstElementChild) before.current = placeOf(element);
       setNear(near);
     };
     now.current.keep = keep;
@@ -45,10 +47,9 @@ export const MessageGroup = memo(function MessageGroup(props: Props) {
   }, [watch, keep]);
 
   const rendered = near || keep;
-  const wasEmpty = useRef(false);
   useLayoutEffect(() => {
-    if (rendered && wasEmpty.current) keepPlace(box.current!, now.current.height);
-    wasEmpty.current = !rendered;
+    if (rendered && before.current) keepPlace(box.current!, before.current);
+    before.current = null;
   }, [rendered]);
   return (
     <div className="group" ref={box} style={rendered ? undefined : { height: now.current.height }}>

@@ -11,7 +11,8 @@ NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.
 PAGE := backend/api/page/index.html
 # What waits longest begins first. Most tests wait for other processes, so more of them run than there are cores.
 TESTS := tests/faults tests/browser tests/e2e tests/integration tests/unit
-WORKERS ?= $(shell expr 3 \* $$(nproc))
+IN_FULL := tests/faults tests/e2e/test_executor_deaths.py tests/integration/test_api_schemathesis.py
+WORKERS ?= $(shell expr 5 \* $$(nproc) / 2)
 HAVE_NPM := $(shell command -v npm)
 
 .PHONY: help install python node page run test firm servers web-test faults check lint bench lock secrets clean
@@ -47,7 +48,7 @@ firm: python node page servers  ## repeats WHAT=tests TIMES=20, half of the runs
 
 faults: python node  ## the fault tests at full size, with a new seed (FAULT_SEED repeats one); hours; WHAT=file for one
 	@$(BIN)/python -m tests.servers.rabbitmq_install
-	@FAULTS=full $(BIN)/python -m pytest -v --durations=0 $(or $(WHAT),tests/faults)
+	@FAULTS=full $(BIN)/python -m pytest -v --durations=0 $(or $(WHAT),$(IN_FULL))
 
 lint: python
 	@mkdir -p .cache

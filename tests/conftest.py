@@ -37,6 +37,12 @@ settings.register_profile("busy machine", deadline=None)  # it may stand still f
 settings.load_profile("busy machine")
 
 _PER_TEST = 120.0
+_LONGEST = (
+    "test_interruptions", "test_failpoints", "test_api_schemathesis", "test_mcp_turns", "test_conversations",
+    "test_outages", "test_executor_deaths", "test_turn_queue", "test_model", "test_starts_in_outages",
+    "test_agents_on_the_page", "test_executor", "test_kill_storm", "test_mcp",
+)  # fmt: skip
+"""Files that take half a minute and more: they begin first, or one of them would be left alone at the end of a run."""
 _KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
 
 
@@ -45,17 +51,20 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     workers = getattr(config.option, "numprocesses", None) or 1
-    os.environ["TEST_SLOWNESS"] = f"{speed.slowness() * max(1, workers / len(os.sched_getaffinity(0))):.2f}"
+    speed.share_cores(workers)
+    speed.slowness()  # measured now, and kept for the workers
     config.pluginmanager.register(ShortFailures(FAILURES))
     config.pluginmanager.register(FiguresAtTheEnd())
 
 
 def pytest_report_header() -> str:
-    return f"limits: {speed.slowness():.1f} times the usual"
+    return f"limits: {speed.limit(1):.1f} times the usual"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """No test may take longer than two minutes of the usual machine, or what its own mark says."""
+    """The longest files come first, and no test may take longer than two minutes of the usual machine, or what its own
+    mark says."""
+    items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
     for item in items:
         mark = item.get_closest_marker("timeout")
         seconds = float(mark.args[0]) if mark is not None else _PER_TEST

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.speed import limit
+from tests.speed import lasting
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -162,7 +162,7 @@ def types_of(events: Iterable[Event]) -> list[str]:
 def words_for(seconds: float, delay_ms: int = 10) -> int:
     """Returns how many words an answer (`/stream N DELAY_MS`) has that lasts so long on the usual machine, and longer
     on a slower one: whoever must meet it in the middle is slower there too."""
-    return round(limit(seconds) * 1000 / delay_ms)
+    return round(lasting(seconds) * 1000 / delay_ms)
 
 
 def counted(n: int) -> str:

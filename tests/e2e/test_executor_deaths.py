@@ -9,15 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import over_both_queues
 from tests.e2e.sdk import VERSIONS, SdkClients
 from tests.e2e.sse import counted, text_of, words_for
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in, until_answered
+from tests.faults.scale import FULL
 from tests.speed import limit
 
-pytestmark = over_both_queues
-either_way = pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+either_way = pytest.mark.parametrize(
+    ("servers", "how"),
+    [
+        pytest.param(queue, how, id=f"{queue}-{how.name}")
+        for queue in ("rabbitmq", "redis")
+        for how in (signal.SIGTERM, signal.SIGKILL)
+        if FULL or (queue == "rabbitmq") == (how is signal.SIGKILL)
+    ],
+    indirect=["servers"],
+    scope="module",
+)
+"""Killed over RabbitMQ, stopped over the embedded queue; in `make faults` each over both."""
 LEARN = '/tool add_understanding {"user_name":"Ada"}'
 WORDS = words_for(3)
 TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream {WORDS} 10"

@@ -15,11 +15,11 @@ from tests.e2e.sse import counted, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.e2e.talk import history_of, text_in, until_answered
 from tests.servers.proxy import FaultProxy, Mode
-from tests.speed import limit
+from tests.speed import lasting
 
 CHUNKS = words_for(3)
 ANSWER = f"/stream {CHUNKS} 10"
-QUICK = {"minDelayMs": 50, "maxDelayMs": 500, "idleMs": round(limit(2500))}
+QUICK = {"minDelayMs": 50, "maxDelayMs": 500, "idleMs": round(lasting(2500)), "attempts": 1000}
 """A page of these tests does not wait for three heartbeats."""
 
 
@@ -105,7 +105,7 @@ async def test_five_seconds_without_a_network_cost_no_page_a_word(pair: Stack) -
             opened = asyncio.create_task(open_pages(visitors.pages, **QUICK))
             await visitors.reading()
             async with proxy.failing(mode):
-                await asyncio.sleep(5)  # what is tested: an outage of that length
+                await asyncio.sleep(lasting(5))  # what is tested: an outage of that length
             for seen in await opened:
                 seen.assert_untroubled()
                 assert seen.text == counted(CHUNKS), mode

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.faults.scale import scale
 from tests.integration.agents import an_agent
 from tests.integration.api_house import ApiHouse, api_house, token
 from tests.speed import limit
@@ -35,10 +36,11 @@ async def test_schemathesis_finds_nothing(api: ApiHouse) -> None:
     command = [
         os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", document,
         "--checks", CHECKS, "--phases", "examples,fuzzing",
-        "--max-examples", "30", "--seed", "20261123", "--request-timeout", f"{limit(20):.0f}",
+        "--max-examples", str(scale(15, 100)), "--seed", "20261123", "--request-timeout", f"{limit(7):.0f}",
         "--no-color", "--workers", "4",
-        "--suppress-health-check", "all", "--max-time", "25", "-H", f"Authorization: Bearer {token('schemathesis')}",
+        "--suppress-health-check", "all", "--max-time", str(scale(12, 300)),
+        "-H", f"Authorization: Bearer {token('schemathesis')}",
     ]  # fmt: skip
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    output, _ = await asyncio.wait_for(process.communicate(), limit(110))
+    output, _ = await asyncio.wait_for(process.communicate(), limit(scale(110, 1000)))
     assert process.returncode == 0, output.decode()[-8000:]

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.servers import open_servers
-from tests.e2e.stack import JWT_KEY, ROOT, Servers, free_port
+from tests.e2e.stack import JWT_KEY, ROOT, Servers
+from tests.servers.ports import free_port
 
 RUNS = 9
 READY_WITHIN = 30.0

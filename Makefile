@@ -12,7 +12,7 @@ PAGE := backend/api/page/index.html
 # What waits longest begins first. Most tests wait for other processes, so more of them run than there are cores.
 TESTS := tests/faults tests/browser tests/e2e tests/integration tests/unit
 IN_FULL := tests/faults tests/e2e/test_executor_deaths.py tests/integration/test_api_schemathesis.py
-WORKERS ?= $(shell expr 5 \* $$(nproc) / 2)
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) * 5 // 2, 16))')
 HAVE_NPM := $(shell command -v npm)
 
 .PHONY: help install python node page run test firm servers web-test faults check lint bench lock secrets clean

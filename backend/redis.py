@@ -49,7 +49,7 @@ async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 
 class _Mended(AbstractConnection):
     """Mends three things about redis-py's connections. Each client has a subclass of its own.
 
-    It connects whoever asks, also when the client is closed or being closed: nobody would ever close that connection.
+    redis-py opens a connection even for a client that is closed or being closed; nobody would ever close that one.
     It sends inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job that
     was cancelled would go on for ever. And uvloop's word for a connection that was reset a moment ago is RuntimeError,
     which nobody would take for a server that is away.

@@ -33,7 +33,8 @@ from tests.servers.postgres import PostgresNode, empty_database, migrated_databa
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
 
-settings.register_profile("busy machine", deadline=None)  # it may stand still for longer than any example needs
+# a busy machine may stand still for longer than any example needs; a failure says how it is repeated
+settings.register_profile("busy machine", deadline=None, print_blob=True)
 settings.load_profile("busy machine")
 
 _PER_TEST = 120.0

@@ -2,7 +2,7 @@
 
 Half of the runs are alone, half run beside processes that burn every core and one that writes to the disk. Each run has
 a seed of its own, for the fault tests (FAULT_SEED) and for hypothesis; the failure's whole report is kept in
-.cache/firm/RUN. Exits with 1 when a run failed.
+.cache/firm/SEED. Exits with 1 when a run failed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from tests import speed
 from tests.reporting import FAILURES
 
 KEPT = FAILURES.parent / "firm"
-_BURN = "while True: pass"
+_BURN = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(1_000_000): pass
+"""
 _WRITE = """
 import os, sys
-while True:
-    with open(sys.argv[1], "wb") as file:
+while os.getppid() == int(sys.argv[1]):
+    with open(sys.argv[2], "wb") as file:
         for _ in range(64):
             file.write(os.urandom(1 << 20))
             file.flush()
@@ -110,7 +114,8 @@ def loading() -> Iterator[None]:
     """Burns every core, and writes to the disk, until the block is left."""
     with tempfile.TemporaryDirectory() as folder:
         cores = len(os.sched_getaffinity(0))
-        commands = [("-c", _BURN)] * cores + [("-c", _WRITE, str(Path(folder) / "written"))]
+        ours = str(os.getpid())  # they end when this process does, however it ends
+        commands = [("-c", _BURN, ours)] * cores + [("-c", _WRITE, ours, str(Path(folder) / "written"))]
         hogs = [subprocess.Popen((sys.executable, "-I", *command)) for command in commands]
         try:
             yield

@@ -14,7 +14,7 @@ import pytest
 
 FAILURES = Path(__file__).parent.parent / ".cache" / "failures"
 _LINES, _WIDTH = 6, 200
-_SEED = re.compile(r"^(?:FAULT_SEED=\d+|@seed\(.*\)|@reproduce_failure\(.*\))$", re.MULTILINE)
+_SEED = re.compile(r"FAULT_SEED=\d+|@seed\(\d+\)|@reproduce_failure\([^)]*\)")
 _RAISED = re.compile(r"^E  +(.*)$|^[ |]*([\w.]+(?:Error|Exception|Timeout|Failed|Exited)\b:?.*)$", re.MULTILINE)
 _WHERE = re.compile(
     r"^[ |]*(?:File \"(?P<file>[^\"]+)\", line (?P<line>\d+)|(?P<short>tests/\S+\.py:\d+))", re.MULTILINE
@@ -42,7 +42,8 @@ def shorten(report: pytest.TestReport, folder: Path) -> None:
     file = folder / (re.sub(r"[^\w.-]+", "-", report.nodeid)[-150:] + f".{report.when}.txt")
     text = report.longreprtext
     sections = "".join(f"\n\n----- {name} -----\n{content}" for name, content in report.sections)
-    file.write_text(f"{report.nodeid}\n\n{text}{sections}\n")
+    whole = f"{report.nodeid}\n\n{text}{sections}\n"
+    file.write_text(whole, encoding="utf-8", errors="backslashreplace")  # half a surrogate pair may be what failed
     report.longrepr = "\n".join(_summary(report, text, sections, file))
     report.sections = []
 

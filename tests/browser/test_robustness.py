@@ -105,3 +105,5 @@ async def test_what_waits_to_be_sent_does_not_bring_a_deleted_conversation_back(
         await page.reload()
         await page.tab.until("document.querySelector('h1')?.innerText === 'This conversation is not here'")
         assert (await client.get("/api/chat/sessions")).json()["total"] == 0
+    await page.tab.click("main .scroll a")
+    await page.tab.until(f"document.querySelector('{FIELD}')?.value === '/stream 6'")  # and it is not lost

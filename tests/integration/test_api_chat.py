@@ -87,6 +87,15 @@ async def test_two_copies_of_an_edit_are_one(api: ApiHouse) -> None:
     assert len(await ui(api, session)) == 2
 
 
+async def test_an_edit_makes_no_conversation(api: ApiHouse) -> None:
+    """It may have been deleted meanwhile, by another tab."""
+    session = new_id()
+    body = {"id": session, "messages": [user_message("m1", "/stream 2")], "messageId": "m1"}
+    refused = await api.http.post("/api/chat", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (404, "session_not_found")
+    assert (await api.http.get(f"/api/chat/sessions/{session}")).status_code == 404
+
+
 @pytest.mark.parametrize("named", ["nothing", "answer", "question", "unknown"])
 async def test_another_answer_to_the_same_question(api: ApiHouse, named: str) -> None:
     session = new_id()

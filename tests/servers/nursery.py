@@ -99,8 +99,11 @@ class _Nursery:
                 children.pop(told["pid"]).code.set_result(told["code"])
             else:
                 children[told["pid"]] = child = _Forked(told["pid"])
-                self._asked.pop(0).set_result(child)
-        for answer in self._asked:
+                if (answer := self._asked.pop(0)).cancelled():
+                    child.kill()  # whoever asked has gone
+                else:
+                    answer.set_result(child)
+        for answer in (one for one in self._asked if not one.done()):
             answer.set_exception(RuntimeError("the nursery has ended"))
         for child in children.values():
             child.code.set_result(-signal.SIGKILL)
@@ -141,7 +144,19 @@ async def start(program: Sequence[str], *, cwd: Path, environment: Mapping[str, 
 def _serve(channel: socket.socket) -> dict[str, Any] | None:
     """Forks a child for each line that comes, and says when one has ended. Returns what a child is to do in the child,
     and None when the other side is gone."""
-    lines, poll, waiting = b"", select.poll(), dict[int, int]()
+    waiting = dict[int, int]()
+    try:
+        return _fork_on_demand(channel, waiting)
+    except OSError:  # it has gone without having read all
+        pass
+    for pid in waiting.values():
+        os.kill(pid, signal.SIGKILL)
+    return None
+
+
+def _fork_on_demand(channel: socket.socket, waiting: dict[int, int]) -> dict[str, Any]:
+    """Returns in a child alone. Raises OSError when the other side is gone; `waiting` has the children, by pidfd."""
+    lines, poll = b"", select.poll()
     poll.register(channel, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
@@ -153,9 +168,7 @@ def _serve(channel: socket.socket) -> dict[str, Any] | None:
                 continue
             data = channel.recv(_MOST_BYTES)
             if not data:
-                for pid in waiting.values():
-                    os.kill(pid, signal.SIGKILL)
-                return None
+                raise ConnectionResetError
             *whole, lines = (lines + data).split(b"\n")
             for line in whole:
                 pid = os.fork()
@@ -165,10 +178,10 @@ def _serve(channel: socket.socket) -> dict[str, Any] | None:
                     channel.close()
                     wanted: dict[str, Any] = json.loads(line)
                     return wanted
-                channel.sendall(_line(pid=pid))
                 child = os.pidfd_open(pid)
                 waiting[child] = pid
                 poll.register(child, select.POLLIN)
+                channel.sendall(_line(pid=pid))
 
 
 def _line(**told: int) -> bytes:

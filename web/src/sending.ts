@@ -1,6 +1,7 @@
 // What is said in one conversation, on its way to the server. It is in the outbox until the server has it, and what the
 // server does not take comes back to who wrote it.
 import type { Chat } from "@ai-sdk/react";
+import { Refused } from "@copilot-chat/resumable";
 import type { UIMessage } from "ai";
 import type { Details } from "./api";
 import { addToDraft } from "./drafts";
@@ -139,14 +140,16 @@ export class Sending {
     return new Promise((resolve) => (this.settle = resolve));
   }
 
-  // Into the field, or where the field will find it.
+  // Into the field, or where the field will find it: that of a new conversation when this one is gone.
   private giveBack(text: string) {
     const { board, exists, gone, session } = this.to;
-    if (gone.aborted) return;
-    if (board.isSeen) board.show({ returned: text });
-    else addToDraft(exists ? session : "new", text);
+    const isGone = gone.aborted || isMissing(this.to.chat.error);
+    if (board.isSeen && !isGone) board.show({ returned: text });
+    else addToDraft(exists && !isGone ? session : "new", text);
   }
 }
+
+const isMissing = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
 function isIn({ messages, queued }: Details, { id, text, revision }: Unsent): boolean {
   const asIs = !revision; // a message; of an edit the text tells

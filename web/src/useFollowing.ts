@@ -27,11 +27,11 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     const element = box.current;
     if (!element) return;
     place.current = placeOf(element);
-    const judge = () => {
+    const judge = (mayHold = true) => {
       const { top, height } = place.current;
       const left = below(element);
       const shrunk = Math.max(height - element.scrollHeight, 0); // a box that shrinks at its end goes up by as much
-      if (left < 2 || (left < NEAR && element.scrollTop > top)) held.current = true;
+      if (mayHold && (left < 2 || (left < NEAR && element.scrollTop > top))) held.current = true;
       else if (top - element.scrollTop > shrunk + 2) held.current = false;
       place.current = placeOf(element);
     };
@@ -43,7 +43,7 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
       if (event.deltaY < 0 && element.scrollHeight > element.clientHeight) held.current = false;
     };
     const grown = new ResizeObserver(() => {
-      judge(); // it may come before the event of a scroll
+      judge(false); // it may come before the event of a scroll; a turn of the wheel has let go before anything moved
       if (held.current) place.current = atItsEnd(element);
       setAtEnd(held.current || below(element) < NEAR);
     });

@@ -58,7 +58,7 @@ async def chat(desk: AtDesk, identity: AsIdentity, body: ChatRequest, key: AKey,
         message_key=message_key,
         on_busy=body.on_busy,
         accepts=accepts,
-        create_session=not regenerate,
+        create_session=turn.revises is None,  # an edit never makes a conversation again that was deleted meanwhile
     )
 
 

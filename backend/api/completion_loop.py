@@ -110,13 +110,25 @@ class CompletionLoop:
         await self._apply_all(await self._completions.new())
 
     async def _apply_all(self, entries: Sequence[Entry]) -> None:
-        """Applies a page and takes off what is done; what was refused stays pending, and comes again."""
-        done = await asyncio.gather(*(self._apply(entry) for entry in entries), return_exceptions=True)
-        await self._completions.ack([entry for entry, is_done in zip(entries, done, strict=True) if is_done is True])
-        for failure in done:
+        """Applies a page and takes off what is done; what was refused stays pending, and comes again.
+
+        Operations are dealt with side by side, the entries of each in their order: the first outcome wins."""
+        done: list[Entry] = []
+        of_operation: dict[str, list[Entry]] = {}
+        for entry in entries:
+            of_operation.setdefault(_operation_in(entry), []).append(entry)
+        jobs = (self._apply_in_order(group, done) for group in of_operation.values())
+        failures = await asyncio.gather(*jobs, return_exceptions=True)
+        await self._completions.ack(done)
+        for failure in failures:
             if isinstance(failure, BaseException):
                 raise failure
         self._read_at = time.monotonic()  # a long backlog is no trouble
+
+    async def _apply_in_order(self, entries: Sequence[Entry], done: list[Entry]) -> None:
+        for entry in entries:
+            if await self._apply(entry):
+                done.append(entry)
 
     async def _apply(self, entry: Entry) -> bool:
         async with self._room:
@@ -155,3 +167,11 @@ class CompletionLoop:
         if await self._completions.deliveries(entry) >= DELIVERIES:
             await self._completions.bury(entry, reason)
         return False
+
+
+def _operation_in(entry: Entry) -> str:
+    """Which operation an entry names; its own id when it cannot be read."""
+    try:
+        return Completion.parse(entry.data).operation_id
+    except Refused:
+        return entry.id.decode()

@@ -108,6 +108,19 @@ async def test_entries_that_come_twice_or_too_late_do_no_harm(house: Resources) 
     assert not await house.redis.exists(DEAD_COMPLETIONS)
 
 
+async def test_of_two_outcomes_that_come_together_the_first_wins(house: Resources) -> None:
+    known = [await new_operation(house) for _ in range(20)]
+    for outcome in (Outcome(True, "ok"), Outcome(False, error="no")):
+        for operation in known:
+            await publish_completion(house.redis, Completion(operation.id, outcome))
+    async with CompletionLoop.running(house, "one", FAST):
+        await applied(house, *known)
+        await finished(house.redis)
+    async with house.database.connection() as c:
+        digests = {(await operations.get_operation(c, operation.id)).digest for operation in known}
+    assert digests == {Outcome(True, "ok").digest}
+
+
 UNKNOWN = '{"operation_id": "6f1c6bd8-0000-4000-8000-000000000000", "success": true}'
 REFUSED = [
     ({"other": "x"}, "no field `data`"),

@@ -112,7 +112,7 @@ class CompletionLoop:
     async def _apply_all(self, entries: Sequence[Entry]) -> None:
         """Applies a page and takes off what is done; what was refused stays pending, and comes again.
 
-        Operations are dealt with side by side, the entries of each in their order: the first outcome wins."""
+        Applies the entries of one operation in their order, because the first outcome wins, and operations at once."""
         done: list[Entry] = []
         of_operation: dict[str, list[Entry]] = {}
         for entry in entries:
@@ -170,7 +170,7 @@ class CompletionLoop:
 
 
 def _operation_in(entry: Entry) -> str:
-    """Which operation an entry names; its own id when it cannot be read."""
+    """Returns the id of the operation that an entry names, or the entry's own id when it cannot be read."""
     try:
         return Completion.parse(entry.data).operation_id
     except Refused:

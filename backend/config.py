@@ -275,17 +275,26 @@ def _values_of(file: Path) -> dict[str, object]:
     return {name.lower(): value for name, value in dotenv_values(stream=StringIO(text)).items() if value}
 
 
+def _given(files: Sequence[Path]) -> dict[str, object]:
+    """Returns what the environment sets, and what a file sets besides, by name. Raises ConfigError."""
+    given: dict[str, object] = {}
+    for file in files:
+        given |= _values_of(file)
+    return given | {name.lower(): value for name, value in os.environ.items() if value}
+
+
+def chosen_settings() -> set[str]:
+    """Returns the names that `.env` or the environment sets; `.env.default` chooses nothing. Raises ConfigError."""
+    return _given(FILES[-1:]).keys() & Settings.model_fields.keys()
+
+
 def load_settings(files: Sequence[Path] = FILES, **overrides: object) -> Settings:
     """Returns what the overrides, the environment and the files set, the first of these before the others, and a later
     file before an earlier one. An empty value sets nothing.
 
     Raises ConfigError with one line that names the first wrong setting or line of a file."""
-    given: dict[str, object] = {}
-    for file in files:
-        given |= _values_of(file)
-    given |= {name.lower(): value for name, value in os.environ.items() if value}
     try:
-        return Settings.model_validate(given | overrides)
+        return Settings.model_validate(_given(files) | overrides)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]).upper()

@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_urlsafe
 
-from backend.config import FILES, TOLD, Settings, load_settings
+from backend.config import TOLD, Settings, chosen_settings
 from backend.embedded import Child, EmbeddedServers, embedded_servers
 from backend.errors import ChildFailedError, ConfigError
 from backend.logs import configure_logs
@@ -128,20 +128,15 @@ def _model(settings: Settings) -> str:
 
 def _log_format(settings: Settings) -> str:
     """For people on a terminal, unless somebody chose."""
-    chosen = "log_format" in _chosen()
+    chosen = "log_format" in chosen_settings()
     return settings.log_format if chosen or not sys.stderr.isatty() else "console"
 
 
 def _local_user(settings: Settings) -> dict[str, str]:
     """Whoever sits at this machine is the one user, unless somebody chose how users are known."""
-    chosen = {"auth_mode", "jwt_verify_key", "jwt_jwks_url"} & _chosen()
+    chosen = {"auth_mode", "jwt_verify_key", "jwt_jwks_url"} & chosen_settings()
     alone = _reachable(settings.host) == settings.host and _is_loopback(settings.host)
     return {"AUTH_MODE": "none"} if alone and not chosen else {}
-
-
-def _chosen() -> set[str]:
-    """Returns the settings that `.env` or the environment has; `.env.default` chooses nothing."""
-    return load_settings(FILES[-1:]).model_fields_set
 
 
 def _is_loopback(host: str) -> bool:
@@ -189,7 +184,7 @@ def _generator(settings: Settings, platform_port: int) -> _Generator | None:
 
 def _platform(settings: Settings, port: int) -> str:
     """Where other services reach the API: as it was set, else on the port that it has."""
-    chosen = "platform_base_url" in _chosen()
+    chosen = "platform_base_url" in chosen_settings()
     return settings.platform_base_url if chosen else f"http://{_reachable(settings.host)}:{port}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from backend.config import SAMPLE_SECRETS, Settings, load_settings, unknown_settings
+from backend.config import SAMPLE_SECRETS, Settings, chosen_settings, load_settings, unknown_settings
 from backend.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -178,3 +178,13 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
     monkeypatch.setenv("DATABASE_URL", f"postgresql://postgres:{SECRET}@host/copilot")
     monkeypatch.setenv("CHAT_API_KEY", SECRET)
     assert SECRET not in repr(load_settings())
+
+
+def test_what_somebody_chose_is_told_apart_from_the_defaults_even_if_it_is_valid_only_with_them(
+    nothing_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (nothing_set / ".env.default").write_text("JWT_ALGORITHM=RS256\nHOST=::1\n")
+    (nothing_set / ".env").write_text("JWT_JWKS_URL=https://example.com/keys\nPORT=\n")
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    assert load_settings().jwt_algorithm == "RS256"
+    assert chosen_settings() == {"jwt_jwks_url", "log_format"}

@@ -30,6 +30,7 @@ export class Sending {
   private readonly onTheWay = new Set<string>();
   private settle: (taken: boolean) => void = () => undefined; // what the chat sent last
   private posted: Promise<unknown> = Promise.resolve(); // messages reach the server in their order
+  private isMissing = false; // the server has said that it has no such conversation
 
   constructor(private readonly to: Target) {}
 
@@ -131,6 +132,7 @@ export class Sending {
       return true;
     } catch (failure) {
       board.show({ queued: board.now.queued.filter((one) => one.message_id !== id) });
+      this.isMissing ||= saysMissing(failure);
       board.complain(failure);
       return false;
     }
@@ -143,13 +145,13 @@ export class Sending {
   // Into the field, or where the field will find it: that of a new conversation when this one is gone.
   private giveBack(text: string) {
     const { board, exists, gone, session } = this.to;
-    const isGone = gone.aborted || isMissing(this.to.chat.error);
+    const isGone = gone.aborted || this.isMissing || saysMissing(this.to.chat.error);
     if (board.isSeen && !isGone) board.show({ returned: text });
     else addToDraft(exists && !isGone ? session : "new", text);
   }
 }
 
-const isMissing = (failure: unknown) => failure instanceof Refused && failure.status === 404;
+const saysMissing = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
 function isIn({ messages, queued }: Details, { id, text, revision }: Unsent): boolean {
   const asIs = !revision; // a message; of an edit the text tells

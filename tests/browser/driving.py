@@ -13,12 +13,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tests.servers.node_process import node_process
 from tests.servers.process_tree import descendants
 from tests.servers.starting import Words
 from tests.speed import limit
 
 FOLDER = Path(__file__).parent
-_LINE_LIMIT = 64 * 1024 * 1024
 LIMIT = limit(20)
 """Seconds that anything on a page may take to come about."""
 
@@ -175,21 +175,6 @@ class Tab:
 @asynccontextmanager
 async def open_browser(chromium: str) -> AsyncIterator[Browser]:
     """Starts chromium and ends it with the block. `npm ci` in this folder was done before (make node)."""
-    with Words() as words:
-        process = await asyncio.create_subprocess_exec(
-            "node", "driver.mjs", chromium, cwd=FOLDER,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=words, limit=_LINE_LIMIT,
-        )  # fmt: skip
-        browser = Browser(process, words)
-        reading = asyncio.create_task(browser.read_answers())
-        try:
-            yield browser
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                await asyncio.wait_for(process.wait(), limit(20))
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-            await reading
+    read = Browser.read_answers
+    async with node_process(FOLDER, "driver.mjs", chromium, peer=Browser, read=read) as browser:
+        yield browser

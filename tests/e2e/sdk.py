@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.servers.node_process import node_process
 from tests.servers.starting import Words
 from tests.speed import limit
 
 WEB = Path(__file__).parent.parent / "web"
 VERSIONS = ("5.0.200", "5.0.277", "6.0.324", "7.0.173")
-_LINE_LIMIT = 256 * 1024 * 1024
 _INSTALL_LIMIT = limit(300)
 ACT_LIMIT = limit(30)
 
@@ -134,24 +134,8 @@ class SdkClients:
 async def open_sdk_clients() -> AsyncIterator[SdkClients]:
     """Installs what is missing (npm ci), starts Node, and ends it with the block."""
     await install()
-    with Words() as words:
-        process = await asyncio.create_subprocess_exec(
-            "node", "client.mjs", cwd=WEB,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=words, limit=_LINE_LIMIT,
-        )  # fmt: skip
-        clients = SdkClients(process, words)
-        reading = asyncio.create_task(clients.read_reports())
-        try:
-            yield clients
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                await asyncio.wait_for(process.wait(), limit(20))
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-            await reading
+    async with node_process(WEB, "client.mjs", peer=SdkClients, read=SdkClients.read_reports) as clients:
+        yield clients
 
 
 async def install() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backend.resources import READY_LIMIT
 from tests.e2e.stack import bearer, new_user
 from tests.faults.figures import record
 from tests.faults.rig.checker import check
@@ -155,8 +156,11 @@ async def outage(rig: Rig, name: str, store: str, break_it: Break, seconds: floa
 
 
 async def says_what_is_away(seat: Seat, check: str) -> None:
-    """Waits until it is live, and not ready because of that. An answer takes up to READY_LIMIT seconds."""
-    async with httpx.AsyncClient(trust_env=False, timeout=TOLD_WITHIN) as http, asyncio.timeout(TOLD_WITHIN):
+    """Waits until it is live, and not ready because of that; each answer comes within three times READY_LIMIT."""
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=limit(3 * READY_LIMIT)) as http,
+        asyncio.timeout(TOLD_WITHIN),
+    ):
         while True:
             assert (await http.get(f"{seat.url}/api/chat/health/live")).status_code == 200
             answer = await http.get(f"{seat.url}/api/chat/health/ready")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.servers.debian import can_install, install
+from tests.speed import limit
 
 IMAGE = "rabbitmq:4"
 HINT = "The tests need RabbitMQ: sudo apt-get install -y rabbitmq-server (or set RABBITMQ_URL, or start docker)"
@@ -31,7 +32,7 @@ def has_docker_engine() -> bool:
     if shutil.which("docker") is None:
         return False
     try:
-        return subprocess.run(("docker", "info"), capture_output=True, check=False, timeout=20).returncode == 0
+        return subprocess.run(("docker", "info"), capture_output=True, check=False, timeout=limit(20)).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 

@@ -15,6 +15,9 @@ from tests.speed import slowness
 KNOWN = os.environ.get("TEST_SLOWNESS")
 TESTS = Path(__file__).parent.parent
 LIMITS = re.compile(r"(LIMIT|WITHIN|SOON|IN_TIME|PATIENCE)$")
+KEYWORDS = {"timeout", "within", "ready_within"}
+NOT_YET = "asyncio.wait"
+"""With less than a second it is a look that must find nothing, and a slow machine makes that no harder."""
 SIZES = {"_LINE_LIMIT"}
 WAITS = {"asyncio.timeout": 0, "asyncio.wait_for": 1}
 """The calls that give up, and the place of their limit among the arguments."""
@@ -29,8 +32,14 @@ def naked_limits(code: str) -> Iterator[str]:
             yield f"{value.lineno}: {name} = {ast.unparse(value)}"
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         place = WAITS.get(ast.unparse(call.func))
-        if place is not None and len(call.args) > place and _is_plain(call.args[place], frozenset(plain)):
+        given = call.args[place:][:1] if place is not None else []
+        given += [one.value for one in call.keywords if one.arg in KEYWORDS and not _is_look(call, one.value)]
+        if any(_is_plain(value, frozenset(plain)) for value in given):
             yield f"{call.lineno}: {ast.unparse(call)}"
+
+
+def _is_look(call: ast.Call, value: ast.expr) -> bool:
+    return ast.unparse(call.func) == NOT_YET and isinstance(value, ast.Constant) and float(str(value.value)) < 1
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
@@ -42,7 +51,7 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _is_plain(value: ast.expr, plain: frozenset[str]) -> bool:
-    """Whether it is made of numbers, of `scale`, and of constants that are plain."""
+    """Returns whether it is made of numbers, of `scale`, and of constants that are plain."""
     match value:
         case ast.Constant():
             return isinstance(value.value, int | float)
@@ -62,6 +71,7 @@ def _is_plain(value: ast.expr, plain: frozenset[str]) -> bool:
         "LIMIT = 20.0",
         "A = 5\nasync def f():\n    await asyncio.wait_for(job, A + 1)",
         "_WITHIN = scale(60, 900)",
+        "await asyncio.wait(jobs, timeout=5)",
     ],
 )
 def test_a_naked_limit_is_found(code: str) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.speed import limit
+
 ROOT = Path(__file__).parents[2]
 NEITHER = {
     "aio_pika",  # only with QUEUE=rabbitmq
@@ -45,7 +47,7 @@ def imported(folder: Path, *program: str, code: int = 1, **settings: str) -> set
     """Runs a program that ends by itself with that exit code. Returns the modules that it has imported by then."""
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", *program],
-        cwd=folder, env=ENVIRONMENT | settings, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        cwd=folder, env=ENVIRONMENT | settings, stderr=subprocess.PIPE, text=True, timeout=limit(60), check=False,
     )  # fmt: skip
     assert ran.returncode == code, ran.stderr[-2_000:]
     lines = ran.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""What `python -m backend` can do. A docstring here is the help of its command."""
+"""The commands of `python -m backend`. A docstring here is the help of its command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When Python's garbage collector works: not while a process starts, and rarely afterwards."""
+"""Keeps Python's garbage collector away from the start of a process, and makes it rare afterwards."""
 
 from __future__ import annotations
 

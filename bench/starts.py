@@ -1,7 +1,7 @@
 """CPU and wall time that each process needs until it is ready.  Usage: python -m bench.starts [RUNS [CHECKOUT ...]]
 
-Checkouts, each with a .venv of its own, are measured by turns with this one. The figure is a median: the first start of
-each is not counted, it fills the caches of the file system.
+Checkouts, each with a .venv of its own, are measured by turns with this one. The first start of each is
+not counted: it fills the caches of the file system.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     workers = getattr(config.option, "numprocesses", None) or 1
     speed.share_cores(workers)
-    speed.slowness()  # measured now, and kept for the workers
+    speed.slowness()  # measured once, and kept for the workers
     config.pluginmanager.register(ShortFailures(FAILURES))
     config.pluginmanager.register(FiguresAtTheEnd())
 

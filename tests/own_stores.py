@@ -1,4 +1,4 @@
-"""What the tests of one file use alone: a database, a Redis and a generator. Each folder's conftest imports these.
+"""A database, a Redis and a generator for the tests of one file. Each folder's conftest imports these fixtures.
 
 Executors take up every turn that they find, so nothing that another file left may be there to be found.
 """

@@ -1,4 +1,4 @@
-"""What a test run prints about a failure: ten lines. The whole report, with all logs, goes to a file of its own.
+"""Shortens what a test run prints about a failure to ten lines. The whole report, with all logs, goes to a file.
 
 A pytest plugin, for the process that prints (under xdist: not for its workers).
 """
@@ -59,14 +59,14 @@ def _summary(report: pytest.TestReport, text: str, sections: str, file: Path) ->
 
 
 def _places(text: str) -> list[str]:
-    """Where in our tests and sources it was, the innermost last."""
+    """Returns the places in our tests and sources, the innermost last."""
     found = [match["short"] or f"{match['file']}:{match['line']}" for match in _WHERE.finditer(text)]
     ours = [place for place in found if "site-packages" not in place and "/lib/python" not in place]
     return [place for place in ours if "tests/" in place] or ours
 
 
 def _said(text: str) -> Sequence[str]:
-    """The words of the failure itself: pytest's `E` lines, or the innermost exceptions of a group."""
+    """Returns the words of the failure: pytest's `E` lines, or the innermost exceptions of a group."""
     marked = [match[1] for match in _RAISED.finditer(text) if match[1] is not None]
     raised = [match[2] for match in _RAISED.finditer(text) if match[2] is not None and "sub-exception" not in match[2]]
     said = [line for line in marked if line.strip()] or raised[-_LINES:] or text.strip().splitlines()[-_LINES:]

@@ -1,4 +1,4 @@
-"""How long tests wait before they give up, on a machine of any speed.
+"""Makes the limits of tests fit a machine of any speed.
 
 The limits in the tests suit a quiet machine that needs `_USUAL` seconds for a fixed piece of work. The run measures
 that work once, and `limit` makes every limit longer by as much as this machine is slower or busier, and again by as

@@ -121,7 +121,7 @@ class ChatPage:
         return read
 
     async def _scroll(self, by: int) -> list[str]:
-        """What is seen then. AssertionError when what was read did not move by as much as the box was scrolled."""
+        """Returns what is seen then. AssertionError when what was read moved by more or less than the scrolling."""
         await self.tab.js(f"{_MARK}; window.scrolled = box.scrollTop; box.scrollTop += {by}; scrolled -= box.scrollTop")
         seen = await self._seen()
         jumped = await self.tab.js("marked.isConnected ? marked.getBoundingClientRect().top - place - scrolled : 0")
@@ -148,7 +148,7 @@ def spoken(n: int) -> str:
 
 
 def _overlap(above: list[str], below: list[str]) -> int:
-    """How many messages the first ends and the second begins with. Raises AssertionError when there are none."""
+    """Returns how many messages end the first list and begin the second. AssertionError when there are none."""
     known = next((n for n in range(min(len(above), len(below)), 0, -1) if above[-n:] == below[:n]), 0)
     assert known, f"nothing that was seen is seen again: {above[-3:]} and then {below[:3]}"
     return known

@@ -30,7 +30,7 @@ _MOST_BYTES = 1 << 20
 
 
 class Process(Protocol):
-    """What tests use of a process, started either way."""
+    """The part of a process that tests use, started either way."""
 
     @property
     def pid(self) -> int: ...

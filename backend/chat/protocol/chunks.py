@@ -1,22 +1,23 @@
-"""The AI SDK UI message stream v1, as every client from ai 5.0.200 on accepts it, and our control entries.
+"""Chunks of the AI SDK UI message stream v1, for every client from ai 5.0.200 on, and the control entries of a stream.
 
-A chunk is one immutable protocol event; `encode` makes its bytes, once. Source of the shapes: the SDK's own
-`uiMessageChunkSchema` (vercel/ai, packages/ai/src/ui-message-stream/ui-message-chunks.ts). Two facts rule the
-encoding: old clients refuse keys that their schema lacks, and a line separator inside a JSON string splits an SSE
-event in some clients, so the bytes are pure ASCII.
+A chunk is one immutable protocol event, and `encode` makes its bytes, once. The shapes come from the SDK's own
+`uiMessageChunkSchema` (vercel/ai, packages/ai/src/ui-message-stream/ui-message-chunks.ts). Two facts rule the encoding:
+- Old clients refuse keys that are not in their schema.
+- A line separator inside a JSON string splits an SSE event in some clients. So the bytes are pure ASCII.
 
-A control entry begins with `!` and is never sent to a client: FENCE opens an attempt, a MARKER (`markers.py`) says
-what a takeover removed, END closes the stream.
+A control entry begins with `!` and is never sent to a client. FENCE opens an attempt, a MARKER (`takeover_marker.py`)
+lists the events that a takeover removed, END closes the stream.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import orjson
 
+from backend.chat.models import FinishReason as FinishReason
 from backend.chat.models import Json
 
 FENCE = b"!fence"
@@ -26,8 +27,7 @@ TEXT_DELTA_PREFIX = b'{"type":"text-delta"'
 REASONING_DELTA_PREFIX = b'{"type":"reasoning-delta"'
 TOOL_INPUT_DELTA_PREFIX = b'{"type":"tool-input-delta"'
 MAX_OUTPUT_CHARS = 100_000
-
-FinishReason = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
+"""Characters of a tool output's JSON that clients and the model get; the stored row has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class FinishStep:
 
 @dataclass(frozen=True, slots=True)
 class ResetStep:
-    """Takes back the parts of the current step. Only for clients that say they accept it (AI SDK 7.0.70 and newer)."""
+    """Takes back the parts of the current step. Only for clients that accept it (AI SDK 7.0.70 and newer)."""
 
     type: ClassVar[str] = "reset-step"
 
@@ -123,7 +123,7 @@ class ReasoningEnd:
 
 
 _BY_SERVER = {"providerExecuted": True, "dynamic": True}
-"""On every chunk of a call alike: v5 clients fail when one of a call's chunks lacks what another has."""
+"""Keys on every chunk of a call. AI SDK 5 clients fail if only some chunks of a call have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class SourceUrl:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """`data-<name>`. With an id a later one replaces it in place; `transient` ones never enter the message."""
+    """A chunk of type `data-<name>`. A later one with the same id replaces it. If `transient`, it enters no message."""
 
     name: str
     data: Json
@@ -265,19 +265,19 @@ _NULL_ALLOWED = ("input", "output", "data")
 
 
 def encode(chunk: Chunk) -> bytes:
-    """The chunk's bytes: compact ASCII JSON without nulls, except a tool's input or output and a data part's data."""
+    """Returns compact ASCII JSON without nulls, except for a tool's input or output and a data part's data."""
     document = {"type": chunk.type}
     document.update((k, v) for k, v in chunk.fields().items() if v is not None or k in _NULL_ALLOWED)
     return ascii_json(document)
 
 
 def ascii_json(value: Any) -> bytes:
-    """Compact JSON of ASCII bytes; NaN and Infinity, for which JSON has no word, become null."""
+    """Returns compact JSON in ASCII. NaN and Infinity become null, because JSON cannot express them."""
     try:
         plain = orjson.dumps(value)
     except TypeError:  # integers over 64 bits, lone surrogates
         return _escaped(json.loads(json.dumps(value), parse_constant=lambda _: None))
-    # DEL is ASCII, and one of the two encoders escapes it: so it always is
+    # DEL is ASCII, but only one of the two encoders escapes it; for equal bytes it is always escaped
     return plain if plain.isascii() and b"\x7f" not in plain else _escaped(orjson.loads(plain))
 
 

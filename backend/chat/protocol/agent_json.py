@@ -1,7 +1,7 @@
-"""What an agent's JSON is: nodes, and links between them. Strangers write it; nothing of it is believed.
+"""The JSON of an agent: nodes, and links between them. Its authors are untrusted, so every value is checked.
 
-`{id, version, is_active, name, description, nodes: [{id, ...}], links: [{id, source_id, sink_id, ...}], ...}`; what
-else it holds is kept as it is.
+`{id, version, is_active, name, description, nodes: [{id, ...}], links: [{id, source_id, sink_id, ...}], ...}`. Other
+members are kept unchanged.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from math import isfinite
 
 import orjson
 
-from backend.chat.models import Json
+from backend.chat.models import MAX_DEPTH, Json
 from backend.errors import InvalidAgent
 from backend.ids import GraphId
 from backend.postgres import storable
 
 MAX_NODES, MAX_LINKS = 1_000, 5_000
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 32
 MAX_ID, MAX_NAME, MAX_DESCRIPTION = 128, 200, 20_000
+"""Characters."""
 MAX_PROBLEMS = 20
+"""Problems that InvalidAgent names; it only counts the rest."""
 UNNAMED = "Unnamed agent"
 REDACTED = "[REDACTED]"
 
@@ -39,7 +40,7 @@ _SAYS_WHAT_VALUE_IS = ("name", "key", "header", "field")
 
 @dataclass(frozen=True, slots=True)
 class AgentGraph:
-    """An agent that can be saved. `document` is all of it, completed, and can be stored and sent as it is."""
+    """A valid agent. `document` is its complete JSON, ready to be stored and sent."""
 
     id: GraphId
     name: str
@@ -49,20 +50,20 @@ class AgentGraph:
     document: dict[str, Json]
 
     def numbered(self, version: int) -> dict[str, Json]:
-        """The document as that version of the agent."""
+        """Returns the document with this version number."""
         return {**self.document, "version": version}
 
 
 def is_agent_id(text: str) -> bool:
-    """Whether an agent, a node or a link may have this id."""
+    """Returns True if an agent, a node or a link may have this id."""
     return 0 < len(text) <= MAX_ID and text.isprintable()
 
 
 def parse_agent(value: Json, *, graph_id: GraphId | None = None) -> AgentGraph:
-    """The agent that a JSON value describes. Raises InvalidAgent, which says all that is wrong, and nothing else.
+    """Returns the agent that a JSON value describes. Raises InvalidAgent, which lists the problems, and no other error.
 
-    Ids that are missing (absent, null or empty) are filled, an agent without a name gets one. NUL and lone surrogates
-    become U+FFFD. With `graph_id` the agent has that id whatever it says: an agent that is edited stays the same one.
+    Fills in missing ids (absent, null or empty) and a missing name. NUL and lone surrogates become U+FFFD. `graph_id`
+    overrides the id in the value, so that an edited agent keeps its id.
     """
     _check_values(value)
     given: dict[str, Json] = storable(value)
@@ -94,13 +95,14 @@ def parse_agent(value: Json, *, graph_id: GraphId | None = None) -> AgentGraph:
 
 
 def redacted(value: Json) -> Json:
-    """A copy in which whatever is named like a secret is REDACTED, at any depth: `apiKey`, `client-secret`, `TOKEN`.
+    """Returns a copy in which each member with the name of a secret has the value REDACTED, at any depth.
 
-    The value of a pair such as `{"name": "Authorization", "value": ...}` is too; a number of tokens is no secret.
+    Such names are `apiKey`, `client-secret` or `TOKEN`. The value of a pair such as `{"name": "Authorization", "value":
+    ...}` is redacted, too. A number whose name ends with "tokens" is a count, so it is kept.
     """
     top: list[Json] = [value]
     boxes: list[list[Json] | dict[str, Json]] = [top]
-    while boxes:  # no recursion: the depth is a stranger's
+    while boxes:  # no recursion: the depth is unchecked input
         box = boxes.pop()
         named = _secret_members(box) if isinstance(box, dict) else frozenset()
         items: Iterable[tuple[Json, Json]] = list(box.items() if isinstance(box, dict) else enumerate(box))
@@ -130,19 +132,21 @@ def _is_count(name: str, item: Json) -> bool:
 
 
 def _letters(name: str) -> str:
-    """The name without what separates its words, in one case."""
+    """Returns the name in lower case, with its ASCII letters and digits only."""
     return re.sub(r"[^a-z0-9]", "", name.casefold())
 
 
 def _version_of(given: dict[str, Json]) -> int:
-    """The library numbers versions; until then it is what it says, if that can be one."""
+    """Returns the version that the agent gives, if it is valid, or 1. The library numbers it again when it is saved."""
     said = given.get("version")
     return said if type(said) is int and 0 < said < 2**31 else 1
 
 
 def _check_values(value: Json) -> None:
-    """Raises InvalidAgent unless it is an object of values that every store and client takes. Level by level, so that
-    no nesting can exhaust the stack."""
+    """Raises InvalidAgent unless the value is an object of values that every store and client can handle.
+
+    Goes through it level by level, so that no nesting can exhaust the stack.
+    """
     if not isinstance(value, dict):
         raise InvalidAgent(["It is not a JSON object."])
     level: list[Json] = [value]
@@ -165,7 +169,7 @@ def _check_values(value: Json) -> None:
 
 def _check_keys(one: dict[Json, Json]) -> None:
     if not all(isinstance(key, str) for key in one):
-        raise InvalidAgent(["It holds a key that is no text."])
+        raise InvalidAgent(["It has a key that is not a string."])
 
 
 def _check_scalar(one: Json) -> None:
@@ -174,17 +178,17 @@ def _check_scalar(one: Json) -> None:
     if isinstance(one, int) and _SMALLEST <= one <= _LARGEST:
         return
     if not isinstance(one, float) or not isfinite(one):
-        raise InvalidAgent(["It holds a number that is not finite or too long, or what is no JSON at all."])
+        raise InvalidAgent(["It has a number that is not finite or is too large, or a value that is not JSON."])
 
 
 class _Draft:
-    """An agent that is being read, and what is wrong with it."""
+    """The problems found while an agent is parsed. The methods record them; only `finish` raises."""
 
     def __init__(self) -> None:
         self._problems: list[str] = []
 
     def finish(self) -> None:
-        """Raises InvalidAgent if anything is wrong."""
+        """Raises InvalidAgent if there are problems."""
         if rest := self._problems[MAX_PROBLEMS:]:
             self._problems[MAX_PROBLEMS:] = [f"And {len(rest)} more."]
         if self._problems:
@@ -203,7 +207,7 @@ class _Draft:
         return members
 
     def with_ids(self, kind: str, members: list[Json]) -> list[dict[str, Json]]:
-        """Those that are objects, each with an id of its own."""
+        """Returns the members that are objects, and gives an id to those that have none."""
         taken: set[str] = set()
         completed: list[dict[str, Json]] = []
         for place, member in enumerate(members, 1):
@@ -223,7 +227,7 @@ class _Draft:
             return str(uuid.uuid4())
         if isinstance(id, str) and is_agent_id(id):
             return id
-        self._problems.append(f"{what} has an id that is not a printable text of 1 to {MAX_ID} characters.")
+        self._problems.append(f"{what} has an id that is not a printable string of 1 to {MAX_ID} characters.")
         return str(uuid.uuid4())
 
     def check_links(self, links: list[dict[str, Json]], nodes: set[str]) -> None:
@@ -251,7 +255,7 @@ class _Draft:
         if text is None:
             return ""
         if not isinstance(text, str):
-            self._problems.append(f"Its {name} is not a text.")
+            self._problems.append(f"Its {name} is not a string.")
             return ""
         if len(text) > most:
             self._problems.append(f"Its {name} has more than {most} characters.")

@@ -1,10 +1,28 @@
-"""Chunks made from what Postgres knows: a task's committed steps, and its end."""
+"""Chunks made from rows: the committed steps of a task, and its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from backend.chat.chunks import (
+from backend.chat.models import (
+    AnswerEnd,
+    DataPart,
+    Json,
+    Message,
+    NewMessage,
+    Part,
+    ReasoningPart,
+    Role,
+    SourcePart,
+    Task,
+    TaskStatus,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from backend.chat.outcomes import Operation, Progress
+from backend.chat.protocol.chunks import (
     Abort,
     Chunk,
     Data,
@@ -22,23 +40,7 @@ from backend.chat.chunks import (
     TextEnd,
     TextStart,
 )
-from backend.chat.models import (
-    Json,
-    Message,
-    NewMessage,
-    Part,
-    ReasoningPart,
-    Role,
-    SourcePart,
-    Task,
-    TaskStatus,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-)
-from backend.chat.outcomes import Operation, Progress
-from backend.chat.outputs import call_chunk, output_chunk
+from backend.chat.protocol.tool_outputs import call_chunk, output_chunk
 
 _REASONS: dict[TaskStatus, FinishReason] = {
     TaskStatus.COMPLETED: "stop",
@@ -47,25 +49,32 @@ _REASONS: dict[TaskStatus, FinishReason] = {
 }
 
 
-def terminal_chunks(task: Task, *, step_open: bool, reason: FinishReason | None = None) -> list[Chunk]:
-    """How the stream of an ended task ends, after its open parts were closed. `finish` is always the last."""
+def terminal_chunks(task: Task, *, step_open: bool) -> list[Chunk]:
+    """Returns the chunks that end the stream of an ended task, whose parts are closed. `finish` is always the last."""
     chunks: list[Chunk] = [FinishStep()] if step_open else []
     if task.status is TaskStatus.FAILED and task.error is not None:
         chunks.append(Data("error", {"code": task.error.code, "message": task.error.message}))
         chunks.append(ErrorChunk(task.error.message))
     elif task.status is TaskStatus.CANCELLED:
         chunks.append(Abort())
-    elif reason is None:
-        reason = "stop"
-    if task.status is not TaskStatus.COMPLETED:
-        reason = _REASONS[task.status]
+    reason = _REASONS[task.status]
     metadata: dict[str, Json] = {"status": task.status.value, "usage": usage_json(task.usage)}
-    chunks.append(Finish(reason or "stop", metadata))
+    metadata |= answered_json(task.usage)
+    if task.status is TaskStatus.COMPLETED and task.answer_end is not None:
+        reason = task.answer_end.reason
+        metadata |= _end_json(task.answer_end)
+    chunks.append(Finish(reason, metadata))
     return chunks
 
 
+def _end_json(end: AnswerEnd) -> dict[str, Json]:
+    """Returns the end of an answer for its metadata, where the history has it too. Nothing for an ordinary end."""
+    shown: dict[str, Json] = {} if end.reason == "stop" else {"finishReason": end.reason}
+    return shown | ({} if end.explanation is None else {"explanation": end.explanation})
+
+
 def progress_chunk(operation: Operation, progress: Progress) -> Data:
-    """Takes the place of the one before it; one that ends with its message."""
+    """Returns the progress of an operation. It replaces the progress before it in the message."""
     known = {"percent": progress.percent, "message": progress.message}
     return Data(
         "progress", {name: value for name, value in known.items() if value is not None}, id=operation.work.tool_call_id
@@ -73,14 +82,14 @@ def progress_chunk(operation: Operation, progress: Progress) -> Data:
 
 
 def whole_message(task: Task, rows: Sequence[Message | NewMessage]) -> list[Chunk]:
-    """The stream of an ended task, from `start` to `finish`, made from what it has said alone."""
+    """Returns the stream of an ended task, from `start` to `finish`, made from the rows that it wrote."""
     chunks: list[Chunk] = [Start(task.message_id), *step_chunks(rows)]
     open_steps = sum(isinstance(chunk, StartStep) - isinstance(chunk, FinishStep) for chunk in chunks)
     return [*chunks, *terminal_chunks(task, step_open=open_steps > 0)]
 
 
 def usage_json(usage: Usage) -> dict[str, Json]:
-    """Usage as clients see it, in the AI SDK's words."""
+    """Returns usage under the names of the AI SDK."""
     return {
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,
@@ -90,8 +99,19 @@ def usage_json(usage: Usage) -> dict[str, Json]:
     }
 
 
+def answered_json(usage: Usage) -> dict[str, Json]:
+    """Returns the model that answered, and the cost by currency, as far as they are known."""
+    shown: dict[str, Json] = {} if usage.model is None else {"model": usage.model}
+    return shown | ({"cost": cost_json(usage)} if usage.cost else {})
+
+
+def cost_json(usage: Usage) -> dict[str, Json]:
+    """Returns the cost by currency, rounded to a billionth."""
+    return {currency: round(amount, 9) for currency, amount in usage.cost.items()}
+
+
 def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
-    """The chunks of committed steps. The last one stays open when one of its calls has no result."""
+    """Yields the chunks of committed steps. The last step stays open if one of its calls has no result."""
     open_calls: set[str] = set()
     step = 0
     for row in rows:
@@ -100,7 +120,7 @@ def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
                 yield FinishStep()
             step += 1
             yield StartStep()
-            yield from _spoken(row.parts, step)
+            yield from _part_chunks(row.parts, step)
             open_calls |= {part.tool_call_id for part in row.parts if isinstance(part, ToolCallPart) and part.readable}
         elif row.role is Role.TOOL:
             for part in row.parts:
@@ -111,7 +131,7 @@ def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
         yield FinishStep()
 
 
-def _spoken(parts: Iterable[Part], step: int) -> Iterator[Chunk]:
+def _part_chunks(parts: Iterable[Part], step: int) -> Iterator[Chunk]:
     for n, part in enumerate(parts):
         if isinstance(part, TextPart):
             id = f"t{step}.{n}"
@@ -121,5 +141,7 @@ def _spoken(parts: Iterable[Part], step: int) -> Iterator[Chunk]:
             yield from (ReasoningStart(id), ReasoningDelta(id, part.text), ReasoningEnd(id))
         elif isinstance(part, SourcePart):
             yield SourceUrl(part.source_id, part.url, part.title)
+        elif isinstance(part, DataPart):
+            yield Data(part.name, part.data, part.id)
         elif isinstance(part, ToolCallPart):
             yield call_chunk(part)

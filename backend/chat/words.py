@@ -1,0 +1,94 @@
+"""The words of a text, for the search in messages: how texts and queries are split, and what of a text is shown."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+BEFORE, LENGTH = 60, 240
+"""Characters of a snippet before its first match, and in all."""
+LONGEST = 100
+"""Characters of a word that count. Postgres takes up to 2,046 bytes."""
+LAST_PLACE, MOST_PLACES = 16_383, 255
+"""The places that Postgres keeps: of a text, and of one word."""
+_WORD = re.compile(r"[^\W_]+(?:[^\w\s][^\W_]+){0,20}")
+_ASKED = re.compile(r'"([^"]*)"|([^"]+)')
+
+
+def words_of(text: str) -> str:
+    """Returns the words of a text in one form of each (case, width, composition), with one space between them.
+
+    Signs that stand for whole words make a text longer, up to 18 times: what is over twice its length is left out.
+    """
+    folded = unicodedata.normalize("NFKC", text)[: 2 * len(text) + LENGTH].casefold()
+    return " ".join(folded.translate(_KEPT).split())
+
+
+class _Kept(dict[int, str]):
+    """What of each character a word keeps: itself or a space. A character is looked at once in a process.
+
+    Words have letters, digits, and the marks that belong to a letter, such as the vowel signs of Hindi.
+    """
+
+    def __missing__(self, code: int) -> str:
+        one = chr(code)
+        kept = self[code] = one if one.isalnum() or (one != "_" and f"a{one}".isidentifier()) else " "
+        return kept
+
+
+_KEPT = _Kept()
+
+
+def vector_of(text: str, tag: str) -> str:
+    """Returns the words of a text as a `tsvector` is written, each behind `tag`, with their places in the text."""
+    places: dict[str, list[str]] = {}
+    for place, word in enumerate(words_of(text).split(), 1):
+        known = places.setdefault(word[:LONGEST], [])
+        if place <= LAST_PLACE and len(known) < MOST_PLACES:
+            known.append(str(place))
+    return " ".join(f"'{tag}{word}'{':' if known else ''}{','.join(known)}" for word, known in places.items())
+
+
+def query_of(asked: str, tag: str) -> str:
+    """Returns a `tsquery` for vectors with this tag; an empty text if `asked` has no word.
+
+    A word also finds longer ones that begin with it. Words in double quotes must follow one another.
+    """
+    terms = []
+    for phrase, words in _ASKED.findall(asked):
+        split = [f"'{tag}{word[:LONGEST]}'" for word in words_of(phrase or words).split()]
+        if phrase:
+            terms += [f"({' <-> '.join(split)})"] if split else []
+        else:
+            terms += [f"{word}:*" for word in split]
+    return " & ".join(terms)
+
+
+def snippet_of(text: str, asked: str) -> list[tuple[str, bool]]:
+    """Returns a piece of a text around the first word that matches, split into parts that match and parts that do not.
+
+    The text has at least one match, unless its words were split otherwise; then the snippet is its beginning.
+    """
+    begins = tuple(words_of(asked).split())
+    matches = _matches(text, begins)
+    first = next(matches, None)
+    start = max(0, first[0] - BEFORE) if first is not None else 0
+    end = min(len(text), start + LENGTH)
+    pieces, at = [], start
+    while first is not None and first[1] <= end:
+        pieces += [(text[at : first[0]], False), (text[slice(*first)], True)]
+        at = first[1]
+        first = next(matches, None)
+    pieces.append((text[at:end], False))
+    return _with_ellipses([piece for piece in pieces if piece[0]], start > 0, end < len(text))
+
+
+def _matches(text: str, begins: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    for found in _WORD.finditer(text):
+        if begins and any(word.startswith(begins) for word in words_of(found.group()[:LENGTH]).split()):
+            yield found.span()
+
+
+def _with_ellipses(pieces: Sequence[tuple[str, bool]], before: bool, after: bool) -> list[tuple[str, bool]]:
+    return [*([("… ", False)] if before else []), *pieces, *([(" …", False)] if after else [])]

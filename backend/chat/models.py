@@ -1,20 +1,31 @@
-"""The values of the house: callers, sessions, messages, tasks. Frozen; parsed from rows by their stores alone."""
+"""The values of a conversation: callers, sessions, messages and tasks. Only `store` parses rows to them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import ip_address, ip_network
 from typing import Any, Literal, TypeAlias
 
 from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, UserId, fence_of
 
 Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
+MAX_DEPTH = 32
+"""Levels of nesting that are accepted in JSON from others; deeper JSON can be stored but not always sent."""
 
 ANSWER_ID = "msg_"
+"""Prefix of the id of an answer; the id of its task follows."""
 OWN_MESSAGE_ID = "usr_"
+"""Prefix of the id of a user message to which the client gave none; the id of its task follows."""
+SUMMARY_NOTICE = "summary"
+"""The name of the data part of an answer for which the model read a summary for the first time."""
+
+
+FinishReason: TypeAlias = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
+"""The reasons of the AI SDK for which an answer ends."""
 
 
 class TaskStatus(StrEnum):
@@ -48,15 +59,24 @@ class OnBusy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a user, or an anonymous caller known by address only. `address` is the peer's IP."""
+    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer."""
 
     user_id: UserId | None
     address: str
 
     @property
     def quota_key(self) -> str:
-        """What limits count by: the user, else the address."""
-        return f"user:{self.user_id}" if self.user_id is not None else f"addr:{self.address}"
+        """The key by which limits count: the user or, for an anonymous caller, the network of the address."""
+        return f"user:{self.user_id}" if self.user_id is not None else f"addr:{_network_of(self.address)}"
+
+
+def _network_of(address: str) -> str:
+    """Returns an IPv6 address's /64 network, because one caller usually has all of its addresses. Keeps other texts."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(ip_network((parsed, 64), strict=False))
 
 
 # --- parts of a message -------------------------------------------------------------------------------------------
@@ -69,18 +89,33 @@ class TextPart:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderData:
+    """Opaque data that a provider wants back with a part. Only the model that made it may get it.
+
+    `made_by` names that model and its server (`executor/llm/provider_data.py`). `data` is bounded there.
+    """
+
+    made_by: str
+    data: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
 class ReasoningPart:
-    """What the model thought. `signature` (Anthropic) must be sent back unchanged; `redacted` is its opaque form."""
+    """Reasoning of the model. Anthropic wants `signature`, or the opaque form `redacted`, to be sent back unchanged.
+
+    `provider` is None if the model's server wants nothing else back, and in rows of older versions.
+    """
 
     text: str
     signature: str | None = None
     redacted: str | None = None
+    provider: ProviderData | None = None
     type: Literal["reasoning"] = "reasoning"
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePart:
-    """A page that the answer rests on. For the user: no model is sent it."""
+    """A page that the answer cites. It is shown to the user, and never sent to a model."""
 
     source_id: str
     url: str
@@ -90,11 +125,15 @@ class SourcePart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallPart:
-    """The model's wish to call a tool. `input` is an object, or the raw text when it could not be read."""
+    """A tool call of the model. `input` is an object, or the raw text if that could not be parsed.
+
+    `provider` is None in rows of older versions, and if the call came from no provider.
+    """
 
     tool_call_id: str
     tool_name: str
     input: Json
+    provider: ProviderData | None = None
     type: Literal["tool_call"] = "tool_call"
 
     @property
@@ -103,28 +142,43 @@ class ToolCallPart:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolResultPart:
-    """What came of a call. `output` is a tool response (contract, section 3).
+class Excerpt:
+    """The beginning of an output that is too long to be shown whole.
 
-    `is_error`: the call was cut short and has no output of its own; `output["message"]` says why.
+    `text` is the beginning of the output's JSON, or of the text if it is one; `characters` is the length of the whole.
+    `members` are the output's `type`, `message` and `session_id`, or None if it is not an object.
+    """
+
+    text: str
+    characters: int
+    members: dict[str, Json] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResultPart:
+    """The result of a tool call. `output` is a tool response (`protocol/tool_responses.py`).
+
+    `is_error`: the call was cut short and has no output of its own; `output["message"]` gives the reason.
+    `excerpt`: the part was read for a page of history, without the whole output; then `output` is `excerpt.members`.
     """
 
     tool_call_id: str
     tool_name: str
     output: Json
     is_error: bool = False
+    excerpt: Excerpt | None = None
     type: Literal["tool_result"] = "tool_result"
 
     @property
     def awaits_result(self) -> bool:
-        """An operation may still bring what belongs here: it is pending, or its call was cut short."""
+        """Returns True if an operation may still replace this result: it is pending, or the call was cut short."""
         output = self.output
         return self.is_error or (isinstance(output, dict) and output.get("type") == "operation_pending")
 
 
 @dataclass(frozen=True, slots=True)
 class ContextPart:
-    """The page the user was looking at; the model reads it, the conversation does not show it."""
+    """The page that the user was viewing. The model reads it, but the conversation does not show it."""
 
     url: str | None
     content: str | None
@@ -133,24 +187,67 @@ class ContextPart:
 
 @dataclass(frozen=True, slots=True)
 class NotePart:
-    """What the server tells the model; the conversation does not show it."""
+    """A text from the server to the model. The conversation does not show it."""
 
     text: str
     type: Literal["note"] = "note"
 
 
-Part: TypeAlias = TextPart | ReasoningPart | SourcePart | ToolCallPart | ToolResultPart | ContextPart | NotePart
+@dataclass(frozen=True, slots=True)
+class SummaryPart:
+    """A model's summary of earlier messages, which a prompt has in their place. Messages are never stored with it."""
+
+    text: str
+    type: Literal["summary"] = "summary"
+
+
+@dataclass(frozen=True, slots=True)
+class DataPart:
+    """A part of the type `data-<name>`. No model reads it.
+
+    In a user's message it is the page's own. In an answer it is a notice of the server (SUMMARY_NOTICE).
+    """
+
+    name: str
+    data: Json
+    id: str | None = None
+
+    @property
+    def type(self) -> str:
+        return f"data-{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataPart:
+    """The metadata that a page gave to its user's message: any JSON but null. No model reads it."""
+
+    metadata: Json
+    type: Literal["metadata"] = "metadata"
+
+
+Part: TypeAlias = (
+    TextPart
+    | ReasoningPart
+    | SourcePart
+    | ToolCallPart
+    | ToolResultPart
+    | ContextPart
+    | NotePart
+    | SummaryPart
+    | DataPart
+    | MetadataPart
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message that has no place in a session yet. A tool message holds exactly one ToolResultPart."""
+    """A message that is not stored yet. A tool message has exactly one ToolResultPart."""
 
     role: Role
     parts: tuple[Part, ...]
 
     def with_results(self, results: Mapping[str, Json]) -> NewMessage:
-        """With the results of operations, by call, in the place of what awaits them."""
+        """Returns a copy in which the results of operations, by tool call id, replace the parts that await them."""
         return replace(self, parts=tuple(_given(part, results) for part in self.parts))
 
 
@@ -162,7 +259,10 @@ def _given(part: Part, results: Mapping[str, Json]) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message."""
+    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message.
+
+    `message_id` is None unless a client gave the message an id, which only user messages can have.
+    """
 
     session_id: SessionId
     sequence: int
@@ -178,8 +278,13 @@ class Message:
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
+    def metadata(self) -> Json:
+        """The metadata that a page gave to this user message, or None."""
+        return next((part.metadata for part in self.parts if isinstance(part, MetadataPart)), None)
+
+    @property
     def shown_id(self) -> str:
-        """Of a user's message: the id that the client gave it, else one of ours that never changes."""
+        """The id by which clients know a user message: its `message_id`, or one made from its task's id."""
         return self.message_id or f"{OWN_MESSAGE_ID}{self.task_id}"
 
 
@@ -188,12 +293,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one model call, or of several added up."""
+    """Tokens that one model call used, or the sum of several.
+
+    `model` is the model that answered last: its id in the list of several, else its provider's name for it. None if no
+    model answered, and in rows of older versions. `cost` is by currency, and lacks calls whose price is not known.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    model: str | None = None
+    cost: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_tokens(self) -> int:
@@ -205,25 +316,52 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.cached_tokens + other.cached_tokens,
+            other.model or self.model,
+            {name: self.cost.get(name, 0) + other.cost.get(name, 0) for name in {**self.cost, **other.cost}},
         )
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The id of a model in the operator's list, and a level of its effort. None: the default model, its own level."""
+
+    model: str | None = None
+    effort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
+    """A conversation. `user_id` is None while it is anonymous, `title` until one is set.
+
+    `choice` is the model that answers the next message, if that names none.
+    """
+
     id: SessionId
     user_id: UserId | None
     title: str | None
     metadata: Json
     created_at: datetime
     updated_at: datetime
+    choice: ModelChoice = ModelChoice()
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """What a turn was asked to do. Kept on the task; its user message row is written when the task becomes active.
+    """The request of a turn. Its task keeps it; the row of the user message is written when the task becomes active.
 
-    `revises` is the id of an earlier message of the user: with a text, the turn takes its place (an edit); without,
-    it answers it again (a regeneration). Where that message stands is found when the task becomes active.
+    `text` is None for a regeneration, and for an operation whose outcome has not arrived. `message_id` is None if the
+    client gave no id, and `context` if it sent no page. `revises` is the id of an earlier user message: a turn with a
+    text replaces that message (an edit), and a turn without one answers it again (a regeneration). The message is
+    looked up when the task becomes active, but a regeneration names the version to answer as its `parent`. None if the
+    turn revises nothing. `data` and `metadata` are the page's own. `choice` is the model of this turn; a task that was
+    accepted has the choice of its session at that moment.
+    `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
+    holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
+    `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
+    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them.
+
+    `parent` names the message that a new one follows, at the end of that one's branch, or beside what follows it there
+    if `branches`. Empty: the beginning. None: the current branch (`flows/placing.py`).
     """
 
     text: str | None
@@ -231,18 +369,70 @@ class TurnRequest:
     context: ContextPart | None = None
     is_user_message: bool = True
     revises: str | None = None
+    data: tuple[DataPart, ...] = ()
+    metadata: Json = None
+    instructions: str | None = None
+    temporary: bool = False
+    takes_questions: bool = False
+    page_tools: tuple[Json, ...] = ()
+    choice: ModelChoice = ModelChoice()
+    parent: str | None = None
+    branches: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The messages before a new one, as its client knows them: their ids, the newest last.
+
+    The last one that the server knows tells which branch the client shows (`flows/placing.py`). `exact`: the new
+    message follows that one whatever else does, and begins the conversation if there is none. `known`: there must be
+    one.
+    """
+
+    ids: tuple[str, ...]
+    exact: bool = False
+    known: bool = False
+
+    @classmethod
+    def parent(cls, id: str) -> After:
+        """Returns the place directly after this message, or at the beginning if `id` is empty."""
+        return cls((id,) if id else (), exact=True, known=bool(id))
 
 
 @dataclass(frozen=True, slots=True)
 class TaskError:
-    """Why a task failed: a stable code and a sentence for the user."""
+    """The reason why a task failed: a stable code, and a sentence for the user."""
 
     code: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """The end of a completed answer, as the model's provider tells it.
+
+    `explanation` is a sentence of the provider to the user, or None. `refused`: the provider wants no more of this
+    exchange, so it is left out of later prompts.
+    """
+
+    reason: FinishReason
+    explanation: str | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
+    """A turn or an operation, as its row describes it. May be None:
+
+    - `user_id`: the caller is anonymous.
+    - `owner`: no executor has claimed it, or its claim was released, or it has ended.
+    - `checkpoint`: no attempt has committed anything. For an operation: it is not opened.
+    - `error`: it has not failed.
+    - `answer_end`: it was not completed, or by an older version.
+    - `tool_name`, `operation_id`: it is not an operation.
+    - `started_at`: it was never claimed. `finished_at`: it has not ended.
+    """
+
     id: TaskId
     number: int
     session_id: SessionId
@@ -264,15 +454,18 @@ class Task:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    answer_end: AnswerEnd | None = None
+    age: float = field(default=0.0, compare=False)
+    """Seconds since the first claim, when the row was read. Measured by the clock of Postgres, like `started_at`."""
 
     @property
     def is_turn(self) -> bool:
-        """It is, or waits to be, its session's active task; else an operation that is outside."""
+        """Returns True for a turn, and for an operation whose outcome has made it one. False while it is pending."""
         return self.kind is TaskKind.TURN or self.request.text is not None
 
     @property
     def fence(self) -> int:
-        """The first half of the stream ids of the attempt that stands."""
+        """The first half of the stream ids of the current attempt."""
         return fence_of(self.number, self.attempt)
 
     @property
@@ -282,7 +475,7 @@ class Task:
 
     @property
     def question_id(self) -> str | None:
-        """The id of the user's message that this task answers, as clients know it."""
+        """The id of the user message that this task answers, as clients know it. None if the request names none."""
         if self.request.text is None:
             return self.request.revises
         return self.request.message_id or f"{OWN_MESSAGE_ID}{self.id}"
@@ -290,7 +483,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What travels on the turn queue: references only, the content is in Postgres."""
+    """The content of a queue entry: only references, since the rest is in Postgres."""
 
     task_id: TaskId
     session_id: SessionId
@@ -298,7 +491,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a task ended, as its one finish decided it, and the turn that may run next in its session."""
+    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None."""
 
     task: Task
     next_turn: Turn | None

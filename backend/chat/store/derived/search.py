@@ -1,0 +1,179 @@
+"""Full-text search in the messages of a user. `search_entries` has the words; the texts stay in `messages`.
+
+A job of the executors adds the entries after the messages, so that a turn does not pay for it. Words are taken as they
+are, for every language that has spaces between words. Each word begins with a tag of its user, so that the index reads
+the words of one user only, also for all words that begin alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from backend.chat.models import Message, Role, TextPart
+from backend.chat.part_json import parse_parts
+from backend.chat.store.messages import COLUMNS, parse_message
+from backend.chat.words import query_of, snippet_of, vector_of
+from backend.errors import SearchTooBroad
+from backend.ids import SessionId, UserId
+from backend.postgres import Connection, Row
+
+MAX_TEXT = 100_000
+"""Characters of a message that can be found. Postgres refuses a text whose words take over 1 MB."""
+MAX_BATCH = 500_000
+"""Bytes of messages that are added together, or one message. The session is locked meanwhile."""
+CANDIDATES = 200
+"""The newest messages with all words, which are ranked. Fewer than a common word has, so that it is found quickly."""
+TIME_LIMIT_MS = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A message that was found. `title` is that of its session. `snippet` is as `snippet_of` returns it."""
+
+    message: Message
+    title: str | None
+    on_current_branch: bool
+    snippet: list[tuple[str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsearched:
+    """A session with messages that the search does not know. `user_id` is None if nobody can search in it."""
+
+    session_id: SessionId
+    user_id: UserId | None
+    searched: int
+
+
+logger = logging.getLogger(__name__)
+
+# --- adding entries -----------------------------------------------------------------------------------------------
+
+_UNSEARCHED = """
+SELECT id, CASE WHEN expires_at IS NULL THEN user_id END AS user_id, searched_sequence
+FROM sessions WHERE unsearched_since IS NOT NULL ORDER BY unsearched_since DESC LIMIT $1"""
+
+
+async def unsearched_sessions(c: Connection, limit: int) -> list[Unsearched]:
+    """Returns up to `limit` sessions with messages that the search does not know, the newest first."""
+    rows = await c.fetch(_UNSEARCHED, limit)
+    return [Unsearched(SessionId(row["id"]), row["user_id"], row["searched_sequence"]) for row in rows]
+
+
+# Older versions of the product append messages without telling the search.
+_MARK_MISSED = """
+UPDATE sessions SET unsearched_since = now() WHERE id IN (
+    SELECT id FROM sessions
+    WHERE unsearched_since IS NULL AND searched_sequence < last_sequence AND user_id IS NOT NULL AND expires_at IS NULL
+    LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+)"""
+
+
+async def mark_missed_sessions(c: Connection, limit: int) -> None:
+    """Marks up to `limit` sessions with messages that the search was not told of. Reads every session, so be rare."""
+    await c.execute(_MARK_MISSED, limit)
+
+
+_NEXT = f"""
+WITH read AS (
+    SELECT sequence, created_at, CASE WHEN role = '{Role.TOOL}' THEN '[]' ELSE parts END AS parts
+    FROM messages WHERE session_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
+), added AS (
+    SELECT *, sum(octet_length(parts::text)) OVER (ORDER BY sequence) - octet_length(parts::text) AS before FROM read
+)
+SELECT sequence, parts, created_at FROM added WHERE before < {MAX_BATCH} ORDER BY sequence"""
+_ADD = """
+INSERT INTO search_entries (session_id, sequence, user_id, words, created_at)
+SELECT $1, new.sequence, $2, new.words::tsvector, new.created_at
+FROM unnest($3::int[], $4::text[], $5::timestamptz[]) AS new (sequence, words, created_at)
+ON CONFLICT DO NOTHING"""
+_SKIP = "UPDATE sessions SET unsearched_since = NULL WHERE id = $1 AND (user_id IS NULL OR expires_at IS NOT NULL)"
+_SEARCHED = """
+UPDATE sessions SET searched_sequence = $3, unsearched_since = CASE WHEN last_sequence > $3 THEN unsearched_since END
+WHERE id = $1 AND user_id = $2 AND searched_sequence = $4 RETURNING 1"""
+
+
+async def add_entries(c: Connection, one: Unsearched, limit: int) -> int:
+    """Adds the next `limit` messages of a session, or fewer if they are long. Returns how many messages it read.
+
+    Requires a transaction. Changes nothing if another executor was quicker, or the session is gone.
+    """
+    if one.user_id is None:
+        await c.execute(_SKIP, one.session_id)
+        return 0
+    rows = await c.fetch(_NEXT, one.session_id, one.searched, limit)
+    newest = rows[-1]["sequence"] if rows else one.searched
+    told = await asyncio.to_thread(_told, rows, _tag_of(one.user_id))  # a long text takes a while
+    if await c.fetchval(_SEARCHED, one.session_id, one.user_id, newest, one.searched) is None:
+        return 0
+    if told:
+        columns = [list(column) for column in zip(*told, strict=True)]
+        try:
+            async with c.transaction():
+                await c.execute(_ADD, one.session_id, one.user_id, *columns)
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:  # these would stop all that follow
+            logger.warning("messages cannot be searched", extra={"session_id": one.session_id, "why": str(error)[:200]})
+    return len(rows)
+
+
+def _told(rows: Sequence[Row], tag: str) -> list[tuple[int, str, datetime]]:
+    vectors = ((row["sequence"], _vector(row["parts"], tag), row["created_at"]) for row in rows)
+    return [entry for entry in vectors if entry[1]]
+
+
+def _vector(parts: Sequence[Any], tag: str) -> str:
+    return vector_of(text_of(parse_parts([part for part in parts if part["type"] == "text"])), tag)
+
+
+def _tag_of(user_id: UserId) -> str:
+    return hashlib.sha256(user_id.encode()).hexdigest()[:8]
+
+
+def text_of(parts: Sequence[object]) -> str:
+    """Returns what can be found in a message."""
+    return "\n".join(part.text for part in parts if isinstance(part, TextPart))[:MAX_TEXT]
+
+
+# --- finding ------------------------------------------------------------------------------------------------------
+
+_FIND = f"""
+WITH newest AS MATERIALIZED (
+    SELECT session_id, sequence, words, created_at FROM search_entries
+    WHERE user_id = $1 AND words @@ $2::tsquery ORDER BY created_at DESC LIMIT {CANDIDATES}
+)
+SELECT s.title, m.superseded_by IS NULL AS on_current, {", ".join(f"m.{name.strip()}" for name in COLUMNS.split(","))}
+FROM newest n JOIN sessions s ON s.id = n.session_id
+JOIN messages m ON m.session_id = n.session_id AND m.sequence = n.sequence
+ORDER BY ts_rank_cd(n.words, $2::tsquery, 1) DESC, n.created_at DESC, n.session_id, n.sequence
+LIMIT $3 OFFSET $4"""
+
+
+async def find_messages(c: Connection, user_id: UserId, asked: str, *, limit: int, offset: int) -> list[Hit]:
+    """Returns the user's messages that have all words of `asked`, the best of the newest CANDIDATES first.
+
+    A word also finds words that begin with it; words in double quotes are found side by side. A text without a letter
+    or a digit finds nothing. Raises SearchTooBroad after TIME_LIMIT_MS. Requires a transaction.
+    """
+    query = query_of(asked, _tag_of(user_id))
+    if not query:
+        return []
+    # A plan for any word would read every message that has the word. A common one needs another plan than a rare one.
+    await c.execute(f"SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = {TIME_LIMIT_MS}")
+    try:
+        rows = await c.fetch(_FIND, user_id, query, limit, offset)
+    except asyncpg.QueryCanceledError as error:
+        raise SearchTooBroad from error
+    return await asyncio.to_thread(lambda: [_hit(row, asked) for row in rows])  # long texts take a while
+
+
+def _hit(row: Row, asked: str) -> Hit:
+    message = parse_message(row)
+    return Hit(message, row["title"], row["on_current"], snippet_of(text_of(message.parts), asked))

@@ -1,0 +1,148 @@
+"""Messages: the durable entries of a session, numbered without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from backend.chat.models import (
+    OWN_MESSAGE_ID,
+    Message,
+    NewMessage,
+    Role,
+    ToolResultPart,
+)
+from backend.chat.part_json import parse_parts, parts_json
+from backend.errors import Fenced
+from backend.ids import SessionId, TaskId
+from backend.postgres import Connection, Row
+
+COLUMNS = "session_id, sequence, task_id, step, role, parts, message_id, created_at"
+
+
+def parse_message(row: Row) -> Message:
+    return Message(
+        session_id=SessionId(row["session_id"]),
+        sequence=row["sequence"],
+        task_id=TaskId(row["task_id"]),
+        step=row["step"],
+        role=Role(row["role"]),
+        parts=parse_parts(row["parts"]),
+        message_id=row["message_id"],
+        created_at=row["created_at"],
+    )
+
+
+_APPEND = f"""
+WITH place AS (
+    UPDATE sessions SET last_sequence = last_sequence + cardinality($4::text[]), updated_at = now(),
+      unsearched_since = CASE WHEN user_id IS NOT NULL AND expires_at IS NULL THEN coalesce(unsearched_since, now()) END
+    WHERE id = $1 RETURNING last_sequence - cardinality($4::text[]) AS before
+), branch AS (
+    SELECT coalesce((SELECT max(sequence) FROM messages WHERE task_id = $2), parent_sequence)
+      <> coalesce((SELECT max(sequence) FROM messages WHERE session_id = $1 AND superseded_by IS NULL), 0) AS is_other
+    FROM tasks WHERE id = $2
+)
+INSERT INTO messages (session_id, sequence, task_id, step, part, role, parts, message_id, superseded_by)
+SELECT $1, place.before + new.n, $2, $3, new.n - 1, new.role, new.parts, CASE new.n WHEN 1 THEN $6 END,
+  CASE WHEN branch.is_other THEN $2 END
+FROM place, branch,
+  ROWS FROM (unnest($4::text[]), json_array_elements($5::json)) WITH ORDINALITY AS new (role, parts, n)
+ORDER BY new.n
+RETURNING {COLUMNS}"""
+
+
+async def append_messages(
+    c: Connection,
+    session_id: SessionId,
+    task_id: TaskId,
+    step: int,
+    messages: Sequence[NewMessage],
+    *,
+    message_id: str | None = None,
+) -> list[Message]:
+    """Appends the messages of one commit of a task to the branch of the task. `message_id` is given to the first one.
+
+    They are superseded if another branch is the current one, so the caller holds the session's lock. Raises Fenced if
+    another attempt has committed this step of the task, or if the session is gone.
+    """
+    if not messages:
+        return []
+    roles = [message.role.value for message in messages]
+    parts = [parts_json(message.parts) for message in messages]
+    try:
+        rows = await c.fetch(_APPEND, session_id, task_id, step, roles, parts, message_id)
+    except asyncpg.UniqueViolationError as error:
+        raise Fenced from error
+    if not rows:
+        raise Fenced
+    return [parse_message(row) for row in rows]
+
+
+_VISIBLE = f"""
+SELECT {COLUMNS} FROM messages
+WHERE session_id = $1 AND superseded_by IS NULL AND ($3::int IS NULL OR sequence < $3)
+  AND ($4::text IS NULL OR task_id <> $4 OR step = 0)
+ORDER BY sequence DESC LIMIT $2"""
+
+
+async def visible_messages(
+    c: Connection, session_id: SessionId, *, limit: int, before: int | None = None, without_task: TaskId | None = None
+) -> list[Message]:
+    """Returns the newest `limit` messages of the current branch with a sequence below `before`, in ascending order.
+
+    `without_task` leaves out the messages of a running task, except the user message that it answers (step 0).
+    """
+    rows = await c.fetch(_VISIBLE, session_id, limit, before, without_task)
+    return [parse_message(row) for row in reversed(rows)]
+
+
+_BY_MESSAGE_ID = f"""
+SELECT {COLUMNS} FROM messages
+WHERE session_id = $1 AND role = 'user'
+  AND (message_id = $2 OR (message_id IS NULL AND '{OWN_MESSAGE_ID}' || task_id = $2))
+ORDER BY superseded_by IS NOT NULL, sequence DESC LIMIT 1"""
+
+
+async def find_user_message(c: Connection, session_id: SessionId, message_id: str) -> Message | None:
+    """Returns the user message that clients know by this id (`Message.shown_id`).
+
+    An edit keeps the id, so there may be several: then the one on the current branch, or the newest.
+    """
+    row = await c.fetchrow(_BY_MESSAGE_ID, session_id, message_id)
+    return None if row is None else parse_message(row)
+
+
+_LAST_OF_USER = f"""
+SELECT {COLUMNS} FROM messages
+WHERE session_id = $1 AND role = 'user' AND superseded_by IS NULL AND ($2::int IS NULL OR sequence <= $2)
+ORDER BY sequence DESC LIMIT 1"""
+
+
+async def last_user_message(c: Connection, session_id: SessionId, *, at_or_before: int | None = None) -> Message | None:
+    """Returns the last visible user message, with a sequence of at most `at_or_before`."""
+    row = await c.fetchrow(_LAST_OF_USER, session_id, at_or_before)
+    return None if row is None else parse_message(row)
+
+
+_OF_TASK = f"SELECT {COLUMNS} FROM messages WHERE task_id = $1 ORDER BY step, part"
+
+
+async def messages_of_task(c: Connection, task_id: TaskId) -> list[Message]:
+    """Returns all messages that the task committed, superseded or not, in order; its user message is the first."""
+    return [parse_message(row) for row in await c.fetch(_OF_TASK, task_id)]
+
+
+_GIVE_RESULT = """
+UPDATE messages SET parts = $3
+WHERE task_id = $1 AND role = 'tool' AND parts->0->>'tool_call_id' = $2
+  AND (parts->0->'output'->>'type' = 'operation_pending' OR (parts->0->>'is_error')::boolean)"""
+
+
+async def give_result(c: Connection, turn: TaskId, result: ToolResultPart) -> None:
+    """Replaces the result in a turn's tool message, if that result is pending or says that the call was cut short.
+
+    Nothing else ever edits a message.
+    """
+    await c.execute(_GIVE_RESULT, turn, result.tool_call_id, parts_json([result]))

@@ -1,0 +1,132 @@
+"""Edits and regenerations: requests that revise an earlier message, resolved under the session's lock.
+
+A request names the message by its id, not by its sequence. While the request's turn waits, an edit may put another
+message in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Task, TurnRequest
+from backend.chat.store import messages, tasks
+from backend.errors import IdempotencyKeyReused
+from backend.ids import SessionId, TaskId
+from backend.postgres import Connection
+
+MAX_VERSIONS = 100
+"""The versions of a message that are looked through."""
+
+
+class Recalled(NamedTuple):
+    """The result of `recall`. If `task` is not None, it already answers the request, and the rest does not matter.
+
+    Otherwise `request` is to be carried out. `message_key` identifies it when it is sent again; None if nothing does.
+    """
+
+    task: Task | None
+    request: TurnRequest
+    message_key: str | None
+
+
+async def recall(c: Connection, session_id: SessionId, request: TurnRequest, message_key: str | None) -> Recalled:
+    """Finds the task of a request that was sent before, and resolves the message that an edit names.
+
+    If the message that the edit names still waits, changes the text of its task. An edit may use the id of the message
+    that it edits as its own; that id is then no idempotency key.
+
+    Raises IdempotencyKeyReused if another request has used the key.
+    """
+    if request.text is None or request.revises is None:
+        return Recalled(await _find_by_key(c, session_id, request, message_key), request, message_key)
+    waiting = await _change_waiting(c, session_id, request.revises, request)
+    if waiting is not None:
+        return Recalled(waiting, request, None)
+    asked = await messages.find_user_message(c, session_id, request.revises)
+    if asked is not None and asked.text == request.text:
+        return Recalled(await tasks.get_task(c, asked.task_id), request, None)
+    told_apart = None if message_key == request.message_id else message_key
+    if asked is not None:
+        edit = replace(request, message_id=request.revises)
+        return Recalled(await _find_by_key(c, session_id, edit, told_apart), edit, told_apart)
+    try:  # the session does not have the message that it names: treat it as a new message
+        known = await _find_by_key(c, session_id, request, message_key)
+    except IdempotencyKeyReused:
+        if told_apart is not None:
+            raise
+        known, message_key = None, None
+    return Recalled(known, replace(request, revises=None), message_key)
+
+
+async def find_waiting(c: Connection, session_id: SessionId, message_id: str) -> Task | None:
+    """Returns the waiting turn that has the newest text of the user message with this id."""
+    for task in reversed(await tasks.queued_tasks(c, session_id)):
+        request = task.request
+        says = request.text is not None and request.is_user_message and not task.cancel_requested
+        if says and task.question_id == message_id:
+            return task
+    return None
+
+
+_VERSIONS = f"""
+SELECT task_id FROM messages
+WHERE session_id = $1 AND role = 'user'
+  AND (message_id = $2 OR (message_id IS NULL AND '{OWN_MESSAGE_ID}' || task_id = $2))
+ORDER BY superseded_by IS NOT NULL, sequence DESC LIMIT $3"""
+
+
+async def versions_of(c: Connection, session_id: SessionId, message_id: str) -> list[Task]:
+    """Returns the tasks of the versions of a user message: an edit keeps the id by which clients know a message.
+
+    The first one is the one that waits, then comes the one on the current branch, then the newest: MAX_VERSIONS of
+    them. Empty if there is no such message.
+    """
+    waiting = await find_waiting(c, session_id, message_id)
+    ids = [TaskId(row["task_id"]) for row in await c.fetch(_VERSIONS, session_id, message_id, MAX_VERSIONS)]
+    stored = {task.id: task for task in await tasks.find_tasks(c, ids, brief=True)}
+    return [*([waiting] if waiting is not None else []), *(stored[id] for id in ids if id in stored)]
+
+
+async def turns_named(c: Connection, session_id: SessionId, message_id: str) -> list[Task]:
+    """Returns the turns that a client means by the id of a user message or of an answer: the active one first.
+
+    An answer that has not ended is that turn alone. Otherwise they are the turns that answer the user message and have
+    not ended, among them edits and regenerations that wait. If all have ended, returns one of these. Empty if no
+    message of the session has this id.
+    """
+    answer = await _find_answer(c, session_id, message_id)
+    if answer is not None and not answer.status.ended:
+        return [answer]
+    asked = answer.question_id if answer is not None else message_id
+    active = await tasks.find_active_task(c, session_id)
+    unended = [*([active] if active is not None else []), *await tasks.queued_tasks(c, session_id)]
+    if found := [task for task in unended if task.question_id == asked]:
+        return found
+    ended = answer or await tasks.find_task_by_key(c, session_id, message_id)
+    return [ended] if ended is not None else []
+
+
+async def _find_answer(c: Connection, session_id: SessionId, message_id: str) -> Task | None:
+    """Returns the task whose answer has this id. Clients may give their own messages ids that begin alike."""
+    if not message_id.startswith(ANSWER_ID):
+        return None
+    found = await tasks.find_tasks(c, [TaskId(message_id.removeprefix(ANSWER_ID))])
+    return next((task for task in found if task.session_id == session_id), None)
+
+
+async def _change_waiting(c: Connection, session_id: SessionId, message_id: str, edit: TurnRequest) -> Task | None:
+    waiting = await find_waiting(c, session_id, message_id)
+    if waiting is None or waiting.request.text == edit.text:
+        return waiting
+    changed = replace(waiting.request, text=edit.text, data=edit.data, metadata=edit.metadata, choice=edit.choice)
+    return await tasks.change_request(c, waiting.id, changed)
+
+
+async def _find_by_key(
+    c: Connection, session_id: SessionId, request: TurnRequest, message_key: str | None
+) -> Task | None:
+    known = await tasks.find_task_by_key(c, session_id, message_key) if message_key is not None else None
+    if known is not None and (known.request.text, known.request.context) != (request.text, request.context):
+        raise IdempotencyKeyReused
+    return known

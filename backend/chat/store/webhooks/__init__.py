@@ -1,0 +1,1 @@
+"""Webhooks of users: the endpoints, and what they are told."""

@@ -1,4 +1,4 @@
-"""The values of an operation: what it was begun for, how it ended, how far it is, and what its task knows of it."""
+"""The values of an operation: its purpose, its outcome, its progress, and the operation itself as its row has it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
-from backend.chat.models import Json, NewMessage, Role, TaskStatus, ToolCallPart, ToolResultPart
+from backend.chat.models import Excerpt, Json, NewMessage, Role, TaskStatus, ToolCallPart, ToolResultPart
+from backend.chat.questions import Question, QuestionKind
 from backend.ids import ExecutorId, OperationId, SessionId, TaskId, UserId
 
 
 class Use(StrEnum):
-    """What becomes of the result of an operation."""
+    """The use that is made of an operation's result."""
 
     SAVE_AGENT = "save_agent"
     SHOW_AGENT = "show_agent"
@@ -22,9 +23,15 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolWork:
-    """What an operation was begun for. `turn` is the task whose model called the tool; `order` is what the other
-    service was asked for, so that it can be asked again; `graph_id` the agent that is changed; `runner` the executor
-    that does the work beside its turns, when it is no other service's."""
+    """The tool call for which an operation was begun.
+
+    `turn` is the task whose model called the tool. `order` is the request to the other service, kept so that it can be
+    sent again; None if there is no such request. `graph_id` is the agent to change, or None. `base_version` is the
+    version of it that the change starts from; None if there is no such agent, or the row is older than the value.
+    `runner` is the executor that does the work itself, next to its turns; None if another service does it. `asks` is
+    the question whose answer is the outcome; None if the outcome does not come from the user. The runner of a question
+    waits for its answer with the call in its hands. `resume` is what the call needs to go on with the answer later.
+    """
 
     turn: TaskId
     tool_name: str
@@ -33,7 +40,10 @@ class ToolWork:
     use: Use = Use.TOOL_OUTPUT
     order: Json = None
     graph_id: str | None = None
+    base_version: int | None = None
     runner: ExecutorId | None = None
+    asks: Question | None = None
+    resume: Json = None
 
     @property
     def call(self) -> ToolCallPart:
@@ -42,7 +52,10 @@ class ToolWork:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an operation ended outside. `result` is an object or a text, of unknown origin: data, never instructions."""
+    """The end of an operation, as its service reported it or this server decided it.
+
+    `result` is an object or a string of unknown origin: data, never instructions.
+    """
 
     success: bool
     result: Json = None
@@ -50,11 +63,14 @@ class Outcome:
 
     @property
     def digest(self) -> str:
-        """Equal for equal outcomes, whatever the order of an object's members."""
+        """A hash over all three values, which does not depend on the order of an object's members."""
         whole = json.dumps([self.success, self.result, self.error], sort_keys=True, separators=(",", ":"))
         return sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+# Rows store the digests of these outcomes, so a changed text would make old rows look like other outcomes.
+DISMISSED = Outcome(True, {"dismissed": True})
+"""The outcome of what a tool server asks, when the user has gone on without an answer."""
 EXPIRED = Outcome(False, error="The work was not finished in time, so it was given up.")
 """The outcome of an operation whose deadline has passed."""
 ABANDONED = Outcome(
@@ -62,12 +78,12 @@ ABANDONED = Outcome(
     {"error_type": "interrupted_unknown_effect"},
     "The server stopped while this work went on; whether it took effect is unknown.",
 )
-"""The outcome of an operation whose executor died with the work."""
+"""The outcome of an operation whose executor died while it did the work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The newest word about an operation. `percent` is between 0 and 100."""
+    """The newest progress of an operation. `percent` is between 0 and 100. A value that was not reported is None."""
 
     percent: float | None = None
     message: str | None = None
@@ -75,10 +91,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Long work of somebody else, for one tool call: what its task knows beyond `Task`.
+    """Long work for one tool call, as the row of its task describes it.
 
-    `result` is the tool response that its outcome became; `digest` tells outcomes apart. `opened`: the other service
-    has accepted it, and its stream has begun.
+    `opened`: its service has accepted it, and its stream has begun. May be None:
+
+    - `user_id`: the caller is anonymous.
+    - `digest`, of the outcome: no outcome has arrived.
+    - `result`, the tool response made from the outcome: no outcome has arrived, and it was not given up.
+    - `progress`: none was reported.
+    - `deadline_at`: it is no longer pending.
+    - `excerpt`: `result` is whole. Otherwise it has only the members of the excerpt.
     """
 
     id: OperationId
@@ -96,31 +118,56 @@ class Operation:
     progress: Progress | None
     created_at: datetime
     deadline_at: datetime | None
+    approved: bool = False
+    """The user has approved the call, which runs in the continuation."""
+    begun: bool = False
+    """The approved call may have run."""
+    given: Json = None
+    """The user's answer to what a tool server asks. The call goes on with it, as an approved one."""
+    excerpt: Excerpt | None = None
 
     @property
-    def outside(self) -> bool:
-        """Its outcome has not come yet, and still may."""
+    def to_run(self) -> bool:
+        """Returns True for an approved call whose result is not stored yet."""
+        return self.approved and self.result is None
+
+    def approved_by(self, outcome: Outcome) -> bool:
+        """Returns True if this outcome is the user's approval of the call, or has it go on with an answer."""
+        asks, result = self.work.asks, outcome.result
+        if asks is None or not outcome.success or self.is_live:
+            return False
+        approved = asks.kind is QuestionKind.APPROVAL and isinstance(result, dict) and result.get("approved") is True
+        return approved or asks.kind is QuestionKind.ELICITATION
+
+    @property
+    def pending(self) -> bool:
+        """Returns True while its outcome has not arrived, but still may."""
         return self.digest is None and self.status is TaskStatus.RUNNING and not self.cancel_requested
 
     @property
+    def is_live(self) -> bool:
+        """Returns True for a question for whose answer a running call waits. No continuation follows."""
+        return self.work.asks is not None and self.work.runner is not None
+
+    @property
     def announced(self) -> bool:
-        """Pages hear of it, and of its end: its service has accepted it, or its outcome has come."""
-        return self.opened or self.digest is not None
+        """Returns True if pages show the operation: its service has accepted it, or its outcome has arrived."""
+        return self.opened or self.digest is not None or self.is_live
 
     @property
     def call(self) -> NewMessage:
-        """The call as a message of the operation's own: its stream is a whole message by itself."""
+        """The tool call as the first message of the operation, whose stream is a complete message of its own."""
         return NewMessage(Role.ASSISTANT, (self.work.call,))
 
     @property
     def outcome(self) -> ToolResultPart | None:
-        """The call's result, when it is known."""
-        if self.result is None:
+        """The result of the call, or None while it is unknown."""
+        if self.result is None and self.excerpt is None:
             return None
-        return ToolResultPart(self.work.tool_call_id, self.work.tool_name, self.result)
+        return ToolResultPart(self.work.tool_call_id, self.work.tool_name, self.result, excerpt=self.excerpt)
 
     @property
-    def said(self) -> list[NewMessage]:
-        """The call and, when it is known, its result."""
+    def messages(self) -> list[NewMessage]:
+        """The call, followed by its result if that is known."""
         result = self.outcome
         return [self.call, *([NewMessage(Role.TOOL, (result,))] if result is not None else [])]

@@ -1,4 +1,4 @@
-"""The Lua functions, as typed Python ones. Each is a file here, sent by its digest and loaded where it is missing."""
+"""The Lua scripts, as typed Python functions. Each is a file here; Redis loads it when it is first called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Argument = str | bytes | int
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One Lua function. `name` is its file, without `.lua`."""
+    """One Lua script. `name` is its file name without `.lua`."""
 
     name: str
     text: str = field(init=False, repr=False)
@@ -29,7 +29,7 @@ class Script:
         object.__setattr__(self, "digest", sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     async def run(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """One call. Raises RedisError."""
+        """Calls the script once and returns its reply. Raises RedisError."""
         client: Any = redis  # execute_command has no types
         call = ("EVALSHA", self.digest, len(keys), *keys, *arguments)
         try:
@@ -39,9 +39,9 @@ class Script:
             return await client.execute_command(*call)
 
     async def run_many(self, redis: Redis, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
-        """Many calls of one key each, in one round trip. A result is the reply or, for a call that failed, its error.
+        """Makes several calls, each with one key, in one round trip. A result is the reply or the error of its call.
 
-        Raises RedisError when the round trip as a whole failed; any of the calls may then have been done.
+        Raises RedisError if the whole round trip failed. Some or all of the calls may have been carried out then.
         """
         results = await self._send(redis, calls)
         missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
@@ -60,17 +60,21 @@ class Script:
 
 
 class Appended(IntEnum):
-    """What `append` found."""
+    """The reply of `append` and `note`."""
 
     NOW = 1
+    """This call has appended the entries."""
     BEFORE = 2
+    """An earlier call has appended them."""
     FENCED = 3
+    """Another attempt has written to the stream since."""
     GONE = 4
+    """The stream does not exist, or earlier entries of this attempt are missing from it."""
 
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Neighbouring entries of one stream, with the ids and bytes they have for ever: `<fence>-<first>` and on."""
+    """Consecutive entries of one stream, from the id `<fence>-<first>` on. Their ids and bytes never change."""
 
     key: str
     fence: int
@@ -93,8 +97,8 @@ _APPEND = Script("append")
 async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appended | Exception]:
     """Appends every batch to its stream, announces it on the channel of the same name and refreshes the stream's TTL.
 
-    One round trip. Each batch succeeds or fails by itself, all of it or nothing; the same batch again changes nothing.
-    Raises RedisError when the round trip as a whole failed.
+    Takes one round trip; `ttl` is in seconds. Each batch is appended as a whole or not at all, whatever happens to the
+    others, and a batch that is sent again changes nothing. Raises RedisError if the whole round trip failed.
     """
     calls: list[tuple[str, Sequence[Argument]]] = [
         (b.key, (int(b.create), ttl, b.fence, b.first, *b.bodies)) for b in batches
@@ -107,8 +111,8 @@ _NOTE = Script("note")
 
 
 async def note(redis: Redis, key: str, fence: int, body: bytes) -> Appended:
-    """Adds one entry after the stream's newest, if the attempt `fence` has written that, and announces it.
+    """Appends one entry and announces it, if the attempt `fence` has written the stream's newest entry.
 
-    NOW, FENCED or GONE. Raises RedisError; whether it was added is then not known.
+    Returns NOW, FENCED or GONE. Raises RedisError if there was no reply; the entry may have been added then.
     """
     return Appended(await _NOTE.run(redis, [key], [fence, body]))

@@ -1,9 +1,9 @@
--- append: adds a batch to a stream under its explicit ids, announces it and refreshes the TTL; all of it or nothing.
---   KEYS[1]  the stream, also the channel
---   ARGV     create (1: make the stream if it is missing), ttl, fence, first seq, body, body, ...
--- Returns 1 appended | 2 there already | 3 fenced: a newer attempt has written | 4 gone: no stream, or entries of ours
--- are missing from it.
--- The same batch may come twice (its reply was lost); the ids make the second a no-op.
+-- append: adds a batch to a stream under its explicit ids, announces it and refreshes the TTL. All or nothing.
+--   KEYS[1]  the stream; the channel has the same name
+--   ARGV     create (1: create the stream if it is missing), TTL in s, fence, first seq, body, body, ...
+-- Returns 1 appended | 2 already there | 3 fenced: a newer attempt has written | 4 gone: the stream does not exist, or
+-- earlier entries of this attempt are missing from it.
+-- A batch is sent again if its reply was lost. Its ids make the second call a no-op.
 local key, create, ttl, fence = KEYS[1], ARGV[1] == '1', ARGV[2], ARGV[3]
 local first, size = tonumber(ARGV[4]), #ARGV - 4
 local last = first + size - 1
@@ -19,9 +19,9 @@ local function top()
   end
 end
 
--- What stands in the way of the batch (a reply), or the seq to write from.
+-- Returns the reply if the batch cannot be appended; otherwise nil and the seq from which to write.
 local function judge()
-  -- last-generated-id, not the last entry: a takeover's deletions leave the one and take the other
+  -- last-generated-id, not the last entry: a takeover may delete that entry, but keeps the id
   local top_fence, top_seq = top()
   if not top_fence then
     if create then return nil, first end
@@ -39,7 +39,7 @@ local function add(seq)
   return redis.pcall('XADD', key, fence .. '-' .. seq, 'd', ARGV[4 + seq - first + 1])
 end
 
--- The common case costs one look: the newest entry is the one before this batch.
+-- The common case takes one read: the newest entry is the one right before this batch.
 local from = first
 local newest = first > 1 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if not newest or newest[1] ~= fence .. '-' .. (first - 1) then

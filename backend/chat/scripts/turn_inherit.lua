@@ -1,7 +1,8 @@
--- turn_inherit: moves a dead consumer's pending entries to a living one; removes the dead one when it has none left.
+-- turn_inherit: moves pending entries of a dead consumer to a living one. Removes a dead consumer without entries.
 --   KEYS[1]  the queue
---   ARGV     group, the dead consumer, the living one, how many at most
--- Returns the entries, as XCLAIM does. One call, so that two living ones never get the same entry.
+--   ARGV     group, dead consumer, living consumer, maximal number of entries
+-- Returns the entries, as XCLAIM does. Atomic, so that two living consumers never get the same entry.
+-- A consumer that leaves calls this with its own name twice and 0 entries: it is removed if nothing is pending with it.
 local queue, group, dead, living, most = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local ids, entries = {}, {}
 if most > 0 then

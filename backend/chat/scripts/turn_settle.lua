@@ -1,7 +1,7 @@
--- turn_settle: takes an entry off a queue, if it is still pending with this consumer; all of it or nothing.
---   KEYS  the queue, where to put the entry again (the queue itself, the dead letters, or none)
---   ARGV  group, consumer, entry id, how many the other may keep (0: all), field, value, field, value, ...
--- Returns 1, or 0 when the entry is no longer this consumer's (it was taken for dead) or the group is gone.
+-- turn_settle: removes an entry from a queue if it is still pending with this consumer. All or nothing.
+--   KEYS  the queue; optionally the stream to which the entry is added: the same queue, or the dead letters
+--   ARGV  group, consumer, entry id, MAXLEN of the second stream (0: no limit), field, value, field, value, ...
+-- Returns 1, or 0 if the group is gone or the entry is no longer pending with this consumer, which was taken for dead.
 local queue, group, consumer, id, keep = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local pending = redis.pcall('XPENDING', queue, group, id, id, 1, consumer)
 if pending.err then

@@ -1,0 +1,1 @@
+"""Actions across several stores: start, finish and cancel a task, complete an operation."""

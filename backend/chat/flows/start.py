@@ -1,0 +1,233 @@
+"""Accepts a message, and prepares the session for the task that becomes active.
+
+Every transaction that changes a session's tasks locks the session's row first, so that two of them never deadlock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from backend.chat.flows import placing
+from backend.chat.models import (
+    After,
+    Caller,
+    MetadataPart,
+    ModelChoice,
+    NewMessage,
+    NotePart,
+    OnBusy,
+    Part,
+    Role,
+    Task,
+    TaskStatus,
+    TextPart,
+    TurnRequest,
+)
+from backend.chat.resources import Resources
+from backend.chat.store import branches, messages, questions, revisions, sessions, tasks
+from backend.chat.streams.event_feed import Hint
+from backend.config import Settings
+from backend.errors import QueueFull, RateLimited, TurnInProgress, UnknownEffort, UnknownModel
+from backend.failpoints import reach
+from backend.ids import SessionId, TaskId, UserId, new_task_id
+from backend.model_list import ModelList
+from backend.postgres import Connection
+from backend.tracing import Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The task that answers a message. `is_new` is false if the task existed before this request."""
+
+    task: Task
+    is_new: bool
+
+    @property
+    def unclaimed(self) -> bool:
+        """Returns True if the turn may run and no executor has taken it, so that the queue must have it."""
+        return self.task.active and self.task.status is TaskStatus.QUEUED and self.task.owner is None
+
+
+async def start_turn(
+    resources: Resources,
+    caller: Caller,
+    session_id: SessionId,
+    request: TurnRequest,
+    *,
+    message_key: str | None,
+    on_busy: OnBusy = OnBusy.QUEUE,
+    create_session: bool = False,
+    lives: float | None = None,
+    history: Sequence[NewMessage] = (),
+    on_create: Callable[[], None] = lambda: None,
+    after: After | None = None,
+) -> Started:
+    """Accepts a message durably, in one transaction. `after` is the place at which the client shows it, if it says so.
+
+    With `lives`, a session that is created is temporary: it is deleted after so many seconds, and in no list. It begins
+    with `history`, the messages that a client has kept itself.
+
+    `on_create` is called if a session is created, and may refuse that by an error.
+
+    The caller publishes the turn if it is `unclaimed`; the sweeper publishes it if the caller does not. Raises
+    SessionNotFound, MessageNotFound (the parent that `after` names), UnknownModel, UnknownEffort, TurnInProgress (with
+    `task_id`), RateLimited, QueueFull, IdempotencyKeyReused, Unavailable.
+    """
+    interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
+    async with resources.database.transaction() as c:
+        if create_session and await _create_session(c, caller, session_id, lives, history):
+            request = replace(request, choice=chosen(resources.settings.models, ModelChoice(), request.choice))
+            placed = _Placed(request, message_key, running=None, before=ModelChoice())
+            on_create()
+        else:
+            found = await _place(c, resources, caller, session_id, request, message_key, on_busy, after)
+            if isinstance(found, Task):
+                return _known(resources, found)
+            placed = found
+        await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
+        task = await _insert(c, caller, session_id, placed, interrupts=interrupts)
+    reach("after_pg_commit_before_202")
+    running = placed.running
+    if resources.traces is not None:
+        about: Attributes = {
+            "gen_ai.conversation.id": session_id,
+            "copilot.task_id": task.id,
+            "copilot.waits": running is not None,
+        }
+        resources.traces.accepted(task.id, time.monotonic() - began, about)
+    if running is None and not request.temporary:
+        announce_start(resources, session_id, task.user_id, task.id)
+    elif running is not None and interrupts:
+        await resources.turn_queue.publish_cancel(running.id)
+    return Started(task, is_new=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A request with its place and model. `running` is the task that it waits for, `before` its session's choice."""
+
+    request: TurnRequest
+    message_key: str | None
+    running: Task | None
+    before: ModelChoice
+
+
+async def _place(
+    c: Connection,
+    resources: Resources,
+    caller: Caller,
+    session_id: SessionId,
+    request: TurnRequest,
+    message_key: str | None,
+    on_busy: OnBusy,
+    after: After | None,
+) -> _Placed | Task:
+    """Locks a session that exists, and places a request in it. Returns the task that the same request made before."""
+    before = (await sessions.get_session(c, session_id, caller, lock=True)).choice
+    request = replace(request, choice=chosen(resources.settings.models, before, request.choice))
+    known, request, message_key = await revisions.recall(c, session_id, request, message_key)
+    if known is not None:
+        return known
+    running = await tasks.find_active_task(c, session_id)
+    if running is not None and on_busy is OnBusy.REJECT:
+        raise TurnInProgress(task_id=running.id)
+    request = await placing.with_parent(c, session_id, request, after, running, ahead=on_busy is OnBusy.INTERRUPT)
+    return _Placed(request, message_key, running, before)
+
+
+async def _insert(c: Connection, caller: Caller, session_id: SessionId, placed: _Placed, *, interrupts: bool) -> Task:
+    if placed.request.choice != placed.before:
+        await sessions.set_choice(c, session_id, placed.request.choice)
+    task = await tasks.insert_task(
+        c,
+        task_id=new_task_id(),
+        session_id=session_id,
+        caller=caller,
+        request=placed.request,
+        message_key=placed.message_key,
+        active=placed.running is None,
+        priority=1 + await tasks.highest_priority(c, session_id) if interrupts else 0,
+    )
+    if placed.running is None:
+        await store_user_message(c, task)
+    else:
+        await sessions.touch_session(c, session_id)
+        if interrupts:
+            await tasks.request_cancel(c, placed.running.id)
+    return task
+
+
+def chosen(models: ModelList, before: ModelChoice, wanted: ModelChoice) -> ModelChoice:
+    """Returns the choice of a turn: what it names, else that of its session. A model that is named begins without its
+    predecessor's effort. Raises UnknownModel and UnknownEffort.
+    """
+    if wanted == ModelChoice():
+        return before
+    if wanted.model is not None:
+        entry = models.find(wanted.model)
+        if entry is None:
+            raise UnknownModel(models=[entry.id for entry in models.shown])
+    else:
+        wanted = replace(wanted, model=before.model)
+        entry = models.find(before.model) or models.default
+    if not entry.knows(wanted.effort):
+        raise UnknownEffort(model=entry.id, efforts=list(entry.efforts))
+    return wanted
+
+
+async def _create_session(
+    c: Connection, caller: Caller, session_id: SessionId, lives: float | None, history: Sequence[NewMessage]
+) -> bool:
+    """Creates the session with its history. Returns False if it exists."""
+    created = await sessions.create_session(c, session_id, caller.user_id, {}, lives=lives)
+    if created.is_new and history:
+        imported = await tasks.insert_ended_task(c, new_task_id(), session_id, caller)
+        await messages.append_messages(c, session_id, imported, 0, history)
+    return created.is_new
+
+
+def _known(resources: Resources, task: Task) -> Started:
+    """Returns a task that an earlier request made, perhaps one that lost the reply to its commit and told nobody."""
+    started = Started(task, is_new=False)
+    if started.unclaimed and not task.request.temporary:
+        announce_start(resources, task.session_id, task.user_id, task.id)
+    return started
+
+
+async def _check_limits(c: Connection, settings: Settings, caller: Caller, *, will_wait: bool) -> None:
+    active, waiting = await tasks.count_turns(c, caller.quota_key)
+    if will_wait and waiting >= settings.max_waiting_turns:
+        raise QueueFull
+    if not will_wait and active >= settings.max_running_turns:
+        raise RateLimited
+
+
+def announce_start(resources: Resources, session_id: SessionId, user_id: UserId | None, task_id: TaskId) -> None:
+    """Publishes that a task is active now, so that pages can attach to its stream."""
+    resources.feed.publish(Hint.TURN_STARTED, session_id, user_id, task_id=task_id)
+
+
+async def store_user_message(c: Connection, task: Task) -> None:
+    """Gives a new active task its place, and stores the message that it answers, as its step 0.
+
+    If a user asked for the turn, its branch becomes the current one.
+    """
+    request = task.request
+    place = await placing.place_of(c, task)
+    await branches.begin_at(c, task, place)
+    if placing.is_asked_for(task) and await branches.make_current(c, task.session_id, place, task.id):
+        await questions.withdraw_superseded_questions(c, task.session_id, task.id)
+    parts: list[Part] = [request.context] if request.context is not None else []
+    if request.text is not None:
+        parts += [_asked(task, request.text), *request.data]
+        if request.metadata is not None:
+            parts.append(MetadataPart(request.metadata))
+        user_message = NewMessage(Role.USER, tuple(parts))
+        await messages.append_messages(c, task.session_id, task.id, 0, [user_message], message_id=request.message_id)
+
+
+def _asked(task: Task, text: str) -> Part:
+    """Returns the user's text as it is. Text from a service or the server becomes a note, which only the model sees."""
+    return TextPart(text) if task.request.is_user_message else NotePart(text)

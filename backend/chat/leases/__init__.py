@@ -1,0 +1,1 @@
+"""Leases in Redis: the heartbeats of executors, and the locks of sessions."""

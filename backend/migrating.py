@@ -1,32 +1,41 @@
-"""Applies the migrations of backend/migrations, as `prisma migrate deploy` would and in the table that it keeps."""
+"""Applies the migrations of backend/migrations like `prisma migrate deploy`, and records them in its table."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import logging
+import re
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
-from backend.errors import ConfigError
+from backend.errors import ConfigError, Unavailable
 from backend.postgres import (
     CONNECT_TIMEOUT,
-    Address,
     Connection,
     Database,
     Row,
-    absence_named,
     away_at_start,
+    refusal_named,
     refusals_named,
+    translated_errors,
 )
+from backend.postgres_address import Address, quoted
 
 FOLDER = Path(__file__).parent / "migrations"
-LOCK_TIMEOUT = 60.0
-_PRISMA_LOCK = 72_707_369  # what prisma migrate takes, so that the two never run at once
+LOCK_TIMEOUT = 60.0  # seconds that a statement waits for a lock, so for another process that migrates
+LOCK_PAUSE = 0.1
+"""Seconds between two tries to become the process that migrates."""
+BUILD_TIMEOUT = 3_600.0
+"""Seconds for an index that is built beside the writes of other processes, which waits for older transactions."""
+_PRISMA_LOCK = 72_707_369  # the advisory lock of prisma migrate, so that the two never run at the same time
 
 _RECORDS = """
 CREATE TABLE IF NOT EXISTS _prisma_migrations (
@@ -50,7 +59,18 @@ _RECORD = """
 INSERT INTO _prisma_migrations (id, checksum, migration_name, started_at, finished_at, applied_steps_count)
 VALUES ($1, $2, $3, $4, clock_timestamp(), 1)"""
 
+_CONCURRENTLY = re.compile(r'CREATE INDEX CONCURRENTLY IF NOT EXISTS "(\w+)" ON "(\w+)"\((.+)\);')
+_IS_BROKEN = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)"
+
 logger = logging.getLogger(__name__)
+
+
+class Index(NamedTuple):
+    """An index, with the list of its columns as SQL."""
+
+    name: str
+    table: str
+    columns: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,38 +79,42 @@ class Migration:
     sql: str
     checksum: str
 
+    @property
+    def index(self) -> Index | None:
+        """The index that this migration builds beside the writes of other processes. Then it does nothing else."""
+        found = _CONCURRENTLY.search(self.sql)
+        return None if found is None else Index(*found.groups())
+
 
 def read_migrations(folder: Path = FOLDER) -> list[Migration]:
-    """Every `<timestamp>_<name>/migration.sql`, oldest first."""
+    """Reads every `<timestamp>_<name>/migration.sql`, oldest first."""
     files = sorted(folder.glob("*/migration.sql"))
     return [Migration(f.parent.name, f.read_text("utf-8"), hashlib.sha256(f.read_bytes()).hexdigest()) for f in files]
 
 
 async def migrate(dsn: str, folder: Path = FOLDER) -> list[str]:
-    """Brings the database up to date, made if it does not exist, and returns the names of what was applied.
+    """Creates the database if it does not exist, applies the pending migrations, and returns their names.
 
-    Several processes may do so at once. Raises ConfigError when a migration was changed after it was applied, was
-    left half-applied by another tool, or fails; Unavailable when Postgres is away.
+    Several processes may do so at the same time. Raises ConfigError if a migration was changed after it was applied,
+    was left unfinished by another tool, or fails; Unavailable if Postgres is unavailable.
     """
     address = Address.parse(dsn)
     migrations = await asyncio.to_thread(read_migrations, folder)
-    with away_at_start(address), absence_named():
+    with away_at_start(address), translated_errors():
         connection = await _connect_or_make(address)
         try:
-            await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT:.0f}s'")
-            await connection.execute("SELECT pg_advisory_lock($1)", _PRISMA_LOCK)  # until the connection closes
-            await _enter_schema(connection, address.schema)
-            await connection.execute(_RECORDS)
-            waiting = _not_applied(migrations, await connection.fetch(_RECORDED))
-            for migration in waiting:
-                await _apply(connection, migration)
+            await _prepare_schema(connection, address.schema)
+            applied = []
+            while (migration := await _apply_next(connection, address, migrations)) is not None:
+                logger.info("migration applied", extra={"migration": migration.name})
+                applied.append(migration.name)
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT)
-    return [migration.name for migration in waiting]
+    return applied
 
 
 async def require_migrated(database: Database, folder: Path = FOLDER) -> None:
-    """Raises ConfigError when a migration is still to be applied: what is ahead of us serves us all the same."""
+    """Raises ConfigError if a migration is pending. A database with newer migrations is accepted."""
     migrations = await asyncio.to_thread(read_migrations, folder)
     try:
         async with database.connection() as c:
@@ -98,55 +122,78 @@ async def require_migrated(database: Database, folder: Path = FOLDER) -> None:
     except asyncpg.UndefinedTableError:
         applied = set()
     except asyncpg.InsufficientPrivilegeError:
-        return  # a role with few rights: whoever migrates has another
+        return  # a role that may not read this table; another role migrates
     behind = sum(migration.name not in applied for migration in migrations)
     if behind:
         state = f"is behind by {behind}" if applied else "has no tables yet"
-        raise ConfigError(f"DATABASE_URL: the database {state}: run `python -m backend migrate`")
+        raise ConfigError(f"DATABASE_URL: the database {state}; run `python -m backend migrate`")
 
 
 async def _connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
-    return await asyncpg.connect(address.dsn, host=address.host, timeout=CONNECT_TIMEOUT)
+    options = {**address.driver_options, "statement_cache_size": 0}
+    with refusal_named():
+        return await asyncpg.connect(address.dsn, timeout=CONNECT_TIMEOUT, **options)
 
 
 async def _connect_or_make(address: Address) -> asyncpg.Connection[asyncpg.Record]:
-    """A connection to the database, which is made through the maintenance database when it does not exist."""
+    """Connects to the database. If it does not exist, creates it through the maintenance database."""
     with refusals_named():
         try:
             return await _connect(address)
-        except asyncpg.InvalidCatalogNameError:
+        except Unavailable as error:
+            if not isinstance(error.__cause__, asyncpg.InvalidCatalogNameError):
+                raise
             maintenance = await _connect(address.other_database("postgres"))
     try:
-        await maintenance.execute(f"CREATE DATABASE {_quoted(address.database)}")
-        logger.info("created the database, which did not exist", extra={"database": address.database})
+        await maintenance.execute(f"CREATE DATABASE {quoted(address.database)}")
+        logger.info("created the database", extra={"database": address.database})
     except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-        pass  # somebody else was faster
+        pass  # another process created it first
     except asyncpg.InsufficientPrivilegeError as error:
-        raise ConfigError(f"DATABASE_URL: the database does not exist and cannot be made: {error}") from None
+        raise ConfigError(f"DATABASE_URL: the database does not exist and cannot be created: {error}") from None
     finally:
         await maintenance.close(timeout=CONNECT_TIMEOUT)
     return await _connect(address)
 
 
-async def _enter_schema(connection: Connection, schema: str | None) -> None:
-    """Makes the schema of the DSN, if there is one, the place where tables are made and looked up."""
-    if schema is None:
-        return
-    if await connection.fetchval("SELECT to_regnamespace($1)", _quoted(schema)) is None:
-        await connection.execute(f"CREATE SCHEMA {_quoted(schema)}")
-    await connection.execute(f"SET search_path TO {_quoted(schema)}")
+async def _prepare_schema(connection: Connection, schema: str | None) -> None:
+    """Creates the schema of the DSN and the table of records if they are missing."""
+    async with _migrating(connection):
+        if schema is not None:
+            if await connection.fetchval("SELECT to_regnamespace($1)", quoted(schema)) is None:
+                await connection.execute(f"CREATE SCHEMA {quoted(schema)}")
+            await connection.execute(f"SET LOCAL search_path TO {quoted(schema)}")
+        await connection.execute(_RECORDS)
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+@asynccontextmanager
+async def _migrating(connection: Connection) -> AsyncIterator[None]:
+    """Opens a transaction that holds the lock of migrations. Raises LockNotAvailableError after LOCK_TIMEOUT seconds.
+
+    It is not a session's lock, because behind a pooler a session outlives its client and would keep it. A process that
+    waits asks again and again, each time in a new transaction: an index that is being built waits for older ones.
+    """
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT:.0f}s'")
+            if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _PRISMA_LOCK):
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise asyncpg.LockNotAvailableError("another process migrates")
+        await asyncio.sleep(LOCK_PAUSE)
 
 
 def _not_applied(migrations: Sequence[Migration], recorded: Sequence[Row]) -> list[Migration]:
-    """Those that are still to be applied. Records of migrations that only a newer version has are left alone."""
+    """Returns the pending migrations. Ignores records of migrations that only a newer version has.
+
+    Raises ConfigError if a recorded migration is unfinished or was changed.
+    """
     for row in recorded:
         if row["finished_at"] is None:
             raise ConfigError(
-                f"migration {row['migration_name']} was begun and not finished; see prisma migrate resolve"
+                f"migration {row['migration_name']} was begun but not finished; see `prisma migrate resolve`"
             )
     applied = {row["migration_name"]: row["checksum"] for row in recorded}
     for migration in migrations:
@@ -155,13 +202,48 @@ def _not_applied(migrations: Sequence[Migration], recorded: Sequence[Row]) -> li
     return [migration for migration in migrations if migration.name not in applied]
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
-    """Runs and records the migration in one transaction: all of it, or nothing."""
+async def _apply_next(connection: Connection, address: Address, migrations: Sequence[Migration]) -> Migration | None:
+    """Runs and records the first pending migration in one transaction. Returns None if there is none.
+
+    Raises ConfigError if the migration fails.
+    """
+    async with _migrating(connection):
+        if address.schema is not None:
+            await connection.execute(f"SET LOCAL search_path TO {quoted(address.schema)}")
+        pending = _not_applied(migrations, await connection.fetch(_RECORDED))
+        if not pending:
+            return None
+        migration = pending[0]
+        started_at = await connection.fetchval("SELECT clock_timestamp()")
+        try:
+            await _run(connection, address, migration)
+        except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+            raise ConfigError(f"migration {migration.name} failed: {error}") from error
+        await connection.execute(_RECORD, str(uuid.uuid4()), migration.checksum, migration.name, started_at)
+        return migration
+
+
+async def _run(connection: Connection, address: Address, migration: Migration) -> None:
+    """Runs a migration in the transaction of `connection`, or beside it an index for which writes need not wait."""
+    if (index := migration.index) is None:
+        await connection.execute(migration.sql)
+        return
+    # a simple query, which also ends the portal of the query before: the index would wait for its snapshot
+    await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    await _build(address, index)
+
+
+async def _build(address: Address, index: Index) -> None:
+    """Builds an index on a connection of its own, outside of a transaction. Replaces one that was left half built.
+
+    Behind a pooler a connection has no search path, so the names have their schema.
+    """
+    within = "" if address.schema is None else f"{quoted(address.schema)}."
+    builder = await _connect(address)
     try:
-        async with connection.transaction():
-            started_at = await connection.fetchval("SELECT clock_timestamp()")
-            await connection.execute(migration.sql)
-            await connection.execute(_RECORD, str(uuid.uuid4()), migration.checksum, migration.name, started_at)
-    except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
-        raise ConfigError(f"migration {migration.name} failed: {error}") from error
-    logger.info("migration applied", extra={"migration": migration.name})
+        if await builder.fetchval(_IS_BROKEN, f'{within}"{index.name}"'):
+            await builder.execute(f'DROP INDEX CONCURRENTLY {within}"{index.name}"', timeout=BUILD_TIMEOUT)
+        build = f'CREATE INDEX CONCURRENTLY IF NOT EXISTS "{index.name}" ON {within}"{index.table}"({index.columns})'
+        await builder.execute(build, timeout=BUILD_TIMEOUT)
+    finally:
+        await builder.close(timeout=CONNECT_TIMEOUT)

@@ -1,4 +1,4 @@
-"""RabbitMQ: what must exist there, and connections that are kept up."""
+"""RabbitMQ: the exchanges and queues that must exist, and connections that are restored when they are lost."""
 
 from __future__ import annotations
 
@@ -22,21 +22,26 @@ from aiormq.connection import TCPTransportFactory, TLSTransportFactory, Transpor
 from yarl import URL
 
 from backend.errors import Unavailable
+from backend.jitter import jitter
 from backend.logs import Trouble, place_of, why_away
+from backend.rabbitmq_address import parse_rabbitmq_url
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-HEARTBEAT = 10
+HEARTBEAT = 10  # seconds
 ANSWER_LIMIT, DECLARE_LIMIT = 5.0, 10.0
-"""Seconds until a broker that does not answer counts as away: one question, or all that must exist."""
+"""Seconds until a broker counts as unavailable: for one answer, and for declaring everything that must exist."""
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
-DEAD_LETTERS_KEPT = 100_000
-CONSUMER_TIMEOUT_SINCE = (3, 11, 15)
+"""Seconds between two attempts to connect, first and longest, and of a connection after which pauses start again."""
+MAX_RABBITMQ_DEAD_LETTERS = 100_000  # messages in the dead-letter queue
+LOOK_FOR_BLOCK_EVERY = 0.2
+"""Seconds between two looks whether the broker blocks a connection. A look costs no request."""
+CONSUMER_TIMEOUT_SINCE = (3, 11, 15)  # the first version with x-consumer-timeout
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The names of what must exist. `consumer_timeout` is in seconds: how long a turn may be in hand."""
+    """The names of exchanges and queues. `consumer_timeout` is how long a turn may stay unsettled, in seconds."""
 
     execution: str = "copilot_execution"
     queue: str = "copilot_execution_queue"
@@ -49,14 +54,14 @@ class Topology:
     consumer_timeout: float = 3 * 3600
 
     def prefixed(self, prefix: str) -> Self:
-        """The same under other names, for tests on a shared broker."""
+        """Returns the same topology under prefixed names, for tests on a shared broker."""
         names = ("execution", "queue", "dead", "dead_queue", "cancel")
         return replace(self, **{name: prefix + getattr(self, name) for name in names})
 
 
 @asynccontextmanager
 async def answered(limit: float = ANSWER_LIMIT) -> AsyncIterator[None]:
-    """Whatever the library raises inside, or a broker that does not answer in time, becomes Unavailable."""
+    """Turns errors of the library, and a broker that does not answer in time, into Unavailable."""
     try:
         async with asyncio.timeout(limit):
             yield
@@ -64,40 +69,68 @@ async def answered(limit: float = ANSWER_LIMIT) -> AsyncIterator[None]:
         job = asyncio.current_task()
         if job is None or job.cancelling():
             raise
-        raise Unavailable from None  # aiormq cancels what waits on a connection that it gives up
+        raise Unavailable from None  # aiormq cancels whoever waits on a connection that it drops
     except (*CONNECTION_EXCEPTIONS, TimeoutError) as error:
         raise Unavailable from error
     except Exception as error:
         if type(error) is not Exception:
             raise
-        raise Unavailable from error  # what waits on a connection that aiormq ends without a reason gets a bare one
+        raise Unavailable from error  # aiormq raises a bare one if it closes a connection without a reason
+
+
+class Blocked(Unavailable):
+    """The broker takes no messages now, because its memory or its disk is nearly full."""
 
 
 @dataclass(eq=False)
 class Wire:
-    """One connection with one open channel (confirms on, unroutable messages raise). Lost once, lost for good."""
+    """One connection with one open channel (confirms on, unroutable messages raise). It is never restored once lost."""
 
     connection: AbstractConnection
     channel: AbstractChannel
     version: tuple[int, ...]
+    place: str
+    """Host and port of the node."""
     on_ready: Callable[[Wire], None]
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    blocked: asyncio.Event = field(default_factory=asyncio.Event)
+    _unblocked: asyncio.Event = field(default_factory=asyncio.Event)
+    """`blocked` is set while the broker, short of memory or disk, reads nothing from a connection that publishes."""
 
     @property
     def knows_consumer_timeout(self) -> bool:
-        """Whether the broker takes `x-consumer-timeout`; older ones read it from rabbitmq.conf only."""
+        """Support for `x-consumer-timeout`. An older broker reads the timeout only from rabbitmq.conf."""
         return self.version >= CONSUMER_TIMEOUT_SINCE
 
     def ready(self) -> None:
-        """The session says that it does what it is for; it may say so again."""
+        """Tells the line that the session works. The session may call this more than once."""
         self.on_ready(self)
 
     def give_up(self, *_: object) -> None:
-        """Ends this wire; its line makes a new one."""
+        """Ends this wire. Its line opens a new one."""
         self.lost.set()
 
     async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
-        """Returns when the broker has confirmed the message. Raises Unavailable."""
+        """Returns when the broker has confirmed the message.
+
+        Raises Unavailable, and Blocked as soon as the broker blocks the connection. The broker may have the message
+        nevertheless, or take it when the block is over.
+        """
+        if self.blocked.is_set():
+            raise Blocked
+        confirmed = asyncio.ensure_future(self._publish(exchange, routing_key, message, mandatory=mandatory))
+        blocked = asyncio.ensure_future(self.blocked.wait())
+        try:
+            await asyncio.wait({confirmed, blocked}, return_when=asyncio.FIRST_COMPLETED)
+            if not confirmed.done():
+                raise Blocked
+            confirmed.result()
+        finally:
+            confirmed.cancel()
+            blocked.cancel()
+            await asyncio.gather(confirmed, blocked, return_exceptions=True)
+
+    async def _publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool) -> None:
         async with answered():
             channel = await self.channel.get_underlay_channel()
             await channel.basic_publish(
@@ -108,35 +141,65 @@ class Wire:
                 mandatory=mandatory,
             )
 
+    async def unblocked(self) -> None:
+        """Waits until the broker does not block the connection."""
+        await self._unblocked.wait()
+
+    async def watch_for_block(self) -> None:
+        """Keeps `blocked` up to date until it is cancelled."""
+        transport = self.connection.transport
+        assert transport is not None
+        while True:
+            unblocked = asyncio.ensure_future(transport.connection.ready())
+            try:
+                await asyncio.wait({unblocked}, timeout=LOOK_FOR_BLOCK_EVERY)
+                if not unblocked.done():
+                    self._unblocked.clear()
+                    self.blocked.set()
+                    await unblocked
+                self.blocked.clear()
+                self._unblocked.set()
+            finally:
+                unblocked.cancel()
+            await asyncio.sleep(LOOK_FOR_BLOCK_EVERY)
+
 
 Session = Callable[[Wire], Awaitable[None]]
 
 
 @cache
-def _trouble_at(place: str) -> Trouble:
-    """One for all lines to a broker: they are lost together."""
-    return Trouble(log, "RabbitMQ is away", setting="RABBITMQ_URL (or RABBITMQ_HOST)", at=place)
+def _trouble_at(places: str) -> Trouble:
+    """Returns the trouble that all lines to a broker, or to its nodes, share, since they are lost together."""
+    return Trouble(logger, "RabbitMQ is unavailable", setting="RABBITMQ_URL (or RABBITMQ_HOST)", at=places)
 
 
 class Line:
-    """Runs a session on one wire after another, with growing random pauses between them, until the session returns.
+    """A job that runs a session on one wire after another, with growing random pauses, until the session returns.
 
-    The session is cancelled when its connection, its channel or one of its consumers is lost."""
+    The session is cancelled when its connection, its channel or one of its consumers is lost.
+    """
 
     def __init__(self, dsn: str, name: str, session: Session) -> None:
-        self._dsn = dsn
+        self._urls = parse_rabbitmq_url(dsn)
+        self._turn = random.randrange(len(self._urls))  # noqa: S311 - spreads the connections over the nodes
         self._name = name
         self._session = session
         self._up = asyncio.Event()
         self._wire: Wire | None = None
-        self._trouble = _trouble_at(place_of(dsn))
+        self._trouble = _trouble_at(",".join(place_of(str(url)) for url in self._urls))
+
+    @property
+    def _url(self) -> URL:
+        """The node whose turn it is."""
+        return self._urls[self._turn % len(self._urls)]
 
     @property
     def wire(self) -> Wire | None:
-        """The wire whose session is ready."""
+        """The wire whose session is ready; None while there is none."""
         return None if self._wire is None or self._wire.lost.is_set() else self._wire
 
     async def wait_up(self, limit: float) -> bool:
+        """Waits up to `limit` seconds for a session to be ready. Returns False on timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._up.wait()
@@ -160,14 +223,17 @@ class Line:
             if loop.time() - began > STEADY:
                 pause = FIRST_PAUSE
             cause = trouble.__cause__ if isinstance(trouble, Unavailable) else None
-            self._trouble.met("the connection was lost" if trouble is None else why_away(cause or trouble))
-            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
+            why, wait = "the connection was lost" if trouble is None else why_away(cause or trouble), jitter(pause)
+            self._trouble.met(why, node=place_of(str(self._url)), retry_in=round(wait, 2))
+            self._turn += 1
+            await asyncio.sleep(wait)
+            if self._turn % len(self._urls) == 0:  # every node was tried
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _live(self) -> bool:
-        """One wire from its making to its end. True when the session returned."""
+        """Opens one wire and runs the session on it. Returns True if the session returned."""
         connection = _Connection(
-            URL(self._dsn).update_query(heartbeat=str(HEARTBEAT)),
+            self._url.update_query(heartbeat=str(HEARTBEAT)),
             client_properties={"connection_name": f"copilot {self._name}"},
             transport_factory=_Keepalive(),
         )
@@ -186,7 +252,8 @@ class Line:
         await channel.initialize()
         transport = connection.transport
         assert transport is not None
-        wire = Wire(connection, channel, _version(transport.connection), self._is_ready)
+        place = place_of(str(self._url))
+        wire = Wire(connection, channel, _version(transport.connection), place, self._is_ready)
         connection.close_callbacks.add(wire.give_up)
         channel.close_callbacks.add(wire.give_up)
         (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(wire.give_up)
@@ -195,15 +262,16 @@ class Line:
     async def _until_lost(self, wire: Wire) -> bool:
         work = asyncio.ensure_future(self._session(wire))
         lost = asyncio.ensure_future(wire.lost.wait())
+        watch = asyncio.ensure_future(wire.watch_for_block())
         try:
             await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await work
             return not wire.lost.is_set()
         finally:
-            work.cancel()
-            lost.cancel()
-            await asyncio.wait({work, lost})
+            for job in (work, lost, watch):
+                job.cancel()
+            await asyncio.wait({work, lost, watch})
 
     def _is_ready(self, wire: Wire) -> None:
         if self._wire is not wire:
@@ -213,13 +281,13 @@ class Line:
 
 
 def _version(connection: aiormq.abc.AbstractConnection) -> tuple[int, ...]:
-    told = connection.server_properties.get("version") if connection.server_properties else None
-    text = told.decode() if isinstance(told, bytes) else str(told)
+    version = connection.server_properties.get("version") if connection.server_properties else None
+    text = version.decode() if isinstance(version, bytes) else str(version)
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 class _Keepalive(TransportFactory):
-    """TCP or TLS by the URL, with TCP keepalive: a vanished host is noticed without traffic, too."""
+    """TCP or TLS, depending on the URL, with TCP keepalive: it detects a vanished host even without traffic."""
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
@@ -229,7 +297,7 @@ class _Keepalive(TransportFactory):
 
 
 class _Connection(aio_pika.Connection):
-    """Hands our transport factory through to aiormq."""
+    """A connection that passes its `transport_factory` on to aiormq."""
 
     PARAMETERS = (
         *aio_pika.Connection.PARAMETERS,
@@ -237,14 +305,12 @@ class _Connection(aio_pika.Connection):
     )
 
 
-# --- what must exist ----------------------------------------------------------------------------------------------
+# --- topology ----------------------------------------------------------------------------------------------------
 
 
-async def declare(wire: Wire, topology: Topology) -> None:
-    """Makes every durable exchange, queue and binding that is missing. Raises Unavailable.
-
-    On channels of its own: the broker closes a channel on which a declaration differs from what exists."""
-    arguments: dict[str, Any] = {
+def queue_arguments(wire: Wire, topology: Topology) -> dict[str, dict[str, Any]]:
+    """Returns the arguments with which each durable queue is declared, by its name."""
+    turns: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": topology.dead,
         "x-dead-letter-routing-key": topology.dead_key,
@@ -253,10 +319,19 @@ async def declare(wire: Wire, topology: Topology) -> None:
         "x-delivery-limit": topology.delivery_limit,
     }
     if wire.knows_consumer_timeout:
-        arguments["x-consumer-timeout"] = int(topology.consumer_timeout * 1000)
+        turns["x-consumer-timeout"] = int(topology.consumer_timeout * 1000)
+    dead = {"x-queue-type": "quorum", "x-max-length": MAX_RABBITMQ_DEAD_LETTERS}
+    return {topology.queue: turns, topology.dead_queue: dead}
+
+
+async def declare(wire: Wire, topology: Topology) -> None:
+    """Creates every durable exchange, queue and binding that is missing. Raises Unavailable.
+
+    It uses separate channels: the broker closes a channel on which a declaration differs from what exists.
+    """
     async with answered(DECLARE_LIMIT):
-        await _declare_queue(wire, topology.queue, arguments)
-        await _declare_queue(wire, topology.dead_queue, {"x-queue-type": "quorum", "x-max-length": DEAD_LETTERS_KEPT})
+        for name, arguments in queue_arguments(wire, topology).items():
+            await _declare_queue(wire, name, arguments)
         async with wire.connection.channel() as channel:
             for name, kind in (
                 (topology.execution, ExchangeType.DIRECT),
@@ -274,5 +349,5 @@ async def _declare_queue(wire: Wire, name: str, arguments: dict[str, Any]) -> No
         async with wire.connection.channel() as channel:
             await channel.declare_queue(name, durable=True, arguments=arguments)
     except ChannelPreconditionFailed as error:
-        # It was made with other arguments, by an operator or before the broker was upgraded: it serves all the same.
-        log.warning("rabbitmq_queue_differs", extra={"queue": name, "trouble": str(error)})
+        # An operator created it with other arguments, or the broker was upgraded since. The queue can still be used.
+        logger.warning("queue has other arguments than declared", extra={"queue": name, "trouble": str(error)})

@@ -1,29 +1,60 @@
-"""Redis (or Valkey): how its connections are made. Keys are in `backend.chat.keys`."""
+"""Clients of Redis (or Valkey). The keys are in `backend.chat.keys`."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, ReadOnlyError, TimeoutError
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 
-from backend.errors import Unavailable
+from backend.errors import ConfigError, Unavailable
+from backend.redis_address import parse_redis_url, place_of_redis
+from backend.redis_moves import CLUSTER, ConnectionGroup, group_at, refusal_of
+from backend.redis_sentinel import MasterFinder, master_finder
 
 ANSWER_LIMIT = 5.0
-"""Seconds until a server that does not answer counts as away."""
+"""Seconds until a server that does not answer counts as unavailable."""
 RETRIES = 2
+START_LIMIT = 2.0
+"""Seconds in which a server may say at the start that it is a node of a cluster."""
+_NOT_THE_MASTER = re.compile(r"(?:^|-)(?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|NOREPLICAS|UNBLOCKED)\b")
+"""The errors of a server that another one may have replaced. A server before version 7 puts the code of a script's
+error in the middle, after a hyphen."""
+_MISCONF = re.compile(r"(?:^|-)MISCONF\b")
+
+
+class NotTheMaster(ConnectionError):
+    """The server does not take writes now: a replica, a server that starts, or a master that has lost its replicas.
+
+    Also raised for a node of a cluster, which takes only the keys of its own slots.
+
+    The connection is closed, because the address may lead to another server by now.
+    """
+
+
+class WritesRefused(ResponseError):
+    """The server takes no writes, because it cannot save them (MISCONF), for example on a full disk."""
+
+
 _AWAY = (
     ConnectionError,
     TimeoutError,
-    BusyLoadingError,
     OutOfMemoryError,
-    ReadOnlyError,
+    WritesRefused,
     OSError,
     asyncio.TimeoutError,
 )
@@ -31,9 +62,11 @@ _AWAY = (
 
 @asynccontextmanager
 async def open_redis(dsn: str, *, pool_size: int) -> AsyncIterator[Redis]:
-    """A client for commands that answer at once. It connects on first use; whoever finds no free connection waits.
+    """Opens a client for commands that answer at once. It connects on first use; callers wait for a free connection.
 
-    A command whose answer is lost is sent again up to RETRIES times: it must bear being done twice."""
+    Raises ConfigError if the URL cannot be used. A connection whose server turns out not to be the master is made anew.
+    A command whose answer is lost is sent again up to RETRIES times, so it must be safe to run it twice.
+    """
     retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), RETRIES)
     async with _client(dsn, pool_size, ANSWER_LIMIT, retry) as redis:
         yield redis
@@ -41,24 +74,61 @@ async def open_redis(dsn: str, *, pool_size: int) -> AsyncIterator[Redis]:
 
 @asynccontextmanager
 async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 8) -> AsyncIterator[Redis]:
-    """A client for commands that wait up to `longest_wait` seconds in the server, and pub/sub. Nothing is retried."""
+    """Opens a client for pub/sub, and for commands that block up to `longest_wait` seconds. It retries nothing."""
     async with _client(dsn, pool_size, longest_wait + ANSWER_LIMIT, Retry(NoBackoff(), 0)) as redis:
         yield redis
 
 
 class _Mended(AbstractConnection):
-    """Mends three things about redis-py's connections. Each client has a subclass of its own.
+    """A connection with faults corrected. Each client has its own subclass.
 
-    redis-py opens a connection even for a client that is closed or being closed; nobody would ever close that one.
-    It sends inside `asyncio.wait_for`, which before Python 3.12 swallows a cancel that comes as it ends: a job that
-    was cancelled would go on for ever. And uvloop's word for a connection that was reset a moment ago is RuntimeError,
-    which nobody would take for a server that is away.
+    - redis-py opens a connection even for a client that is closed or being closed, and never closes that connection.
+    - It sends inside `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes as it ends, so that a
+      cancelled job would never end.
+    - uvloop raises RuntimeError for a connection that was just reset, which does not look like a lost connection.
+    - It keeps a connection to a server that was demoted, and hides the code of an error.
+    - Its Sentinel pool has no limit of waiting, and is a second kind of pool: here, a connection asks for its master.
     """
 
     client_closed = False
+    group: ConnectionGroup
+    finder: MasterFinder | None
+    _greets = False
+
+    def cut(self) -> None:
+        """Closes the connection as if the server had reset it."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        self._greets = True
+        try:
+            await super().on_connect_check_health(check_health)
+        finally:
+            self._greets = False
+        self.group.add(self)
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            response = await super().read_response(*args, **kwargs)
+        except (ResponseError, BusyLoadingError) as error:
+            words = _with_code(error)
+            if _NOT_THE_MASTER.search(words):
+                await self.disconnect(nowait=True)
+                self.group.note_refusal()
+                raise NotTheMaster(words) from None
+            if _MISCONF.search(words):
+                raise WritesRefused(words) from None
+            raise
+        if self._greets and (refusal := refusal_of(response)) is not None:
+            await self.disconnect(nowait=True)
+            raise NotTheMaster(refusal)
+        return response
 
     async def _connect(self) -> None:
         if not self.client_closed:
+            if self.finder is not None:
+                self.host, self.port = await self.finder.find()
             await super()._connect()  # type: ignore[no-untyped-call,safe-super]
         if self.client_closed:
             await self.disconnect(nowait=True)
@@ -78,30 +148,57 @@ class _Mended(AbstractConnection):
             raise asyncio.CancelledError
 
 
+def _with_code(error: RedisError) -> str:
+    """Returns the words of an error as the server sent them. Puts back a code that redis-py has cut off."""
+    words, code = str(error), error.status_code
+    if code and not words.startswith(code):
+        words = f"{code} {words}"
+        error.args = (words,)
+    return words
+
+
 @asynccontextmanager
 async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> AsyncIterator[Redis]:
-    pool = BlockingConnectionPool.from_url(
-        dsn,
+    address = parse_redis_url(dsn)
+    made: type[AbstractConnection] = address.pop("connection_class", Connection)
+    shared = {"group": group_at(place_of_redis(dsn)), "finder": master_finder(dsn)}
+    own_class: type[_Mended] = type(made.__name__, (_Mended, made), shared)
+    pool = BlockingConnectionPool(
+        connection_class=own_class,
         max_connections=pool_size,
         timeout=ANSWER_LIMIT,
         socket_timeout=timeout,
         socket_connect_timeout=ANSWER_LIMIT,
         retry=retry,
+        **address,
     )
-    made: type[AbstractConnection] = pool.connection_class
-    ours: type[_Mended] = type(made.__name__, (_Mended, made), {})
-    pool.connection_class = ours
     redis = Redis.from_pool(pool)
     try:
         yield redis
     finally:
-        ours.client_closed = True
-        await asyncio.shield(redis.aclose())  # a cancel would lose each connection whose closing has not begun
+        own_class.client_closed = True
+        await asyncio.shield(redis.aclose())  # a cancel would leave open every connection that is not closing yet
+
+
+async def require_no_cluster(redis: Redis) -> None:
+    """Raises ConfigError if the server is a node of a Redis Cluster: it would answer a part of the turns only.
+
+    A server that does not answer is checked by every connection that is made later.
+    """
+    try:
+        async with asyncio.timeout(START_LIMIT):
+            is_node = bool((await redis.info("cluster")).get("cluster_enabled"))
+    except NotTheMaster as error:
+        is_node = CLUSTER in str(error)
+    except (RedisError, OSError):
+        return
+    if is_node:
+        raise ConfigError(f"REDIS_URL: {CLUSTER.partition(' ')[2]}")
 
 
 @asynccontextmanager
 async def answered(limit: float = ANSWER_LIMIT) -> AsyncIterator[None]:
-    """A server that is away inside, cannot write, or does not answer in time, becomes Unavailable."""
+    """Turns the errors of a server that is unavailable, cannot write or does not answer in time into Unavailable."""
     try:
         async with asyncio.timeout(limit):
             yield

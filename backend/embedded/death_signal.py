@@ -1,13 +1,13 @@
-"""Executed, not imported: ties a program to the life of its parent, then becomes that program.
+"""Ties a program to the life of its parent, then becomes that program. It is executed, not imported.
 
-    python -I -S leash.py PARENT_PID DEATH_SIGNAL IDENTITY PROGRAM [ARGUMENT...]
+    python -I -S death_signal.py PARENT_PID DEATH_SIGNAL IDENTITY PROGRAM [ARGUMENT...]
 
-When the parent dies, however it dies, the kernel sends DEATH_SIGNAL to the program. The kernel forgets that wish when
-a process changes its user, so IDENTITY comes first:
+When the parent dies, for whatever reason, the kernel sends DEATH_SIGNAL to the program. The kernel forgets this setting
+when a process changes its user, so the identity is changed first:
 
-    same           stay who we are
-    map:UID:GID    a user namespace in which we are UID:GID; for the files outside nothing changes
-    user:UID:GID   that user, with the one right of root to pass through folders that are closed to others
+    same           keep the current user
+    map:UID:GID    a user namespace in which the user is UID:GID; access to files stays that of the current user
+    user:UID:GID   that user, with one capability of root: to access files regardless of their permissions
 """
 
 import ctypes
@@ -34,9 +34,9 @@ def prctl(option: int, *values: int) -> None:
 
 
 def map_to(uid: int, gid: int) -> None:
-    outside = {"uid_map": f"{uid} {os.geteuid()} 1", "gid_map": f"{gid} {os.getegid()} 1"}
+    mapping = {"uid_map": f"{uid} {os.geteuid()} 1", "gid_map": f"{gid} {os.getegid()} 1"}
     check(libc.unshare(CLONE_NEWUSER), "unshare")
-    for name, content in {"setgroups": "deny", **outside}.items():
+    for name, content in {"setgroups": "deny", **mapping}.items():
         with open(f"/proc/self/{name}", "w") as file:
             file.write(content)
 
@@ -60,8 +60,8 @@ def main(parent: str, death_signal: str, identity: str, *command: str) -> None:
         become(int(ids[0]), int(ids[1]))
     prctl(PR_SET_PDEATHSIG, int(death_signal))
     if os.getppid() != int(parent):
-        sys.exit("leash: the parent is gone")
-    os.execv(command[0], command)  # noqa: S606  # to become it is the point
+        sys.exit("death_signal: the parent is gone")
+    os.execv(command[0], command)  # noqa: S606  # to become that program is the purpose
 
 
 if __name__ == "__main__":

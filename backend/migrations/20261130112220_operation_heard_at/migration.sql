@@ -1,0 +1,3 @@
+-- AlterTable
+ALTER TABLE "tasks" ADD COLUMN     "heard_at" TIMESTAMPTZ(6);
+

@@ -1,0 +1,104 @@
+"""Redis Sentinel: asks which server is the master now. The address of the Sentinels is read in `redis_address`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from backend.errors import NoMaster
+from backend.logs import why_away
+from backend.redis_address import Sentinels, place_name, place_of_redis, sentinels_of
+from backend.redis_moves import ConnectionGroup, group_at
+
+ANSWER_LIMIT = 1.0
+"""Seconds to connect to a Sentinel, and again for its answer."""
+FIND_LIMIT = 2.0
+"""Seconds in which all Sentinels are asked."""
+
+
+class MasterFinder:
+    """Finds the master of one name. Every connection of the process to this address asks it anew."""
+
+    def __init__(self, sentinels: Sentinels, group: ConnectionGroup) -> None:
+        self._options = dict(sentinels.options)
+        self._service = sentinels.service
+        self._places = sentinels.places
+        self._group = group
+        self._last: tuple[str, int] | None = None
+
+    async def find(self) -> tuple[str, int]:
+        """Returns host and port of the master that most Sentinels name: one that is cut off may name an old one.
+
+        Cuts all connections of the group if another server was the master before: one that is frozen or unreachable
+        would keep them open. Raises NoMaster.
+        """
+        named: Counter[tuple[str, int]] = Counter()
+        reasons: list[str] = []
+        asking = [asyncio.ensure_future(self._answer_of(place)) for place in self._places]
+        try:
+            async with asyncio.timeout(FIND_LIMIT):
+                for answered in asyncio.as_completed(asking):
+                    answer = await answered
+                    if isinstance(answer, str):
+                        reasons.append(answer)
+                        continue
+                    named[answer] += 1
+                    if 2 * named[answer] > len(self._places):
+                        break
+        except TimeoutError:
+            reasons.append("the others do not answer")
+        finally:
+            for one in asking:
+                one.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        if not named:
+            raise NoMaster(f"no Sentinel names a master: {'; '.join(reasons)}")
+        [(master, _)] = named.most_common(1)
+        if self._last not in (None, master):
+            self._group.cut_all()
+        self._last = master
+        return master
+
+    async def _answer_of(self, place: tuple[str, int]) -> tuple[str, int] | str:
+        """Returns the master that a Sentinel names, or why it names none."""
+        try:
+            master = await self._ask(place)
+        except (RedisError, OSError) as error:
+            return f"{place_name(*place)}: {_reason(error)}"
+        return master or f"{place_name(*place)}: it knows no master named {self._service}"
+
+    async def _ask(self, place: tuple[str, int]) -> tuple[str, int] | None:
+        async with Redis(
+            host=place[0],
+            port=place[1],
+            socket_timeout=ANSWER_LIMIT,
+            socket_connect_timeout=ANSWER_LIMIT,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=1,
+            **self._options,
+        ) as sentinel:
+            found: Any = await sentinel.sentinel_get_master_addr_by_name(self._service)
+        if found is None:
+            return None
+        host, port = found
+        return host.decode() if isinstance(host, bytes) else str(host), int(port)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ResponseError) and "unknown command" in str(error):
+        return "it is no Sentinel"
+    return why_away(error)
+
+
+@lru_cache(maxsize=16)
+def master_finder(dsn: str) -> MasterFinder | None:
+    """Returns the one `MasterFinder` of this process for a URL. None if the URL names a server. Raises ConfigError."""
+    sentinels = sentinels_of(dsn)
+    return MasterFinder(sentinels, group_at(place_of_redis(dsn))) if sentinels is not None else None

@@ -1,4 +1,4 @@
-"""The commands of `python -m backend`. A docstring here is the help of its command."""
+"""The commands of `python -m backend`. The docstring of a public function is the help text of its command."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from backend.logs import configure_logs
 
 
 def up() -> None:
-    """Run everything on this machine: embedded PostgreSQL and Valkey, API, executor, page."""
-    from backend.up import up as run  # the API does not need what it imports
+    """Run everything on this machine: embedded PostgreSQL and Valkey, API, executor and page."""
+    from backend.up import up as run  # imported late: the other commands do not need it
 
-    asyncio.run(run(_settings(), _say))
+    asyncio.run(run(read_settings(), say))
 
 
 def serve() -> None:
     """Run the API: one process, configured by the environment."""
-    from backend.api.server import serve as run  # the other commands do not need FastAPI
+    from backend.api.server import serve as run  # imported late: the other commands do not need FastAPI
 
-    run(_settings())
+    run(read_settings())
 
 
 def migrate() -> None:
-    """Bring the database up to date, and say what was applied."""
-    from backend.migrating import migrate as run  # it alone
+    """Apply pending database migrations and list them."""
+    from backend.migrating import migrate as run  # imported late: the other commands do not need it
 
-    applied = asyncio.run(run(_settings().database_dsn))
-    _say("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
+    applied = asyncio.run(run(read_settings().database_dsn))
+    say("\n".join(f"applied {name}" for name in applied) or "nothing to apply")
 
 
-def _settings() -> Settings:
+def read_settings() -> Settings:
+    """Returns the settings, and sets up the log. Raises ConfigError."""
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
-    warn_of_unknown_settings()
+    warn_of_unknown_settings(settings)
     return settings
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Prints a line for the user."""
     print(line, flush=True)

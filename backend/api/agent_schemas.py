@@ -1,4 +1,4 @@
-"""The bodies of answers about the library."""
+"""Response bodies of the library routes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from backend.chat.library import AgentVersion, LibraryAgent, SavedAgent
 from backend.chat.models import Json
+from backend.chat.store.library import AgentVersion, LibraryAgent, SavedAgent
 
 
 class _Out(BaseModel):
@@ -15,7 +15,7 @@ class _Out(BaseModel):
 
 
 class AgentSummary(_Out):
-    """An agent as its newest version names it. `version` is the number of that one."""
+    """An agent without its graph. `name`, `description` and `version` (a number) are those of its newest version."""
 
     id: str
     graph_id: str
@@ -44,14 +44,13 @@ class AgentOut(AgentSummary):
 
     @classmethod
     def of_saved(cls, saved: SavedAgent) -> AgentOut:
-        known = AgentSummary.of(saved.agent).model_dump()
-        return cls(
-            **known, node_count=len(saved.graph["nodes"]), link_count=len(saved.graph["links"]), graph=saved.graph
-        )
+        summary = AgentSummary.of(saved.agent).model_dump()
+        nodes, links = saved.graph["nodes"], saved.graph["links"]
+        return cls(**summary, node_count=len(nodes), link_count=len(links), graph=saved.graph)
 
 
 class VersionSummary(_Out):
-    """`task_id` is what made it; the task may be gone."""
+    """A version without its graph. `task_id` names the task that saved it; that task may have been deleted."""
 
     version: int
     task_id: str | None

@@ -1,11 +1,11 @@
-"""The application: routes, the one error handler, and what lives as long as the process."""
+"""The ASGI application: its routes, its error handlers and its lifespan."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from socket import gethostname
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,38 +16,69 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backend.api.auth import Authenticator, ServiceKeys, WebhookSecrets
+from backend.api.arrivals import Arrivals
+from backend.api.auth import Authenticator, FrontendKeys, ServiceKeys, WebhookSecrets
+from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
 from backend.api.cors import Cors
-from backend.api.desk import Desk, state_of
-from backend.api.door import Door
 from backend.api.jobs import Jobs
-from backend.api.metrics import Metrics
+from backend.api.metrics import ApiMetrics
+from backend.api.middleware import RequestMiddleware
+from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
-from backend.api.pace import Pace
-from backend.api.problems import Problem, problem_response
+from backend.api.origins import Origins
+from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
-from backend.api.routes import chat, events, health, library, operations, page, schema, sessions, streams, tasks
+from backend.api.routes import (
+    ag_ui,
+    autogpt,
+    chat,
+    events,
+    health,
+    instructions,
+    library,
+    models,
+    openai,
+    operations,
+    page,
+    questions,
+    schema,
+    search,
+    sessions,
+    streams,
+    tasks,
+    user,
+    webhooks,
+)
+from backend.api.routes_base import answer_head
+from backend.api.session_access import watching_owners
+from backend.api.state import ApiState, state_of
+from backend.api.timeouts import Timeouts
+from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
-from backend.resources import Resources, open_resources
+from backend.resources import open_resources
 
 PREFIX = "/api/chat"
+Connect: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
 
 class Lifespan(TypedDict):
-    desk: Desk
+    """The state that the lifespan gives to every request."""
+
+    api: ApiState
 
 
 class ChatApp(FastAPI):
-    """FastAPI behind a door of ours. `open_streams` is for the server: it cuts them when it stops."""
+    """FastAPI behind RequestMiddleware. The server uses `timeouts`, and cuts the `open_streams` when it stops."""
 
-    door: Door
+    request_middleware: RequestMiddleware
     open_streams: OpenStreams
-    pace: Pace
+    arrivals: Arrivals
+    timeouts: Timeouts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.door(scope, receive, send)
+        await self.request_middleware(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
@@ -64,28 +95,15 @@ class ChatApp(FastAPI):
 def create_app(
     settings: Settings,
     *,
-    pace: Pace = Pace(),
-    open_house: Callable[[Settings], AbstractAsyncContextManager[Resources]] = open_resources,
+    timeouts: Timeouts = Timeouts(),
+    connect: Connect = open_resources,
 ) -> ChatApp:
-    """The ASGI application; it connects to everything when its lifespan begins. Raises ConfigError."""
-    authenticator, keys, secrets = Authenticator(settings), ServiceKeys(settings), WebhookSecrets(settings)
-    proxies = TrustedProxies(settings.trusted_proxies)
-    metrics = Metrics()
-    open_streams = OpenStreams(settings.max_open_streams, pace)
+    """Makes the application. Its lifespan opens the resources with `connect`. Raises ConfigError."""
+    metrics = ApiMetrics()
+    open_streams = OpenStreams(settings.max_open_streams, timeouts)
     metrics.watch_open_streams(lambda: float(len(open_streams)))
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Lifespan]:
-        jobs = Jobs()
-        async with (
-            open_house(settings) as house,
-            jobs.supervised(),
-            CompletionLoop.running(house, _name_of(house)) as completions,
-            open_streams.looked_after(),
-        ):
-            desk = Desk(house, authenticator, keys, secrets, open_streams, jobs, completions, metrics, pace, proxies)
-            yield Lifespan(desk=desk)
-
+    bodies, arrivals = BodyMemory(settings.max_body_memory), Arrivals()
+    metrics.watch_body_bytes(lambda: float(bodies.taken))
     app = ChatApp(
         title="CoPilot",
         version=health.VERSION,
@@ -93,39 +111,125 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
+        lifespan=_lifespan(settings, timeouts, metrics, open_streams, bodies, arrivals, connect),
     )
-    # chat last: its paths begin with a parameter
-    for part in (sessions, tasks, operations, events, health, schema, streams, chat):
-        app.include_router(part.router, prefix=PREFIX)
-    app.include_router(library.router)
-    app.include_router(page.router)
-    app.include_router(health.router, include_in_schema=False)  # where probes look first
-    for error in (AppError, RequestValidationError, HTTPException, RedisError):
-        app.add_exception_handler(error, _answer_error)
-    app.add_exception_handler(Exception, _answer_fault)
+    _add_routes(app)
+    _add_error_handlers(app)
     app.open_streams = open_streams
-    app.pace = pace
-    app.door = Door(super(ChatApp, app).__call__, PREFIX, Cors(settings.frontend_base_url), metrics)
+    app.arrivals = arrivals
+    app.timeouts = timeouts
+    app.request_middleware = RequestMiddleware(
+        super(ChatApp, app).__call__, PREFIX, _cors(settings), Origins(settings), metrics
+    )
     return app
 
 
-def _name_of(house: Resources) -> str:
-    """This process among those that take completions: the same after a restart, so that it takes up what it had."""
-    return f"api-{gethostname()}-{house.settings.port or house.me}"
+def _cors(settings: Settings) -> Cors:
+    return Cors(settings.frontend_base_url, headers=settings.cors_headers, credentials=settings.cors_credentials)
+
+
+def _lifespan(
+    settings: Settings,
+    timeouts: Timeouts,
+    metrics: ApiMetrics,
+    open_streams: OpenStreams,
+    bodies: BodyMemory,
+    arrivals: Arrivals,
+    connect: Connect,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[Lifespan]]:
+    """Makes the lifespan, which opens and closes everything that requests need. Raises ConfigError."""
+    authenticator, keys, secrets = Authenticator(settings), ServiceKeys(settings), WebhookSecrets(settings)
+    frontend_keys = FrontendKeys(settings)
+    proxies = TrustedProxies(settings.trusted_proxies)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Lifespan]:
+        jobs = Jobs()
+        async with (
+            connect(settings) as resources,
+            jobs.supervised(),
+            CompletionLoop.running(
+                resources, _consumer_name(resources), on_dead=metrics.count_dead_completion
+            ) as completions,
+            open_streams.supervised(),
+            bodies.supervised(),
+            watching_owners(resources, open_streams),
+            _closing(authenticator),
+        ):
+            metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
+            resources.report_to(pool_wait=metrics.count_pool_wait, appended=metrics.count_appended)
+            api = ApiState(
+                resources,
+                authenticator,
+                keys,
+                frontend_keys,
+                secrets,
+                open_streams,
+                arrivals,
+                jobs,
+                completions,
+                metrics,
+                timeouts,
+                proxies,
+                bodies,
+                NewSessions(settings.max_new_sessions),
+            )
+            yield Lifespan(api=api)
+
+    return lifespan
+
+
+@asynccontextmanager
+async def _closing(authenticator: Authenticator) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await authenticator.close()
+
+
+def _add_routes(app: ChatApp) -> None:
+    # chat comes last, because its paths begin with a parameter
+    modules = (
+        *(sessions, search, user, instructions, models, autogpt, tasks, operations, questions),
+        *(webhooks, events, health, schema, streams, ag_ui),
+        chat,
+    )
+    for module in (*modules, library, openai, page):
+        answer_head(module.router)
+    for module in modules:
+        app.include_router(module.router, prefix=PREFIX)
+    app.include_router(library.router)
+    app.include_router(openai.router)
+    app.include_router(page.router)
+    app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix
+
+
+def _add_error_handlers(app: ChatApp) -> None:
+    for error in (AppError, RequestValidationError, HTTPException, RedisError):
+        app.add_exception_handler(error, _answer_error)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+def _consumer_name(resources: Resources) -> str:
+    """Names this process in the group that reads completions.
+
+    The name stays the same after a restart, so that the process resumes the entries that it had not finished.
+    """
+    return f"api-{gethostname()}-{resources.settings.port or resources.me}"
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:  # the router names the first route's methods only
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        # the router names only the methods of the first route that matches the path
         error.headers = {"Allow": ", ".join(sorted(_methods(request)))}
-    return problem_response(error, state_of(request).request_id)
+    return error_response(error, state_of(request).request_id, request.scope["path"])
 
 
-async def _answer_fault(request: Request, error: Exception) -> Response:
-    """What nobody expected. Starlette raises it again when this is sent."""
+async def _answer_unexpected(request: Request, error: Exception) -> Response:
+    """Answers an unexpected error. Starlette raises the error again after the response was sent."""
     if isinstance(error, ClientDisconnect):
-        return Response(status_code=400)  # to nobody
-    return problem_response(error, state_of(request).request_id)
+        return Response(status_code=400)  # never sent: the client has disconnected
+    return error_response(error, state_of(request).request_id, request.scope["path"])
 
 
 def _methods(request: Request) -> set[str]:

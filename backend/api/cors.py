@@ -1,47 +1,57 @@
-"""Cross-origin requests from the origins of FRONTEND_BASE_URL, and from no other."""
+"""CORS headers. Only the origins of FRONTEND_BASE_URL may send cross-origin requests."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from starlette.datastructures import Headers
+
+from backend.api.origins import origin_of, parts_of
 
 RawHeaders = list[tuple[bytes, bytes]]
 
 _EXPOSED = "x-resumable-stream-id, x-vercel-ai-ui-message-stream, x-request-id, retry-after"
-_METHODS = "GET, HEAD, POST, PATCH, DELETE"
-_REQUEST_HEADERS = "authorization, content-type, idempotency-key, last-event-id, x-api-key"
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_REQUEST_HEADERS = (
+    "authorization", "content-type", "idempotency-key", "last-event-id", "user-agent", "x-api-key",
+    "baggage", "sentry-trace", "traceparent", "tracestate", "x-chat-session-id",
+    *(f"x-stainless-{name}" for name in (
+        "arch", "helper-method", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version",
+        "timeout",
+    )),
+)  # fmt: skip
+"""What pages may send: our own headers, `user-agent` (AI SDK 5 sets it), those of Sentry,
+OpenTelemetry and OpenAI's SDK."""
 
 
 class Cors:
-    def __init__(self, frontend_base_url: str) -> None:
-        self._origins = frozenset(_origin(url.strip()) for url in frontend_base_url.split(",") if url.strip())
+    """`headers` names more request headers that pages may send. With `credentials` they may send cookies."""
+
+    def __init__(self, frontend_base_url: str, *, headers: str = "", credentials: bool = False) -> None:
+        self._origins = frozenset(map(origin_of, parts_of(frontend_base_url)))
+        added = [name.lower() for name in parts_of(headers)]
+        self._request_headers = ", ".join([*_REQUEST_HEADERS, *added]).encode()
+        self._credentials: RawHeaders = [(b"access-control-allow-credentials", b"true")] if credentials else []
 
     def headers(self, request: Headers) -> RawHeaders:
-        """What goes on every answer. `Vary` always, so that no cache mixes origins up."""
+        """Returns the CORS headers of a response. `Vary` is sent to every origin, so that caches keep origins apart."""
         if not self._origins:
             return []
         given: RawHeaders = [(b"vary", b"Origin")]
         if (origin := request.get("origin")) in self._origins and origin is not None:
             given.append((b"access-control-allow-origin", origin.encode("ascii")))
             given.append((b"access-control-expose-headers", _EXPOSED.encode()))
+            given += self._credentials
         return given
 
     def preflight(self, request: Headers) -> RawHeaders:
-        """What an allowed origin may send, on top of `headers`."""
+        """Returns the additional headers of a preflight response: what an allowed origin may send."""
         if request.get("origin") not in self._origins:
             return []
         return [
             (b"access-control-allow-methods", _METHODS.encode()),
-            (b"access-control-allow-headers", _REQUEST_HEADERS.encode()),
+            (b"access-control-allow-headers", self._request_headers),
             (b"access-control-max-age", b"600"),
         ]
 
 
 def is_preflight(method: str, request: Headers) -> bool:
     return method == "OPTIONS" and "origin" in request and "access-control-request-method" in request
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()

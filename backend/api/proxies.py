@@ -1,4 +1,4 @@
-"""Behind proxies the peer of a connection is a proxy. What those that we trust say of their own peers is believed."""
+"""Client addresses behind reverse proxies. Only trusted proxies are believed about the address of their client."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ _Address: TypeAlias = IPv4Address | IPv6Address
 
 
 class TrustedProxies:
-    """The addresses and networks of TRUSTED_PROXIES, comma-separated. Raises ConfigError."""
+    """The addresses and networks of the setting TRUSTED_PROXIES, separated by commas. Raises ConfigError."""
 
     def __init__(self, setting: str) -> None:
         self._networks = [_parse_network(part.strip()) for part in setting.split(",") if part.strip()]
 
     def client_of(self, peer: str, forwarded_for: Sequence[str]) -> str:
-        """The caller's address: the right-most hop of X-Forwarded-For (its header lines, in order) that is no proxy of
-        ours. Hops left of it are the caller's own words. A hop that is no address counts to the proxy that wrote it.
+        """Returns the caller's address: the right-most hop of X-Forwarded-For that is not a trusted proxy.
+
+        `forwarded_for` holds the lines of that header in their order. The caller may have invented the hops further
+        left, so they are ignored. If a hop is not an address, the proxy that wrote it counts as the caller.
         """
         client = peer
         hops = [hop.strip() for hop in ",".join(forwarded_for).split(",")] if self._networks else []
@@ -39,11 +41,14 @@ def _parse_network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text, strict=False)
     except ValueError:
-        raise ConfigError(f"TRUSTED_PROXIES: {text[:50]!r} is no address and no network (10.0.0.0/8)") from None
+        raise ConfigError(f"TRUSTED_PROXIES: {text[:50]!r} is no address and no network (like 10.0.0.0/8)") from None
 
 
 def _parse_hop(text: str) -> _Address | None:
-    """Reads `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`; IPv4 in IPv6 form is the IPv4 address."""
+    """Parses `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`. Returns None for anything else.
+
+    An IPv4 address in IPv6 form becomes the IPv4 address.
+    """
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

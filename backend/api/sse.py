@@ -1,8 +1,8 @@
-"""The SSE response: framed bytes from a reader to a client, with as little as possible in between.
+"""The SSE response, which passes framed bytes from a reader to a client.
 
-A lean subclass of sse-starlette's: no cancel scope a write, no jobs for heartbeats and shutdown (`OpenStreams` has one
-ticker for all). A stream that must be cut before its end is cut by aborting the connection: clients take a clean end
-for the answer's.
+It is a lean subclass of sse-starlette's response. It opens no cancel scope for each write, and leaves heartbeats and
+shutdown to the one ticker of `OpenStreams`. A stream that must stop before its end aborts the connection, because
+clients would take a clean end for the end of the answer.
 """
 
 from __future__ import annotations
@@ -10,31 +10,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from enum import StrEnum
+from typing import ClassVar
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from backend.api.open_streams import OpenStreams, Seat
-from backend.chat.chunks import Data, ErrorChunk, encode
-from backend.chat.frames import HEARTBEAT, OPEN
+from backend.api.open_streams import OpenStreams, StreamSlot, Viewer
+from backend.chat.protocol.chunks import Data, ErrorChunk, encode
+from backend.chat.protocol.sse_frames import HEARTBEAT, OPEN
 from backend.errors import AppError, StreamCut, TokenExpired
 from backend.ids import TaskId
 
 TRANSPORT = "copilot.transport"
-"""The ASGI extension by which our server lends its transport, to abort the connection of a stream."""
+"""The ASGI extension that holds the connection's transport, so that a stream can abort it."""
 HANDOVER = "copilot.handover"
-"""Where the door finds the stream that a route answered with, to run it when the route's frames are gone."""
-_CLOSE_WAIT = 5.0
+"""The scope key under which a route's stream is handed to RequestMiddleware, which runs it after the route."""
+_CLOSE_WAIT_S = 5.0
 logger = logging.getLogger(__name__)
 
-Blocks = AsyncGenerator[bytes, None]
+Frames = AsyncGenerator[bytes, None]
+"""Frames of server-sent events. Each item is one or more whole frames."""
 
 
 class Stop(StrEnum):
-    """Why a stream ends before its reader does."""
+    """The reasons to end a stream before its reader does."""
 
     GONE = "client is gone"
     DROPPED = "dropped"
@@ -47,37 +49,47 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 class EventStream(EventSourceResponse):
-    """Answers with what `open_blocks` yields. It is called after the first byte was sent, so it may take its time."""
+    """A response that streams the frames of `open_frames`, which is called after the first byte was sent.
+
+    Takes over `slot` and releases it at the end. A subclass may speak another protocol.
+    """
+
+    starts_at_once: ClassVar[bool] = True
+    """False if the status is known only at the end (`status_code`)."""
+    protocol_headers: ClassVar[Mapping[str, str]] = {"x-vercel-ai-ui-message-stream": "v1"}
 
     def __init__(
         self,
-        open_blocks: Callable[[], Awaitable[Blocks]],
+        open_frames: Callable[[], Awaitable[Frames]],
         *,
-        seat: Seat | None,
+        slot: StreamSlot | None,
         open_streams: OpenStreams,
         task_id: TaskId | None = None,
         expires_at: float | None = None,
+        viewer: Viewer | None = None,
     ) -> None:
-        headers = {"cache-control": "no-cache", "x-vercel-ai-ui-message-stream": "v1"}
+        # no-transform: a proxy that compresses would hold the events back until it has a block of them
+        headers = {"cache-control": "no-cache, no-transform", **self.protocol_headers}
         if task_id is not None:
             headers["x-resumable-stream-id"] = task_id
         super().__init__(_nothing(), headers=headers)
-        self._open_blocks = open_blocks
-        self._seat = seat
-        if seat is not None:
-            seat.kept = True
+        self._open_frames = open_frames
+        self._slot = slot
+        if slot is not None:
+            slot.stream = self
         self._open_streams = open_streams
         self.expires_at = expires_at
+        self.viewer = viewer
         self.sending_since: float | None = None
         self.silent_since: float | None = None
         self._send: Send | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
         self._limit: asyncio.Timeout | None = None
         self._stop: Stop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
-            self._give_back()
+            self._release_slot()
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         elif HANDOVER in scope:
@@ -85,52 +97,69 @@ class EventStream(EventSourceResponse):
         else:
             await self.run(scope, receive, send)
 
+    def on_stop(self) -> None:
+        """Is called if the stream stops before its end, for example because the client has disconnected."""
+
+    def expired_frames(self) -> bytes:
+        """Returns the last bytes to a client whose token has expired."""
+        error = TokenExpired()
+        chunks = (Data("error", {"code": error.code, "message": error.detail}), ErrorChunk(error.detail))
+        return b"".join(b"data: " + encode(chunk) + b"\n\n" for chunk in chunks)
+
+    def abandon(self) -> None:
+        """Gives the slot back, if the stream is never run."""
+        self._release_slot()
+
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Streams until the reader ends, the client goes, or the ticker stops it."""
+        """Streams until the reader ends, the client disconnects, or the ticker stops the stream."""
         self._send = send
         listener = asyncio.create_task(self._listen(receive))
         self._open_streams.add(self)
+        whole = False
         try:
             async with asyncio.timeout(None) as self._limit:
                 if self._stop is not None:
                     self._limit.reschedule(0)
                 await self._pump(send)
+                whole = True
         except TimeoutError:
             if self._stop is None:
                 raise
         except StreamCut as error:
-            logger.warning("stream cut", extra={"why": str(error)})
+            logger.warning("stream was cut", extra={"error": str(error)})
             self._stop = Stop.DROPPED
-        except (AppError, OSError) as error:  # after the first byte there is no other way to say it
-            logger.warning("stream failed", extra={"why": repr(error)})
+        except (AppError, OSError) as error:  # after the first byte no error response is possible
+            logger.warning("stream failed", extra={"error": repr(error)})
             self._stop = Stop.DROPPED
         finally:
             self._open_streams.discard(self)
-            self._give_back()
+            self._release_slot()
             self._limit = None
-            await _cancel(self._beating)
+            if not whole:
+                self.on_stop()
+            await _cancel(self._heartbeat)
             try:
                 await self._end(scope, send, listener)
             finally:
                 await _cancel(listener)
 
-    def _give_back(self) -> None:
-        if self._seat is not None:
-            self._seat.leave()
-            self._seat = None
+    def _release_slot(self) -> None:
+        if self._slot is not None:
+            self._slot.release()
+            self._slot = None
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": OPEN, "more_body": True})
         now = time.monotonic
         self.silent_since = now()
-        async with aclosing(await self._open_blocks()) as blocks:
-            async for block in blocks:
+        async with aclosing(await self._open_frames()) as frames:
+            async for data in frames:
                 self.sending_since, self.silent_since = now(), None
-                await send({"type": "http.response.body", "body": block, "more_body": True})
+                await send({"type": "http.response.body", "body": data, "more_body": True})
                 self.sending_since, self.silent_since = None, now()
         self.silent_since = None
-        await _cancel(self._beating)
+        await _cancel(self._heartbeat)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _listen(self, receive: Receive) -> None:
@@ -138,12 +167,12 @@ class EventStream(EventSourceResponse):
             pass
         self._stop_for(Stop.GONE)
 
-    # what the ticker calls
+    # called by the ticker
 
-    def beat(self) -> None:
-        """A comment, so that proxies and clients see that the stream is alive."""
-        if self._beating is None or self._beating.done():
-            self._beating = asyncio.create_task(self._send_heartbeat())
+    def start_heartbeat(self) -> None:
+        """Sends an SSE comment in the background, so that proxies and clients see that the stream is alive."""
+        if self._heartbeat is None or self._heartbeat.done():
+            self._heartbeat = asyncio.create_task(self._send_heartbeat())
 
     def expire(self) -> None:
         self._stop_for(Stop.EXPIRED)
@@ -151,9 +180,9 @@ class EventStream(EventSourceResponse):
     def drop(self) -> None:
         self._stop_for(Stop.DROPPED)
 
-    def _stop_for(self, why: Stop) -> None:
+    def _stop_for(self, reason: Stop) -> None:
         if self._stop is None:
-            self._stop = why
+            self._stop = reason
             if self._limit is not None and not self._limit.expired():
                 self._limit.reschedule(0)
 
@@ -170,21 +199,18 @@ class EventStream(EventSourceResponse):
             return
         transport: asyncio.Transport | None = (scope.get("extensions") or {}).get(TRANSPORT)
         if transport is None:
-            raise ConnectionAbortedError(self._stop)  # the server closes a response that fails half-way
+            raise ConnectionAbortedError(self._stop)  # the server then closes the connection
         if self._stop is Stop.EXPIRED:
-            await self._say_expired(send)
+            await self._send_expired(send)
             transport.close()
-            await asyncio.wait([listener], timeout=_CLOSE_WAIT)
+            await asyncio.wait([listener], timeout=_CLOSE_WAIT_S)
         transport.abort()
-        await asyncio.wait([listener], timeout=_CLOSE_WAIT)
+        await asyncio.wait([listener], timeout=_CLOSE_WAIT_S)
 
-    async def _say_expired(self, send: Send) -> None:
-        error = TokenExpired()
-        chunks = (Data("error", {"code": error.code, "message": error.detail}), ErrorChunk(error.detail))
-        block = b"".join(b"data: " + encode(chunk) + b"\n\n" for chunk in chunks)
+    async def _send_expired(self, send: Send) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_WAIT):
-                await send({"type": "http.response.body", "body": block, "more_body": True})
+            async with asyncio.timeout(_CLOSE_WAIT_S):
+                await send({"type": "http.response.body", "body": self.expired_frames(), "more_body": True})
 
 
 async def _cancel(job: asyncio.Task[None] | None) -> None:

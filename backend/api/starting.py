@@ -1,30 +1,56 @@
-"""From a message to the response that streams its answer."""
+"""Starting a turn and streaming its answer."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from fastapi import Response
 
-from backend.api.attaching import attach_response, begin_response, seat_for
+from backend.api.attaching import attach_response, begin_response, slot_for
 from backend.api.auth import Identity
-from backend.api.desk import Desk
-from backend.chat import flows
-from backend.chat.models import Caller, OnBusy, Turn, TurnRequest
-from backend.config import Settings
-from backend.errors import EmptyMessage, MessageTooLong
+from backend.api.schemas import ChatRequest, NewTurn, PageTool
+from backend.api.state import ApiState
+from backend.api.stopping import publish_unless_stopped
+from backend.chat.flows import start
+from backend.chat.flows.start import Started
+from backend.chat.models import After, Caller, ModelChoice, OnBusy, TurnRequest
+from backend.chat.questions import QUESTIONS
+from backend.errors import UnsupportedPart
 from backend.ids import SessionId
 
+_OF_AUTOGPT = frozenset({"standard", "advanced"})
 
-def check_text(text: str, settings: Settings) -> str:
-    """Raises EmptyMessage or MessageTooLong."""
-    if not text.strip():
-        raise EmptyMessage
-    if len(text) > settings.max_message_chars:
-        raise MessageTooLong(f"The message is too long; the limit is {settings.max_message_chars} characters.")
-    return text
+
+def choice_in(api: ApiState, body: NewTurn | ChatRequest) -> ModelChoice:
+    """Returns the model that a message names, without the names that AutoGPT's page sends to every server."""
+    model = body.model or None
+    if model in _OF_AUTOGPT and api.resources.settings.models.find(model) is None:
+        model = None
+    return ModelChoice(model, body.effort or None)
+
+
+def check_no_files(file_ids: Sequence[str] | None) -> None:
+    """Raises UnsupportedPart if a message names files."""
+    if file_ids:
+        raise UnsupportedPart("A message cannot have files.")
+
+
+def publish(api: ApiState, caller: Caller, started: Started) -> None:
+    """Puts the turn on the queue in the background, if the queue may not have it."""
+    task = started.task
+    if started.is_new or started.unclaimed:  # an older one's request may have lost the reply to its commit
+        api.jobs.start(publish_unless_stopped(api, caller, task), name=f"publish {task.id}")
+
+
+def _with_page(request: TurnRequest, accepts: frozenset[str], page_tools: Sequence[PageTool]) -> TurnRequest:
+    """Returns the request with what the page can show and do."""
+    named = tuple(tool.model_dump(exclude_none=True) for tool in page_tools)
+    return replace(request, takes_questions=QUESTIONS in accepts, page_tools=named)
 
 
 async def start_and_stream(
-    desk: Desk,
+    api: ApiState,
     identity: Identity,
     session_id: SessionId,
     request: TurnRequest,
@@ -34,23 +60,30 @@ async def start_and_stream(
     accepts: frozenset[str],
     create_session: bool = False,
     owner: Caller | None = None,
+    after: After | None = None,
+    page_tools: Sequence[PageTool] = (),
 ) -> Response:
-    """Accepts the turn, then streams it. Publishing goes on beside the stream, whatever becomes of the client.
+    """Accepts the turn and streams it. Publishing the turn continues even if the client disconnects.
 
-    The turn is the caller's own, or of `owner` when a service asks for it; the open stream is always the caller's.
+    The turn counts to `owner` if a service asks for it, else to the caller. The open stream counts to the caller, as
+    does a session that is created. Raises the errors of `start_turn`, TooManyStreams, TooManySessions.
     """
-    with seat_for(desk, identity, "POST") as seat:
-        task, is_new = await flows.start_turn(
-            desk.house,
+    with api.arrivals.arriving(session_id), slot_for(api, identity, "POST") as slot:
+        started = await start.start_turn(
+            api.resources,
             owner or identity.caller,
             session_id,
-            request,
+            _with_page(request, accepts, page_tools),
             message_key=message_key,
             on_busy=on_busy,
             create_session=create_session,
+            on_create=lambda: api.new_sessions.count(identity.caller.quota_key),
+            after=after,
         )
-        if not is_new:
-            return await attach_response(desk, identity, task, None, accepts, seat)
-        if task.active:
-            desk.jobs.start(desk.house.outbox.publish(Turn(task.id, session_id)), name=f"publish {task.id}")
-        return begin_response(desk, identity, task, accepts, seat)
+        task = started.task
+        if slot is not None:
+            slot.subject = task.id
+        publish(api, identity.caller, started)
+        if not started.is_new:
+            return await attach_response(api, identity, task, None, accepts, slot, by_service=owner is not None)
+        return begin_response(api, identity, task, accepts, slot, by_service=owner is not None)

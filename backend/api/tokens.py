@@ -1,4 +1,4 @@
-"""The tokens of users: JWTs, verified with a key that is set or with those behind a URL."""
+"""The JWTs of users, verified with JWT_VERIFY_KEY or with the keys of JWT_JWKS_URL."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from backend.api.key_set import KeySet
 
 LEEWAY = 10
+"""Seconds of tolerance for clocks: a token is accepted that long after its `exp`."""
 _USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
-_NOT_A_TOKEN = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+_TOKEN_ERRORS = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _Key: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
 
 
 class Tokens:
-    """Verifies tokens as the JWT settings say. Raises ConfigError when JWT_VERIFY_KEY is no key for JWT_ALGORITHM."""
+    """Verifies tokens by the JWT settings. Raises ConfigError if JWT_VERIFY_KEY is not a key for JWT_ALGORITHM."""
 
     def __init__(self, settings: Settings) -> None:
         self._algorithm = settings.jwt_algorithm
@@ -35,12 +36,19 @@ class Tokens:
         self._key_set = _open_key_set(settings)
 
     async def verify(self, token: str) -> tuple[UserId, float]:
-        """Returns whose token it is, and when (Unix time) it is no longer taken. Raises Unauthenticated or
-        Unavailable."""
+        """Returns the token's user and the Unix time until which the token is accepted.
+
+        Raises Unauthenticated or Unavailable.
+        """
         try:
             return await self._verify(token)
-        except _NOT_A_TOKEN:
+        except _TOKEN_ERRORS:
             raise Unauthenticated from None
+
+    async def close(self) -> None:
+        """Stops fetching keys."""
+        if self._key_set is not None:
+            await self._key_set.close()
 
     async def _verify(self, token: str) -> tuple[UserId, float]:
         key = await self._key_for(token)
@@ -78,12 +86,12 @@ def _open_key_set(settings: Settings) -> KeySet | None:
 
 
 def _prepare_key(text: str, algorithm: str) -> _Key:
-    """The secret (HS256) or public key that verifies tokens. Raises ConfigError, which does not repeat the key."""
+    """Returns the secret (HS256) or public key that verifies tokens. Raises ConfigError without quoting the key."""
     wanted = "a secret, not a public key" if algorithm == "HS256" else "a public key in PEM form"
     try:
         key = jwt.get_algorithm_by_name(algorithm).prepare_key(text.replace("\\n", "\n"))
-    except (*_NOT_A_TOKEN, UnsupportedAlgorithm):
+    except (*_TOKEN_ERRORS, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, _Key):
-        raise ConfigError(f"JWT_VERIFY_KEY: must be {wanted}, as JWT_ALGORITHM={algorithm} needs it")
+        raise ConfigError(f"JWT_VERIFY_KEY: must be {wanted}, because JWT_ALGORITHM={algorithm} needs it")
     return key

@@ -1,36 +1,51 @@
-"""The AI SDK's own default routes, so that `useChat({id, resume: true})` works with no options at all."""
+"""The default routes of the AI SDK. `useChat({id, resume: true})` works with them without further options."""
 
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM
-from backend.api.deps import Accepts, ACursor, AKey, ASession, AsIdentity, AtDesk
-from backend.api.desk import CallerRoute, too_large
+from backend.api.deps import Accepts, AKey, AppState, AsIdentity
 from backend.api.json_body import load_conversation
+from backend.api.part_answers import answer_and_stream, answers_in
 from backend.api.problems import responses
+from backend.api.request_body import too_large
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
+from backend.api.routes_base import MAX_VALUES, CallerRoute
 from backend.api.schemas import ChatRequest, UIMessageIn
-from backend.api.starting import check_text, start_and_stream
-from backend.chat import messages, revisions, sessions, tasks
-from backend.chat.models import ANSWER_ID, Caller, Json, TurnRequest
+from backend.api.starting import choice_in, start_and_stream
+from backend.api.state import ApiState, state_of
+from backend.api.user_message import UserMessage, checked, read_user_message
+from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Caller, Json, Task, TurnRequest
+from backend.chat.store import branches, messages, revisions, sessions, tasks
 from backend.config import Settings
-from backend.errors import EmptyMessage, MessageNotFound, UnsupportedPart, ValidationFailed
+from backend.errors import EmptyMessage, MessageNotFound, ValidationFailed
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
 
 class ChatRoute(CallerRoute):
-    """The body holds the whole conversation; the limits of other bodies are those of its last message alone."""
+    """A route whose body holds the whole conversation. The usual limits then apply to the user's last message."""
+
+    max_values = 250_000
+    max_depth = 500
 
     def body_limit(self, settings: Settings) -> int:
         return settings.max_chat_body_bytes
 
+    def arriving(self, request: Request, api: ApiState) -> AbstractContextManager[None]:
+        """Counts the request as arriving for its caller, as its session is unknown until the body is read."""
+        if request.method != "POST":
+            return nullcontext()
+        return api.arrivals.arriving(state_of(request).identity.caller.quota_key)
+
     def load(self, body: bytes, settings: Settings) -> Json:
-        value = load_conversation(body)
+        value = load_conversation(body, MAX_VALUES)
         if len(body) > settings.max_body_bytes < len(orjson.dumps(value)):
             raise too_large(settings.max_body_bytes)
         return value
@@ -41,87 +56,138 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 @router.post("", response_class=Response, responses={200: STREAM[200], **POSTED})
-async def chat(desk: AtDesk, identity: AsIdentity, body: ChatRequest, key: AKey, accepts: Accepts) -> Response:
-    """A message, an edit of one, or another answer to one; the answer is streamed."""
+async def chat(api: AppState, identity: AsIdentity, body: ChatRequest, key: AKey, accepts: Accepts) -> Response:
+    """Sends a message, edits an earlier message, or asks for another answer, and streams the answer.
+
+    A new message creates the session if it does not exist. It follows the last message before it in `messages` that the
+    server knows, or `parent`. `regenerate-message` asks for another answer to the message
+    that `messageId` names, or to the user's last message. If that message has another text than the stored one, it
+    is edited. If the last message is the assistant's, and the page has answered parts of it (approvals, calls of the
+    page's tools), the answers are applied, and the message is continued.
+    """
     session_id = SessionId(body.id)
+    if (given := answers_in(body)) is not None:
+        return await answer_and_stream(api, identity, session_id, given, accepts)
     regenerate = body.trigger == "regenerate-message"
     if regenerate:
-        async with desk.house.database.connection() as c:
-            turn, message_key = await _regeneration(c, identity.caller, session_id, body), key
+        async with api.resources.database.connection() as c:
+            turn = await _regeneration(c, identity.caller, session_id, body, api.resources.settings, key)
+        message_key = key or turn.message_id
     else:
-        turn, message_key = _submission(body, desk.house.settings, key)
+        turn, message_key = _submission(body, api.resources.settings, key)
     return await start_and_stream(
-        desk,
+        api,
         identity,
         session_id,
-        turn,
+        replace(turn, choice=choice_in(api, body)),
         message_key=message_key,
         on_busy=body.on_busy,
         accepts=accepts,
-        create_session=turn.revises is None,  # an edit never makes a conversation again that was deleted meanwhile
+        # an edit or a regeneration must not create a session again that was deleted
+        create_session=turn.revises is None and not regenerate,
+        after=body.after,
+        page_tools=body.page_tools,
     )
 
 
-@router.head("/{session_id}/stream", include_in_schema=False)
-@router.get("/{session_id}/stream", response_class=Response, responses=RESUMED)
-async def resume_chat(
-    request: Request,
-    desk: AtDesk,
-    identity: AsIdentity,
-    session_id: ASession,
-    cursor: ACursor,
-    accepts: Accepts,
-) -> Response:
-    """The same as `GET /sessions/{id}/stream`."""
-    return await follow_session(request, desk, identity, session_id, cursor, accepts)
+router.add_api_route(
+    "/{session_id}/stream",
+    follow_session,
+    name="resume_chat",
+    description="Does the same as `GET /api/chat/sessions/{session_id}/stream`.",
+    response_class=Response,
+    responses=RESUMED,
+)
+router.add_api_route("/{session_id}/stream", follow_session, methods=["HEAD"], include_in_schema=False)
 
 
 def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple[TurnRequest, str | None]:
-    """What to do, and by which key it is told apart: a message by its id, an edit of one by the request's key."""
-    said = next((message for message in reversed(body.messages) if message.role == "user"), None)
-    if said is None:
+    """Returns the requested turn and the key that makes it unique: a message's id, or the request's key for an edit."""
+    message = body.last_of_user
+    if message is None:
         raise EmptyMessage("There is no message of the user among `messages`.")
-    text = check_text(_text_of(said), settings)
-    message_id = _checked_id(said.id) or key
-    turn = TurnRequest(text, message_id, revises=body.message_id or None)
+    message_id = _checked_id(message.id) or key
+    turn = _turn(read_user_message(message), settings, message_id, revises=body.message_id or None)
     return turn, (key or message_id) if turn.revises is not None else message_id
 
 
-async def _regeneration(c: Connection, caller: Caller, session_id: SessionId, body: ChatRequest) -> TurnRequest:
+def _turn(said: UserMessage, settings: Settings, message_id: str | None, *, revises: str | None = None) -> TurnRequest:
+    said = checked(said, settings)
+    return TurnRequest(said.text, message_id, revises=revises, data=said.data, metadata=said.metadata)
+
+
+async def _regeneration(
+    c: Connection, caller: Caller, session_id: SessionId, body: ChatRequest, settings: Settings, key: str | None
+) -> TurnRequest:
+    """Returns the turn that answers a message of the user again, in the version that the page shows.
+
+    Another tab may have edited the message since. And a page may change it before it asks for another answer: if the
+    request has a text that no version of the message has, the turn is an edit with that text. If the server knows
+    neither the id nor the text, it is a new message. So the answer is always one to the question that the page shows.
+    """
     await sessions.get_session(c, session_id, caller)
-    asked = await _message_to_answer(c, session_id, body)
+    asked, versions = await _question_named(c, session_id, body)
+    message = body.last_of_user
+    said = _said_with_text(message) if message is not None and asked in (None, message.id) else None
     if asked is None:
-        raise MessageNotFound
-    return TurnRequest(None, revises=asked)
+        last = await messages.last_user_message(c, session_id)
+        if message is not None and said is not None and (last is None or last.text != said.text):
+            return _turn(said, settings, _checked_id(message.id))
+        if last is None:
+            raise MessageNotFound
+        return _again(last.shown_id, last.task_id)
+    shown = next((one for one in versions if said is None or one.request.text == said.text), None)
+    if said is not None and (shown is None or await _has_sent(c, session_id, said.text, key)):
+        return _turn(said, settings, asked, revises=asked)
+    return TurnRequest(None, revises=asked) if shown is None else _again(asked, shown.id)
 
 
-async def _message_to_answer(c: Connection, session_id: SessionId, body: ChatRequest) -> str | None:
-    """The user message that gets another answer: named by itself or by its answer, else the last one that was sent."""
+def _again(asked: str, version: TaskId) -> TurnRequest:
+    """Returns the turn that answers a message again. `asked` is its id, `version` the task that it began."""
+    return TurnRequest(None, revises=asked, parent=f"{OWN_MESSAGE_ID}{version}", branches=True)
+
+
+def _said_with_text(message: UIMessageIn) -> UserMessage | None:
+    """Returns None if the message has no text: some pages send only the ids of messages."""
+    said = read_user_message(message)
+    return said if said.text.strip() else None
+
+
+async def _has_sent(c: Connection, session_id: SessionId, text: str, key: str | None) -> bool:
+    """Returns True if a request with this key has made this text the question already."""
+    known = await tasks.find_task_by_key(c, session_id, key) if key is not None else None
+    return known is not None and known.request.text == text
+
+
+async def _answer_named(c: Connection, session_id: SessionId, body: ChatRequest) -> Task | None:
+    """Returns the task whose answer `messageId` names, or None."""
     named = body.message_id or ""
     if named.startswith(ANSWER_ID):
         for task in await tasks.find_tasks(c, [TaskId(named.removeprefix(ANSWER_ID))]):
             if task.session_id == session_id and task.question_id is not None:
-                return task.question_id
-    last_sent = next((message.id for message in reversed(body.messages) if message.role == "user"), "")
-    for message_id in filter(None, (named, last_sent)):
-        if await messages.find_user_message(c, session_id, message_id) is not None:
-            return message_id
-        if await revisions.find_waiting(c, session_id, message_id) is not None:
-            return message_id
-    last = await messages.last_user_message(c, session_id)
-    return last.shown_id if last is not None else None
+                return task
+    return None
 
 
-def _text_of(message: UIMessageIn) -> str:
-    texts = []
-    for part in message.parts:
-        if part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise UnsupportedPart(f"A message may hold text only, not {str(part.get('type'))[:40]!r}.")
-        texts.append(part["text"])
-    return "".join(texts)
+async def _question_named(c: Connection, session_id: SessionId, body: ChatRequest) -> tuple[str | None, list[Task]]:
+    """Returns the id of the user message that the request names, and its versions. None if the server knows none.
+
+    `messageId` may name that message or its answer, whose question is then the first of the versions. Otherwise it is
+    the last user message of the request.
+    """
+    answer = await _answer_named(c, session_id, body)
+    if answer is not None and (asked := answer.question_id) is not None:
+        own = await branches.question_of(c, answer)
+        versions = await revisions.versions_of(c, session_id, asked)
+        return asked, sorted(versions, key=lambda one: one.id != own)
+    last_sent = body.last_of_user.id if body.last_of_user is not None else ""
+    for message_id in filter(None, (body.message_id, last_sent)):
+        if versions := await revisions.versions_of(c, session_id, message_id):
+            return message_id, versions
+    return None, []
 
 
 def _checked_id(message_id: str) -> str | None:
     if message_id and _PRINTABLE.fullmatch(message_id) is None:
-        raise ValidationFailed("A message id is 1 to 255 printable ASCII characters.")
+        raise ValidationFailed("A message id has 1 to 255 printable ASCII characters.")
     return message_id or None

@@ -1,4 +1,4 @@
-"""The event feed of a caller: what runs now, then hints of what changes, for as long as the client likes."""
+"""The event feed of a caller: a snapshot of running work, then hints about changes until the client disconnects."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from backend.api.attaching import seat_for
-from backend.api.deps import AsIdentity, AtDesk
-from backend.api.desk import CallerRoute, Desk
+from backend.api.attaching import slot_for
+from backend.api.deps import AppState, AsIdentity
+from backend.api.open_streams import Viewer
 from backend.api.problems import responses
+from backend.api.routes_base import CallerRoute
 from backend.api.sse import EventStream
-from backend.chat import operations, sessions, tasks
-from backend.chat.chunks import ascii_json
-from backend.chat.frames import frame_without_id
+from backend.api.state import ApiState
 from backend.chat.keys import session_feed, user_feed
 from backend.chat.models import Caller, Json, Task, TaskKind
 from backend.chat.outcomes import Operation
+from backend.chat.protocol.chunks import ascii_json
+from backend.chat.protocol.sse_frames import frame_without_id
+from backend.chat.store import operations, sessions, tasks
 from backend.errors import Unauthenticated
 from backend.ids import SESSION_ID_PATTERN, SessionId
 
 router = APIRouter(tags=["events"], route_class=CallerRoute, responses=responses(401, 404, 413, 422, 429, 503))
 _FEED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events without ids: a snapshot first, and whenever something may have been missed.",
+        "description": "Server-sent events without ids. A `snapshot` comes first, and again if hints may be lost.",
         "content": {"text/event-stream": {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}},
     }
 }
@@ -34,55 +36,65 @@ _FEED: dict[int | str, dict[str, Any]] = {
 @router.get("/events", response_class=Response, responses=_FEED)
 async def follow_events(
     request: Request,
-    desk: AtDesk,
+    api: AppState,
     identity: AsIdentity,
     session_id: Annotated[
         str | None,
-        Query(pattern=SESSION_ID_PATTERN, description="This session alone; without a token, needed."),
+        Query(pattern=SESSION_ID_PATTERN, description="Limits the feed to this session. Required without a token."),
     ] = None,
 ) -> Response:
-    """Hints of turns, operations and titles, also of turns that the server started. Nothing is replayed."""
+    """Streams hints about turns, operations and titles, including turns that the server started itself.
+
+    Hints are not stored. After a reconnect the feed starts with a new snapshot.
+    """
     caller, session = identity.caller, SessionId(session_id) if session_id is not None else None
     if session is not None:
-        async with desk.house.database.connection() as c:
+        async with api.resources.database.connection() as c:
             await sessions.get_session(c, session, caller)
     elif caller.user_id is None:
-        raise Unauthenticated("Without a token, name a session: ?session_id=…")
+        raise Unauthenticated("Without a token, `session_id` is required.")
 
     async def feed() -> AsyncGenerator[bytes, None]:
-        return _frames(desk, caller, session)
+        return _frames(api, caller, session)
 
-    with seat_for(desk, identity, request.method) as seat:
-        return EventStream(feed, seat=seat, open_streams=desk.open_streams, expires_at=identity.expires_at)
+    viewer = Viewer(session, caller.user_id) if session is not None else None
+    with slot_for(api, identity, request.method, f"events {session or ''}") as slot:
+        return EventStream(
+            feed, slot=slot, open_streams=api.open_streams, expires_at=identity.expires_at, viewer=viewer
+        )
 
 
-async def _frames(desk: Desk, caller: Caller, session: SessionId | None) -> AsyncGenerator[bytes, None]:
+async def _frames(api: ApiState, caller: Caller, session: SessionId | None) -> AsyncGenerator[bytes, None]:
     if session is not None:
         channel = session_feed(session)
     else:
         assert caller.user_id is not None
         channel = user_feed(caller.user_id)
-    with desk.house.hub.listen([channel]) as ear:
+    with api.resources.hub.listen([channel]) as subscription:
         while True:
-            heard = await ear.hear()
-            if heard is None:
-                yield frame_without_id(ascii_json(await _snapshot(desk, caller, session)))
+            received = await subscription.receive()
+            if received is None:
+                yield frame_without_id(ascii_json(await _snapshot(api, caller, session)))
             else:
-                yield b"".join(map(frame_without_id, heard))
+                yield b"".join(map(frame_without_id, received))
 
 
-async def _snapshot(desk: Desk, caller: Caller, session: SessionId | None) -> Json:
-    """What runs and waits now. Raises Unavailable, and SessionNotFound when the session is gone or another user's by
-    now: then the stream is cut."""
-    async with desk.house.database.snapshot() as c:
+async def _snapshot(api: ApiState, caller: Caller, session: SessionId | None) -> Json:
+    """Returns the running and waiting turns and operations.
+
+    Raises Unavailable, and SessionNotFound if the session was deleted or now belongs to another user. Either error
+    cuts the stream.
+    """
+    async with api.resources.database.snapshot() as c:
         if session is not None:
             await sessions.get_session(c, session, caller)
         found = await tasks.unended_tasks(c, session or caller)
-        outside = await operations.operations_of_tasks(c, [t.id for t in found if t.kind is TaskKind.OPERATION])
+        ids = [task.id for task in found if task.kind is TaskKind.OPERATION]
+        pending = await operations.shown_operations(c, ids, most=0)
     return {
         "type": "snapshot",
-        "turns": [_turn(task) for task in found if task.is_turn],
-        "operations": [_operation(operation) for operation in outside.values() if operation.announced],
+        "turns": [_turn(task) for task in found if task.is_turn and not task.request.temporary],
+        "operations": [_operation(operation) for operation in pending.values() if operation.announced],
     }
 
 
@@ -100,4 +112,5 @@ def _operation(operation: Operation) -> Json:
         "status": operation.status.value,
         "percent": progress.percent if progress is not None else None,
         "message": progress.message if progress is not None else None,
+        **({"asks": operation.work.asks.kind.value} if operation.work.asks is not None and operation.pending else {}),
     }

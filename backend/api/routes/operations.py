@@ -1,22 +1,19 @@
-"""What other services say of the work that they were asked for: how it goes, and how it ended.
+"""Webhooks for the services that carry out operations: they report progress and outcomes.
 
-Nothing here runs a model: an outcome is committed, and the conversation goes on in an executor.
+The API runs no model. It commits an outcome, and an executor continues the conversation.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated
+from fastapi import APIRouter, Request
 
-from fastapi import APIRouter, Depends
-
-from backend.api.deps import AtDesk
+from backend.api.deps import AnOperation, AppState
 from backend.api.problems import responses
 from backend.api.schemas import CompletedOut, Completion, Ok, ProgressIn
-from backend.api.webhooks import WebhookRoute
-from backend.chat.completing import complete_operation, tell_progress
+from backend.api.webhooks import WebhookRoute, counting_once
+from backend.chat.flows.complete import complete_operation, tell_progress
 from backend.chat.outcomes import Progress
-from backend.errors import OperationNotFound, ValidationFailed
+from backend.errors import ValidationFailed
 from backend.ids import OperationId
 
 router = APIRouter(
@@ -25,32 +22,36 @@ router = APIRouter(
     route_class=WebhookRoute,
     responses=responses(400, 401, 404, 408, 410, 413, 415, 422, 503),
 )
-_OPERATION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-async def _operation_id(operation_id: str) -> OperationId:
-    """An id that we cannot have made names nothing."""
-    if _OPERATION_ID.fullmatch(operation_id) is None:
-        raise OperationNotFound
-    return OperationId(operation_id)
-
-
-AnOperation = Annotated[OperationId, Depends(_operation_id)]
 
 
 @router.post("/{operation_id}/complete", response_model_exclude_none=True, responses=responses(409))
-async def complete(desk: AtDesk, operation_id: AnOperation, completion: Completion) -> CompletedOut:
-    """The outcome of an operation. The same again is answered alike; another one, or one too late, changes nothing."""
-    if completion.operation_id not in (None, operation_id):
-        raise ValidationFailed("This is the outcome of another operation.")
-    done = await complete_operation(desk.house, operation_id, completion.outcome())
+async def complete(request: Request, api: AppState, operation_id: AnOperation, completion: Completion) -> CompletedOut:
+    """Reports the outcome of an operation. The conversation then continues with it.
+
+    The same outcome may be sent again (`replayed`). Another outcome is answered with 409. An outcome for an operation
+    that was cancelled or has expired is answered with 410. Neither changes anything. A signed message counts for the
+    first operation for which it is sent; for another one it is answered with 409.
+    """
+    _check_id(completion.operation_id, operation_id)
+    async with counting_once(request, operation_id):
+        done = await complete_operation(api.resources, operation_id, completion.outcome())
     if done.next_turn is not None:
-        desk.jobs.start(desk.house.outbox.publish(done.next_turn), name="publish")
+        api.jobs.start(api.resources.outbox.publish(done.next_turn), name="publish")
     return CompletedOut(task_id=done.task_id, replayed=True if done.replayed else None)
 
 
-@router.post("/{operation_id}/progress", status_code=202)
-async def progress(desk: AtDesk, operation_id: AnOperation, said: ProgressIn) -> Ok:
-    """How far an operation is: shown to whoever watches it, the newest word only."""
-    await tell_progress(desk.house, operation_id, Progress(said.percent, said.message))
+@router.post("/{operation_id}/progress", status_code=202, responses=responses(409))
+async def progress(request: Request, api: AppState, operation_id: AnOperation, report: ProgressIn) -> Ok:
+    """Reports how far an operation has come. Clients see the newest report. Answers 410 if the operation has ended.
+
+    A signed message counts for the first operation for which it is sent; for another one it is answered with 409.
+    """
+    _check_id(report.operation_id, operation_id)
+    async with counting_once(request, operation_id):
+        await tell_progress(api.resources, operation_id, Progress(report.percent, report.message))
     return Ok()
+
+
+def _check_id(in_body: str | None, in_path: OperationId) -> None:
+    if in_body not in (None, in_path):
+        raise ValidationFailed("`operation_id` in the body is not the id in the path.")

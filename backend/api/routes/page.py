@@ -1,4 +1,4 @@
-"""The chat page at `/`, as `make page` built it; `/try`, a form that needs no building; and `/metrics`."""
+"""The chat page at `/`, which `make page` builds; the form at `/try`, which needs no build; and `/metrics`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from importlib.resources.abc import Traversable
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from backend.api.deps import AtDesk
-from backend.errors import NotFound
+from backend.api.deps import AppState
+from backend.errors import NotFound, Unauthenticated
+from backend.metrics_key import may_read_metrics
 
 router = APIRouter(include_in_schema=False)
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -25,20 +26,20 @@ _SECURITY = {
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
 }
-_FRESH = "no-cache"
-_FOR_EVER = "public, max-age=31536000, immutable"
-"""For files whose names change with what is in them."""
+_REVALIDATED = "no-cache"
+_IMMUTABLE = "public, max-age=31536000, immutable"
+"""The caching of files whose names contain a hash of their content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file that the page is made of, as it is and compressed."""
+    """A file of the page, plain and compressed with gzip."""
 
     body: bytes
     compressed: bytes
     media_type: str
 
-    def served(self, request: Request, caching: str = _FRESH) -> Response:
+    def served(self, request: Request, caching: str = _REVALIDATED) -> Response:
         headers = {**_SECURITY, "cache-control": caching, "vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
@@ -47,7 +48,10 @@ class Asset:
 
 
 def read_assets(folder: Traversable) -> dict[str, Asset]:
-    """The files of a folder by their names; none when it is not there. Other files than these are never served."""
+    """Reads the files of a folder, by their names. Returns {} if the folder does not exist.
+
+    Only files that were read here are ever served.
+    """
     if not folder.is_dir():
         return {}
     return {entry.name: _read(entry) for entry in folder.iterdir() if entry.is_file() and _type_of(entry.name)}
@@ -85,7 +89,7 @@ def _plain() -> dict[str, Asset]:
 @router.get("/library/agents/{agent_id}")
 @router.get("/build")
 async def page(request: Request) -> Response:
-    """The chat page, which reads its address itself; without it, the form that says how it comes here."""
+    """Serves the chat page for each of its addresses, or the plain form if the page is not built."""
     return (_built().get("index.html") or _plain()["index.html"]).served(request)
 
 
@@ -96,7 +100,7 @@ async def theme(request: Request) -> Response:
 
 @router.get("/assets/{name}")
 async def asset(request: Request, name: str) -> Response:
-    return _named(_hashed(), name).served(request, _FOR_EVER)
+    return _named(_hashed(), name).served(request, _IMMUTABLE)
 
 
 @router.get("/try")
@@ -120,8 +124,11 @@ async def icon(request: Request) -> Response:
 
 
 @router.get("/metrics")
-async def metrics(desk: AtDesk) -> Response:
-    return Response(desk.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(api: AppState, request: Request) -> Response:
+    if not may_read_metrics(api.resources.settings, request.headers.get("authorization", "")):
+        raise Unauthenticated("/metrics needs METRICS_KEY as bearer token.")
+    api.metrics.note_checks((await api.state()).checks)
+    return Response(api.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _named(assets: dict[str, Asset], name: str) -> Asset:

@@ -1,4 +1,4 @@
-"""What clients may know of the server's settings and types."""
+"""The settings and types of the server that clients may need."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from functools import cache
 
 from fastapi import APIRouter
 
-from backend.api.deps import AtDesk
-from backend.api.desk import OpenRoute
+from backend.api.deps import AppState
 from backend.api.problems import responses
+from backend.api.routes_base import OpenRoute
 from backend.api.schemas import Ttl
 from backend.chat.models import Json
 
@@ -16,20 +16,20 @@ router = APIRouter(tags=["schema"], route_class=OpenRoute, responses=responses(4
 
 
 @router.get("/config/ttl")
-async def ttl(desk: AtDesk) -> Ttl:
-    """How long a stream can be resumed after its last sign of life."""
-    seconds = desk.house.settings.stream_ttl
+async def ttl(api: AppState) -> Ttl:
+    """Returns how long a stream can be resumed after it was last active."""
+    seconds = api.resources.settings.stream_ttl
     return Ttl(stream_ttl_seconds=seconds, stream_ttl_ms=seconds * 1000)
 
 
 @router.get("/schema/tool-responses")
 async def tool_responses() -> dict[str, Json]:
-    """The JSON Schema of the union of all tool responses."""
+    """Returns the JSON Schema of all tool responses, as one union."""
     return _tool_responses()
 
 
 @cache
 def _tool_responses() -> dict[str, Json]:
-    from backend.chat.tool_responses import tool_responses_schema  # nothing else of the API needs all of them
+    from backend.chat.protocol.tool_responses import tool_responses_schema  # slow to import, and needed only here
 
     return tool_responses_schema()

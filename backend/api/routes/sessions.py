@@ -1,103 +1,161 @@
-"""Conversations: list, make, read, rename, take over, delete, cancel what runs."""
+"""Sessions: list, create, read, rename, assign to a user, delete, cancel the running turn."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Query, Response
 
-from backend.api.deps import AsCaller, ASession, AtDesk
-from backend.api.desk import CallerRoute
+from backend.api.deps import Accepts, AppState, AsCaller, ASession, Limit, Offset
+from backend.api.history import read_history
 from backend.api.problems import responses
+from backend.api.routes.instructions import check_enabled
+from backend.api.routes_base import CallerRoute
 from backend.api.schemas import (
     ActiveStream,
+    BranchesOut,
     CancelOut,
+    Leaf,
+    LeafOut,
+    MessageIdField,
     NewSession,
     Ok,
     OperationOut,
     QueuedTurn,
     SessionChange,
+    SessionChanges,
     SessionDetails,
     SessionList,
     SessionMade,
     SessionSummary,
     UsageOut,
-    message_rows,
 )
-from backend.chat import cancelling, messages, operations, sessions, tasks
-from backend.chat.feed import Hint
-from backend.chat.models import Json, Message, Task, TaskKind
-from backend.chat.silent_answers import silent_answers
-from backend.chat.ui import ui_messages
+from backend.api.state import ApiState
+from backend.api.stopping import stop_message, stop_session
+from backend.chat.flows import delete, switch
+from backend.chat.models import Caller, Json, Session, TaskKind
+from backend.chat.protocol.approval_requests import APPROVAL_REQUESTS, ui_with_approval_requests
+from backend.chat.protocol.page_tools import PAGE_TOOLS, ui_with_page_tools
+from backend.chat.protocol.static_tools import STATIC_TOOLS, ui_with_static_tools
+from backend.chat.store import branches, business_profile, instructions, operations, sessions, tasks
+from backend.chat.streams.event_feed import Hint
 from backend.errors import Unauthenticated, ValidationFailed
-from backend.ids import SessionId, TaskId, new_session_id
-from backend.postgres import Connection
+from backend.ids import SessionId, new_session_id
 
 router = APIRouter(
     prefix="/sessions", tags=["sessions"], route_class=CallerRoute, responses=responses(401, 413, 422, 503)
 )
 BODY = responses(400, 408, 415)
+Format: TypeAlias = Annotated[
+    Literal["rows", "ui"], Query(description="The form of `messages`: stored rows, or AI SDK UIMessages (`ui`).")
+]
+MessageLimit: TypeAlias = Annotated[int, Query(ge=1, le=500, description="The largest number of messages to return.")]
+Before: TypeAlias = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=2**31 - 1,
+        description="Returns only messages with a lower sequence number. `older` of a response is the next value.",
+    ),
+]
+BeforeSequence: TypeAlias = Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The same as `before`.")]
 MISSING = responses(404)
 
 
 @router.get("")
 async def list_sessions(
-    desk: AtDesk,
+    api: AppState,
     caller: AsCaller,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-    q: Annotated[str | None, Query(max_length=200, description="Search in titles.")] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+    q: Annotated[
+        str | None, Query(max_length=200, description="Returns only sessions with this text in their title.")
+    ] = None,
 ) -> SessionList:
-    """The caller's sessions, newest first. An anonymous caller has no list: a session's id is the key to it."""
+    """Lists the caller's sessions, last updated first.
+
+    The list of an anonymous caller is empty; anonymous sessions are reached by their ids only.
+    """
     if caller.user_id is None:
         return SessionList(sessions=[], total=0)
-    async with desk.house.database.connection() as c:
+    async with api.resources.database.connection() as c:
         found, total = await sessions.list_sessions(c, caller.user_id, limit=limit, offset=offset, query=q or None)
-    return SessionList(sessions=[SessionSummary.of(session) for session in found], total=total)
+        running = await tasks.sessions_with_active_task(c, [session.id for session in found])
+    return SessionList(
+        sessions=[SessionSummary.of(session, running=session.id in running) for session in found], total=total
+    )
 
 
 @router.post(
-    "", status_code=201, responses={200: {"model": SessionMade, "description": "It was there."}, **BODY, **MISSING}
+    "",
+    responses={
+        201: {"model": SessionMade, "description": "A session with the given id was created."},
+        **BODY,
+        **MISSING,
+        **responses(403, 429),
+    },
 )
 async def make_session(
-    desk: AtDesk, caller: AsCaller, response: Response, wish: NewSession | None = None
+    api: AppState, caller: AsCaller, response: Response, new_session: NewSession | None = None
 ) -> SessionMade:
-    """Makes a session. With an id that the caller has already: 200, and nothing changes."""
-    wish = wish or NewSession()
-    session_id = SessionId(wish.id) if wish.id is not None else new_session_id()
-    async with desk.house.database.connection() as c:
-        session, new = await sessions.create_session(c, session_id, caller.user_id, wish.metadata or {})
-    response.status_code = 201 if new else 200
+    """Creates a session. If the caller already has a session with this id, changes nothing.
+
+    Answers 201 if a session with the id of the request was created. Without an id every session is new; the answer is
+    200 then, since AutoGPT's page takes any other status for a failure.
+    """
+    wanted = new_session or NewSession()
+    if wanted.instructions:
+        check_enabled(api)
+    session_id = SessionId(wanted.id) if wanted.id is not None else new_session_id()
+    async with api.resources.database.transaction() as c:
+        created = await sessions.create_session(c, session_id, caller.user_id, wanted.metadata or {})
+        if created.is_new:
+            api.new_sessions.count(caller.quota_key)
+            if wanted.instructions:
+                await instructions.set_session_instructions(c, session_id, wanted.instructions)
+    response.status_code = 201 if created.is_new and wanted.id is not None else 200
+    session = created.session
     return SessionMade(id=session.id, created_at=session.created_at, user_id=session.user_id)
 
 
 @router.get("/{session_id}", responses=MISSING, response_model_exclude_unset=True)
 async def read_session(
-    desk: AtDesk,
+    api: AppState,
     caller: AsCaller,
     session_id: ASession,
-    format: Annotated[Literal["rows", "ui"], Query(description="`ui`: AI SDK UIMessages.")] = "rows",
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Messages below this sequence.")] = None,
+    accepts: Accepts,
+    format: Format = "rows",
+    limit: MessageLimit = 100,
+    before: Before = None,
+    before_sequence: BeforeSequence = None,
 ) -> SessionDetails:
-    """A session with its newest messages, and what runs and waits in it, all of one moment."""
-    async with desk.house.database.snapshot() as c:
+    """Returns a session with its newest messages, running and waiting turns, operations and usage, at one moment.
+
+    There are fewer messages than `limit` if more would have over 1 MiB as JSON. Long outputs of tools are cut, and name
+    the address of the whole (`whole`).
+    """
+    if before is not None and before_sequence is not None:
+        raise ValidationFailed("`before` and `before_sequence` mean the same; send one of them.")
+    before = before if before is not None else before_sequence
+    async with api.resources.database.snapshot() as c:
         session = await sessions.get_session(c, session_id, caller)
-        active = await tasks.find_active_task(c, session_id)
+        told = await instructions.instructions_of(c, session_id)
+        running = await tasks.find_active_task(c, session_id)
+        active = running if running is not None and await branches.is_task_on_current(c, running) else None
         waiting = await tasks.queued_tasks(c, session_id)
         unended = await operations.unended_operations(c, session_id)
         usage = await tasks.session_usage(c, session_id)
-        hidden = active.id if active is not None else None
-        rows = await messages.visible_messages(c, session_id, limit=limit, before=before, without_task=hidden)
-        more = len(rows) == limit
-        if format == "ui":
-            rows = await _with_whole_beginning(c, rows, active)
-            shown = await _ui_page(c, session_id, rows, active, newest=before is None)
-        else:
-            shown = message_rows(rows)
-    known: dict[str, Any] = {"active_stream": ActiveStream.of(active)} if active is not None else {}
-    if more:
-        known["older"] = rows[0].sequence
+        page = await read_history(c, session_id, active, ui=format == "ui", limit=limit, before=before)
+    if page.orphans:
+        await switch.adopt_branches(api.resources, session_id)
+        async with api.resources.database.snapshot() as c:
+            page = await read_history(c, session_id, active, ui=format == "ui", limit=limit, before=before)
+    shown = _in_form_of(page.messages, accepts) if format == "ui" else page.messages
+    models = api.resources.settings.models
+    model = models.find(session.choice.model) or models.default
+    optional: dict[str, Any] = {"active_stream": ActiveStream.of(active)} if active is not None else {}
+    if page.older:
+        optional["older"] = page.first
     return SessionDetails(
         id=session.id,
         created_at=session.created_at,
@@ -106,69 +164,110 @@ async def read_session(
         title=session.title,
         metadata=session.metadata,
         messages=shown,
+        has_more_messages=page.older,
+        oldest_sequence=page.first,
+        chat_status="running" if running is not None else "idle",
+        instructions=told.session,
+        model=model.id,
+        effort=session.choice.effort if model.knows(session.choice.effort) else None,
+        total_prompt_tokens=usage.input_tokens,
+        total_completion_tokens=usage.output_tokens,
         queued=[QueuedTurn.of(task) for task in waiting if task.kind is TaskKind.TURN],
+        branches=[BranchesOut.of(one) for one in page.branches],
         operations=[OperationOut.of(operation) for operation in unended if operation.announced],
         usage=UsageOut.of(usage),
-        **known,
+        **optional,
     )
 
 
-async def _with_whole_beginning(c: Connection, rows: list[Message], active: Task | None) -> list[Message]:
-    """UI messages are whole: the first task of a page brings the rows of it that the page cut off."""
-    if not rows or (active is not None and rows[0].task_id == active.id):
-        return rows
-    visible_from = rows[0].sequence
-    of_first = await messages.messages_of_task(c, rows[0].task_id)
-    return [row for row in of_first if row.sequence < visible_from] + rows
+def _in_form_of(shown: list[Json], accepts: frozenset[str]) -> list[Json]:
+    if STATIC_TOOLS in accepts:
+        shown = ui_with_static_tools(shown)
+    if PAGE_TOOLS in accepts:
+        shown = ui_with_page_tools(shown)
+    return ui_with_approval_requests(shown) if APPROVAL_REQUESTS in accepts else shown
 
 
-async def _ui_page(
-    c: Connection, session_id: SessionId, rows: list[Message], active: Task | None, *, newest: bool
-) -> list[Json]:
-    task_ids: list[TaskId] = list(dict.fromkeys(row.task_id for row in rows))
-    found = await tasks.find_tasks(c, task_ids)
-    silent = await silent_answers(c, session_id)
-    known = await operations.operations_of_tasks(c, [task.id for task in found if task.kind is TaskKind.OPERATION])
-    again = newest and active is not None and active.request.text is None
-    return ui_messages(rows, {task.id: task for task in found}, silent, known, answering_again=again)
+@router.patch("/{session_id}", responses={**BODY, **MISSING, **responses(403)})
+async def change_session(
+    api: AppState, caller: AsCaller, session_id: ASession, changes: SessionChanges
+) -> SessionSummary:
+    """Sets the title of a session, or its instructions, which hold from the next turn on."""
+    if changes.instructions is not None:
+        if changes.instructions:
+            check_enabled(api)
+        async with api.resources.database.transaction() as c:
+            await sessions.get_session(c, session_id, caller, lock=True)
+            await instructions.set_session_instructions(c, session_id, changes.instructions)
+    if changes.title is not None:
+        session, running = await rename(api, caller, session_id, SessionChange(title=changes.title))
+        return SessionSummary.of(session, running=running)
+    async with api.resources.database.connection() as c:
+        session = await sessions.get_session(c, session_id, caller)
+        active = await tasks.find_active_task(c, session_id)
+    return SessionSummary.of(session, running=active is not None)
 
 
-@router.patch("/{session_id}", responses={**BODY, **MISSING})
-async def rename_session(desk: AtDesk, caller: AsCaller, session_id: ASession, change: SessionChange) -> SessionSummary:
-    """Gives a session its title."""
+async def rename(api: ApiState, caller: Caller, session_id: SessionId, change: SessionChange) -> tuple[Session, bool]:
+    """Sets the title. Returns the session, and whether a turn is running in it. Raises ValidationFailed."""
     title = " ".join(change.title.split())
     if not title:
         raise ValidationFailed("The title has no text.")
-    async with desk.house.database.transaction() as c:
+    async with api.resources.database.transaction() as c:
         await sessions.get_session(c, session_id, caller, lock=True)
         await sessions.set_title(c, session_id, title)
         session = await sessions.get_session(c, session_id, caller)
-    desk.house.feed.tell(Hint.TITLE_CHANGED, session_id, session.user_id, title=title)
-    return SessionSummary.of(session)
+        active = await tasks.find_active_task(c, session_id)
+    api.resources.feed.publish(Hint.TITLE_CHANGED, session_id, session.user_id, title=title)
+    return session, active is not None
 
 
 @router.delete("/{session_id}", status_code=204, responses=MISSING)
-async def delete_session(desk: AtDesk, caller: AsCaller, session_id: ASession) -> None:
-    """Cancels what runs, waits for it at most 5 s, and deletes the session with all that belongs to it."""
-    await cancelling.delete_session(desk.house, caller, session_id)
+async def delete_session(api: AppState, caller: AsCaller, session_id: ASession) -> None:
+    """Cancels the session's tasks, waits up to 5 s for them to end, and deletes the session with everything in it."""
+    await delete.delete_session(api.resources, caller, session_id)
+
+
+@router.post("/{session_id}/leaf", responses={**BODY, **MISSING})
+async def switch_branch(api: AppState, caller: AsCaller, session_id: ASession, leaf: Leaf) -> LeafOut:
+    """Makes the newest branch that contains a message the current one. A running turn goes on, on its own branch."""
+    return LeafOut(message_id=await switch.switch_branch(api.resources, caller, session_id, leaf.message_id))
 
 
 @router.patch("/{session_id}/assign-user", responses=MISSING)
-async def assign_user(desk: AtDesk, caller: AsCaller, session_id: ASession) -> Ok:
-    """An anonymous session becomes the caller's."""
+async def assign_user(api: AppState, caller: AsCaller, session_id: ASession) -> Ok:
+    """Assigns an anonymous session to the caller, with the facts that were told in it.
+
+    Streams that others have open end. Does nothing if the session is already the caller's.
+    """
     if caller.user_id is None:
         raise Unauthenticated
-    async with desk.house.database.transaction() as c:
+    async with api.resources.database.transaction() as c:
         await sessions.assign_user(c, session_id, caller.user_id)
+        await business_profile.assign_understanding(c, session_id, caller.user_id)
+    api.resources.feed.announce_assigned(session_id)
     return Ok(status="ok")
 
 
 @router.post("/{session_id}/cancel", responses=MISSING, response_model_exclude_none=True)
-async def cancel_session(desk: AtDesk, caller: AsCaller, session_id: ASession) -> CancelOut:
-    """Cancels the turn that runs. Waits at most 5 s for the executor to confirm."""
-    async with desk.house.database.connection() as c:
-        await sessions.get_session(c, session_id, caller)
-        active = await tasks.find_active_task(c, session_id)
-    if active is None:
-        return CancelOut(cancelled=False, reason="no_active_task")
-    return CancelOut.model_validate(await cancelling.cancel_task(desk.house, active), from_attributes=True)
+async def cancel_session(
+    api: AppState,
+    caller: AsCaller,
+    session_id: ASession,
+    message_id: Annotated[
+        MessageIdField | None,
+        Query(
+            description="Cancels the turns of this user message, or of the one to which this answer belongs, even if "
+            "the message has not arrived yet."
+        ),
+    ] = None,
+) -> CancelOut:
+    """Cancels the running turn and waits up to 5 s for it to end. The next waiting turn then starts.
+
+    If nothing runs, waits a moment for a message that this request may have overtaken.
+    """
+    if message_id is not None:
+        cancelled = await stop_message(api, caller, session_id, message_id)
+    else:
+        cancelled = await stop_session(api, caller, session_id)
+    return CancelOut.model_validate(cancelled, from_attributes=True)

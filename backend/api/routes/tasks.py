@@ -1,15 +1,18 @@
-"""Tasks: their record, their stream, their end."""
+"""Tasks: read their state, read their stream, cancel them."""
 
 from __future__ import annotations
 
+import orjson
 from fastapi import APIRouter, Request, Response
 
-from backend.api.attaching import STREAM, attach_response, seat_for
-from backend.api.deps import Accepts, ACursor, AsCaller, AsIdentity, ATask, AtDesk
-from backend.api.desk import CallerRoute
+from backend.api.attaching import STREAM, attach_response, slot_for
+from backend.api.deps import Accepts, ACursor, AppState, AsCaller, AsIdentity, ATask
 from backend.api.problems import responses
-from backend.api.schemas import CancelOut, TaskOut
-from backend.chat import cancelling, tasks
+from backend.api.routes_base import CallerRoute
+from backend.api.schemas import CancelOut, TaskOut, ToolResultOut
+from backend.chat.flows import cancel
+from backend.chat.part_json import parts_json
+from backend.chat.store import history_pages, tasks
 
 router = APIRouter(
     prefix="/tasks", tags=["tasks"], route_class=CallerRoute, responses=responses(401, 404, 413, 422, 503)
@@ -17,9 +20,9 @@ router = APIRouter(
 
 
 @router.get("/{task_id}")
-async def read_task(desk: AtDesk, caller: AsCaller, task_id: ATask) -> TaskOut:
-    """What a task is and how far it has come."""
-    async with desk.house.database.connection() as c:
+async def read_task(api: AppState, caller: AsCaller, task_id: ATask) -> TaskOut:
+    """Returns the state of a task."""
+    async with api.resources.database.connection() as c:
         return TaskOut.of(await tasks.get_task(c, task_id, caller))
 
 
@@ -27,22 +30,35 @@ async def read_task(desk: AtDesk, caller: AsCaller, task_id: ATask) -> TaskOut:
 @router.get("/{task_id}/stream", response_class=Response, responses={**STREAM, **responses(400, 410, 429)})
 async def follow_task(
     request: Request,
-    desk: AtDesk,
+    api: AppState,
     identity: AsIdentity,
     task_id: ATask,
     cursor: ACursor,
     accepts: Accepts,
 ) -> Response:
-    """The task's stream from the cursor to its end; the whole message without one."""
-    async with desk.house.database.connection() as c:
+    """Streams the task from its start, or after the cursor, up to its end.
+
+    Answers 410 if the stream has expired.
+    """
+    async with api.resources.database.connection() as c:
         task = await tasks.get_task(c, task_id, identity.caller)
-    with seat_for(desk, identity, request.method) as seat:
-        return await attach_response(desk, identity, task, cursor, accepts, seat, from_rows=False)
+    with slot_for(api, identity, request.method, task.id) as slot:
+        return await attach_response(api, identity, task, cursor, accepts, slot, from_rows=False)
 
 
 @router.post("/{task_id}/cancel", response_model_exclude_none=True)
-async def cancel_task(desk: AtDesk, caller: AsCaller, task_id: ATask) -> CancelOut:
-    """Cancels a task, running or waiting. Waits at most 5 s for the executor to confirm."""
-    async with desk.house.database.connection() as c:
+async def cancel_task(api: AppState, caller: AsCaller, task_id: ATask) -> CancelOut:
+    """Cancels a running or waiting task, and waits up to 5 s for it to end."""
+    async with api.resources.database.connection() as c:
         task = await tasks.get_task(c, task_id, caller)
-    return CancelOut.model_validate(await cancelling.cancel_task(desk.house, task), from_attributes=True)
+    return CancelOut.model_validate(await cancel.cancel_task(api.resources, task), from_attributes=True)
+
+
+@router.get(
+    "/{task_id}/results/{tool_call_id:path}", response_class=Response, responses={200: {"model": ToolResultOut}}
+)
+async def read_result(api: AppState, caller: AsCaller, task_id: ATask, tool_call_id: str) -> Response:
+    """Returns the whole result of a tool call of the task, which `GET /sessions/{session_id}` may show cut."""
+    async with api.resources.database.connection() as c:
+        result = await history_pages.get_result(c, task_id, tool_call_id, caller)
+    return Response(orjson.dumps(parts_json([result])[0]), media_type="application/json")

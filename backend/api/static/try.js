@@ -1,17 +1,17 @@
-// A form that posts messages and shows their answers. Sessions live on the server: after a reload, or the browser's
-// Back, the page reads the conversation again and attaches to the answers that run or wait.
+// A form that posts messages and shows their answers. The server stores the sessions. After a reload, or the browser's
+// Back, the page reads the conversation again and resumes the running and waiting answers.
 "use strict";
 const api = "/api/chat";
 const byId = (id) => document.getElementById(id);
 const [form, message, conversation, statusLine, cancel] =
   ["form", "message", "conversation", "status", "cancel"].map(byId);
-let view; // the session on the page: its id, its unfinished turns in order, the signal that ends its requests
+let view; // the session on the page: its id, its unfinished turns in order, and a controller that aborts its requests
 
 const randomHex = (bytes) =>
   Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (b) => b.toString(16).padStart(2, "0")).join("");
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// --- what is on the page
+// --- the page
 
 function add(parent, kind, text = "", tag = "div") {
   const box = document.createElement(tag);
@@ -21,7 +21,7 @@ function add(parent, kind, text = "", tag = "div") {
   return box;
 }
 
-// The box of one part of an answer, made at its first sight.
+// Returns the box of one part of an answer. Creates it when the part is new.
 function partBox(turn, key, kind, tag) {
   const known = turn.answer.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (known) return known;
@@ -47,7 +47,7 @@ function showError(turn, text) {
   partBox(turn, "error", "error").textContent = text;
 }
 
-// A turn on the page: the user's message, if there is one, and the answer below it.
+// Adds a turn to the page: the user's message, if there is one, and a box for the answer below it.
 function addTurn(text) {
   if (text !== null) add(conversation, "user", text);
   const box = add(conversation, "assistant");
@@ -67,14 +67,14 @@ function showStatus(otherwise) {
   statusLine.textContent = first ? first.status + (later.length ? `, ${later.length} more waiting` : "") : otherwise;
 }
 
-// --- a stream, chunk by chunk
+// --- streams
 
 function take(turn, chunk) {
   if (chunk.type === "finish") turn.outcome = chunk.messageMetadata?.status ?? "completed";
   else if (turn.status !== "streaming") mark(turn, "streaming");
   if (chunk.type === "start") turn.answer.replaceChildren();
   else if (chunk.type === "start-step") turn.step = add(turn.answer, "step");
-  else if (chunk.type === "reset-step") turn.step?.replaceChildren(); // its server died: the step is written again
+  else if (chunk.type === "reset-step") turn.step?.replaceChildren(); // a new attempt writes the step again
   else if (chunk.type === "finish-step") turn.step = null;
   else if (chunk.type === "text-delta") partBox(turn, "text " + chunk.id, "text").append(chunk.delta);
   else if (chunk.type === "reasoning-delta") partBox(turn, "reasoning " + chunk.id, "reasoning").append(chunk.delta);
@@ -83,7 +83,7 @@ function take(turn, chunk) {
   else if (chunk.type === "error") showError(turn, chunk.errorText);
 }
 
-// Reads one response; true when it came to [DONE], false when the connection ended before.
+// Reads one response. Returns true at [DONE], and false if the connection ended before it.
 async function read(turn, answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -103,40 +103,41 @@ async function read(turn, answer) {
 
 // --- requests
 
-// Asks until the server answers; a message that is sent again has the same id, so it is answered once.
-async function ask(here, path, options, waiting) {
+// Repeats a request until the server answers. A repeated message keeps its id, so it is answered once.
+async function request(here, path, options, onRetry) {
   const { signal } = here.closing;
   for (let pause = 250; ; pause = Math.min(pause * 2, 4000)) {
     signal.throwIfAborted();
     const answer = await fetch(api + path, { ...options, signal }).catch(() => null);
     signal.throwIfAborted();
     if (answer && ![502, 503, 504].includes(answer.status)) return answer;
-    waiting();
+    onRetry();
     await sleep(pause);
   }
 }
 
 const send = (turn) =>
-  ask(turn.view, "?accept=reset-step", {
+  request(turn.view, "?accept=reset-step", {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ id: turn.view.session, trigger: "submit-message", messages: [turn.message] }),
   }, () => mark(turn, "waiting for the server"));
 
 const attach = (turn) =>
-  ask(turn.view, `/tasks/${turn.task}/stream?accept=reset-step`, {
+  request(turn.view, `/tasks/${turn.task}/stream?accept=reset-step`, {
     headers: turn.cursor ? { "last-event-id": turn.cursor } : {},
   }, () => mark(turn, "reconnecting"));
 
 const detail = async (answer) =>
-  (await answer.json().catch(() => ({}))).detail ?? `The server said ${answer.status}.`;
+  (await answer.json().catch(() => ({}))).detail ?? `The server answered with status ${answer.status}.`;
 
-// Sees one turn through to its end. A waiting turn holds no connection: a browser has six for a server.
+// Follows one turn to its end. A waiting turn keeps no connection open, because a browser allows six per server.
 async function follow(turn, ahead) {
   if (turn.task) await ahead;
   for (;;) {
     const answer = await (turn.task ? attach(turn) : send(turn));
-    if (turn.task && [204, 410].includes(answer.status)) return open(turn.view.session); // the conversation has it
+    // the stream has ended or expired, but the conversation has the answer
+    if (turn.task && [204, 410].includes(answer.status)) return open(turn.view.session);
     if (!answer.ok) return refuse(turn, await detail(answer));
     turn.task ??= answer.headers.get("x-resumable-stream-id");
     if (turn.view.turns[0] === turn) {
@@ -174,33 +175,33 @@ function begin(turn) {
 
 // --- sessions
 
-function showOld(one) {
-  if (one.role === "user") return add(conversation, "user", one.parts.map((part) => part.text ?? "").join(""));
+function showStored(stored) {
+  if (stored.role === "user") return add(conversation, "user", stored.parts.map((part) => part.text ?? "").join(""));
   const turn = addTurn(null);
-  one.parts.forEach((part, index) => {
+  stored.parts.forEach((part, index) => {
     if (part.type === "text" || part.type === "reasoning") partBox(turn, `${index}`, part.type).append(part.text);
     else if (part.toolCallId) showTool(turn, part);
     else if (part.type === "data-error") showError(turn, part.data.message);
   });
-  const status = one.metadata?.status ?? "completed";
+  const status = stored.metadata?.status ?? "completed";
   if (status !== "completed") turn.note.textContent = status;
 }
 
-// Shows a session as the server has it, and attaches to what runs and waits there.
+// Shows a session as the server has stored it, and resumes its running and waiting answers.
 async function open(session) {
   view?.closing.abort();
   const here = (view = { session, turns: [], closing: new AbortController() });
   const reconnecting = () => { statusLine.textContent = "reconnecting"; };
   cancel.disabled = true;
-  const answer = await ask(here, `/sessions/${session}?format=ui`, {}, reconnecting).catch(() => null);
-  const known = answer?.ok ? await answer.json() : { messages: [], queued: [] };
+  const answer = await request(here, `/sessions/${session}?format=ui`, {}, reconnecting).catch(() => null);
+  const stored = answer?.ok ? await answer.json() : { messages: [], queued: [] };
   if (here !== view) return;
   conversation.replaceChildren();
   showStatus("");
   if (answer && !answer.ok && answer.status !== 404) add(conversation, "error", await detail(answer));
-  known.messages.forEach(showOld);
-  if (known.active_stream) begin(Object.assign(addTurn(null), { task: known.active_stream.task_id }));
-  for (const one of known.queued) begin(Object.assign(addTurn(one.message), { task: one.task_id }));
+  stored.messages.forEach(showStored);
+  if (stored.active_stream) begin(Object.assign(addTurn(null), { task: stored.active_stream.task_id }));
+  for (const turn of stored.queued) begin(Object.assign(addTurn(turn.message), { task: turn.task_id }));
 }
 
 function openNew() {
@@ -210,7 +211,7 @@ function openNew() {
   showStatus("");
 }
 
-// The session is kept in the tab's history when it has a message; before that the server does not know it.
+// Keeps the session in the tab's history once it has a message; before that the server does not know the session.
 function remember() {
   history.replaceState({ session: view.session }, "");
   sessionStorage.setItem("session", view.session);

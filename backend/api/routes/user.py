@@ -1,0 +1,28 @@
+"""The signed-in user: deletion of everything that is stored about them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from backend.api.deps import AppState, AsCaller, AUser
+from backend.api.problems import responses
+from backend.api.routes_base import CallerRoute
+from backend.chat.flows.delete import delete_user
+
+
+class DeletionRoute(CallerRoute):
+    """A route that may take a minute, because it deletes everything of a user."""
+
+    answer_timeout = 60.0
+
+
+router = APIRouter(prefix="/user", tags=["user"], route_class=DeletionRoute, responses=responses(401, 413, 422, 503))
+
+
+@router.delete("", status_code=204)
+async def delete_everything(api: AppState, caller: AsCaller, user_id: AUser) -> None:
+    """Deletes all that is stored about the caller: conversations, agents, facts, webhooks. It cannot be undone.
+
+    Whatever still runs is cancelled. Takes some seconds for many conversations. An anonymous caller gets a 401.
+    """
+    await delete_user(api.resources, caller, user_id)

@@ -1,4 +1,4 @@
-"""`python -m backend`: runs a command of `backend.commands`."""
+"""Runs a command of `backend.commands`: `python -m backend COMMAND`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from backend.garbage import pause_collector, resume_collector
 
 
 def main() -> None:
-    """Runs a command; what an operator can mend ends it with one line."""
+    """Runs a command. Prints one line and exits with 1 for errors that an operator can correct."""
     pause_collector()
-    from backend import commands  # while the collector rests
+    from backend import commands  # imported while the collector is paused
     from backend.errors import ChildFailedError, ConfigError, Unavailable
 
     try:
@@ -18,13 +18,13 @@ def main() -> None:
             case ["serve"]:
                 commands.serve()
             case _:
-                from backend.command_line import app  # typer takes 20 ms, which the API need not wait for
+                from backend.command_line import app  # imported late: typer takes 20 ms, and `serve` does not need it
 
                 resume_collector()
                 app(prog_name="python -m backend")
     except (ConfigError, ChildFailedError, Unavailable) as error:
         sys.exit(f"copilot: {error}")
-    except KeyboardInterrupt:  # as typer has it
+    except KeyboardInterrupt:  # the exit code that typer uses
         sys.exit(130)
 
 

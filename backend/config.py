@@ -1,11 +1,12 @@
-"""Settings, the only reader of the environment. `.env.default` lists them all; a test keeps the two equal."""
+"""The settings. Only this module reads them from the environment; `.env.default` lists them all (a test compares)."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -15,53 +16,77 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from backend.errors import ConfigError
 from backend.failpoints import Failpoint
+from backend.model_list import ONLY_ID, ModelEntry, ModelList, read_models
+from backend.setting_types import (
+    LONGEST_S,
+    AllowedHosts,
+    ApprovalRuleList,
+    Count,
+    Host,
+    Hosts,
+    HttpUrl,
+    ListeningHost,
+    Networks,
+    OriginList,
+    Port,
+    Seconds,
+    SocketOrHosts,
+)
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 SAMPLE_SECRETS = frozenset({"changeme", "change-me", "password", "secret", "guest", "example", "postgres", "copilot"})
 TOLD = "COPILOT_SETTINGS_CHECKED"
-"""In the environment of a process whose parent has checked `.env` already."""
+"""Environment variable that `up` sets for its child processes, because it has already checked `.env`."""
+_OF_ONE_MODEL = (
+    *("chat_provider", "chat_model", "chat_api_key"),
+    *("chat_base_url", "openrouter_base_url", "openai_base_url"),
+)
+"""Settings that CHAT_MODELS replaces. A key for the server of a base URL must not go to the one of an entry."""
 FILES = (Path(".env.default"), Path(".env"))
 logger = logging.getLogger(__name__)
-Provider = Literal["openai", "anthropic", "claude_agent", "scripted"]
+Provider = Literal["openai", "anthropic", "claude_agent", "scripted"]  # claude_agent is not available yet
 
 
 class Settings(BaseModel):
-    """Everything that can be set. Names are those of the environment, in lower case; times are in seconds.
+    """The settings of a process. The names are those of the environment, in lower case; times are in seconds.
 
-    `load_settings` fills it. A plain model, because importing pydantic-settings costs each process 20 ms at its start.
+    `load_settings` fills it. It is a plain model because importing pydantic-settings takes 20 ms at every start.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
-    # where the API listens, and how others reach it
-    host: str = "127.0.0.1"
+    # addresses and ports
+    host: ListeningHost = "127.0.0.1"
     port: int = Field(8006, ge=0, le=65535)
-    platform_base_url: str = "http://127.0.0.1:8006"
-    frontend_base_url: str = ""
+    platform_base_url: HttpUrl = "http://127.0.0.1:8006"
+    frontend_base_url: OriginList = ""
+    allowed_hosts: AllowedHosts = ""
+    cors_headers: str = Field("", pattern=r"^[A-Za-z0-9-]*( *, *[A-Za-z0-9-]+)*$")
+    cors_credentials: bool = False
     trusted_proxies: str = ""
     executor_port: int = Field(8008, ge=0, le=65535)
     data_dir: Path = Path(".data")
 
     # stores
     database_url: SecretStr | None = None
-    db_host: str | None = None
-    db_port: int = 5432
+    db_host: SocketOrHosts | None = None
+    db_port: Port = 5432
     db_user: str = "postgres"
     db_pass: SecretStr = SecretStr("")
     db_name: str = "copilot"
     db_schema: str = "public"
     db_pool_size: int = Field(10, ge=2, le=200)
     redis_url: SecretStr | None = None
-    redis_host: str | None = None
-    redis_port: int = 6379
+    redis_host: Host | None = None
+    redis_port: Port = 6379
     redis_password: SecretStr = SecretStr("")
     redis_pool_size: int = Field(16, ge=2, le=500)
     queue: Literal["rabbitmq", "redis"] = "rabbitmq"
     rabbitmq_url: SecretStr | None = None
-    rabbitmq_host: str | None = None
-    rabbitmq_port: int = 5672
+    rabbitmq_host: Hosts | None = None
+    rabbitmq_port: Port = 5672
     rabbitmq_default_user: str = "guest"
     rabbitmq_default_pass: SecretStr = SecretStr("guest")
 
@@ -69,13 +94,17 @@ class Settings(BaseModel):
     auth_mode: Literal["optional", "required", "none"] = "optional"
     jwt_verify_key: SecretStr | None = None
     jwt_algorithm: Literal["HS256", "RS256", "ES256"] = "HS256"
-    jwt_jwks_url: str | None = None
+    jwt_jwks_url: HttpUrl | None = None
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
     chat_internal_api_key: SecretStr | None = None
+    chat_frontend_api_key: SecretStr | None = None
     chat_webhook_secret: SecretStr | None = None
+    metrics_key: SecretStr | None = None
+    webhook_private_networks: Networks = ""
 
-    # the model
+    # the models
+    chat_models: SecretStr = SecretStr("")
     chat_provider: Provider | None = None
     chat_model: str = ""
     chat_title_model: str | None = None
@@ -83,64 +112,91 @@ class Settings(BaseModel):
     open_router_api_key: SecretStr | None = None
     openai_api_key: SecretStr | None = None
     anthropic_api_key: SecretStr | None = None
-    chat_base_url: str | None = None
-    openrouter_base_url: str | None = None
-    openai_base_url: str | None = None
+    chat_base_url: HttpUrl | None = None
+    openrouter_base_url: HttpUrl | None = None
+    openai_base_url: HttpUrl | None = None
     chat_system_prompt: str = ""
-    chat_context_tokens: int = Field(128_000, ge=2_000)
-    chat_max_output_tokens: int = Field(8_192, ge=1)
+    user_instructions: bool = True
+    chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)
+    chat_max_output_tokens: Count = 8_192
+    chat_summaries: bool = True
+    chat_summary_model: str | None = None
+    chat_summary_tokens: int = Field(4_000, ge=200, le=100_000)
+    chat_summary_timeout: float = Field(120, gt=0, le=3_600)
+    chat_first_byte_timeout: float | None = Field(None, gt=0, le=7_200)
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
+    mcp_start_timeout: float = Field(60, gt=0, le=3600)
+    elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator
-    agentgenerator_host: str | None = None
-    agentgenerator_port: int = 8000
-    agentgenerator_timeout: float = Field(600, gt=0)
+    agentgenerator_host: Host | None = None
+    agentgenerator_port: Port = 8000
+    agentgenerator_timeout: Seconds = 600
     agent_templates_dir: Path | None = None
 
     # limits
-    max_message_chars: int = Field(64_000, ge=1)
-    max_body_bytes: int = Field(1_048_576, ge=1_024)
-    max_chat_body_bytes: int = Field(16_777_216, ge=1_024)
-    max_running_turns: int = Field(5, ge=1)
-    max_waiting_turns: int = Field(15, ge=0)
-    max_open_streams: int = Field(8, ge=1)
-    max_steps: int = Field(25, ge=1)
-    max_turn_tokens: int = Field(1_000_000, ge=1)
-    turn_timeout: float = Field(7200, gt=0)
-    tool_timeout: float = Field(120, gt=0)
+    max_message_chars: Count = 64_000
+    max_body_bytes: int = Field(1_048_576, ge=1_024, le=2**31 - 1)
+    max_chat_body_bytes: int = Field(4_194_304, ge=1_024, le=2**31 - 1)
+    max_body_memory: int = Field(67_108_864, ge=1_048_576, le=2**40)
+    max_running_turns: Count = 5
+    max_waiting_turns: int = Field(15, ge=0, le=2**31 - 1)
+    max_open_streams: Count = 8
+    max_new_sessions: Count = 120
+    max_agents: Count = 1000
+    max_webhooks: int = Field(5, ge=0, le=1_000)
+    max_steps: Count = 25
+    max_turn_tokens: Count = 1_000_000
+    turn_timeout: Seconds = 7200
+    tool_timeout: Seconds = 120
 
-    # running
+    # runtime
     executor_concurrency: int = Field(64, ge=1, le=1000)
-    stream_ttl: int = Field(3600, ge=10)
-    session_lock_ttl: int = Field(30, ge=2)
-    operation_timeout: float = Field(3600, gt=0)
-    max_crashes: int = Field(3, ge=1)
-    shutdown_grace: float = Field(30, ge=0)
+    tool_parts: Literal["dynamic", "static"] = "dynamic"
+    stream_ttl: int = Field(3600, ge=10, le=LONGEST_S)
+    session_lock_ttl: int = Field(30, ge=2, le=LONGEST_S)
+    operation_timeout: Seconds = 3600
+    operation_ask_again: float = Field(300, ge=0, le=LONGEST_S, allow_inf_nan=False)
+    max_crashes: Count = 3
+    max_operations: Count = 20
+    max_questions: Count = 100
+    tool_approval: ApprovalRuleList = ""
+    ask_user: Literal["accepted", "always", "never"] = "accepted"
+    question_days: float = Field(7, gt=0, le=LONGEST_S / 86_400)
+    retention_days: int = Field(0, ge=0, le=36_500)
+    shutdown_grace: float = Field(30, ge=0, le=LONGEST_S, allow_inf_nan=False)
+    max_clock_skew: float = Field(60, ge=0, le=LONGEST_S, allow_inf_nan=False)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
-    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
     failpoints: str = ""
 
     @field_validator("failpoints")
     @classmethod
-    def _failpoints_are_known(cls, plan: str) -> str:
+    def _require_known_failpoints(cls, plan: str) -> str:
         Failpoint.parse_all(plan)
         return plan
 
     @model_validator(mode="after")
-    def _keys_fit_the_algorithm(self) -> Self:
+    def _require_fitting_jwt_keys(self) -> Self:
         if self.jwt_verify_key is not None and self.jwt_jwks_url is not None:
-            raise ValueError("JWT_VERIFY_KEY and JWT_JWKS_URL: set one of them")
+            raise ValueError("JWT_VERIFY_KEY and JWT_JWKS_URL: set only one of them")
         if self.jwt_jwks_url is not None and self.jwt_algorithm == "HS256":
-            raise ValueError("JWT_ALGORITHM: a JWKS URL needs RS256 or ES256")
+            raise ValueError("JWT_ALGORITHM: JWT_JWKS_URL needs RS256 or ES256")
         if self.auth_mode == "required" and self.jwt_verify_key is None and self.jwt_jwks_url is None:
             raise ValueError("JWT_VERIFY_KEY or JWT_JWKS_URL: AUTH_MODE=required needs one of them")
         return self
 
     @model_validator(mode="after")
-    def _no_sample_secrets(self) -> Self:
-        for name in ("jwt_verify_key", "chat_internal_api_key", "chat_webhook_secret"):
+    def _require_strong_secrets(self) -> Self:
+        for name in (
+            "jwt_verify_key",
+            "chat_internal_api_key",
+            "chat_frontend_api_key",
+            "chat_webhook_secret",
+            "metrics_key",
+        ):
             value: SecretStr | None = getattr(self, name)
             if value is None:
                 continue
@@ -148,62 +204,98 @@ class Settings(BaseModel):
             secrets = [value.get_secret_value()] if least == 32 else value.get_secret_value().split(",")
             for secret in secrets:
                 if secret.strip().lower() in SAMPLE_SECRETS or len(secret.strip().encode()) < least:
-                    raise ValueError(f"{name.upper()}: a sample or too short ({least} characters at least)")
+                    raise ValueError(f"{name.upper()}: a sample or too short; use at least {least} characters")
         return self
 
     @model_validator(mode="after")
-    def _no_sample_passwords(self) -> Self:
-        """Of a server on another machine; on this one a sample does no harm."""
+    def _require_own_passwords(self) -> Self:
+        """Rejects a sample password for a server on another machine; on this machine it is accepted."""
         for setting, host, password in (
             ("DB_PASS", self.db_host, self.db_pass),
             ("REDIS_PASSWORD", self.redis_host, self.redis_password),
             ("RABBITMQ_DEFAULT_PASS", self.rabbitmq_host, self.rabbitmq_default_pass),
         ):
-            elsewhere = host is not None and host not in ("localhost", "127.0.0.1", "::1") and not host.startswith("/")
-            if elsewhere and password.get_secret_value().lower() in SAMPLE_SECRETS:
-                raise ValueError(f"{setting}: a sample password; set one of your own")
+            here = host is None or host.startswith("/") or host.strip("[]") in ("localhost", "127.0.0.1", "::1")
+            if not here and password.get_secret_value().lower() in SAMPLE_SECRETS:
+                raise ValueError(f"{setting}: a sample password; choose your own")
         return self
+
+    @model_validator(mode="after")
+    def _require_valid_models(self) -> Self:
+        if self.chat_models.get_secret_value():
+            try:
+                used = self.models.variables  # the list is read once, here
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+            beside = (name.upper() for name in _OF_ONE_MODEL if getattr(self, name))
+            if name := next((name for name in beside if name not in used), None):
+                raise ValueError(f"{name}: has no effect beside CHAT_MODELS; put it into the list")
+        return self
+
+    @cached_property
+    def models(self) -> ModelList:
+        """The models that answer. Raises ConfigError, unless these settings are validated already."""
+        if listed := self.chat_models.get_secret_value():
+            return read_models(listed, title=self.chat_title_model or None, summary=self.chat_summary_model or None)
+        label = self.chat_model or self.provider
+        title = ModelEntry(id="title", model=self.chat_title_model) if self.chat_title_model else None
+        summary = ModelEntry(id="summary", model=self.chat_summary_model) if self.chat_summary_model else None
+        only = ModelEntry(id=ONLY_ID, label=label[:100], model=self.chat_model)
+        return ModelList((only,), title, summary, listed=False)
 
     @property
     def database_dsn(self) -> str:
-        """Raises ConfigError when neither DATABASE_URL nor DB_HOST is set."""
+        """The DSN of PostgreSQL. Raises ConfigError if neither DATABASE_URL nor DB_HOST is set."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         if self.db_host is None:
             raise ConfigError("DATABASE_URL (or DB_HOST) is not set")
         password = self.db_pass.get_secret_value()
         login = quote(self.db_user, safe="") + (f":{quote(password, safe='')}" if password else "")
-        return f"postgresql://{login}@{self.db_host}:{self.db_port}/{self.db_name}?schema={self.db_schema}"
+        place, query = f"{login}@", f"schema={quote(self.db_schema, safe='')}"
+        if self.db_host.startswith("/"):
+            query += f"&host={quote(self.db_host, safe='')}&port={self.db_port}"
+        else:
+            place += _with_port(self.db_host, self.db_port)
+        return f"postgresql://{place}/{quote(self.db_name, safe='')}?{query}"
 
     @property
     def redis_dsn(self) -> str:
-        """Raises ConfigError when neither REDIS_URL nor REDIS_HOST is set."""
+        """The DSN of Redis. Raises ConfigError if neither REDIS_URL nor REDIS_HOST is set."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         if self.redis_host is None:
             raise ConfigError("REDIS_URL (or REDIS_HOST) is not set")
         password = self.redis_password.get_secret_value()
         login = f":{quote(password, safe='')}@" if password else ""
-        return f"redis://{login}{self.redis_host}:{self.redis_port}/0"
+        return f"redis://{login}{_with_port(self.redis_host, self.redis_port)}/0"
 
     @property
     def rabbitmq_dsn(self) -> str:
-        """Raises ConfigError when neither RABBITMQ_URL nor RABBITMQ_HOST is set."""
+        """The DSN of RabbitMQ. Raises ConfigError if neither RABBITMQ_URL nor RABBITMQ_HOST is set."""
         if self.rabbitmq_url is not None:
             return self.rabbitmq_url.get_secret_value()
         if self.rabbitmq_host is None:
-            raise ConfigError("RABBITMQ_URL (or RABBITMQ_HOST) is not set; QUEUE=redis needs neither")
+            raise ConfigError("RABBITMQ_URL (or RABBITMQ_HOST) is not set; with QUEUE=redis it is not needed")
         user, password = self.rabbitmq_default_user, self.rabbitmq_default_pass.get_secret_value()
-        return f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@{self.rabbitmq_host}:{self.rabbitmq_port}/"
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"amqp://{login}@{_with_port(self.rabbitmq_host, self.rabbitmq_port)}/"
 
     @property
     def provider(self) -> Provider:
-        """The provider that is set, else the one whose key is, else the scripted one."""
+        """The provider that is set; otherwise the one whose key is set, the server of a base URL, or `scripted`.
+
+        CHAT_BASE_URL is enough for a server without a key. The base URLs of OpenAI and OpenRouter need a key or a
+        CHAT_MODEL, because other programs on the machine may use the same names.
+        """
         if self.chat_provider is not None:
             return self.chat_provider
         if self.model_api_key is not None:
             return "openai"
-        return "anthropic" if self.anthropic_api_key is not None else "scripted"
+        if self.anthropic_api_key is not None:
+            return "anthropic"
+        named = self.chat_base_url or (self.chat_model and (self.openrouter_base_url or self.openai_base_url))
+        return "openai" if named else "scripted"
 
     @property
     def model_api_key(self) -> SecretStr | None:
@@ -224,38 +316,48 @@ class Settings(BaseModel):
         return "https://openrouter.ai/api/v1" if no_other_key else None
 
 
-def unknown_settings(file: Path = Path(".env")) -> list[str]:
-    """The names in `.env` that no setting has, each with the setting that it is like; what Compose reads is known."""
+def _with_port(hosts: str, port: int) -> str:
+    """Returns one host or several, each with the port, as a URL has them: an IPv6 address in brackets."""
+    names = [host.strip().strip("[]") for host in hosts.split(",") if host.strip()]
+    return ",".join(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name in names)
+
+
+def unknown_settings(file: Path = Path(".env"), used: Container[str] = ()) -> list[str]:
+    """Returns the names in `.env` that are no settings, each with a similar setting if there is one.
+
+    Leaves out the names that Docker Compose reads, and those that CHAT_MODELS uses (`used`).
+    """
     known = sorted(name.upper() for name in Settings.model_fields)
     found = []
     text = _text_of(file)
     for binding in _bindings(file, text) if text else ():
         name = (binding.key or "").upper()
-        if name and name not in known and name != "PUBLISHED_PORT" and not name.startswith("COMPOSE_"):
+        others = name == "PUBLISHED_PORT" or name.startswith("COMPOSE_") or binding.key in used
+        if name and name not in known and not others:
             alike = get_close_matches(name, known, 1)
             found.append(f"{binding.key} (do you mean {alike[0]}?)" if alike else str(binding.key))
     return found
 
 
-def warn_of_unknown_settings() -> None:
-    """Says once, at the start, which names in `.env` have no effect; the children of `up` leave it to `up`."""
-    if TOLD not in os.environ and (names := unknown_settings()):
-        logger.warning("names in .env that no setting has", extra={"names": ", ".join(names)})
+def warn_of_unknown_settings(settings: Settings) -> None:
+    """Logs the names in `.env` that have no effect. A child process of `up` logs nothing, since `up` does."""
+    if TOLD not in os.environ and (names := unknown_settings(used=settings.models.variables)):
+        logger.warning("unknown settings in .env", extra={"names": ", ".join(names)})
 
 
 def _bindings(file: Path, text: str) -> list[Binding]:
-    """Raises ConfigError for a line that cannot be read: python-dotenv leaves it out and goes on."""
-    from dotenv.parser import parse_stream  # in a container there is often no file to read, so this costs it nothing
+    """Parses a file. Raises ConfigError for a line that cannot be read, which python-dotenv would skip."""
+    from dotenv.parser import parse_stream  # imported late: a container often has no such file
 
     bindings = list(parse_stream(StringIO(text)))
     for binding in bindings:
         if binding.error:
-            raise ConfigError(f"{file}, line {binding.original.line}: not NAME=value")
+            raise ConfigError(f"{file}, line {binding.original.line}: expected NAME=value")
     return bindings
 
 
 def _text_of(file: Path) -> str:
-    """Returns what stands in a file; nothing when there is none. Raises ConfigError."""
+    """Returns the text of a file, or an empty string if there is no file. Raises ConfigError if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
@@ -265,37 +367,47 @@ def _text_of(file: Path) -> str:
 
 
 def _values_of(file: Path) -> dict[str, object]:
-    """Returns what a file sets, by the names of settings. Raises ConfigError."""
+    """Returns the values that a file sets, by lower-case name. Raises ConfigError."""
     text = _text_of(file)
     if not text:
         return {}
     _bindings(file, text)
-    from dotenv import dotenv_values  # as above
+    from dotenv import dotenv_values  # imported late, see above
 
     return {name.lower(): value for name, value in dotenv_values(stream=StringIO(text)).items() if value}
 
 
 def _given(files: Sequence[Path]) -> dict[str, object]:
-    """Returns what the environment sets, and what a file sets besides, by name. Raises ConfigError."""
+    """Returns the values of the environment and of the files, by lower-case name; the environment wins.
+
+    Raises ConfigError.
+    """
     given: dict[str, object] = {}
     for file in files:
         given |= _values_of(file)
     return given | {name.lower(): value for name, value in os.environ.items() if value}
 
 
+def variables(names: Iterable[str]) -> Mapping[str, str]:
+    """Returns those of the variables that the environment or `.env` sets, for CHAT_MODELS. Raises ConfigError."""
+    given = _given(FILES[-1:])
+    return {name: str(given[name.lower()]) for name in names if name.lower() in given}
+
+
 def chosen_settings() -> set[str]:
-    """Returns the names that `.env` or the environment sets; `.env.default` chooses nothing. Raises ConfigError."""
+    """Returns the names of the settings that `.env` or the environment sets, not `.env.default`. Raises ConfigError."""
     return _given(FILES[-1:]).keys() & Settings.model_fields.keys()
 
 
 def load_settings(files: Sequence[Path] = FILES, **overrides: object) -> Settings:
-    """Returns what the overrides, the environment and the files set, the first of these before the others, and a later
-    file before an earlier one. An empty value sets nothing.
+    """Returns the settings. `overrides` win over the environment, which wins over the files; later files win.
 
-    Raises ConfigError with one line that names the first wrong setting or line of a file."""
+    An empty value in the environment or a file counts as not set. Raises ConfigError with one line that names the first
+    wrong setting or the line of a file.
+    """
     try:
         return Settings.model_validate(_given(files) | overrides)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"]).upper()
-        raise ConfigError(f"{name}: {first['msg']}" if name else first["msg"].removeprefix("Value error, ")) from None
+        name, said = ".".join(str(part) for part in first["loc"]).upper(), first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {said}" if name else said) from None

@@ -1,33 +1,45 @@
-"""Every error that has a name. The docstring of a class is its message.
+"""Every error that a caller of the API gets, and the errors that several packages share.
+
+The docstring of an AppError is its default message, in the `detail` of the answer.
 
 AppError                      answered to the caller as problem+json
 ├── BadRequest          400   InvalidJson, DuplicateKey, InvalidCursor, InvalidIdempotencyKey
 ├── Unauthenticated     401   TokenExpired
-├── Forbidden           403
-├── NotFound            404   SessionNotFound, TaskNotFound, MessageNotFound, AgentNotFound
+├── InvalidApiKey       401
+├── SignatureInvalid    401
+├── Forbidden           403   HostNotAllowed, ForeignOrigin
+├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
+│                             AgentNotFound, ModelNotFound, WebhookNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
-├── Gone                410   CursorExpired, TaskExpired
-├── PayloadTooLarge     413
+├── NoActiveTurn        409
+├── AlreadyCompleted    409
+├── WebhookReused       409
+├── WebhookDisabled     409
+├── Gone                410   CursorExpired, TaskExpired, OperationGone
+├── PayloadTooLarge     413   TooManyValues
 ├── UnsupportedMediaType 415
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
-│                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, InvalidAgent
-├── RateLimited         429   QueueFull, TooManyStreams
-└── Unavailable         503
+│                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
+│                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl
+├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
+│                             TooManyWebhooks
+└── Unavailable         503   ServerBusy, WebhookNotConfigured
 
-AttemptEnded                  why an executor stops working on a task without ending it; nobody is told
+AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
 ├── Fenced                    a newer attempt owns the task
 ├── StreamGone                the stream's key is no longer in Redis
-└── StreamUnavailable         Redis did not take a batch in time
+└── StreamUnavailable         Redis did not accept a batch in time
 
-ReadingEnded                  why a reader gets no more; the transport says it, not a body
+ReadingEnded                  a reader gets no more entries; the transport shows it, not a body
 ├── NothingLeft               the cursor is at the end of an ended stream (204)
-└── StreamCut                 an open stream cannot go on to its `finish`: the connection is aborted
+└── StreamCut                 an open stream cannot reach its `finish`; the connection is aborted
 
 ProviderError                 the model could not answer; its text is a sentence for the user
+NoMaster                      no Sentinel names a Redis master that could be used
 ConfigError                   a setting is wrong or missing; stops the process at start
-ChildFailedError              a child process does not start or stay; stops the process that needs it
+ChildFailedError              a child process did not start or ended; stops the process that needs it
 """
 
 from __future__ import annotations
@@ -37,14 +49,16 @@ from typing import Any, ClassVar
 
 
 class AppError(Exception):
-    """Something went wrong on our side."""
+    """An internal error occurred."""
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     retry_after: int | None = None
+    closes_connection = False
+    """True if a part of the request was not read, so that the connection cannot be used again."""
 
     def __init__(self, detail: str | None = None, *, retry_after: int | None = None, **extra: Any) -> None:
-        """`detail` replaces the docstring; `extra` becomes members of the problem document."""
+        """`detail` replaces the docstring as the message; `extra` becomes members of the problem document."""
         self.detail = detail or " ".join((self.__doc__ or "").split())
         self.extra = extra
         if retry_after is not None:
@@ -53,7 +67,7 @@ class AppError(Exception):
 
 
 class BadRequest(AppError):
-    """The request cannot be read."""
+    """The request could not be read."""
 
     code, status = "bad_request", 400
 
@@ -71,49 +85,61 @@ class DuplicateKey(BadRequest):
 
 
 class InvalidCursor(BadRequest):
-    """A cursor looks like 12-34."""
+    """The cursor is invalid. A cursor looks like 12-34."""
 
     code = "invalid_cursor"
 
 
 class InvalidIdempotencyKey(BadRequest):
-    """An idempotency key is 1 to 255 printable ASCII characters."""
+    """An idempotency key must be 1 to 255 printable ASCII characters."""
 
     code = "invalid_idempotency_key"
 
 
 class Unauthenticated(AppError):
-    """A valid bearer token is needed."""
+    """A valid bearer token is required."""
 
     code, status = "unauthenticated", 401
 
 
 class TokenExpired(Unauthenticated):
-    """The token of this stream has expired; sign in and resume."""
+    """The token of this stream has expired. Sign in again and resume."""
 
     code = "token_expired"
 
 
 class InvalidApiKey(AppError):
-    """A valid service key is needed."""
+    """A valid service key is required."""
 
     code, status = "invalid_api_key", 401
 
 
 class SignatureInvalid(AppError):
-    """The signature does not fit this message, or is too old."""
+    """The signature does not match this message, or is too old."""
 
     code, status = "signature_invalid", 401
 
 
 class Forbidden(AppError):
-    """Not allowed for this caller."""
+    """This caller is not allowed to do this."""
 
     code, status = "forbidden", 403
 
 
+class HostNotAllowed(Forbidden):
+    """This server does not answer to this host name. The setting ALLOWED_HOSTS lists more names."""
+
+    code = "host_not_allowed"
+
+
+class ForeignOrigin(Forbidden):
+    """Web pages of other origins may not call this server without a token. FRONTEND_BASE_URL lists allowed origins."""
+
+    code = "foreign_origin"
+
+
 class NotFound(AppError):
-    """There is nothing here."""
+    """Nothing was found at this address."""
 
     code, status = "not_found", 404
 
@@ -142,14 +168,32 @@ class MessageNotFound(NotFound):
     code = "message_not_found"
 
 
+class ResultNotFound(NotFound):
+    """No such result of a tool call in this task."""
+
+    code = "result_not_found"
+
+
 class AgentNotFound(NotFound):
     """No such agent in this library, or no such version of it."""
 
     code = "agent_not_found"
 
 
+class ModelNotFound(NotFound):
+    """There is no model of this name."""
+
+    code = "model_not_found"
+
+
+class WebhookNotFound(NotFound):
+    """No such webhook, or no such delivery of it."""
+
+    code = "webhook_not_found"
+
+
 class MethodNotAllowed(AppError):
-    """This path does not take that method."""
+    """This path does not support that method."""
 
     code, status = "method_not_allowed", 405
 
@@ -166,32 +210,50 @@ class TurnInProgress(AppError):
     code, status = "turn_in_progress", 409
 
 
+class NoActiveTurn(AppError):
+    """No turn is running in this session, so nothing can wait for it; start a turn."""
+
+    code, status = "no_active_turn", 409
+
+
 class AlreadyCompleted(AppError):
-    """This operation has ended with another outcome, which stands."""
+    """This operation has already ended with a different outcome, which is kept."""
 
     code, status = "already_completed", 409
 
 
+class WebhookReused(AppError):
+    """This signed message was sent for another operation before."""
+
+    code, status = "webhook_reused", 409
+
+
+class WebhookDisabled(AppError):
+    """This webhook is disabled. Enable it first."""
+
+    code, status = "webhook_disabled", 409
+
+
 class Gone(AppError):
-    """It was here and is no longer."""
+    """This is no longer available."""
 
     code, status = "gone", 410
 
 
 class CursorExpired(Gone):
-    """This cursor cannot be served any more; fetch the conversation anew."""
+    """This cursor has expired. Load the conversation again."""
 
     code = "cursor_expired"
 
 
 class TaskExpired(Gone):
-    """The stream of this task is gone; its result is in the conversation."""
+    """The stream of this task has expired. Its result is in the conversation."""
 
     code = "task_expired"
 
 
 class OperationGone(Gone):
-    """This operation was cancelled, or its time was over; nothing is changed any more."""
+    """This operation was cancelled or timed out, so nothing was changed."""
 
     code = "operation_gone"
 
@@ -202,44 +264,50 @@ class PayloadTooLarge(AppError):
     code, status = "payload_too_large", 413
 
 
+class TooManyValues(PayloadTooLarge):
+    """The body has too many values."""
+
+    code = "too_many_values"
+
+
 class UnsupportedMediaType(AppError):
-    """Send application/json."""
+    """The content type must be application/json."""
 
     code, status = "unsupported_media_type", 415
 
 
 class Unprocessable(AppError):
-    """The request is well formed and cannot be taken."""
+    """The request is well formed but cannot be processed."""
 
     code, status = "unprocessable", 422
 
 
 class ValidationFailed(Unprocessable):
-    """The request does not have the right shape."""
+    """The request does not have the required format."""
 
     code = "validation_error"
 
 
 class UnknownField(Unprocessable):
-    """The request has a field that this endpoint does not know."""
+    """The request has a field that this endpoint does not accept."""
 
     code = "unknown_field"
 
 
 class InvalidUnicode(Unprocessable):
-    """Text may hold neither NUL nor lone surrogates."""
+    """Text must not contain NUL characters or lone surrogates."""
 
     code = "invalid_unicode"
 
 
 class InvalidNumber(Unprocessable):
-    """A number in the body is not finite or too long."""
+    """A number in the body is not finite or is out of range."""
 
     code = "invalid_number"
 
 
 class TooDeep(Unprocessable):
-    """The body is nested too deeply; the limit is 32 levels."""
+    """The body is nested too deeply. The limit is 32 levels."""
 
     code = "too_deep"
 
@@ -257,62 +325,123 @@ class MessageTooLong(Unprocessable):
 
 
 class IdempotencyKeyReused(Unprocessable):
-    """This message id was used before with another text."""
+    """This message id was already used with a different text."""
 
     code = "idempotency_key_reused"
 
 
 class UnsupportedPart(Unprocessable):
-    """A part of the message is of a type that cannot be taken."""
+    """A part of the message has a type that is not supported."""
 
     code = "unsupported_part"
 
 
+class UnknownModel(Unprocessable):
+    """There is no model with this id. The member `models` has the ids of those that answer."""
+
+    code = "unknown_model"
+
+
+class UnknownEffort(Unprocessable):
+    """The model has no such level of effort. The member `efforts` has those of the model."""
+
+    code = "unknown_effort"
+
+
+class UnsupportedParameter(Unprocessable):
+    """A parameter of the request is not supported."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidWebhookUrl(Unprocessable):
+    """Events cannot be sent to this URL."""
+
+    code = "invalid_webhook_url"
+
+
 class InvalidAgent(Unprocessable):
-    """What is wrong with an agent's JSON, in sentences that quote nothing of it but ids."""
+    """The agent's JSON is not valid."""
 
     code = "invalid_agent"
 
     def __init__(self, problems: Sequence[str]) -> None:
+        """`problems` are sentences; of the agent's JSON they quote only ids."""
         self.problems = tuple(problems)
-        super().__init__(f"This is no agent that can be saved. {' '.join(problems)}", problems=list(problems))
+        super().__init__(f"This agent cannot be saved. {' '.join(problems)}", problems=list(problems))
+
+
+class SearchTooBroad(Unprocessable):
+    """The search takes too long. Use fewer or rarer words."""
+
+    code = "search_too_broad"
 
 
 class RateLimited(AppError):
-    """Too many turns are running; wait for one to end."""
+    """Too many turns are running. Wait for one to end."""
 
     code, status = "rate_limited", 429
     retry_after = 5
 
 
 class QueueFull(RateLimited):
-    """Too many messages are waiting; wait for one to be answered."""
+    """Too many messages are waiting. Wait for one to be answered."""
 
     code = "queue_full"
 
 
 class TooManyStreams(RateLimited):
-    """Too many streams are open; close one first."""
+    """Too many streams are open. Close one first."""
 
     code = "too_many_streams"
 
 
+class TooManySessions(RateLimited):
+    """Too many conversations were created in a minute. Wait a moment."""
+
+    code = "too_many_sessions"
+
+
+class TooManyAgents(RateLimited):
+    """The library is full. Delete an agent first."""
+
+    code = "too_many_agents"
+
+
+class TooManyOperations(RateLimited):
+    """Too many operations have not ended yet."""
+
+    code = "too_many_operations"
+
+
+class TooManyWebhooks(RateLimited):
+    """You have too many webhooks. Delete one first."""
+
+    code = "too_many_webhooks"
+
+
 class Unavailable(AppError):
-    """A service that this needs is away; try again soon."""
+    """A required service is unavailable. Please retry shortly."""
 
     code, status = "unavailable", 503
     retry_after = 2
 
 
+class ServerBusy(Unavailable):
+    """The server holds too many large request bodies. Please retry shortly."""
+
+    code = "server_busy"
+
+
 class WebhookNotConfigured(Unavailable):
-    """This server has no key for services, so it takes nothing from them."""
+    """No service key is configured, so this server accepts no requests from services."""
 
     code = "webhook_not_configured"
     retry_after = 300
 
 
 class AttemptEnded(Exception):
-    """This attempt at a task is over, the task is not."""
+    """This attempt at a task has ended; the task has not."""
 
 
 class Fenced(AttemptEnded):
@@ -324,31 +453,35 @@ class StreamGone(AttemptEnded):
 
 
 class StreamUnavailable(AttemptEnded):
-    """Redis did not take a batch in time."""
+    """Redis did not accept a batch in time."""
 
 
 class ReadingEnded(Exception):
-    """A reader of a stream gets no more."""
+    """A reader of a stream gets no more entries."""
 
 
 class NothingLeft(ReadingEnded):
-    """The cursor is at the end of an ended stream: there is nothing to send."""
+    """The cursor is at the end of an ended stream, so there is nothing to send."""
 
 
 class StreamCut(ReadingEnded):
-    """The stream cannot go on to its `finish`. Abort the connection: a clean end would look like the answer's."""
+    """The stream cannot reach its `finish`. Abort the connection: a clean end would look like the end of the answer."""
 
 
 class ProviderError(Exception):
-    """The model could not answer. `str(error)` is a sentence for the user, `code` is stable; neither holds secrets."""
+    """The model could not answer. `str(error)` is a sentence for the user, without secrets; `code` is stable."""
 
     def __init__(self, sentence: str, *, code: str = "provider_error") -> None:
         self.code = code
         super().__init__(sentence)
 
 
+class NoMaster(OSError):
+    """No Sentinel names a master. The message says why, by Sentinel, and has no part of a login."""
+
+
 class ConfigError(Exception):
-    """A setting is wrong or missing. The message is one line that names it."""
+    """A setting is wrong or missing. The message is one line that names it, or a line for each fault of CHAT_MODELS."""
 
 
 class ChildFailedError(Exception):

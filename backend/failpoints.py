@@ -1,20 +1,21 @@
-"""Named places where a fault test makes a process die, freeze or fail. Off, one costs a look at an empty dict.
+"""Named places where a fault test makes a process die, freeze or fail. If unused, one costs a lookup in an empty dict.
 
-FAILPOINTS=after_claim=2:kill,mid_chunk=1:sleep:0.5 kills the process the second time it comes to `after_claim`, and
-holds all of it up for half a second the first time it comes to `mid_chunk`. Each acts once in the life of a process.
+FAILPOINTS=after_claim=2:kill,mid_chunk=1:sleep:0.5 kills the process when it reaches `after_claim` for the second time,
+and blocks it for half a second when it first reaches `mid_chunk`. Each failpoint acts once per process.
 
-    after_pg_commit_before_202   a message is accepted, its answer not begun
-    after_publish_before_mark    a turn is on the queue, and not noted as published
+    after_pg_commit_before_202   a message is accepted, its response has not begun
+    after_publish_before_mark    a turn is on the queue, but not recorded as published
     after_claim                  a task is claimed, its attempt has not begun
-    after_attempt_marker         a stream was taken over, its marker is written, the dead attempt's tail still there
+    after_attempt_marker         a stream was taken over, its marker is written, the dead attempt's tail remains
     mid_chunk                    chunks are on their way to Redis
     before_renew                 before a heartbeat
     after_tool_start             a call is committed and begun, its tool has done nothing yet
     after_tool_effect            a tool has done its work, its result is not committed
-    before_final_commit          all of an answer is in its stream, its end not in Postgres
-    after_final_commit           the end is in Postgres, the terminal chunks not in the stream
-    after_completion_commit      an operation's outcome is committed, its sender not answered, its entry not acked
-    after_terminal_before_ack    the terminal chunks are in the stream, the turn is not acked
+    before_final_commit          the whole answer is in its stream, its end is not in Postgres
+    after_final_commit           the end is in Postgres, the terminal chunks are not in the stream
+    after_completion_commit      an outcome is committed, its sender has no response, its entry is not acknowledged
+    after_terminal_before_ack    the terminal chunks are in the stream, the turn is not acknowledged
+    after_webhook_attempt        an endpoint has answered, what it answered is not in Postgres
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ _POINT = re.compile(r"(\w+)=(\d+):(kill|stop|raise|sleep:\d+(?:\.\d+)?)")
 
 
 class FailpointReached(Exception):
-    """A fault test asked for an error here."""
+    """The error that a failpoint with the action `raise` raises."""
 
 
 @dataclass(slots=True)
 class Failpoint:
-    """What happens at one place: `act` is called when `left` visits are used up."""
+    """An action at one place: `act` is called when the place is reached for the `left`-th time."""
 
     name: str
     left: int
@@ -47,14 +48,14 @@ class Failpoint:
 
     @classmethod
     def parse_all(cls, plan: str) -> list[Failpoint]:
-        """Raises ValueError for a plan that cannot be read."""
-        return [cls._parse(told.strip()) for told in plan.split(",") if told.strip()]
+        """Parses the value of FAILPOINTS. Raises ValueError if it cannot be read."""
+        return [cls._parse(item.strip()) for item in plan.split(",") if item.strip()]
 
     @classmethod
-    def _parse(cls, told: str) -> Failpoint:
-        match = _POINT.fullmatch(told)
+    def _parse(cls, item: str) -> Failpoint:
+        match = _POINT.fullmatch(item)
         if match is None or match[1] not in NAMES:
-            raise ValueError(f"{told!r} is no failpoint such as after_claim=2:kill")
+            raise ValueError(f"{item!r} is not a failpoint; an example is after_claim=2:kill")
         return cls(match[1], int(match[2]), _act(match[3]))
 
 
@@ -62,7 +63,7 @@ _armed: dict[str, Failpoint] = {}
 
 
 def arm(plan: str) -> None:
-    """Sets this process's failpoints; an empty plan has none. Raises ValueError for one that cannot be read."""
+    """Replaces this process's failpoints by those of `plan`. Raises ValueError if it cannot be read."""
     _armed.clear()
     _armed.update({point.name: point for point in Failpoint.parse_all(plan)})
     if _armed:
@@ -70,16 +71,16 @@ def arm(plan: str) -> None:
 
 
 def reach(name: str) -> None:
-    """The process has come to this place."""
+    """Runs the action of the failpoint `name`, if one is set and due."""
     if _armed and (point := _armed.get(name)) is not None:
         point.left -= 1
         if point.left == 0:
-            logger.warning("failpoint", extra={"at": name})
+            logger.warning("failpoint reached", extra={"at": name})
             point.act()
 
 
-def _act(told: str) -> Callable[[], None]:
-    verb, _, seconds = told.partition(":")
+def _act(action: str) -> Callable[[], None]:
+    verb, _, seconds = action.partition(":")
     match verb:
         case "kill":
             return partial(os.kill, os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Identifiers and how each is minted, and the ids of stream entries."""
+"""Identifiers, the functions that create them, and the ids of stream entries."""
 
 from __future__ import annotations
 
@@ -40,20 +40,24 @@ def new_library_agent_id() -> LibraryAgentId:
     return LibraryAgentId(str(uuid.uuid4()))
 
 
+def new_webhook_id() -> str:
+    return str(uuid.uuid4())
+
+
 def fence_of(task_number: int, attempt: int) -> int:
-    """The first half of every stream id that this attempt writes; rises with the attempt, never shared by two tasks."""
+    """Returns the first half of each stream id of this attempt. It grows with the attempt and is unique to the task."""
     return task_number * 1000 + attempt
 
 
 class StreamId(NamedTuple):
-    """The id of one stream entry, `<fence>-<seq>`; also the cursor of a reader that has seen it."""
+    """The id of one stream entry, `<fence>-<seq>`, and the cursor of a reader that has read it."""
 
     fence: int
     seq: int
 
     @classmethod
     def parse(cls, text: str) -> StreamId:
-        """Raises ValueError unless `text` is two decimal numbers of at most 19 digits, joined by a dash."""
+        """Parses `12-34`. Raises ValueError unless `text` is two decimal numbers below 2**64, joined by a dash."""
         match = _STREAM_ID.fullmatch(text)
         if match is None or max(parts := (int(match[1]), int(match[2]))) > _MAX:
             raise ValueError("not a stream id")

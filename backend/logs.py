@@ -1,10 +1,13 @@
-"""Structured logs: one line per change of state, with ids bound once per request or turn. Nothing secret in them."""
+"""Structured logs: one line per change of state, with ids bound once per request or turn, and without secrets."""
 
 from __future__ import annotations
 
 import contextvars
+import json
 import logging
 import os
+import re
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -15,15 +18,27 @@ from urllib.parse import urlsplit
 
 import orjson
 
-SAY_AGAIN, OTHER_TROUBLE = 60.0, 5.0
+from backend.errors import NoMaster
+
+REPEAT_AFTER, OTHER_AFTER = 60.0, 5.0
+"""Seconds until a lasting trouble is logged again: with the same error, or with another one."""
 _REFUSALS = ("ACCESS_REFUSED", "NOAUTH", "WRONGPASS", "invalid username-password", "Authentication required")
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters (C0, C1), line and paragraph separators, and those that change the direction of the text."""
+_SAYS = re.compile(
+    r"\b(?:CLUSTER|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOGROUP|NOPERM|NOREPLICAS|OOM|READONLY"
+    r"|UNBLOCKED|WRONGTYPE)\b.*"
+)
+"""The words of a Redis server, from the error's code on."""
+MOST_WORDS = 200
+"""Characters of a server's words in a log line."""
 _bound: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("bound", default=None)
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 @contextmanager
 def bound(**ids: str) -> Iterator[None]:
-    """Adds ids to every line that is logged inside, in this job and in jobs started from it."""
+    """Adds ids to every line logged in this block, by this job and by jobs that it starts."""
     token = _bound.set({**(_bound.get() or {}), **ids})
     try:
         yield
@@ -36,7 +51,7 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
     return {**(_bound.get() or {}), **extra}
 
 
-class _JsonLines(logging.Formatter):
+class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -47,52 +62,87 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
+        return _encoded(line)
+
+
+def _encoded(line: dict[str, Any]) -> str:
+    """Returns a line as JSON. Members that JSON cannot hold, such as lone surrogates and huge integers, become text."""
+    try:
         return orjson.dumps(line, default=str).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps({name: value if _is_plain(value) else _shown(value) for name, value in line.items()})
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | bool | None)
+
+
+def _shown(value: object) -> str:
+    try:
+        return ascii(value)
+    except Exception:  # noqa: BLE001 - the boundary of a foreign __repr__: a line must not be lost because of it
+        return f"<{type(value).__name__}>"
 
 
 class _ConsoleLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        ids = " ".join(f"{key}={value}" for key, value in _members(record).items())
+        ids = " ".join(f"{key}={_on_one_line(str(value))}" for key, value in _members(record).items())
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        line = f"{at} {record.levelname.lower():7} {record.getMessage()}" + (f"  {ids}" if ids else "")
-        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        line = f"{at} {record.levelname.lower():7} {_on_one_line(record.getMessage())}"
+        trace = f"\n{_escaped(self.formatException(record.exc_info))}" if record.exc_info else ""
+        return line + (f"  {ids}" if ids else "") + trace
+
+
+def _on_one_line(text: str) -> str:
+    """Returns the text with control characters escaped, so that no value can look like another line."""
+    return _escaped(text).replace("\n", "\\n")
+
+
+def _escaped(text: str) -> str:
+    """Escapes everything that a terminal obeys or shows as something else, except line breaks: a trace has some."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 class Trouble:
-    """Something that may be wrong for long: said when it begins, when it becomes another trouble, once a minute while
-    it lasts, and when it is over. `about` says where to look; whoever shares one may meet it at once with others."""
+    """A problem that may last. It is logged when it begins, when its error changes, once a minute, and when it is over.
+
+    `about` goes into each line, to show where to look. Several jobs may share one.
+    """
 
     def __init__(self, logger: logging.Logger, what: str, **about: str) -> None:
         self._logger = logger
         self._what = what
         self._about = about
-        self._why: str | None = None
-        self._said = 0.0
+        self._error: str | None = None
+        self._logged_at = 0.0
 
-    def met(self, why: str) -> None:
-        since = time.monotonic() - self._said
-        if self._why is None or since >= SAY_AGAIN or (why != self._why and since >= OTHER_TROUBLE):
-            self._said, self._why = time.monotonic(), why
-            self._logger.warning(self._what, extra={**self._about, "why": why})
+    def met(self, error: str, **now: object) -> None:
+        """Notes the problem. `now` goes into the line like `about`, and does not count as another error."""
+        since = time.monotonic() - self._logged_at
+        if self._error is None or since >= REPEAT_AFTER or (error != self._error and since >= OTHER_AFTER):
+            self._logged_at, self._error = time.monotonic(), error
+            self._logger.warning(self._what, extra={**self._about, **now, "error": error})
 
     def over(self) -> None:
-        if self._why is not None:
-            self._why = None
+        if self._error is not None:
+            self._error = None
             self._logger.info("%s: over", self._what, extra=self._about)
 
 
 def place_of(dsn: str) -> str:
-    """Host and port, or the socket, that a URL names; nothing of its login."""
+    """Returns the host and port, or the socket path, of a URL, without its login."""
     url = urlsplit(dsn)
     return url.netloc.rpartition("@")[2] or url.path
 
 
 def why_away(error: BaseException | None) -> str:
-    """Why a server does not serve us, in words; a refused login is named as such."""
+    """Returns a short reason, without secrets, why a server cannot be used."""
     if any(word in str(error) for word in _REFUSALS) or "Authentication" in type(error).__name__:
-        return "it refuses the login"
+        return "the login was refused"
     silent, cause = False, error
     while cause is not None:
+        if words := _words_of(cause):
+            return words
         if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
             return os.strerror(cause.errno)
         silent = silent or isinstance(cause, TimeoutError)
@@ -100,16 +150,39 @@ def why_away(error: BaseException | None) -> str:
     return "it does not answer" if silent else type(error).__name__
 
 
+def words_of_redis(error: BaseException | None) -> str | None:
+    """Returns what Redis said in an error or in one of its causes, with the code first. None if it said nothing."""
+    while error is not None:
+        if said := _SAYS.search(str(error)):
+            return said.group()[:MOST_WORDS]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _words_of(error: BaseException) -> str | None:
+    """Returns what a server, or its certificate, says in an error. Returns None if it says nothing that is known."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or 'no reason'}"
+    if isinstance(getattr(error, "sqlstate", None), str):  # an error of PostgreSQL; details are not in its first line
+        return str(error).partition("\n")[0][:MOST_WORDS]
+    if isinstance(error, NoMaster):
+        return str(error)[:MOST_WORDS]
+    said = _SAYS.search(str(error))
+    return said.group()[:MOST_WORDS] if said else None
+
+
 def configure_logs(level: str, form: str) -> None:
-    """Sends every logger to standard error, as JSON lines or for people (`form` is json or console)."""
+    """Sends all log lines to standard error. `form` is json, or console for reading in a terminal."""
     to_stderr = logging.StreamHandler(sys.stderr)
-    to_stderr.setFormatter(_JsonLines() if form == "json" else _ConsoleLines())
+    to_stderr.setFormatter(JsonLines() if form == "json" else _ConsoleLines())
     root = logging.getLogger()
     root.handlers[:] = [to_stderr]
     root.setLevel(level)
-    for repeating in ("aiormq", "aio_pika"):  # a line a try while the broker is away: `Trouble` says it
+    for repeating in ("aiormq", "aio_pika"):  # they log every failed try; `Trouble` logs the outage
         logging.getLogger(repeating).setLevel(logging.CRITICAL)
-    for telling in ("mcp", "client"):  # the MCP SDK's: what servers sent, whole
+    for telling in ("mcp", "client"):  # the MCP SDK logs whole messages of servers
         logging.getLogger(telling).setLevel(logging.CRITICAL)
     for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "anthropic", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))

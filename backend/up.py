@@ -1,4 +1,4 @@
-"""Everything on one machine: the embedded servers, the migrations, the API and an executor, until we are stopped."""
+"""Runs everything on one machine: the embedded servers, the migrations, the API and an executor."""
 
 from __future__ import annotations
 
@@ -6,45 +6,47 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from errno import EADDRINUSE
 from ipaddress import ip_address
 from pathlib import Path
 from secrets import token_urlsafe
 
 from backend.config import TOLD, Settings, chosen_settings
 from backend.embedded import Child, EmbeddedServers, embedded_servers
-from backend.errors import ChildFailedError, ConfigError
+from backend.errors import ChildFailedError
+from backend.listening import free_port
 from backend.logs import configure_logs
 from backend.migrating import migrate
 
 READY_WITHIN = 60.0
 STOP_MARGIN = 10.0
 ANSWER_WITHIN = 5.0
+"""Seconds that a process has to become ready, to exit after SHUTDOWN_GRACE, and to answer one readiness check."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before a process that ended is restarted. The pause doubles each time."""
 STEADY_AFTER = 60.0
+"""Seconds that a process must run for the pauses to start again at FIRST_PAUSE."""
 GENERATOR = "examples.agent_generator"
 
 Say = Callable[[str], None]
 
 
 async def up(settings: Settings, say: Say) -> None:
-    """Runs until SIGINT, SIGTERM or SIGHUP; a second one stops at once. `say` gets lines for people.
+    """Runs until SIGINT, SIGTERM or SIGHUP; a second signal ends the process at once. `say` prints a line for the user.
 
-    Raises ConfigError or ChildFailedError when something does not start.
+    Raises ConfigError or ChildFailedError if something does not start.
     """
     configure_logs(settings.log_level, _log_format(settings))
-    told_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
 
     def stop() -> None:
-        told_to_stop.set()
+        stop_requested.set()
         say(
-            f"Stopping; what is being answered may take up to {settings.shutdown_grace:g} s to end."
-            " Ctrl-C once more stops at once."
+            f"Stopping. Running turns have up to {settings.shutdown_grace:g} s to finish."
+            " Press Ctrl-C again to stop at once."
         )
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(signum)
@@ -53,18 +55,18 @@ async def up(settings: Settings, say: Say) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(signum, stop)
-    house = asyncio.create_task(_run(settings, say), name="house")
-    stopping = asyncio.create_task(told_to_stop.wait(), name="stop")
-    await asyncio.wait({house, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    running = asyncio.create_task(_run(settings, say), name="run")
+    stopping = asyncio.create_task(stop_requested.wait(), name="stop")
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    house.cancel()
+    running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await house
+        await running
 
 
 async def _run(settings: Settings, say: Say) -> None:
-    port, executor_port = _free_port(settings.host, settings.port, "PORT"), settings.executor_port
-    executor_port = _free_port(settings.host, executor_port, "EXECUTOR_PORT")
+    port, executor_port = free_port(settings.host, settings.port, "PORT"), settings.executor_port
+    executor_port = free_port(settings.host, executor_port, "EXECUTOR_PORT")
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(_servers(settings, say))
         environment = {
@@ -83,34 +85,38 @@ async def _run(settings: Settings, say: Say) -> None:
         if generator is not None:
             environment |= generator.environment
         await migrate(servers.postgres_dsn)
-        doors = [
-            _door("API", ("backend", "serve"), settings.host, port, environment),
-            _door("executor", ("executor",), settings.host, executor_port, environment),
+        processes = [
+            _process("API", ("backend", "serve"), settings.host, port, environment),
+            _process("executor", ("executor",), settings.host, executor_port, environment),
         ]
         if generator is not None:
-            doors.append(generator.door({**os.environ, **generator.environment}))
-        stack.push_async_callback(_stop_all, doors, settings.shutdown_grace + STOP_MARGIN)
-        await _start_all(doors)
-        about = f"{_model(settings)}; {_queue(settings)} queue; Ctrl-C stops it"
+            processes.append(generator.process({**os.environ, **generator.environment}))
+        stack.push_async_callback(_stop_all, processes, settings.shutdown_grace + STOP_MARGIN)
+        await _start_all(processes)
+        about = f"{_model(settings)}; {_queue(settings)} queue; press Ctrl-C to stop"
         say(f"CoPilot is ready: {_url(settings.host, port)}  ({about})")
-        async with asyncio.TaskGroup() as keepers:
-            for child in (*servers.children, *doors):
-                keepers.create_task(_keep(child, say), name=f"keep {child.name}")
+        async with asyncio.TaskGroup() as restarts:
+            for child in (*servers.children, *processes):
+                restarts.create_task(_keep_running(child, say), name=f"keep {child.name}")
 
 
 @contextlib.asynccontextmanager
 async def _servers(settings: Settings, say: Say) -> AsyncIterator[EmbeddedServers]:
-    """What the settings name, and the embedded ones for the rest."""
+    """Gives the servers that the settings name, and starts embedded ones for the others."""
     postgres = settings.database_url is None and settings.db_host is None
     redis = settings.redis_url is None and settings.redis_host is None
     if not (settings.data_dir / "postgres").exists() and postgres:
         say(f"First start: preparing a database in {settings.data_dir}")
     async with AsyncExitStack() as stack:
-        ours = EmbeddedServers("", "", ())
+        embedded = EmbeddedServers("", "", ())
         if postgres or redis:
-            ours = await stack.enter_async_context(embedded_servers(settings.data_dir, postgres=postgres, redis=redis))
+            embedded = await stack.enter_async_context(
+                embedded_servers(settings.data_dir, postgres=postgres, redis=redis)
+            )
         yield EmbeddedServers(
-            ours.postgres_dsn or settings.database_dsn, ours.redis_dsn or settings.redis_dsn, ours.children
+            embedded.postgres_dsn or settings.database_dsn,
+            embedded.redis_dsn or settings.redis_dsn,
+            embedded.children,
         )
 
 
@@ -120,20 +126,26 @@ def _queue(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
-    """Which model answers, for people."""
+    """Returns the name of the model, as shown to the user."""
+    if settings.models.listed:
+        return f"{len(settings.models.shown)} models, {settings.models.default.shown} first"
     if settings.provider == "scripted":
-        return "scripted model: no API key is set" if settings.chat_provider is None else "scripted model"
-    return f"model {settings.chat_model}" if settings.chat_model else f"the usual model of {settings.provider}"
+        return (
+            "scripted model: no API key and no CHAT_BASE_URL is set"
+            if settings.chat_provider is None
+            else "scripted model"
+        )
+    return f"model {settings.chat_model}" if settings.chat_model else f"the default model of {settings.provider}"
 
 
 def _log_format(settings: Settings) -> str:
-    """For people on a terminal, unless somebody chose."""
+    """Returns `console` if the output is a terminal and LOG_FORMAT is not set."""
     chosen = "log_format" in chosen_settings()
     return settings.log_format if chosen or not sys.stderr.isatty() else "console"
 
 
 def _local_user(settings: Settings) -> dict[str, str]:
-    """Whoever sits at this machine is the one user, unless somebody chose how users are known."""
+    """Returns AUTH_MODE=none if only this machine can reach the API and authentication is not configured."""
     chosen = {"auth_mode", "jwt_verify_key", "jwt_jwks_url"} & chosen_settings()
     alone = _reachable(settings.host) == settings.host and _is_loopback(settings.host)
     return {"AUTH_MODE": "none"} if alone and not chosen else {}
@@ -148,29 +160,29 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Generator:
-    """The small agent generator of a checkout's examples/, for whoever has no other."""
+    """The small agent generator of examples/, used if no other is configured."""
 
     port: int
     environment: Mapping[str, str]
 
-    def door(self, environment: Mapping[str, str]) -> Child:
+    def process(self, environment: Mapping[str, str]) -> Child:
         module = (GENERATOR, "--port", str(self.port))
-        return _door("agent generator", module, "127.0.0.1", self.port, environment, path="/health")
+        return _process("agent generator", module, "127.0.0.1", self.port, environment, path="/health")
 
 
 def _generator(settings: Settings, platform_port: int) -> _Generator | None:
-    """None where another one is set, or there are no examples."""
+    """Returns None if another generator is configured, or if there is no examples/ folder."""
     if settings.agentgenerator_host is not None or not Path(*GENERATOR.split(".")).is_dir():
         return None
-    port = _free_port("127.0.0.1", 0, "AGENTGENERATOR_PORT")
+    port = free_port("127.0.0.1", 0, "AGENTGENERATOR_PORT")
     keys = settings.chat_internal_api_key
     key = keys.get_secret_value().partition(",")[0].strip() if keys is not None else token_urlsafe(32)
-    ours = {} if keys is not None else {"CHAT_INTERNAL_API_KEY": key}
+    new_key = {} if keys is not None else {"CHAT_INTERNAL_API_KEY": key}
     platform = _platform(settings, platform_port)
     return _Generator(
         port,
         {
-            **ours,
+            **new_key,
             "AGENTGENERATOR_HOST": "127.0.0.1",
             "AGENTGENERATOR_PORT": str(port),
             "AGENT_TEMPLATES_DIR": str(settings.agent_templates_dir or Path("examples", "agent_templates").resolve()),
@@ -183,12 +195,12 @@ def _generator(settings: Settings, platform_port: int) -> _Generator | None:
 
 
 def _platform(settings: Settings, port: int) -> str:
-    """Where other services reach the API: as it was set, else on the port that it has."""
+    """Returns the address at which other services reach the API: the setting, or else the API's own port."""
     chosen = "platform_base_url" in chosen_settings()
-    return settings.platform_base_url if chosen else f"http://{_reachable(settings.host)}:{port}"
+    return settings.platform_base_url if chosen else _url(settings.host, port)
 
 
-def _door(
+def _process(
     name: str,
     module: Sequence[str],
     host: str,
@@ -209,7 +221,7 @@ def _door(
 
 
 async def _is_ready(host: str, port: int, path: str) -> bool:
-    """Whether the process on that port says that it and all it needs are ready."""
+    """Returns True if the process on that port reports that it is ready, with everything it needs."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
             reader, writer = await asyncio.open_connection(host, port)
@@ -235,22 +247,22 @@ async def _stop_all(children: Sequence[Child], patience: float) -> None:
     await asyncio.gather(*(child.stop(patience) for child in children))
 
 
-async def _keep(child: Child, say: Say) -> None:
-    """Starts it again whenever it ends, with longer pauses while it does not stay."""
+async def _keep_running(child: Child, say: Say) -> None:
+    """Restarts the child whenever it ends, after pauses that grow if it ends again soon."""
     pause = FIRST_PAUSE
     while True:
         started = asyncio.get_running_loop().time()
         code = await child.wait()
         lived = asyncio.get_running_loop().time() - started
         pause = FIRST_PAUSE if lived > STEADY_AFTER else min(pause * 2, LONGEST_PAUSE)
-        say(f"{child.name} ended ({_cause(code)}); starting it again {_in(pause)}")
+        say(f"{child.name} ended ({_cause(code)}); restarting it {_in(pause)}")
         await asyncio.sleep(pause)
         try:
             await child.start()
         except ChildFailedError as error:
             say(str(error))
         else:
-            say(f"{child.name} runs again")
+            say(f"{child.name} is running again")
 
 
 def _in(pause: float) -> str:
@@ -259,23 +271,6 @@ def _in(pause: float) -> str:
 
 def _cause(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _free_port(host: str, port: int, setting: str) -> int:
-    """The port, or a free one for 0. Raises ConfigError when somebody listens there."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError:
-        raise ConfigError(f"HOST: {host} is not an address of this machine") from None
-    with socket.socket(family, kind) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(address)
-        except OSError as error:
-            hint = "; is another one running? Else set PORT and EXECUTOR_PORT" if error.errno == EADDRINUSE else ""
-            raise ConfigError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}{hint}") from None
-        chosen: int = trial.getsockname()[1]
-        return chosen
 
 
 def _reachable(host: str) -> str:

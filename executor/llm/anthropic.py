@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import anthropic
@@ -13,139 +13,206 @@ import anthropic
 from backend.chat.models import Json, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
 from backend.errors import ConfigError
+from executor.llm.adapting import Adapter
 from executor.llm.anthropic_stream import AnthropicDecoder
+from executor.llm.cache_marks import mark_anthropic
 from executor.llm.events import ModelEvent
+from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
 from executor.llm.history import call_ids, result_text
 from executor.llm.model import Prompt
+from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.provider_data import made_by
+from executor.llm.provider_words import NO_KEY
+from executor.llm.refusals import refuses_parallel_calls, refuses_setting, refuses_system
 from executor.llm.retrying import Patience, stream_events
-
-logger = logging.getLogger(__name__)
+from executor.llm.server_memory import Draft
 
 ANTHROPIC_URL = "https://api.anthropic.com"
+_KNOWN = frozenset(signature(anthropic.resources.messages.AsyncMessages.create).parameters) - NOT_SENT
 DEFAULT_MODEL = "claude-sonnet-5-5"
+_OPTIONAL = ("thinking",)
+_ABOUT_THINKING = re.compile(r"thinking|signature")
+_WANTS_THINKING = re.compile(r"expected [^.]{0,40}thinking|must start with a thinking")
 
 
 @asynccontextmanager
 async def open_anthropic(
-    settings: Settings, name: str, patience: Patience | None = None
+    settings: Settings, name: str, patience: Patience | None = None, extras: Extras = NO_EXTRAS
 ) -> AsyncIterator[AnthropicModel]:
-    """Raises ConfigError without a key (a base URL of one's own may do without)."""
-    key, base_url = settings.chat_api_key or settings.anthropic_api_key, settings.chat_base_url
+    """Yields the model. Raises ConfigError if neither an API key nor CHAT_BASE_URL is set."""
+    key, base_url = settings.chat_api_key or settings.anthropic_api_key, settings.chat_base_url or None
     if key is None and base_url is None:
         raise ConfigError("ANTHROPIC_API_KEY (or CHAT_API_KEY) is not set")
-    patience = patience or Patience()
+    url = (base_url or ANTHROPIC_URL).rstrip("/").removesuffix("/v1")
+    secret = key.get_secret_value() if key is not None else NO_KEY
+    patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url or ANTHROPIC_URL)
     async with anthropic.AsyncAnthropic(
-        api_key=key.get_secret_value() if key is not None else "none",
-        base_url=(base_url or ANTHROPIC_URL).rstrip("/").removesuffix("/v1"),
+        api_key=secret,
+        base_url=url,
+        # some servers of this format read this header alone
+        default_headers=({"authorization": f"Bearer {secret}"} if base_url is not None else {}) | dict(extras.headers),
         max_retries=0,
         timeout=patience.for_http(),
-        http_client=anthropic.DefaultAioHttpClient(),  # the usual one reads each delta through h11 and anyio
+        http_client=anthropic.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
-        yield AnthropicModel(client, name or DEFAULT_MODEL, patience)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asks:
-    """What a request asks for that a model may refuse."""
-
-    thinking: bool = True
-    """Adaptive thinking, shown: by default newer models think unseen, and older ones do not know the word."""
-    thoughts: bool = True
-    """The reasoning of the running exchange, sent back: bound to the model that made it."""
+        name = name or DEFAULT_MODEL
+        yield AnthropicModel(client, name, patience, made_by(url, name), extras)
 
 
 class AnthropicModel:
-    """See `Model`."""
+    """A `Model`. It adapts its requests to what the server refuses."""
 
-    def __init__(self, client: anthropic.AsyncAnthropic, name: str, patience: Patience) -> None:
+    def __init__(
+        self,
+        client: anthropic.AsyncAnthropic,
+        name: str,
+        patience: Patience,
+        owner: str,
+        extras: Extras = NO_EXTRAS,
+    ) -> None:
         self.name = name
         self._client = client
         self._patience = patience
-        self._asks = _Asks()
+        self._secrets = [client.api_key or "", *extras.secrets]
+        self._adapter = Adapter(owner, self._secrets)
+        self._dialect = _AnthropicDialect(name, self._adapter, extras)
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
         """See `Model.stream`."""
         taken = call_ids(prompt.messages)
-        return stream_events(lambda: self._connect(prompt), lambda: AnthropicDecoder(taken), anthropic, self._patience)
+        draft = self._adapter.draft(prompt)
+        return stream_events(
+            lambda: self._connect(draft),
+            lambda: AnthropicDecoder(taken, self._adapter.owner),
+            anthropic,
+            self._patience,
+            lambda failure: self._adapter.concede_in_stream(failure, draft),
+            self._secrets,
+        )
+
+    def room(self, prompt: Prompt) -> int | None:
+        """See `Model.room`."""
+        return self._adapter.room(prompt, prompt.max_output_tokens)
 
     @asynccontextmanager
-    async def _connect(self, prompt: Prompt) -> AsyncIterator[AsyncIterator[bytes]]:
-        asks = self._asks
+    async def _connect(self, draft: Draft) -> AsyncIterator[AsyncIterator[bytes]]:
+        def send(body: dict[str, Any]) -> Any:
+            return self._client.messages.with_streaming_response.create(**known_to_sdk(body, _KNOWN))
+
         async with AsyncExitStack() as stack:
-            while True:
-                body = self._body(prompt, asks)
-                try:
-                    create = self._client.messages.with_streaming_response.create(**body)
-                    response = await stack.enter_async_context(create)
-                except anthropic.BadRequestError as error:
-                    asks = self._concede(error, asks, body["messages"])
-                else:
-                    break
+            response = await self._adapter.ask(draft, self._dialect, send, anthropic.APIStatusError, stack)
             yield response.iter_bytes()
 
-    def _body(self, prompt: Prompt, asks: _Asks) -> dict[str, Any]:
+
+class _AnthropicDialect:
+    """See `adapting.Dialect`."""
+
+    def __init__(self, name: str, adapter: Adapter, extras: Extras) -> None:
+        self._name = name
+        self._extras = extras
+        self._adapter = adapter
+
+    def body(self, draft: Draft) -> dict[str, Any]:
+        refuses = self._adapter.refuses
+        prompt = draft.prompt
         body: dict[str, Any] = {
-            "model": self.name,
-            "max_tokens": prompt.max_output_tokens,
-            "messages": anthropic_messages(prompt, thoughts=asks.thoughts),
+            "model": self._name,
+            "max_tokens": draft.answer_tokens,
+            "messages": anthropic_messages(prompt, self._adapter.owner, draft.form, refuses),
             "stream": True,
         }
-        if prompt.system.strip():
+        if prompt.system.strip() and not refuses("system"):
             body["system"] = prompt.system
-        if asks.thinking:
-            body["thinking"] = {"type": "adaptive", "display": "summarized"}
+        if not refuses("thinking") and "thinking" not in draft.dropped:
+            display = {} if refuses("display") else {"display": "summarized"}
+            body["thinking"] = {"type": "adaptive", **display}
         if prompt.tools:
             body["tools"] = [
                 {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
                 for tool in prompt.tools
             ]
-        return body
+        body = body if refuses("cache_control") else mark_anthropic(body)
+        return self._extras.apply(body, draft, refuses, _OPTIONAL)
 
-    def _concede(self, error: anthropic.BadRequestError, asks: _Asks, messages: list[dict[str, Json]]) -> _Asks:
-        """What to ask for instead; raises the error when it is about something else, or nothing is left to give up."""
-        about_thinking = "thinking" in error.message or "signature" in error.message
-        if about_thinking and asks.thoughts and _has_thoughts(messages):
-            return replace(asks, thoughts=False)
-        if not about_thinking or not asks.thinking:
-            raise error
-        logger.info("the model %s takes no thinking setting; going on without it", self.name)
-        self._asks = replace(self._asks, thinking=False)
-        return replace(asks, thinking=False)
+    def concede(self, reason: str, body: dict[str, Any], draft: Draft) -> bool:
+        """See `Dialect.concede`.
+
+        The request asks for adaptive thinking with a summary, since newer models hide it by default. Older models
+        refuse adaptive thinking, and some servers refuse the summary alone.
+        """
+        remember = self._adapter.remember
+        thinking = body.get("thinking") or {}
+        if self._extras.concede(reason, body, draft, remember):
+            return True
+        if "display" in thinking and refuses_setting(reason, "display"):
+            return remember("display", "it refuses thinking.display; its thinking may stay hidden", draft)
+        if thinking and _WANTS_THINKING.search(reason):
+            return _drop_thinking(draft)  # the history holds calls that another model made
+        if _ABOUT_THINKING.search(reason):
+            if draft.form is Form.OWN and _has_thoughts(body["messages"]):
+                draft.form = Form.PLAIN
+                return True
+            if thinking and draft.form is not Form.OWN:
+                return _drop_thinking(draft)
+            if thinking and "thinking" in reason:
+                return remember("thinking", "it refuses the thinking setting", draft)
+        if "cache_control" in reason:
+            return remember("cache_control", "it refuses cache_control; its prompts are not cached", draft)
+        if refuses_parallel_calls(reason):
+            return remember("parallel calls", "it accepts one tool call at a time", draft)
+        if "system" in body and refuses_system(reason):
+            return remember("system", "it refuses a system prompt; the text is sent as the user's", draft)
+        return False
 
 
-def anthropic_messages(prompt: Prompt, *, thoughts: bool = True) -> list[dict[str, Json]]:
-    """The prompt's messages in Anthropic's shape: user and assistant alternate, tool results are a user's blocks.
+def anthropic_messages(
+    prompt: Prompt, owner: str = "", form: Form = Form.OWN, refuses: Callable[[str], bool] = lambda _: False
+) -> list[dict[str, Json]]:
+    """Returns the prompt's messages in Anthropic's shape: roles alternate, tool results are blocks of a user message.
 
-    The last block carries the mark up to which the provider may cache; a conversation reads its own past from there.
+    They are for the model `owner`; `refuses` tells what its server does not accept (`server_memory.py`).
     """
+    own = written_for(prompt.messages, owner, form)
     messages: list[dict[str, Json]] = []
-    for message in prompt.messages:
+    for message in one_call_each(own) if refuses("parallel calls") else own:
         role = "assistant" if message.role is Role.ASSISTANT else "user"
-        blocks = [block for part in message.parts if (block := _block(part, thoughts)) is not None]
+        blocks = [block for part in message.parts if (block := _block(part)) is not None]
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].extend(blocks)
         else:
             messages.append({"role": role, "content": blocks})
-    if messages:
-        messages[-1]["content"][-1]["cache_control"] = {"type": "ephemeral"}
+    if prompt.system.strip() and refuses("system"):
+        messages[0]["content"].insert(0, {"type": "text", "text": prompt.system})
     return messages
 
 
-def _block(part: Part, thoughts: bool) -> dict[str, Json] | None:
+def _block(part: Part) -> dict[str, Json] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ToolCallPart():
-            return {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": part.input}
+            members = part.provider.data.get("members", {}) if part.provider is not None else {}
+            call = {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": part.input}
+            return {**members, **call}
         case ToolResultPart():
             result = {"type": "tool_result", "tool_use_id": part.tool_call_id, "content": result_text(part)}
             return result | ({"is_error": True} if part.is_error else {})
-        case ReasoningPart() if thoughts and part.redacted is not None:
+        case ReasoningPart() if part.redacted is not None:
             return {"type": "redacted_thinking", "data": part.redacted}
-        case ReasoningPart() if thoughts and part.signature is not None:
+        case ReasoningPart() if part.signature is not None:
             return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+        case ReasoningPart() if part.provider is not None and part.provider.data.get("field") == "thinking":
+            return {"type": "thinking", "thinking": part.text, **part.provider.data.get("members", {})}
         case _:
             return None
+
+
+def _drop_thinking(draft: Draft) -> bool:
+    """Leaves thinking out of this call. Returns False if that was done already."""
+    if "thinking" in draft.dropped:
+        return False
+    draft.dropped.add("thinking")
+    return True
 
 
 def _has_thoughts(messages: list[dict[str, Json]]) -> bool:

@@ -1,4 +1,4 @@
-"""The input of a tool call, out of the JSON text that the model streamed."""
+"""The input of a tool call, parsed from the JSON text that the model streamed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from executor.llm.clean_text import clean
 from executor.llm.sse import read_json
 
 MAX_DEPTH = 24
-"""Clients send what they got back to us; with the message around it, it must stay below what other readers take."""
-_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+"""Levels of nesting. Clients send inputs back inside a message, and a request may have 32 levels in all."""
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1  # the range of integers that orjson accepts
 
 
 def parse_arguments(json_text: str) -> Json:
-    """An object; or the text itself, cleaned, when it is no JSON object (`ToolCallPart.input`). Empty means `{}`.
+    """Returns the JSON object, `{}` for blank text, or the cleaned text itself if it is not a JSON object.
 
-    What comes back can be stored and sent: no NUL and no lone surrogate in it, nesting bounded, integers of 64 bits.
+    The result can be stored and sent: no NUL, no lone surrogate, at most MAX_DEPTH levels, integers of 64 bits.
     """
     if not json_text.strip():
         return {}
@@ -28,9 +28,9 @@ def parse_arguments(json_text: str) -> Json:
 
 
 def clean_value(value: Json, depth: int = MAX_DEPTH) -> Json:
-    """The JSON value with its texts and keys cleaned, and longer integers as floats or text.
+    """Returns the JSON value with cleaned strings and keys. Integers over 64 bits become floats, or text if too large.
 
-    Raises ValueError when it is nested deeper than `depth`.
+    Raises ValueError if the value is nested deeper than `depth` levels.
     """
     if depth == 0:
         raise ValueError("nested too deeply")

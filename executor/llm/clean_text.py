@@ -1,4 +1,4 @@
-"""Model text made storable: no NUL (Postgres refuses it), no half of a surrogate pair (UTF-8 has no bytes for it)."""
+"""Cleaning of model text so that it can be stored: Postgres refuses NUL, and UTF-8 cannot encode a lone surrogate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ REPLACEMENT = "\ufffd"
 
 
 def clean(text: str) -> str:
-    """The text with halves that stand side by side joined, lone halves replaced by U+FFFD, and NULs dropped."""
+    """Returns the text without NULs. Adjacent surrogate halves are joined; lone halves become U+FFFD."""
     if not text.isascii():
         try:
             text.encode("utf-8")
@@ -16,7 +16,7 @@ def clean(text: str) -> str:
 
 
 class Mender:
-    """Cleans a text that comes in pieces: the first half of a pair waits for the piece that brings the second."""
+    """A cleaner of text that arrives in pieces. It holds half of a surrogate pair back until the rest arrives."""
 
     __slots__ = ("_held",)
 
@@ -24,7 +24,7 @@ class Mender:
         self._held = ""
 
     def mend(self, piece: str) -> str:
-        """What can be passed on; may be empty."""
+        """Returns the cleaned text that is complete, which may be empty."""
         if self._held:
             piece, self._held = self._held + piece, ""
         if piece and "\ud800" <= piece[-1] <= "\udbff":
@@ -32,6 +32,6 @@ class Mender:
         return clean(piece)
 
     def end(self) -> str:
-        """What is left when the text is over: nothing, or the replacement of a half that never got its other."""
+        """Ends the text. Returns U+FFFD if a half is still held, otherwise an empty string."""
         held, self._held = self._held, ""
         return REPLACEMENT if held else ""

@@ -1,21 +1,22 @@
-"""A language model as this house sees it: a prompt in, a stream of events out."""
+"""The interface of a language model: a prompt in, a stream of events out."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
 from backend.chat.models import Json, NewMessage
-from backend.config import Settings
-from backend.errors import ConfigError
 from executor.llm.events import ModelEvent
+
+ON_RETRY: ContextVar[Callable[[str], None]] = ContextVar("ON_RETRY", default=lambda code: None)
+"""Called with the code of each failure after which the model call of this context is retried."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model is told of it. `parameters` is a JSON schema of type object."""
+    """The description of a tool that is sent to the model. `parameters` is a JSON schema of type object."""
 
     name: str
     description: str
@@ -24,51 +25,44 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One model call. `messages` are what `history.to_prompt_messages` made, so providers need not check them again."""
+    """The input of a model call. `messages` come from `history.to_prompt_messages`; providers rely on that."""
 
     system: str
     messages: Sequence[NewMessage]
     tools: Sequence[ToolSpec] = ()
     max_output_tokens: int = 8_192
+    cache_key: str = ""
+    """The same for all prompts of one conversation, and for no other. It does not tell which."""
+    kept_call: Sequence[NewMessage] = ()
+    """A call and its result that trimming keeps, for the continuation of an operation."""
+    effort: str | None = None
+    """A level of the model's effort, which `Extras.efforts` knows."""
+    room: int = 0
+    """Tokens that messages may have in it."""
+    wanted: int = 0
+    """Tokens of all messages, of which some may be left out."""
+
+    @property
+    def fullness(self) -> float:
+        """The part of the room that all messages take. More than 1 if some are left out."""
+        return self.wanted / self.room if self.room else 0.0
 
 
 class Model(Protocol):
     @property
     def name(self) -> str:
-        """What the provider calls this model."""
+        """The provider's name for this model."""
+        ...
+
+    def room(self, prompt: Prompt) -> int | None:
+        """Returns the tokens that messages may have beside the rest of the prompt. None if the server has not told."""
         ...
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
-        """One model call; its last event is `Finished`. Use `contextlib.aclosing`: leaving early closes the connection.
+        """Runs one model call and yields its events; the last one is `Finished`.
 
-        Raises ProviderError, before the first event or after any. What can be tried again has been, until an event
-        was passed on; nothing is tried again after that. A stream that ends without a reason is an error too, with
-        the code `provider_incomplete`.
+        Iterate inside `contextlib.aclosing`, so that leaving early closes the connection. Raises ProviderError before
+        the first event or later. Failures before the first event are retried where that can help, later ones are not.
+        A stream that ends without a reason raises it with the code `provider_incomplete`.
         """
         ...
-
-
-@asynccontextmanager
-async def open_model(settings: Settings, *, name: str | None = None) -> AsyncIterator[Model]:
-    """The model that the settings choose; `name` stands in for CHAT_MODEL. Raises ConfigError naming what is missing.
-
-    An SDK is imported here, on first use: each takes a second or so and many megabytes.
-    """
-    chosen = name or settings.chat_model
-    match settings.provider:
-        case "scripted":
-            from executor.llm.scripted import ScriptedModel
-
-            yield ScriptedModel()
-        case "openai":
-            from executor.llm.openai import open_openai
-
-            async with open_openai(settings, chosen) as model:
-                yield model
-        case "anthropic":
-            from executor.llm.anthropic import open_anthropic
-
-            async with open_anthropic(settings, chosen) as model:
-                yield model
-        case "claude_agent":
-            raise ConfigError("CHAT_PROVIDER: claude_agent comes with a later release; use anthropic for now")

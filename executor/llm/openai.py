@@ -1,33 +1,45 @@
-"""Models behind OpenAI's chat completions API, whoever serves it: OpenAI, OpenRouter, vLLM, Ollama and many more."""
+"""Models behind an API like OpenAI's chat completions: OpenAI, OpenRouter, vLLM, Ollama and many others."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import signature
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 
-from backend.chat.models import Json, NewMessage, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
 from backend.errors import ConfigError
+from executor.llm.adapting import Adapter
+from executor.llm.cache_marks import has_marks, mark_openai
 from executor.llm.events import ModelEvent
-from executor.llm.history import call_ids, compact_json, result_text
+from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
+from executor.llm.history import call_ids
 from executor.llm.model import Prompt
+from executor.llm.openai_messages import openai_messages
 from executor.llm.openai_stream import OpenAIDecoder
+from executor.llm.provider_data import made_by
+from executor.llm.provider_words import NO_KEY
+from executor.llm.refusals import refuses_lists_of_blocks, refuses_parallel_calls, refuses_setting, refuses_system
 from executor.llm.retrying import Patience, stream_events
-
-logger = logging.getLogger(__name__)
+from executor.llm.server_memory import Draft
 
 OPENAI_URL = "https://api.openai.com/v1"
+_KNOWN = frozenset(signature(openai.resources.chat.AsyncCompletions.create).parameters) - NOT_SENT
+_OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "parallel_tool_calls")
 DEFAULT_MODELS = {"api.openai.com": "gpt-6-sol", "openrouter.ai": "openrouter/auto"}
 
 
 @asynccontextmanager
-async def open_openai(settings: Settings, name: str, patience: Patience | None = None) -> AsyncIterator[OpenAIModel]:
-    """Raises ConfigError without a key (a base URL of one's own may do without), and without a model for such a URL."""
+async def open_openai(
+    settings: Settings, name: str, patience: Patience | None = None, extras: Extras = NO_EXTRAS
+) -> AsyncIterator[OpenAIModel]:
+    """Yields the model. Raises ConfigError if a setting is missing.
+
+    An API key is needed unless a base URL is set. A model name is needed if the server at that URL has no default.
+    """
     key, base_url = settings.model_api_key, settings.model_base_url
     if key is None and base_url is None:
         raise ConfigError("CHAT_API_KEY (or OPEN_ROUTER_API_KEY, OPENAI_API_KEY) is not set")
@@ -35,53 +47,87 @@ async def open_openai(settings: Settings, name: str, patience: Patience | None =
     host = urlsplit(base_url).hostname or ""
     if not name and host not in DEFAULT_MODELS:
         where = settings.model_base_url_setting
-        raise ConfigError(f"CHAT_MODEL is not set, and the server of {where} has no usual model")
-    patience = patience or Patience()
+        raise ConfigError(f"CHAT_MODEL is not set, and the server of {where} has no default model")
+    patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url)
     async with openai.AsyncOpenAI(
-        api_key=key.get_secret_value() if key is not None else "none",
+        api_key=key.get_secret_value() if key is not None else NO_KEY,
         base_url=base_url,
+        default_headers=extras.headers,
         max_retries=0,
         timeout=patience.for_http(),
-        http_client=openai.DefaultAioHttpClient(),  # the usual one reads each delta through h11 and anyio
+        http_client=openai.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
-        yield OpenAIModel(client, name or DEFAULT_MODELS[host], patience, official=host == "api.openai.com")
+        name = name or DEFAULT_MODELS[host]
+        official = host == "api.openai.com"
+        yield OpenAIModel(client, name, patience, made_by(base_url, name), official=official, extras=extras)
 
 
 class OpenAIModel:
-    """See `Model`. Settings of a request that the server refuses by name are left out from then on."""
+    """A `Model`. It adapts its requests to what the server refuses."""
 
-    def __init__(self, client: openai.AsyncOpenAI, name: str, patience: Patience, *, official: bool) -> None:
+    def __init__(
+        self,
+        client: openai.AsyncOpenAI,
+        name: str,
+        patience: Patience,
+        owner: str,
+        *,
+        official: bool = False,
+        extras: Extras = NO_EXTRAS,
+    ) -> None:
         self.name = name
         self._client = client
         self._patience = patience
-        self._limit = "max_completion_tokens" if official else "max_tokens"
-        self._extras: dict[str, Json] = {"stream_options": {"include_usage": True}}
+        self._secrets = [client.api_key, *extras.secrets]
+        self._adapter = Adapter(owner, self._secrets)
+        self._dialect = _OpenAIDialect(name, self._adapter, str(client.base_url), extras, official=official)
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
         """See `Model.stream`."""
-        messages, taken = openai_messages(prompt), call_ids(prompt.messages)
+        taken = call_ids(prompt.messages)
+        draft = self._adapter.draft(prompt)
         return stream_events(
-            lambda: self._connect(prompt, messages), lambda: OpenAIDecoder(taken), openai, self._patience
+            lambda: self._connect(draft),
+            lambda: OpenAIDecoder(taken, self._adapter.owner),
+            openai,
+            self._patience,
+            lambda failure: self._adapter.concede_in_stream(failure, draft),
+            self._secrets,
         )
 
+    def room(self, prompt: Prompt) -> int | None:
+        """See `Model.room`."""
+        return self._adapter.room(prompt, prompt.max_output_tokens)
+
     @asynccontextmanager
-    async def _connect(self, prompt: Prompt, messages: list[dict[str, Json]]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _connect(self, draft: Draft) -> AsyncIterator[AsyncIterator[bytes]]:
+        def send(body: dict[str, Any]) -> Any:
+            return self._client.chat.completions.with_streaming_response.create(**known_to_sdk(body, _KNOWN))
+
         async with AsyncExitStack() as stack:
-            while True:
-                body = self._body(prompt, messages)
-                try:
-                    create = self._client.chat.completions.with_streaming_response.create(**body)
-                    response = await stack.enter_async_context(create)
-                except openai.BadRequestError as error:
-                    if not self._concede(error, body):
-                        raise
-                else:
-                    break
+            response = await self._adapter.ask(draft, self._dialect, send, openai.APIStatusError, stack)
             yield response.iter_bytes()
 
-    def _body(self, prompt: Prompt, messages: list[dict[str, Json]]) -> dict[str, Any]:
-        body = {"model": self.name, "messages": messages, "stream": True, **self._extras}
-        body[self._limit] = prompt.max_output_tokens
+
+class _OpenAIDialect:
+    """See `adapting.Dialect`."""
+
+    def __init__(self, name: str, adapter: Adapter, base_url: str, extras: Extras, *, official: bool) -> None:
+        self._name = name
+        self._extras = extras
+        self._adapter = adapter
+        self._base_url = base_url
+        self._lengths = ["max_completion_tokens", "max_tokens"] if official else ["max_tokens", "max_completion_tokens"]
+
+    def body(self, draft: Draft) -> dict[str, Any]:
+        refuses = self._adapter.refuses
+        prompt = draft.prompt
+        messages = openai_messages(prompt, self._adapter.owner, draft.form, refuses)
+        body: dict[str, Any] = {"model": self._name, "messages": messages, "stream": True}
+        if not refuses("stream_options"):
+            body["stream_options"] = {"include_usage": True}
+        if length := next((name for name in self._lengths if not refuses(name)), None):
+            body[length] = draft.answer_tokens
         if prompt.tools:
             body["tools"] = [
                 {
@@ -90,46 +136,38 @@ class OpenAIModel:
                 }
                 for tool in prompt.tools
             ]
-        return body
+            if refuses("parallel calls") and not refuses("parallel_tool_calls"):
+                body["parallel_tool_calls"] = False
+        if not refuses("cache marks"):
+            body = mark_openai(body, base_url=self._base_url, cache_key=prompt.cache_key)
+        body = self._extras.apply(body, draft, refuses, _OPTIONAL)
+        return {**body, "reasoning_effort": "none"} if prompt.tools and refuses("reasoning with tools") else body
 
-    def _concede(self, error: openai.BadRequestError, body: dict[str, Any]) -> bool:
-        """Whether the next request will differ in the setting that the server refused. Each is given up once.
+    def concede(self, reason: str, body: dict[str, Any], draft: Draft) -> bool:
+        """See `Dialect.concede`.
 
-        OpenAI's models since GPT-5.6 take tools here only with `reasoning_effort: none`, said out loud; servers that
-        follow an older API know no `stream_options`, or the other one of the two names of the limit.
+        OpenAI's models since GPT-5.6 accept tools here only with an explicit `reasoning_effort: none`. Servers with an
+        older API do not know `stream_options`. Some servers want `max_completion_tokens` in place of `max_tokens`.
         """
-        refused = f"{error.param or ''} {error.message}"
-        if "reasoning_effort" in refused and "tools" in body and "reasoning_effort" not in body:
-            self._extras["reasoning_effort"] = "none"
-        elif "stream_options" in refused and "stream_options" in body:
-            del self._extras["stream_options"]
-        elif self._limit in refused and self._limit == "max_tokens" and "max_completion_tokens" in refused:
-            self._limit = "max_completion_tokens"
-        else:
-            return False
-        logger.info("the model %s refused a setting; going on without it", self.name)
-        return True
-
-
-def openai_messages(prompt: Prompt) -> list[dict[str, Json]]:
-    """The prompt's messages in OpenAI's shape. Reasoning is not sent back: no server of this kind asks for it."""
-    system = [{"role": "system", "content": prompt.system}] if prompt.system.strip() else []
-    return [*system, *(_message(message) for message in prompt.messages)]
-
-
-def _message(message: NewMessage) -> dict[str, Json]:
-    texts = "\n\n".join(part.text for part in message.parts if isinstance(part, TextPart))
-    match message.role:
-        case Role.USER:
-            return {"role": "user", "content": texts}
-        case Role.TOOL:
-            result = next(part for part in message.parts if isinstance(part, ToolResultPart))
-            return {"role": "tool", "tool_call_id": result.tool_call_id, "content": result_text(result)}
-        case Role.ASSISTANT:
-            calls = [_call(part) for part in message.parts if isinstance(part, ToolCallPart)]
-            return {"role": "assistant", "content": texts or None} | ({"tool_calls": calls} if calls else {})
-
-
-def _call(part: ToolCallPart) -> dict[str, Json]:
-    arguments = compact_json(part.input)
-    return {"id": part.tool_call_id, "type": "function", "function": {"name": part.tool_name, "arguments": arguments}}
+        remember = self._adapter.remember
+        effort = body.get("reasoning_effort")
+        asked_for = effort is None or ("tool" in reason and effort != "none")
+        if "reasoning_effort" in reason and "tools" in body and asked_for:
+            return remember("reasoning with tools", "it does not reason with tools; reasoning_effort is none", draft)
+        if self._extras.concede(reason, body, draft, remember):
+            return True
+        if "stream_options" in body and ("stream_options" in reason or "include_usage" in reason):
+            return remember("stream_options", "it refuses stream_options; its answers may count no tokens", draft)
+        marks_refused = "cache_control" in reason or refuses_lists_of_blocks(reason)
+        if "prompt_cache_key" in reason or (marks_refused and has_marks(body)):
+            return remember("cache marks", "it refuses what helps its cache; its prompts may cost more", draft)
+        for name in self._lengths:
+            if name in body and refuses_setting(reason, name):
+                return remember(name, f"it refuses {name}", draft)
+        if refuses_parallel_calls(reason):
+            return remember("parallel calls", "it accepts one tool call at a time", draft)
+        if "parallel_tool_calls" in body and refuses_setting(reason, "parallel_tool_calls"):
+            return remember("parallel_tool_calls", "it refuses parallel_tool_calls", draft)
+        if body["messages"][0]["role"] == "system" and refuses_system(reason):
+            return remember("system", "it refuses a system message; the text is sent as the user's", draft)
+        return False

@@ -1,61 +1,70 @@
-"""The stream of an OpenAI-compatible server, as events. Source: OpenAI's chat completion chunk, and what others add.
+"""A decoder that turns the stream of an OpenAI-compatible server into events.
 
-Servers differ: reasoning comes as `reasoning_content`, `reasoning` or `reasoning_details`; tool call deltas come
-without index or id, or with one index for several calls; errors come inside of the stream; the usage comes with the
-last chunk or in one of its own, without choices; citations come in any delta, or in a whole message with the end.
+Source: OpenAI's chat completion chunk, and the additions of other servers. Servers differ:
+
+- Reasoning comes as `reasoning_content`, `reasoning` or `reasoning_details`.
+- Reasoning may stand in the content, between tags (`think_tags.py`).
+- Tool call deltas may have no index or no id, one index for several calls, or one id for several calls.
+- Errors may come inside the stream.
+- The usage comes with the last chunk, in a separate chunk without choices, in the choice (Kimi) or in `x_groq`.
+- Citations come in any delta, in a whole message with the finish reason, or beside the choices (Perplexity, xAI).
+- A whole message may come in one event, or as the whole body.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import orjson
-
-from backend.chat.chunks import FinishReason
 from backend.chat.models import Json, Usage
-from executor.llm.clean_text import Mender, clean
+from backend.chat.protocol.chunks import FinishReason
+from executor.llm.clean_text import Mender
 from executor.llm.events import (
     Finished,
     ModelEvent,
     ReasoningDelta,
     ReasoningEnd,
     TextDelta,
-    ToolCallDelta,
-    ToolCallEnd,
-    ToolCallStart,
+    UsageSoFar,
 )
 from executor.llm.failures import ModelCallError, of_error
-from executor.llm.sources import cited_pages
+from executor.llm.openai_calls import ToolCalls, number_of
+from executor.llm.provider_data import Collector
+from executor.llm.sources import cited_pages, pages_beside
 from executor.llm.sse import read_json
+from executor.llm.think_tags import ThinkTags
+from executor.llm.token_counts import openai_usage
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "content_filter": "content-filter", "tool_calls": "tool-calls",
-    "function_call": "tool-calls",
+    "function_call": "tool-calls", "eos": "stop", "end_turn": "stop", "stop_sequence": "stop",
+    "max_tokens": "length", "model_length": "length", "refusal": "content-filter", "safety": "content-filter",
+    "recitation": "content-filter", "prohibited_content": "content-filter", "sensitive": "content-filter",
 }  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Call:
-    index: int
-    provider_id: str | None
-    started: bool = False
-    waiting: list[str] = field(default_factory=list)
-    """JSON text that came before the name."""
+_FAILURES = {"error": "provider_error", "network_error": "provider_error", "insufficient_system_resource": "overloaded"}
+"""Reasons that are failures of the server. The last one is DeepSeek's."""
 
 
 class OpenAIDecoder:
-    """See `retrying.Decoder`. `taken` are tool call ids that the prompt has already: a call gets another one."""
+    """A `retrying.Decoder`.
 
-    def __init__(self, taken: set[str]) -> None:
+    `taken` holds the tool call ids of the prompt. A call that arrives with one of them gets a new id. `owner` names the
+    model, to which alone the data in `provider` of its events goes back.
+    """
+
+    def __init__(self, taken: set[str], owner: str = "") -> None:
         self.done = False
-        self._taken = set(taken)
+        self._wanted_back = Collector(owner)
         self._text = Mender()
         self._reasoning = Mender()
         self._thinks = False
-        self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+        self._tags: ThinkTags | None = ThinkTags()
+        self._opening = ""
+        self._said = False
+        self._refused = False
+        self._pages: Json = None
+        self._calls = ToolCalls(taken, self._end_words, self._wanted_back)
         self._reason: str | None = None
         self._usage = Usage()
 
@@ -67,64 +76,133 @@ class OpenAIDecoder:
         if payload == b"[DONE]":
             self.done = True
             return []
-        chunk = read_json(payload)
+        return self._read(read_json(payload))
+
+    def whole(self, document: Json) -> list[ModelEvent]:
+        """Reads an answer that is one document: a completion, or an error."""
+        if not isinstance(document, dict) or not isinstance(document.get("choices"), list):
+            raise of_error(document)
+        events = self._read(document)
+        self._reason = self._reason or ("stop" if document["choices"] else None)
+        return events
+
+    def _read(self, chunk: Json) -> list[ModelEvent]:
+        if (error := _error_in(chunk)) is not None:
+            raise of_error(error)
         if not isinstance(chunk, dict):
             return []
-        if error := chunk.get("error"):
-            raise of_error(error)
-        if usage := chunk.get("usage"):
-            self._usage = _usage_of(usage)
         events: list[ModelEvent] = []
+        self._count(chunk.get("usage"), events)
+        if isinstance(groq := chunk.get("x_groq"), dict):
+            self._count(groq.get("usage"), events)
         for choice in chunk.get("choices") or ():
-            if choice.get("index"):
-                continue
-            if delta := choice.get("delta"):
-                self._read_delta(delta, events)
-            if reason := choice.get("finish_reason"):
-                self._reason = str(reason)
-                if isinstance(message := choice.get("message"), dict):
-                    events.extend(cited_pages(message.get("annotations")))
+            if isinstance(choice, dict) and not number_of(choice.get("index")):
+                self._read_choice(choice, events)
+        if "citations" in chunk or "search_results" in chunk:
+            self._cite_beside(chunk, events)
         return events
+
+    def _read_choice(self, choice: dict[str, Json], events: list[ModelEvent]) -> None:
+        self._count(choice.get("usage"), events)
+        reason = choice.get("finish_reason")
+        if delta := choice.get("delta"):
+            self._read_delta(delta, events)
+        message = choice.get("message")
+        if isinstance(message, dict) and (reason or "delta" not in choice):
+            if self._said:  # some servers repeat the answer at its end
+                events.extend(cited_pages(message.get("annotations")))
+            else:
+                self._read_delta(message, events)
+        if reason:
+            self._reason = str(reason)
+
+    def _count(self, usage: Json, events: list[ModelEvent]) -> None:
+        if isinstance(usage, dict) and (counted := openai_usage(usage)) != self._usage:
+            self._usage = counted
+            events.append(UsageSoFar(counted))
+
+    def _cite_beside(self, found: dict[str, Json], events: list[ModelEvent]) -> None:
+        """Names pages that are listed beside the text. Some servers repeat the list in each chunk."""
+        lists = [found.get(name) for name in ("search_results", "citations", "citation")]
+        if lists != self._pages:
+            self._pages = lists
+            events.extend(pages_beside(lists))
 
     def end(self) -> list[ModelEvent]:
         if self._reason is None:
             raise ModelCallError("provider_incomplete", again=True, note="no finish_reason")
-        if self._reason == "error":
-            raise ModelCallError("provider_error", again=True, note="finish_reason=error")
+        if failure := _FAILURES.get(self._reason.lower()):
+            raise ModelCallError(failure, again=True, note=f"finish_reason={self._reason}")
         events: list[ModelEvent] = []
-        self._end_reasoning(events)
-        if rest := self._text.end():
-            events.append(TextDelta(rest))
-        for call in self._calls:
-            if not call.started:
-                self._start(call, "unknown", events)
-            events.append(ToolCallEnd(call.index))
-        reason = _REASONS.get(self._reason, "other")
+        self._say(self._text.end(), events)
+        self._end_words(events)
+        self._calls.end(events)
+        reason = _REASONS.get(self._reason.lower(), "other")
         if self._calls and reason in ("stop", "other"):
             reason = "tool-calls"
         elif not self._calls and reason == "tool-calls":
             reason = "stop"
-        events.append(Finished(reason, self._usage))
+        if self._refused and reason in ("stop", "other"):
+            reason = "content-filter"
+        events.append(Finished(reason, self._usage, provider=self._wanted_back.of_response()))
         return events
 
     def _read_delta(self, delta: dict[str, Json], events: list[ModelEvent]) -> None:
+        self._wanted_back.read(delta)
         content = delta.get("content")
         thought = delta.get("reasoning_content") or delta.get("reasoning") or _thought_in(delta, content)
         if thought and isinstance(thought, str) and (thought := self._reasoning.mend(thought)):
-            self._thinks = True
-            events.append(ReasoningDelta(thought))
-        text = (content if isinstance(content, str) else _text_in(content)) or delta.get("refusal")
+            self._end_tags(events)
+            self._think(thought, events)
+        text = content if isinstance(content, str) else _text_in(content)
+        if not text and isinstance(refusal := delta.get("refusal"), str) and refusal:
+            text, self._refused = refusal, True
         if text:
-            self._end_reasoning(events)
-            if mended := self._text.mend(text):
-                events.append(TextDelta(mended))
+            self._say(self._text.mend(text), events)
         if calls := delta.get("tool_calls"):
             for call in calls:
-                self._read_call(call, events)
-        elif legacy := delta.get("function_call"):
-            self._read_call({"index": 0, "function": legacy}, events)
+                if isinstance(call, dict):
+                    self._said = True
+                    self._calls.read(call, events)
+        elif isinstance(legacy := delta.get("function_call"), dict):
+            self._said = True
+            self._calls.read({"index": 0, "function": legacy}, events)
         if annotations := delta.get("annotations"):
             events.extend(cited_pages(annotations))
+        for name in ("provider_specific_fields", "context"):  # LiteLLM, Azure
+            if isinstance(more := delta.get(name), dict):
+                self._cite_beside(more, events)
+
+    def _say(self, text: str, events: list[ModelEvent]) -> None:
+        """Adds text of the content, in which reasoning may stand between tags."""
+        if not text:
+            return
+        self._said = True
+        for is_thought, piece in ((False, text),) if self._tags is None else self._tags.feed(text):
+            self._opening = self._tags.opening if self._tags is not None else self._opening
+            self._take_piece(is_thought, piece, events)
+
+    def _take_piece(self, is_thought: bool, piece: str, events: list[ModelEvent]) -> None:
+        if is_thought:
+            self._wanted_back.found_tag(self._opening)
+            self._think(piece, events)
+        else:
+            self._end_reasoning(events)
+            events.append(TextDelta(piece))
+
+    def _think(self, thought: str, events: list[ModelEvent]) -> None:
+        self._said = self._thinks = True
+        events.append(ReasoningDelta(thought))
+
+    def _end_words(self, events: list[ModelEvent]) -> None:
+        self._end_tags(events)
+        self._end_reasoning(events)
+
+    def _end_tags(self, events: list[ModelEvent]) -> None:
+        """Releases what was held back as the beginning of a tag. From now on, tags are text."""
+        tags, self._tags = self._tags, None
+        for is_thought, piece in tags.end() if tags is not None else ():
+            self._take_piece(is_thought, piece, events)
 
     def _end_reasoning(self, events: list[ModelEvent]) -> None:
         if not self._thinks:
@@ -132,58 +210,11 @@ class OpenAIDecoder:
         self._thinks = False
         if rest := self._reasoning.end():
             events.append(ReasoningDelta(rest))
-        events.append(ReasoningEnd())
-
-    def _read_call(self, delta: dict[str, Json], events: list[ModelEvent]) -> None:
-        function = delta.get("function") or {}
-        call = self._call_of(delta, bool(function.get("name")))
-        if call is None:
-            return
-        if not call.started and (name := function.get("name")):
-            self._end_reasoning(events)
-            self._start(call, clean(str(name)), events)
-        arguments = function.get("arguments")
-        if not arguments:
-            return
-        if not isinstance(arguments, str):
-            arguments = orjson.dumps(arguments).decode()
-        if call.started:
-            events.append(ToolCallDelta(call.index, clean(arguments)))
-        else:
-            call.waiting.append(clean(arguments))
-
-    def _call_of(self, delta: dict[str, Json], named: bool) -> _Call | None:
-        """The call that a delta belongs to, a new one included."""
-        index, provider_id = delta.get("index"), delta.get("id") or None
-        known = next((call for call in self._calls if provider_id and call.provider_id == provider_id), None)
-        if known is None and isinstance(index, int):
-            known = self._by_index.get(index)
-            if known is not None and named and provider_id and known.provider_id:
-                known = None  # one index for several calls, told apart by their ids
-        elif known is None and not named and not provider_id:
-            known = self._calls[-1] if self._calls else None
-        if known is None and (named or provider_id or isinstance(index, int)):
-            known = _Call(len(self._calls), provider_id)
-            self._calls.append(known)
-        if known is not None:
-            known.provider_id = known.provider_id or provider_id
-            if isinstance(index, int):
-                self._by_index[index] = known
-        return known
-
-    def _start(self, call: _Call, name: str, events: list[ModelEvent]) -> None:
-        call.started = True
-        chosen = call.provider_id
-        if not isinstance(chosen, str) or chosen in self._taken or len(chosen) > 128 or not chosen.isprintable():
-            chosen = f"call_{uuid.uuid4().hex[:24]}"
-        self._taken.add(chosen)
-        events.append(ToolCallStart(call.index, chosen, name))
-        events.extend(ToolCallDelta(call.index, piece) for piece in call.waiting)
-        call.waiting.clear()
+        events.append(ReasoningEnd(provider=self._wanted_back.of_reasoning()))
 
 
 def _thought_in(delta: dict[str, Json], content: Json) -> str:
-    """Reasoning in OpenRouter's details, or in Mistral's content list."""
+    """Returns the reasoning in OpenRouter's `reasoning_details` or in Mistral's list of contents."""
     if details := delta.get("reasoning_details"):
         return "".join(_strings(details, ("text", "summary")))
     if isinstance(content, list):
@@ -199,7 +230,8 @@ def _thought_in(delta: dict[str, Json], content: Json) -> str:
 def _text_in(content: Json) -> str:
     if not isinstance(content, list):
         return ""
-    return "".join(_strings([part for part in content if part.get("type") == "text"], ("text",)))
+    texts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(_strings(texts, ("text",)))
 
 
 def _strings(parts: Json, names: tuple[str, ...]) -> Iterator[str]:
@@ -208,11 +240,15 @@ def _strings(parts: Json, names: tuple[str, ...]) -> Iterator[str]:
             yield from (value for name in names if isinstance(value := part.get(name), str))
 
 
-def _usage_of(usage: dict[str, Json]) -> Usage:
-    prompt, completion = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    return Usage(
-        input_tokens=int(usage.get("prompt_tokens") or 0),
-        output_tokens=int(usage.get("completion_tokens") or 0),
-        reasoning_tokens=int(completion.get("reasoning_tokens") or 0),
-        cached_tokens=int(prompt.get("cached_tokens") or 0),
-    )
+def _error_in(chunk: Json) -> Json:
+    """Returns the error that a chunk is or holds: under `error`, or an object of vLLM, Mistral or FastAPI itself."""
+    if isinstance(chunk, list):  # Gemini
+        return _error_in(chunk[0]) if chunk and isinstance(chunk[0], dict) else None
+    if not isinstance(chunk, dict):
+        return None
+    if error := chunk.get("error"):
+        return error
+    if isinstance(groq := chunk.get("x_groq"), dict) and groq.get("error"):
+        return groq["error"]
+    plain = chunk.get("object") == "error" or ("choices" not in chunk and (chunk.get("detail") or chunk.get("message")))
+    return chunk if plain else None

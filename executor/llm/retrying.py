@@ -1,7 +1,7 @@
-"""One model call over HTTP, with the one layer of retries that there is: the SDKs' own are switched off.
+"""A model call over HTTP with retries. The retries of the SDKs are switched off.
 
-Theirs end when the answer's headers are there. Ours go on to the first event, and not one step further: what the user
-may have seen is never asked for again.
+The SDKs retry until the headers of the answer arrive. This module retries until the first event. It never retries
+later, since the user may have seen the event.
 """
 
 from __future__ import annotations
@@ -9,69 +9,74 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
+import aiohttp
 import anyio
 import httpx2
 
-from executor.llm.events import ModelEvent
+from backend.jitter import jitter
+from executor.llm.answer_body import AnswerBody, Decoder
+from executor.llm.events import ModelEvent, UsageSoFar
 from executor.llm.failures import ModelCallError, of_response
-from executor.llm.sse import SseParser
+from executor.llm.model import ON_RETRY
+from executor.llm.provider_words import masked_again, secrets_in
 
 logger = logging.getLogger(__name__)
 
 _TRANSPORT_ERRORS = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream, OSError)
-_DRAIN = 0.2
+_DRAIN_S = 0.2
+_LONGEST_BACKOFF_S = 8.0
+FIRST_BYTE = 120.0  # seconds
+OWN_SERVER_FIRST_BYTE = 600.0
+"""Seconds, for a server of one's own: with one slot it answers one request after the other."""
+LARGE_PROVIDERS = frozenset({"api.openai.com", "openrouter.ai", "api.anthropic.com"})
+_KEY_HEADER = re.compile(r"auth|key|token|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what, in seconds."""
+    """Limits of a model call. Times are in seconds."""
 
     connect: float = 10
+    first_byte: float = FIRST_BYTE
+    """The longest time before the first byte of an answer. A server with a queue, or one that loads a model, may send
+    nothing at all until it begins."""
     silence: float = 120
-    """No byte for so long, before the first or between two."""
+    """The longest time without a byte between two."""
     no_event: float = 600
-    """Bytes (pings, comments), but no event for so long."""
+    """The longest time without an event while other bytes (pings, comments) arrive."""
     attempts: int = 4
     last_start: float = 180
-    """No attempt begins later than this after the first."""
+    """The latest start of an attempt, counted from the start of the first."""
     backoff: float = 0.5
+    """The wait before the second attempt. It doubles before each further one, up to 8 s."""
     longest_wait: float = 30
-    """A provider that asks for more than this is not asked again."""
+    """The longest wait before an attempt. If the provider asks for more, the call fails."""
+
+    @classmethod
+    def of(cls, first_byte: float | None, base_url: str) -> Patience:
+        """Returns the patience of CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers."""
+        host = urlsplit(base_url).hostname or ""
+        usual = FIRST_BYTE if host in LARGE_PROVIDERS else OWN_SERVER_FIRST_BYTE
+        return cls(first_byte=usual if first_byte is None else first_byte)
 
     def for_http(self) -> httpx2.Timeout:
-        return httpx2.Timeout(connect=self.connect, read=self.silence, write=30, pool=30)
-
-
-class Decoder(Protocol):
-    """Makes events out of the payloads of one answer. `feed` and `end` raise ModelCallError."""
-
-    @property
-    def reason_known(self) -> bool:
-        """The model has said why it stopped: what is still missing can be done without."""
-        ...
-
-    @property
-    def done(self) -> bool:
-        """The provider has said that nothing more comes."""
-        ...
-
-    def feed(self, payload: bytes) -> Sequence[ModelEvent]: ...
-
-    def end(self) -> Sequence[ModelEvent]:
-        """The last events; a ModelCallError `provider_incomplete` when no reason is known."""
-        ...
+        """Returns the limits of the HTTP transport. Its limit for reading is a second longer than those of `_paced` and
+        `_headers`, which end the wait first."""
+        read = max(self.first_byte, self.silence) + 1
+        return httpx2.Timeout(connect=self.connect, read=read, write=30, pool=30)
 
 
 class SdkErrors(Protocol):
-    """The error types that both SDKs have; the SDK module itself has this shape."""
+    """The error types that both SDKs define. The module of an SDK has this shape."""
 
     @property
     def APIStatusError(self) -> type[Exception]: ...  # noqa: N802
@@ -85,11 +90,21 @@ Connect = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
 
 
 async def stream_events(
-    connect: Connect, decoder: Callable[[], Decoder], sdk: SdkErrors, patience: Patience
+    connect: Connect,
+    decoder: Callable[[], Decoder],
+    sdk: SdkErrors,
+    patience: Patience,
+    concede: Callable[[ModelCallError], bool] = lambda _: False,
+    secrets: Sequence[str] = (),
 ) -> AsyncGenerator[ModelEvent, None]:
-    """The events of one model call, tried again until the first of them. Raises ModelCallError."""
+    """Yields the events of a model call and retries it until the first event. Raises ModelCallError.
+
+    `concede` returns True if the next request will differ in what a failure is about. It is then made at once.
+    `secrets` are hidden in what the provider says, also where a decoder has read it.
+    """
     began = time.monotonic()
     attempt = 0
+    on_retry = ON_RETRY.get()
     while True:
         attempt += 1
         shown = False
@@ -97,102 +112,142 @@ async def stream_events(
             async with aclosing(_one_attempt(connect, decoder(), sdk, patience)) as batches:
                 async for batch in batches:
                     for event in batch:
-                        shown = True
+                        shown = shown or not isinstance(event, UsageSoFar)
                         yield event
             return
         except ModelCallError as failure:
+            failure.said = masked_again(failure.said, secrets)
+            if shown and failure.code == "connection":
+                note = f"after the first words: {failure.note}"
+                failure = ModelCallError("provider_incomplete", note=note)
+            if not shown and concede(failure):
+                continue
             wait = _wait_before(attempt + 1, failure, patience)
             late = time.monotonic() + wait - began > patience.last_start
+            said = {"error": failure.said} if failure.said else {}
             if shown or not failure.again or attempt >= patience.attempts or late or wait > patience.longest_wait:
-                logger.warning("the model call failed: %s (attempt %d, %s)", failure.code, attempt, failure.note)
-                raise
-            logger.info("the model is asked again in %.1f s: %s (%s)", wait, failure.code, failure.note)
+                logger.warning(
+                    "model call failed: %s (attempt %d, %s)", failure.code, attempt, failure.note, extra=said
+                )
+                raise failure from None
+            on_retry(failure.code)
+            logger.info("retrying the model call in %.1f s: %s (%s)", wait, failure.code, failure.note, extra=said)
         await asyncio.sleep(wait)
 
 
 def _wait_before(attempt: int, failure: ModelCallError, patience: Patience) -> float:
-    """Exponential, with up to a quarter taken off at random; never less than the provider asks for."""
-    backoff: float = min(patience.backoff * 2 ** (attempt - 2), 8.0)
-    return max(backoff * random.uniform(0.75, 1.0), failure.retry_after or 0.0)  # noqa: S311 - jitter
+    """Returns seconds: exponential, less a random part of up to a quarter, but at least what the provider asks for."""
+    backoff: float = min(patience.backoff * 2 ** (attempt - 2), _LONGEST_BACKOFF_S)
+    return max(jitter(backoff, 0.75), failure.retry_after or 0.0)
 
 
 async def _one_attempt(
     connect: Connect, decoder: Decoder, sdk: SdkErrors, patience: Patience
 ) -> AsyncGenerator[Sequence[ModelEvent], None]:
-    parser = SseParser()
+    body = AnswerBody(decoder)
     last_event = time.monotonic()
-    ended = False
+    begun = ended = False
     try:
-        async with connect() as chunks:
-            async for chunk in chunks:
-                events, failure = _decode(decoder, parser.feed, chunk)
-                if events:
-                    last_event = time.monotonic()
-                    yield events
-                elif time.monotonic() - last_event > patience.no_event:
-                    raise ModelCallError("timeout", again=True, note="only pings")
-                if failure is not None:
-                    raise failure
-                if decoder.done:
-                    ended = True
-                    yield decoder.end()
-                    await _drain(chunks)
-                    return
-            events, failure = _decode(decoder, lambda _: parser.end(), b"")
+        async with AsyncExitStack() as stack:
+            chunks = await _headers(stack, connect, patience)
+            begun = True
+            async with aclosing(_paced(chunks, patience)) as paced:
+                async for chunk in paced:
+                    events, failure = body.feed(chunk)
+                    if events:
+                        last_event = time.monotonic()
+                        yield events
+                    elif time.monotonic() - last_event > patience.no_event:
+                        raise ModelCallError("timeout", again=True, note="only pings")
+                    if failure is not None:
+                        raise failure
+                    if decoder.done:
+                        ended = True
+                        yield decoder.end()
+                        await _drain(chunks)
+                        return
+            events, failure = body.end()
             if events:
                 yield events
             if failure is not None:
                 raise failure
     except (sdk.APIError, *_TRANSPORT_ERRORS) as error:
         if not decoder.reason_known:
-            raise _explain(error, sdk) from None
+            raise _explain(error, sdk, begun=begun) from None
     if not ended:
         yield decoder.end()
 
 
-def _decode(
-    decoder: Decoder, read: Callable[[bytes], list[bytes]], chunk: bytes
-) -> tuple[list[ModelEvent], ModelCallError | None]:
-    """The boundary to what a provider may send: anything. What came before a failure is kept."""
-    events: list[ModelEvent] = []
-    try:
-        for payload in read(chunk):
-            events += decoder.feed(payload)
-    except ModelCallError as failure:
-        return events, failure
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as odd:
-        return events, ModelCallError("provider_error", again=True, note=f"unreadable: {type(odd).__name__}")
-    return events, None
+async def _headers(stack: AsyncExitStack, connect: Connect, patience: Patience) -> AsyncIterator[bytes]:
+    """Waits for the headers of the answer. Returns its body. Raises TimeoutError."""
+    async with asyncio.timeout(patience.connect + patience.first_byte):
+        return await stack.enter_async_context(connect())
+
+
+async def _paced(chunks: AsyncIterator[bytes], patience: Patience) -> AsyncGenerator[bytes, None]:
+    """Yields the chunks. Raises TimeoutError after too long a silence."""
+    longest = patience.first_byte
+    while True:
+        try:
+            async with asyncio.timeout(longest):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        longest = patience.silence
+        yield chunk
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
-    """Reads the end of the body, which comes with the last event as a rule: only then is the connection used again."""
+    """Reads the rest of the body, which usually arrives with the last event. Only then can the connection be reused."""
     try:
-        async with asyncio.timeout(_DRAIN):
+        async with asyncio.timeout(_DRAIN_S):
             async for _ in chunks:
                 pass
     except (TimeoutError, *_TRANSPORT_ERRORS):
         pass
 
 
-def _explain(error: Exception, sdk: SdkErrors) -> ModelCallError:
-    refusal = _refusal(error)
-    note = _with_address(type(error).__name__ if refusal is None else _in_words(refusal), error)
+def _explain(error: Exception, sdk: SdkErrors, *, begun: bool) -> ModelCallError:
+    """Returns the failure. `begun`: the headers of the answer had come.
+
+    A silence without headers is not asked again: the server may be busy, and whoever asks again loses his place there.
+    """
     if isinstance(error, sdk.APIStatusError):
         response: httpx2.Response = error.response  # type: ignore[attr-defined]
-        return of_response(response.status_code, error.body, response.headers)  # type: ignore[attr-defined]
-    if isinstance(error, (sdk.APITimeoutError, httpx2.TimeoutException, TimeoutError)) and refusal is None:
-        return ModelCallError("timeout", again=True, note=note)
+        secrets = keys_of(response)
+        return of_response(response.status_code, error.body, response.headers, secrets=secrets)  # type: ignore[attr-defined]
+    reason = _root(error)
+    refusal = isinstance(reason, OSError) and not isinstance(reason, TimeoutError)
+    note = _with_address(_in_words(reason) if refusal else type(reason).__name__, error)  # type: ignore[arg-type]
+    if isinstance(reason, TimeoutError | httpx2.TimeoutException) and not isinstance(
+        reason, aiohttp.ConnectionTimeoutError | httpx2.ConnectTimeout
+    ):
+        return ModelCallError("timeout", again=begun, note=note)
     return ModelCallError("connection", again=True, note=note)
 
 
-def _refusal(error: BaseException | None) -> OSError | None:
-    """Why a connection could not be made: the aiohttp transport calls that a time-out."""
-    while error is not None:
-        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+def _root(error: BaseException) -> BaseException:
+    """Returns the first error of the operating system or of aiohttp in the chain, else the last one of the chain.
+
+    The aiohttp transport of the OpenAI SDK reports every lost connection as a timeout of connecting, so the SDK's own
+    error does not tell.
+    """
+    for _ in range(20):
+        inner = error.__cause__ or error.__context__
+        if isinstance(error, OSError | aiohttp.ClientError) or inner is None:
+            break
+        error = inner
+    return error
+
+
+def keys_of(response: httpx2.Response) -> list[str]:
+    """Returns the keys with which the request was made, to be hidden in what the provider says about them."""
+    try:
+        sent = response.request.headers
+    except RuntimeError:  # an answer without a request
+        return []
+    found = (value for name, value in sent.items() if _KEY_HEADER.search(name))
+    return [secret for value in found for secret in secrets_in(value)]
 
 
 def _in_words(refusal: OSError) -> str:
@@ -201,9 +256,9 @@ def _in_words(refusal: OSError) -> str:
 
 
 def _with_address(what: str, error: Exception) -> str:
-    """With the server's address, for the log; without what else a URL may hold."""
+    """Returns `what` with the scheme, host and port of the server for the log, without the rest of the URL."""
     try:
         url = error.request.url  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # an error of neither the SDK nor httpx; one that no request belongs to
+    except (AttributeError, RuntimeError):  # the error comes from elsewhere, or has no request
         return what
     return f"{what}, at {url.scheme}://{url.host}" + (f":{url.port}" if url.port else "")

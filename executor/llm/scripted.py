@@ -1,20 +1,20 @@
-"""A provider without a network: it answers by rules, word by word. It runs when no API key is set, and in demos.
+"""A provider without a network that answers by rules, word by word. It runs without a key and a base URL, and in demos.
 
-Lines of the last user message that begin with a command say what it does, in their order:
+It follows the commands in the last user message, in their order. A command stands at the beginning of a line:
 
-    /stream N [DELAY_MS]    N text deltas, `0 `, `1 `, … `N-1 `, with that delay before each (default 0)
+    /stream N [DELAY_MS]    sends N text deltas, `0 `, `1 `, … `N-1 `, with that delay before each (default 0)
     /reason TEXT            thinks the text, word by word
-    /source URL [TITLE]     cites that page; answers as usual if the step only cites and thinks
+    /source URL [TITLE]     cites that page; a step that only cites and thinks answers as if there were no command
     /say TEXT               says the text, word by word
-    /markdown               shows what a page makes of Markdown: a heading, a list, a table, code
-    /tool NAME JSON         calls that tool; several are parallel calls of one step; the JSON is passed on as it stands
+    /markdown               shows the kinds of Markdown that a page renders: a heading, a list, a table, code
+    /tool NAME JSON         calls that tool with the JSON as it is; several are parallel calls of one step
     /fail                   raises a provider error
-    /then                   what follows is for the next step, when the tools have answered
+    /finish REASON [TEXT]   ends the answer for that reason of the AI SDK, with the text as the provider's explanation
+    /then                   begins the next step, which runs when the tools have answered
 
-“Create an agent that …”, “Change the agent ID like this: …” and “Customize the template ID like this: …” have it done,
-where there is a tool for that.
-When the results of its calls are there and no script is left for the step, it comments on them. A message without
-commands is answered in a sentence or two.
+“Create an agent that …”, “Change the agent ID like this: …” and “Customize the template ID like this: …” call the tool
+for that, if there is one. A step without commands comments on the results of the step before. A message without
+commands gets an answer of a sentence or two. A summary has the first words of the user's messages.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncGenerator, Container, Iterator, Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -38,16 +39,19 @@ from executor.llm.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from executor.llm.history import NOTE_CLOSES, NOTE_OPENS
+from executor.llm.history import NOTE_CLOSES, NOTE_OPENS, SUMMARY_CLOSES, SUMMARY_OPENS
 from executor.llm.model import Prompt
 from executor.llm.sources import find_source
+from executor.llm.summaries import REQUEST
 
-WORD_DELAY = 0.01
+WORD_DELAY = 0.01  # seconds
 EVENTS_PER_BREATH = 32
+"""Events without a delay after which other jobs may run."""
 MAX_STREAM = 1_000_000
+"""Most deltas of one `/stream`."""
 MAX_DELAY_MS = 60_000
-_COMMAND = re.compile(r"^/(stream|reason|source|say|markdown|tool|fail|then)(?: +(.*))?$", re.MULTILINE)
-_WISHES = {
+_COMMAND = re.compile(r"^/(stream|reason|source|say|markdown|tool|fail|finish|then)(?: +(.*))?$", re.MULTILINE)
+_REQUESTS = {
     tool: re.compile(rf"(?:please )?{words}", re.IGNORECASE | re.DOTALL)
     for tool, words in {
         "create_agent": "(?:create|make|build)(?: me)? an agent (?:that|which|to) (?:does this: )?(?P<description>.+)",
@@ -57,8 +61,8 @@ _WISHES = {
 }
 _CALL = re.compile(r"behind the call (\S+) of the tool")
 _WORD = re.compile(r"\s*\S+\s*")
-_GOES_ON = ("operation_started", "operation_in_progress")
-_JSON_PIECE = 12
+_STILL_RUNNING = ("operation_started", "operation_in_progress")
+_JSON_PIECE = 12  # characters of a delta
 _MARKDOWN = """\
 ## What Markdown can be
 
@@ -85,33 +89,41 @@ def code(of: str, lines: int = 2) -> str:
 
 That is all.
 """
-_NO_NUMBER = "/stream takes a whole number above 0 and, if you like, a delay in milliseconds after it. "
+_NO_NUMBER = "/stream takes a whole number above 0, optionally followed by a delay in milliseconds. "
 
 
 class ScriptedModel:
-    """The model of this module's rules; `word_delay` is in seconds."""
+    """A `Model` that follows the rules of this module. `word_delay` is in seconds."""
 
     name = "scripted"
 
     def __init__(self, *, word_delay: float = WORD_DELAY) -> None:
         self._word_delay = word_delay
 
+    def room(self, prompt: Prompt) -> int | None:
+        """See `Model.room`."""
+        return None
+
     async def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
-        """See `Model.stream`. With no delay it still lets other jobs run every few events."""
+        """See `Model.stream`. Even without a delay, other jobs may run after every EVENTS_PER_BREATH events."""
         said = thought = 0
         called = False
+        end = Finished("stop", Usage())
         for breath, (event, delay) in enumerate(self._events(prompt), 1):
             if delay > 0 or breath % EVENTS_PER_BREATH == 0:
                 await asyncio.sleep(delay)
+            if isinstance(event, Finished):
+                end = event
+                continue
             said += isinstance(event, TextDelta)
             thought += isinstance(event, ReasoningDelta)
             called = called or isinstance(event, ToolCallStart)
             yield event
         usage = Usage(input_tokens=_words_of(prompt), output_tokens=said + thought, reasoning_tokens=thought)
-        yield Finished("tool-calls" if called else "stop", usage)
+        yield replace(end, reason="tool-calls" if called else end.reason, usage=usage)
 
     def _events(self, prompt: Prompt) -> Iterator[tuple[ModelEvent, float]]:
-        """Every event but the last, each with the seconds to wait before it."""
+        """Yields all events but the last, each with the seconds to wait before it."""
         asked, since = _last_question(prompt.messages)
         rounds = sum(message.role is Role.ASSISTANT for message in since)
         commands = [(match[1], (match[2] or "").strip()) for match in _COMMAND.finditer(asked)]
@@ -120,8 +132,10 @@ class ScriptedModel:
             yield from self._perform(script[rounds], asked)
         elif rounds:
             yield from self._say(_comment(since))
-        elif (wish := _wish(asked, {tool.name for tool in prompt.tools})) is not None:
-            yield from _call(0, wish)
+        elif REQUEST in asked:
+            yield from self._say(_summary(prompt.messages))
+        elif (call := _requested_call(asked, {tool.name for tool in prompt.tools})) is not None:
+            yield from _call(0, call)
         elif asked.startswith(NOTE_OPENS):
             yield from self._say(_comment_on_note(asked, prompt.messages))
         else:
@@ -146,6 +160,10 @@ class ScriptedModel:
                     yield from self._say(rest)
                 case "markdown":
                     yield from self._say(_MARKDOWN)
+                case "finish" if (end := _end(*rest.partition(" ")[::2])) is not None:
+                    yield end, 0
+                case "finish":
+                    pass
                 case "fail":
                     raise ProviderError("The scripted model was asked to fail.", code="provider_error")
                 case _:
@@ -188,16 +206,22 @@ def _call(index: int, rest: str) -> Iterator[tuple[ModelEvent, float]]:
     yield ToolCallEnd(index), 0
 
 
-def _wish(asked: str, tools: Container[str]) -> str | None:
-    """The call that the message wishes for, as `/tool` would have it."""
-    for tool, pattern in _WISHES.items():
+def _end(reason: str, explanation: str) -> Finished | None:
+    if reason not in ("stop", "length", "content-filter", "other"):
+        return None
+    return Finished(reason, Usage(), explanation=explanation or None, refused=reason == "content-filter")  # type: ignore[arg-type]
+
+
+def _requested_call(asked: str, tools: Container[str]) -> str | None:
+    """Returns the call that the message asks for, in the form `/tool` takes. None if it asks for none."""
+    for tool, pattern in _REQUESTS.items():
         if tool in tools and (found := pattern.match(asked)) is not None:
             return f"{tool} {orjson.dumps(found.groupdict()).decode()}"
     return None
 
 
 def _last_question(messages: Sequence[NewMessage]) -> tuple[str, Sequence[NewMessage]]:
-    """What the user wrote last (the page's context is a part before it), and the messages since."""
+    """Returns the user's last text and the messages after it. Page context comes in a part before that text."""
     for place in range(len(messages) - 1, -1, -1):
         if messages[place].role is Role.USER:
             texts = [part.text for part in messages[place].parts if isinstance(part, TextPart)]
@@ -209,37 +233,55 @@ def _answer(asked: str) -> str:
     words = _COMMAND.sub("", asked).split()
     if not words:
         return "I am here. Write me something."
-    quoted = " ".join(words[:12]) + (" …" if len(words) > 12 else "")
+    quoted = _beginning(" ".join(words))
     end = "" if quoted.endswith((".", "!", "?", "…")) else "."
     return (
-        f"You wrote: “{quoted}”{end} I am the scripted model, which answers while no API key is set; "
-        "set one, and a language model takes my place."
+        f"You wrote: “{quoted}”{end} I am the scripted model, which answers while no API key is set. "
+        "Set an API key to get answers from a language model."
     )
 
 
+def _beginning(text: str) -> str:
+    words = text.split()
+    return " ".join(words[:12]) + (" …" if len(words) > 12 else "")
+
+
 def _comment(since: Sequence[NewMessage]) -> str:
-    """One sentence about each result of the last step."""
+    """Returns one sentence about each result of the last step."""
     last_calls = next((place for place in range(len(since) - 1, -1, -1) if since[place].role is Role.ASSISTANT), 0)
     results = [part for message in since[last_calls:] for part in message.parts if isinstance(part, ToolResultPart)]
     if not results:
         return "There is nothing to add."
-    return " ".join(_told(result) for result in results)
+    return " ".join(_sentence_about(result) for result in results)
 
 
-def _told(result: ToolResultPart) -> str:
-    if isinstance(result.output, dict) and result.output.get("type") in _GOES_ON:
-        return f"The tool {result.tool_name} is at work, and its result comes here by itself."
+def _sentence_about(result: ToolResultPart) -> str:
+    if isinstance(result.output, dict) and result.output.get("type") in _STILL_RUNNING:
+        return f"The tool {result.tool_name} is still working. Its result will appear here by itself."
     return f"The tool {result.tool_name} {'failed' if result.is_error else 'answered'}: {_gist(result.output)}"
 
 
 def _comment_on_note(note: str, messages: Sequence[NewMessage]) -> str:
-    """Of an operation that has ended: what came of the tool that the note names."""
+    """Returns a sentence about the result of the tool call that the note names."""
     named = _CALL.search(note)
     for message in messages:
         for part in message.parts:
             if isinstance(part, ToolResultPart) and named is not None and part.tool_call_id == named[1]:
                 return f"The work of {part.tool_name} has ended: {_gist(part.output)}"
     return _answer(_inside(note))
+
+
+def _summary(messages: Sequence[NewMessage]) -> str:
+    """Returns a line for each text of the user, after those of an earlier summary."""
+    lines = []
+    for message in messages:
+        for part in message.parts if message.role is Role.USER else ():
+            text = part.text if isinstance(part, TextPart) else ""
+            if text.startswith(SUMMARY_OPENS):
+                lines.append(text.removeprefix(SUMMARY_OPENS).removesuffix(SUMMARY_CLOSES).strip())
+            elif text and not text.startswith("<"):
+                lines.append(f"- The user wrote: “{_beginning(text)}”")
+    return "\n".join(lines)
 
 
 def _inside(note: str) -> str:

@@ -1,6 +1,6 @@
-"""Server-sent events out of raw bytes, no more than model providers use: the `data` of each event.
+"""A parser of server-sent events that returns the `data` of each event, the only field that model providers need.
 
-Lines end with CR LF, LF or CR and with nothing else (WHATWG HTML, 9.2.6): U+2028 and its like are text.
+A line ends with CR LF, LF or CR only (WHATWG HTML, 9.2.6). U+2028 and similar characters are text.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 
 class SseParser:
-    """Fed with the bytes as they come, gives the data of every event that is complete. Comments and other fields are
-    dropped. Raises ValueError when one event grows past MAX_EVENT_BYTES."""
+    """A parser that takes bytes in any pieces and returns the data of each complete event.
+
+    Comments and other fields are dropped. Raises ValueError if an event has more than MAX_EVENT_BYTES.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -45,7 +47,7 @@ class SseParser:
         return self._read(lines)
 
     def end(self) -> list[bytes]:
-        """What stands without its last blank line; some servers end so."""
+        """Returns the data of a last event without its blank line, as some servers send it."""
         rest = b"".join(self._pieces)
         self._pieces.clear()
         return self._read([rest, b""])
@@ -77,7 +79,10 @@ class SseParser:
 
 
 def read_json(payload: bytes | str) -> Json:
-    """The JSON value; with lone surrogates and broken UTF-8, which orjson refuses. Raises ValueError, also on NaN."""
+    """Returns the JSON value. Accepts lone surrogates and invalid UTF-8, which orjson refuses.
+
+    Raises ValueError for anything else that is not JSON, and for NaN and infinities.
+    """
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:

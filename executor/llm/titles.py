@@ -1,45 +1,38 @@
-"""The title of a session, made of its first message."""
+"""The title of a session, made from its first message."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 from backend.chat.models import NewMessage, Role, TextPart
-from backend.config import Settings
 from backend.errors import ProviderError
 from executor.llm.events import TextDelta
-from executor.llm.model import Model, Prompt, open_model
+from executor.llm.model import Model, Prompt
+from executor.llm.think_tags import without_reasoning
 
 logger = logging.getLogger(__name__)
 
-MAX_TITLE = 60
+MAX_TITLE = 60  # characters
 UNTITLED = "New conversation"
-TIME_LIMIT = 10.0
+TIME_LIMIT = 30.0  # seconds
+MAX_TOKENS = 2_000
+"""Tokens for reasoning and title. A model that reasons about the title uses some hundred; others stop after a few."""
 _SYSTEM = (
     "Write a title of two to six words for a conversation that begins with the user's message, in the language of that "
     "message. Answer with the title alone: no quotes, no full stop, no explanation. Do not answer the message."
 )
 
 
-@asynccontextmanager
-async def open_title_model(settings: Settings) -> AsyncIterator[Model | None]:
-    """The model of CHAT_TITLE_MODEL, at the provider of the chat's model; None when it is not set."""
-    if not settings.chat_title_model:
-        yield None
-        return
-    async with open_model(settings, name=settings.chat_title_model) as model:
-        yield model
-
-
 async def make_title(model: Model | None, text: str, *, time_limit: float = TIME_LIMIT) -> str:
-    """At most MAX_TITLE characters, never empty: what the model says, else (no model, an error, too slow) the message's
-    first words."""
+    """Returns a title of 1 to MAX_TITLE characters.
+
+    Falls back to the first words of `text` without a model, on an error, and after `time_limit` seconds.
+    """
     if model is None:
         return first_words(text)
-    prompt = Prompt(_SYSTEM, (NewMessage(Role.USER, (TextPart(text[:2_000]),)),), max_output_tokens=20)
+    prompt = Prompt(_SYSTEM, (NewMessage(Role.USER, (TextPart(text[:2_000]),)),), max_output_tokens=MAX_TOKENS)
     said = ""
     try:
         async with asyncio.timeout(time_limit), aclosing(model.stream(prompt)) as events:
@@ -47,14 +40,14 @@ async def make_title(model: Model | None, text: str, *, time_limit: float = TIME
                 if isinstance(event, TextDelta):
                     said += event.text
     except (ProviderError, TimeoutError) as error:
-        logger.info("no title from the model: %s", type(error).__name__)
+        logger.info("model gave no title: %s", type(error).__name__)
         return first_words(text)
-    title = first_words(said.strip().split("\n")[0].strip(" \t\"'“”«»*#.`"))
+    title = first_words(without_reasoning(said).strip().split("\n")[0].strip(" \t\"'“”«»*#.`"))
     return first_words(text) if title == UNTITLED else title
 
 
 def first_words(text: str) -> str:
-    """The beginning of the text on one line, cut at a word where there is one to cut at."""
+    """Returns the beginning of the text on one line, cut between two words if possible. Never empty."""
     line = " ".join(text.split())
     if len(line) <= MAX_TITLE:
         return line or UNTITLED

@@ -1,0 +1,88 @@
+"""A prompt's messages in the shape of OpenAI's chat completions, with the additions that other servers want back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from backend.chat.models import Json, NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from executor.llm.history import compact_json, result_text
+from executor.llm.model import Prompt
+from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.provider_data import IN_CONTENT
+from executor.llm.think_tags import TAGS
+
+NO_ANSWER = "(No answer was given.)"
+NO_REASONING = "."
+"""The reasoning of a call that another model made, for servers that want some. Others use the same stand-in."""
+NO_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+"""What Gemini's documentation gives for a call that another model made (ai.google.dev/gemini-api/docs/
+thought-signatures, 2026-11-30)."""
+
+
+def openai_messages(
+    prompt: Prompt, owner: str = "", form: Form = Form.OWN, refuses: Callable[[str], bool] = lambda _: False
+) -> list[dict[str, Json]]:
+    """Returns the messages for the model `owner`. `refuses` tells what its server does not accept."""
+    messages = written_for(prompt.messages, owner, form)
+    if refuses("parallel calls"):
+        messages = one_call_each(messages)
+    system, wanted = prompt.system.strip(), []
+    if system and not refuses("system"):
+        wanted.append({"role": "system", "content": prompt.system})
+    previous = None
+    for message in messages:
+        if previous is Role.TOOL and message.role is Role.USER:
+            wanted.append({"role": "assistant", "content": NO_ANSWER})  # Mistral wants one between a result and a user
+        wanted.append(_message(message, refuses))
+        previous = message.role
+    if system and refuses("system"):
+        wanted[0] = {**wanted[0], "content": f"{prompt.system}\n\n{wanted[0]['content']}"}
+    return wanted
+
+
+def _message(message: NewMessage, refuses: Callable[[str], bool]) -> dict[str, Json]:
+    texts = "\n\n".join(part.text for part in message.parts if isinstance(part, TextPart))
+    match message.role:
+        case Role.USER:
+            return {"role": "user", "content": texts}
+        case Role.TOOL:
+            result = next(part for part in message.parts if isinstance(part, ToolResultPart))
+            return {"role": "tool", "tool_call_id": result.tool_call_id, "content": result_text(result)}
+        case Role.ASSISTANT:
+            calls = [_call(part, refuses) for part in message.parts if isinstance(part, ToolCallPart)]
+            said: dict[str, Json] = {"role": "assistant", "content": texts or None}
+            said |= _reasoning([part for part in message.parts if isinstance(part, ReasoningPart)], texts, refuses)
+            if refuses("calls without reasoning") and not said.get("reasoning_content"):
+                said["reasoning_content"] = NO_REASONING
+            return said | ({"tool_calls": calls} if calls else {})
+
+
+def _reasoning(parts: Sequence[ReasoningPart], texts: str, refuses: Callable[[str], bool]) -> dict[str, Json]:
+    """Returns the members that hold the message's own reasoning, as its server sent them."""
+    said: dict[str, Json] = {}
+    for part in parts:
+        data = part.provider.data if part.provider is not None else {}
+        match data.get("field"):
+            case str(name) if name == IN_CONTENT and part.text:
+                thought = {"type": "thinking", "thinking": [{"type": "text", "text": part.text}]}
+                earlier = said.get("content") or []
+                said["content"] = [*earlier, thought]
+            case str(name) if name in TAGS:
+                said["content"] = texts = f"{name}\n{part.text.strip()}\n{TAGS[name]}\n\n{texts}"
+            case str(name) if not refuses(name):
+                said[name] = said.get(name, "") + part.text
+        for name, value in data.get("members", {}).items():
+            if not refuses(name):
+                said[name] = [*said[name], *value] if isinstance(said.get(name), list) else value
+    if isinstance(said.get("content"), list) and texts:
+        said["content"].append({"type": "text", "text": texts})
+    return said
+
+
+def _call(part: ToolCallPart, refuses: Callable[[str], bool]) -> dict[str, Json]:
+    data = part.provider.data if part.provider is not None else {}
+    function = {**data.get("function", {}), "name": part.tool_name, "arguments": compact_json(part.input)}
+    members = {name: value for name, value in data.get("members", {}).items() if not refuses(name)}
+    if refuses("calls without signature") and "extra_content" not in members:
+        members["extra_content"] = NO_SIGNATURE
+    return {**members, "id": part.tool_call_id, "type": "function", "function": function}

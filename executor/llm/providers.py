@@ -1,0 +1,115 @@
+"""The choice of the provider that serves a model. No other module knows all providers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from backend.config import Settings
+from backend.errors import ConfigError
+from backend.model_list import SETTING, ModelEntry, replaced
+from executor.llm.extras import NO_EXTRAS, Extras
+from executor.llm.model import Model
+
+
+@asynccontextmanager
+async def open_model(
+    settings: Settings, *, name: str | None = None, extras: Extras = NO_EXTRAS
+) -> AsyncIterator[Model]:
+    """Yields the model that the settings choose. `name` overrides CHAT_MODEL.
+
+    Raises ConfigError if a setting is missing. SDKs are imported here, on first use: each takes about a second and
+    many megabytes.
+    """
+    chosen = name or settings.chat_model
+    match settings.provider:
+        case "scripted":
+            from executor.llm.scripted import ScriptedModel
+
+            yield ScriptedModel()
+        case "openai":
+            from executor.llm.openai import open_openai
+
+            async with open_openai(settings, chosen, extras=extras) as model:
+                yield model
+        case "anthropic":
+            from executor.llm.anthropic import open_anthropic
+
+            async with open_anthropic(settings, chosen, extras=extras) as model:
+                yield model
+        case "claude_agent":
+            raise ConfigError("CHAT_PROVIDER: claude_agent is not supported yet; use anthropic instead")
+
+
+@asynccontextmanager
+async def open_listed(settings: Settings, entry: ModelEntry, variables: Mapping[str, str]) -> AsyncIterator[Model]:
+    """Yields a model of CHAT_MODELS. `variables` are those of its key and its headers.
+
+    Raises ConfigError if a variable or the key is missing.
+    """
+    key = _key_of(settings, entry, variables)
+    headers = {
+        name: _secret(entry, f"headers.{name}", value, variables).get_secret_value()
+        for name, value in entry.headers.items()
+    }
+    alone = settings.model_copy(
+        update={
+            "chat_provider": entry.provider,
+            "chat_model": entry.model,
+            "chat_base_url": entry.base_url,
+            "chat_api_key": key,
+            **dict.fromkeys(_OF_OTHERS),
+            "chat_first_byte_timeout": entry.first_byte_timeout or settings.chat_first_byte_timeout,
+        }
+    )
+    extras = Extras(headers, entry.body, frozenset(entry.omit), _efforts(entry))
+    async with open_model(alone, extras=extras) as model:
+        yield model
+
+
+_OF_OTHERS = ("open_router_api_key", "openai_api_key", "anthropic_api_key", "openrouter_base_url", "openai_base_url")
+"""Settings that would choose another server, or send its key to one that it does not belong to."""
+
+
+def _key_of(settings: Settings, entry: ModelEntry, variables: Mapping[str, str]) -> SecretStr | None:
+    """Returns the model's own key, or the one of the setting for its server: keys of settings go to no other server."""
+    if entry.key is not None:
+        return _secret(entry, "key", entry.key, variables)
+    usual = "api.anthropic.com" if entry.provider == "anthropic" else "api.openai.com"
+    host = urlsplit(entry.base_url).hostname if entry.base_url is not None else usual
+    keys = {
+        "api.openai.com": ("OPENAI_API_KEY", settings.openai_api_key),
+        "openrouter.ai": ("OPEN_ROUTER_API_KEY", settings.open_router_api_key),
+        "api.anthropic.com": ("ANTHROPIC_API_KEY", settings.anthropic_api_key),
+    }
+    name, key = keys.get(host or "", ("", None))
+    if name and key is None and entry.provider != "scripted":
+        raise ConfigError(f"{SETTING}: model {entry.id}: key: is missing, and {name} is not set")
+    return key
+
+
+def _secret(entry: ModelEntry, place: str, value: SecretStr, variables: Mapping[str, str]) -> SecretStr:
+    try:
+        text = replaced(value.get_secret_value(), variables)
+    except KeyError as missing:
+        raise ConfigError(f"{SETTING}: model {entry.id}: {place}: the variable {missing.args[0]} is not set") from None
+    if not text.strip():
+        raise ConfigError(f"{SETTING}: model {entry.id}: {place}: is empty")
+    return SecretStr(text)
+
+
+def _efforts(entry: ModelEntry) -> dict[str, dict[str, object]]:
+    """Returns the members of a request for each level: those of the list, or the provider's usual one.
+
+    OpenAI: `reasoning_effort`. Anthropic: `output_config.effort` (Messages API, read 2026-11-30).
+    """
+    usual = entry.provider == "anthropic"
+    return {
+        level: members
+        if members is not None
+        else ({"output_config": {"effort": level}} if usual else {"reasoning_effort": level})
+        for level, members in entry.efforts.items()
+    }

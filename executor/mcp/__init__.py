@@ -1,42 +1,59 @@
-"""Tools of MCP servers: those that the file of MCP_SERVERS_FILE names, for as long as each is there."""
+"""Tools of the MCP servers in MCP_SERVERS_FILE. The tools of a server are offered while it is connected."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from backend.config import Settings
-from backend.standing import start_standing
-from executor.tools.tool import ToolSource
+from backend.supervised import start_supervised
+
+if TYPE_CHECKING:
+    from executor.mcp.connection import Connection
 
 START_GRACE = 2.0
+"""Seconds that a starting process waits for its servers."""
 LEAVE_LIMIT = 4.0
+"""Seconds that disconnecting from all servers may take."""
 
 
 @asynccontextmanager
-async def open_mcp(settings: Settings) -> AsyncIterator[Sequence[ToolSource]]:
-    """One source a server. Opens after START_GRACE at the latest; who is not there yet comes later.
+async def open_mcp(settings: Settings, own_names: Collection[str] = ()) -> AsyncIterator[Sequence[Connection]]:
+    """Yields a source of tools for each server, after START_GRACE at the latest. Slower servers connect later.
 
-    Raises ConfigError when the file is wrong.
+    No tool gets one of `own_names`.
+    Raises ConfigError if the file is wrong.
     """
     if settings.mcp_servers_file is None:
         yield ()
         return
-    from executor.mcp.servers_file import read_servers  # few have such a file
+    from executor.mcp.servers_file import read_servers  # most installations have no such file
 
-    servers = read_servers(settings.mcp_servers_file, os.environ)
+    servers = [
+        one if one.elicitation_wait is not None else one.model_copy(update={"elicitation_wait": default})
+        for default in (settings.elicitation_wait,)
+        for one in read_servers(settings.mcp_servers_file, os.environ)
+    ]
     if not servers:
         yield ()
         return
-    from executor.mcp.connection import Connection  # the SDK takes half a second and many megabytes
+    from executor.mcp.connection import Connection  # importing the SDK takes half a second and many megabytes
+    from executor.mcp.names import Names
 
+    names = Names([server.name for server in servers], own_names)
     connections = [
-        Connection(server, settings.operation_timeout if server.operations else settings.tool_timeout)
+        Connection(
+            server,
+            settings.operation_timeout if server.operations else settings.tool_timeout,
+            settings.mcp_start_timeout,
+            names,
+        )
         for server in servers
     ]
-    jobs = [start_standing(one.keep, f"MCP server {one.server.name}") for one in connections]
+    jobs = [start_supervised(one.run, f"MCP server {one.server.name}") for one in connections]
     try:
         await _until_tried([one.tried for one in connections])
         yield connections
@@ -54,7 +71,7 @@ async def _until_tried(tried: Sequence[asyncio.Event]) -> None:
 
 
 async def _end(jobs: Sequence[asyncio.Task[None]]) -> None:
-    """Cancels twice who does not end in time: leaving a server is talking with it."""
+    """Cancels the jobs, and again those that do not end in time, since disconnecting may wait for a server."""
     for limit in (LEAVE_LIMIT - 1, 1.0):
         for job in jobs:
             job.cancel()

@@ -1,4 +1,4 @@
-"""The connection to one MCP server: made, looked after and made again, for as long as the process runs."""
+"""An MCP server as a source of tools, connected again whenever its connection is lost."""
 
 from __future__ import annotations
 
@@ -6,173 +6,262 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import mcp_types
-from mcp import Client, MCPError
-from mcp.client.session import IncomingMessage
-from pydantic import TypeAdapter, ValidationError
 
 from backend.logs import Trouble
-from executor.mcp.failures import CallRefused, ServerAway, ServerGone, ServerLost, why_gone
-from executor.mcp.http import reach_server
-from executor.mcp.servers_file import Server, StdioServer
-from executor.mcp.stdio import run_program
-from executor.mcp.tool import McpTool, offered_tools, unknown_tool
+from executor.llm.clean_text import clean
+from executor.mcp.failures import ServerUnavailable, SessionLost, Why
+from executor.mcp.link import Link, Listed, Mode
+from executor.mcp.live_call import Lent
+from executor.mcp.names import Names
+from executor.mcp.own_links import OwnLinks
+from executor.mcp.places import MAX_CALLS, RESERVED, Places
+from executor.mcp.resource import READ_RESOURCE, ResourceTool
+from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server
+from executor.mcp.tool import Called, Caller, Offered, offered_tools, unknown_tool
+from executor.metrics import ToolServer
+from executor.tools.tool import Tool
 
-CONNECTED_WITHIN = 30.0
-LOOK_EVERY, LOOK_WITHIN, LOOK_PAUSE = 30.0, 30.0, 0.2
+CHECK_EVERY, CHECK_TIMEOUT = 30.0, 30.0
+"""Seconds between two checks of the list of tools, and seconds for its answer."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+"""Seconds before connecting again; the pause doubles with each failure."""
 STEADY_AFTER = 60.0
-MAX_CALLS = 16
-MAX_PAGES, MAX_TOOLS = 20, 128
-US = mcp_types.Implementation(name="copilot-chat", version="1")
-_Result: TypeAdapter[mcp_types.CallToolResult | mcp_types.InputRequiredResult] = TypeAdapter(
-    mcp_types.CallToolResult | mcp_types.InputRequiredResult
-)
+"""Seconds after which a connection counts as stable, so that the pause begins at FIRST_PAUSE again."""
+NEW_SESSION_LIMIT = 15.0
+"""Seconds that a call waits for a new session, after the server has forgotten the old one."""
+MAX_NAMED = 20
+"""Tools that are left out and named in the log and in the health report."""
+MAX_OLD_LINKS = 4
+"""Retired connections whose calls are still under way. The oldest of more is cut."""
 logger = logging.getLogger(__name__)
 
 
 class Connection:
-    """A ToolSource. One job keeps it (the SDK's contexts are left by whoever entered them); calls come from any job.
+    """A ToolSource. One job must run `run`; any job may call tools.
 
-    `call_limit` is how long a call may take at the most, in seconds. `tried` is set when it is known whether the
-    server is there.
+    `call_limit` is the longest time of a call in seconds, `start_timeout` that of a start. `tried` is set after the
+    first attempt to connect.
     """
 
-    def __init__(self, server: Server, call_limit: float) -> None:
+    def __init__(self, server: Server, call_limit: float, start_timeout: float, names: Names) -> None:
         self.server = server
+        self._names = names
         self.tried = asyncio.Event()
         self._call_limit = max(server.timeout or 0.0, call_limit)
-        self._client: Client | None = None
-        self._known: dict[str, McpTool] | None = None
-        self._look_now = asyncio.Event()
-        self._room = asyncio.Semaphore(MAX_CALLS)
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._trouble = Trouble(logger, "an MCP server is away", server=server.name)
+        self._start_timeout = server.start_timeout or start_timeout
+        self._link: Link | None = None
+        self._linked = asyncio.Event()
+        self._jobs: list[asyncio.Task[None]] = []
+        self._mode: Mode = "auto"
+        self._offered: Offered | None = None
+        self._listed: list[mcp_types.Tool] | None = None
+        self._own = OwnLinks(self._new_link, self._start_timeout)
+        self._readers: dict[str, Tool[Any]] = {}
+        self._has_linked = False
+        self._renewing = False
+        """True from the loss of a session until the next one has begun or failed to. Calls wait meanwhile."""
+        self._places = Places(server.calls or MAX_CALLS + RESERVED)
+        self._long_places = Places(server.calls or MAX_CALLS + RESERVED)
+        self._why: Why | None = None
+        self._failures: Counter[str] = Counter()
+        self._trouble = Trouble(logger, "an MCP server is unavailable", server=server.name)
 
     @property
-    def tools(self) -> Mapping[str, McpTool]:
-        """The server's; none of them while it is away."""
-        return self._known if self._client is not None and self._known is not None else {}
+    def tools(self) -> Mapping[str, Tool[Any]]:
+        """The server's tools by name; empty while it is not connected.
 
-    def find(self, name: str) -> McpTool | None:
-        if self._known is None:
-            return unknown_tool(name, self.server, self.call)
-        return self._known.get(name)
-
-    async def call(self, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-        """The tool's result, its own errors included. Cancelling it tells the server, and waits for nobody.
-
-        Raises ServerAway, ServerLost or CallRefused.
+        After an answer with a link to a resource, there is one that reads it.
         """
-        await self._room.acquire()
-        if self._client is None:
-            self._room.release()
-            raise ServerAway
-        job = asyncio.create_task(_call(self._client, tool, arguments))
-        self._calls.add(job)
-        job.add_done_callback(self._over)
+        if not self._is_connected or self._offered is None:
+            return {}
+        return {**self._offered.tools, **self._readers} if self._has_linked else self._offered.tools
+
+    @property
+    def _is_connected(self) -> bool:
+        return self._link is not None and self._link.usable
+
+    @property
+    def instructions(self) -> tuple[str, str] | None:
+        """The server's name and its instructions, or those of the file; None without any, or if it is not connected."""
+        told: str | bool | None = self.server.instructions
+        if told is True:
+            told = self._link.instructions if self._link is not None else None
+        if self._link is None or not isinstance(told, str) or not told.strip():
+            return None
+        return self.server.name, clean(told).strip()[:MAX_INSTRUCTIONS]
+
+    @property
+    def status(self) -> ToolServer:
+        return ToolServer(
+            name=self.server.name,
+            connected=self._is_connected,
+            tools=len(self.tools),
+            why=self._why.words if self._why is not None and self._link is None else None,
+            failures=dict(self._failures),
+            unusable=dict(list(self._offered.left_out.items())[:MAX_NAMED]) if self._offered is not None else {},
+        )
+
+    def find(self, name: str) -> Tool[Any] | None:
+        """Finds a tool even while the server is not connected. None if the server has no such tool."""
+        if self._offered is None:
+            return unknown_tool(name, self.server, self.call, self._names)
+        return self._offered.tools.get(name) or self._readers.get(name)
+
+    async def call(self, tool: str, arguments: dict[str, Any], caller: Caller) -> Called:
+        """Calls a tool and returns its result, which may be an error of the tool, or what it asks for.
+
+        A call waits for a place first. If the server has forgotten the session, the call is sent again in a new one.
+        Cancelling it notifies the server but does not wait for it. Raises the failures of a call.
+        """
+        result: Called = await self._ask(caller, lambda link, lent: link.call(tool, arguments, caller, lent))
+        content = result.content if isinstance(result, mcp_types.CallToolResult) else []
+        if any(isinstance(block, mcp_types.ResourceLink) for block in content):
+            self._has_linked = True
+        return result
+
+    async def read(self, uri: str, caller: Caller) -> mcp_types.ReadResourceResult:
+        """Reads a resource, as `call` calls a tool."""
+        result: mcp_types.ReadResourceResult = await self._ask(caller, lambda link, _: link.read(uri))
+        return result
+
+    async def _ask(self, caller: Caller, act: Callable[[Link, Lent], Awaitable[Any]]) -> Any:
+        places = self._long_places if caller.long else self._places
+        async with places.place(caller.session, caller.untimed):
+            for _ in range(2):
+                link = await self._link_for(caller)
+                try:
+                    return await act(link, partial(places.lent, caller.session))
+                except SessionLost:
+                    self._renew(link)
+            raise ServerUnavailable("it does not keep its sessions")
+
+    async def _link_for(self, caller: Caller) -> Link:
+        if self.server.per is not None:
+            with caller.untimed():
+                return await self._own.link_of(caller.session if self.server.per == "session" else caller.user)
+        if self._link is None and self._renewing:
+            await self._until_renewed()
+        if self._link is None:
+            raise ServerUnavailable(self._why.words if self._why is not None else "")
+        return self._link
+
+    def _renew(self, lost: Link) -> None:
+        """Begins a new session in place of `lost`, for which this call and later ones wait."""
+        lost.retire()
+        if self.server.per is None and self._link is lost:
+            self._link, self._renewing = None, True
+            self._linked.clear()
+
+    async def _until_renewed(self) -> None:
+        """Waits until the new session has begun or failed to. Raises ServerUnavailable after NEW_SESSION_LIMIT."""
         try:
-            await asyncio.wait({job})
-        finally:
-            job.cancel()
-        return self._outcome(job)
+            async with asyncio.timeout(NEW_SESSION_LIMIT) as clock:
+                await self._linked.wait()
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            raise ServerUnavailable("it does not begin a new session") from None
 
-    def _over(self, job: asyncio.Task[Any]) -> None:
-        self._calls.discard(job)
-        self._room.release()
-        if not job.cancelled() and job.exception() is not None:
-            self._look_now.set()
+    async def run(self) -> None:
+        """Connects, and connects again whenever that fails or the connection is lost. Never returns.
 
-    def _outcome(self, job: asyncio.Task[mcp_types.CallToolResult]) -> mcp_types.CallToolResult:
-        if job.cancelled():
-            raise ServerLost
-        try:
-            return job.result()
-        except MCPError as error:
-            if error.code == mcp_types.CONNECTION_CLOSED:
-                raise ServerLost from None
-            raise CallRefused(error.message) from None
-        except ValidationError:
-            raise CallRefused("The server's answer is no result of a tool.") from None
-
-    async def keep(self) -> None:
-        """Never returns. Pauses between tries, the longer the more often it failed or was soon lost."""
+        The pause between two attempts doubles, up to LONGEST_PAUSE, until a connection stays for STEADY_AFTER.
+        """
         pause = FIRST_PAUSE
-        while True:
-            begun = time.monotonic()
+        folder = TemporaryDirectory(prefix="copilot-mcp-", ignore_cleanup_errors=True)
+        sweeping = asyncio.create_task(self._own.sweep())
+        try:
+            while True:
+                begun = time.monotonic()
+                why = await self._stay_connected(Path(folder.name))
+                self.tried.set()
+                if why is None:  # a session was forgotten: a call waits for the next
+                    continue
+                if time.monotonic() - begun > STEADY_AFTER:
+                    pause = FIRST_PAUSE
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
+                pause = min(2 * pause, LONGEST_PAUSE)
+        finally:
+            sweeping.cancel()
+            await self._end_jobs()
+            folder.cleanup()
+
+    async def _stay_connected(self, folder: Path) -> Why | None:
+        """Holds one connection until it takes no more calls. Returns the reason, or None if it was retired."""
+        link = self._new_link(folder, self._take_tools)
+        self._start(link)
+        try:
+            await link.settled()
+            if link.up.is_set() and not link.down.is_set():
+                self._adopt(link)
+            await link.down.wait()
+        finally:
+            if self._link is link:
+                self._link = None
+                self._linked.clear()
+        if link.exited_early:  # servers of the Rust SDK before 3.0 exit if the first request is not `initialize`
+            self._mode = "legacy" if self._mode == "auto" else "auto"
+        if link.why is not None:
+            self._renewing = False
+            self._linked.set()  # wakes the calls that wait; they find no connection
+            self._linked.clear()
+            self._why = link.why
+            self._failures[link.why.reason] += 1
+            self._trouble.met(link.why.words)
+        return link.why
+
+    def _new_link(self, folder: Path, listed: Listed = lambda _: None) -> Link:
+        return Link(self.server, folder, self._mode, self._call_limit, (CHECK_EVERY, CHECK_TIMEOUT), listed)
+
+    def _start(self, link: Link) -> None:
+        job = asyncio.create_task(link.run(self._start_timeout), name=f"MCP server {self.server.name}")
+        self._jobs = [one for one in self._jobs if not one.done()]
+        for old in self._jobs[:-MAX_OLD_LINKS]:
+            old.cancel()
+        self._jobs.append(job)
+
+    def _adopt(self, link: Link) -> None:
+        self._link, self._renewing = link, False
+        self._why = None
+        self._linked.set()
+        self._trouble.over()
+        self.tried.set()
+        about = {"server": self.server.name, "tools": len(self.tools), "protocol": link.protocol}
+        logger.info("an MCP server is connected", extra=about)
+
+    def _take_tools(self, listed: list[mcp_types.Tool]) -> None:
+        if listed == self._listed:
+            return
+        self._listed = listed
+        name = self._names.of(self.server.name, [*(tool.name for tool in listed), READ_RESOURCE])[READ_RESOURCE]
+        has_own = any(tool.name == READ_RESOURCE for tool in listed)
+        reader = ResourceTool(name, self.server, self.read)
+        self._readers = {name: reader} if self.server.offers(READ_RESOURCE) and not has_own else {}
+        before, self._offered = self._offered, offered_tools(listed, self.server, self.call, self._names)
+        left_out = self._offered.left_out
+        if left_out and (before is None or before.left_out != left_out):
+            named = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:MAX_NAMED])
+            about = {"server": self.server.name, "number": len(left_out), "which": named}
+            logger.warning("tools of an MCP server cannot be offered", extra=about)
+
+    async def _end_jobs(self) -> None:
+        """Cancels the connections, and again if this is cancelled, since disconnecting may wait for a server."""
+        for _ in range(2):
+            jobs = [job for job in self._jobs if not job.done()]
+            for job in jobs:
+                job.cancel()
             try:
-                await self._stay_connected()
-            except Exception as error:  # noqa: BLE001 - the boundary around servers of others: tried again in any case
-                self._trouble.met(why_gone(error))
-            self.tried.set()
-            if time.monotonic() - begun > STEADY_AFTER:
-                pause = FIRST_PAUSE
-            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    async def _stay_connected(self) -> None:
-        async with AsyncExitStack() as stack:
-            async with asyncio.timeout(CONNECTED_WITHIN):
-                client = await stack.enter_async_context(self._new_client())
-                self._known = await self._offered(client)
-            self._client = client
-            self._trouble.over()
-            self.tried.set()
-            logger.info("MCP server is connected", extra={"server": self.server.name, "tools": len(self._known)})
-            try:
-                await self._look_after(client)
-            finally:
-                self._client = None
-
-    def _new_client(self) -> Client:
-        if isinstance(self.server, StdioServer):
-            transport = run_program(self.server)
-        else:
-            transport = reach_server(self.server, self._call_limit)
-        return Client(transport, client_info=US, message_handler=self._hear, cache=None)
-
-    async def _hear(self, message: IncomingMessage) -> None:
-        if isinstance(message, mcp_types.ToolListChangedNotification):
-            self._look_now.set()
-
-    async def _look_after(self, client: Client) -> None:
-        """Asks for the tools now and then, when they have changed, and when a call failed. Raises when it is lost."""
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self._look_now.wait()
-            except TimeoutError:
-                pass
-            self._look_now.clear()
-            try:
-                async with asyncio.timeout(LOOK_WITHIN):
-                    self._known = await self._offered(client)
-            except TimeoutError:
-                if not self._calls:  # else it may be one that does one thing at a time
-                    raise ServerGone("it does not answer") from None
-            await asyncio.sleep(LOOK_PAUSE)  # whatever it says how often
-
-    async def _offered(self, client: Client) -> dict[str, McpTool]:
-        told: list[mcp_types.Tool] = []
-        cursor: str | None = None
-        for _ in range(MAX_PAGES if client.server_capabilities.tools is not None else 0):
-            page = await client.list_tools(cursor=cursor)
-            told += page.tools
-            cursor = page.next_cursor
-            if cursor is None or len(told) >= MAX_TOOLS:
-                break
-        return offered_tools(told[:MAX_TOOLS], self.server, self.call)
-
-
-async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-    """Not by `client.call_tool`, which checks the output against the server's schema: seconds for a long one, in which
-    no turn of this process would move."""
-    params = mcp_types.CallToolRequestParams(name=tool, arguments=arguments)
-    result = await client.session.send_request(mcp_types.CallToolRequest(params=params), _Result)
-    if isinstance(result, mcp_types.InputRequiredResult):
-        raise CallRefused("The tool asks for an input that nobody can give here.")
-    return result
+                await self._own.end()
+                if jobs:
+                    await asyncio.wait(jobs)
+            except asyncio.CancelledError:
+                continue
+            return

@@ -1,36 +1,136 @@
-"""Why an MCP server, or one call to it, gives no result."""
+"""Failures of an MCP server or of a call to it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
 from mcp import MCPError
+from mcp_types import ElicitRequestURLParams
 
 from backend.logs import why_away
+from executor.mcp.messages import OwnError
+
+_OWN = frozenset(OwnError)
+MAX_WORDS = 300
+"""Characters of a server's own words in the log and in the health report."""
+
+
+class Reason(StrEnum):
+    """The kinds of reasons for which a server is unavailable, as the metric counts them."""
+
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    NOT_ALLOWED = "method_not_allowed"
+    RATE_LIMITED = "rate_limited"
+    REDIRECTED = "redirected"
+    SERVER_ERROR = "server_error"
+    TLS = "tls"
+    UNREACHABLE = "unreachable"
+    EXITED = "exited"
+    SLOW = "does_not_answer"
+    PROTOCOL = "protocol"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The reason in words, and its kind. The words hold no URL and none of our credentials."""
+
+    words: str
+    reason: Reason = Reason.OTHER
+
+
+class Notes:
+    """What a transport has last seen of a server that does not serve us. None after a good answer."""
+
+    def __init__(self) -> None:
+        self.why: Why | None = None
 
 
 class ServerGone(Exception):
-    """A connection is over; the message says why, without anything of the server's."""
+    """A connection ended. The message gives the reason."""
+
+    def __init__(self, words: str, reason: Reason = Reason.OTHER) -> None:
+        super().__init__(words)
+        self.reason = reason
 
 
-class ServerAway(Exception):
-    """There is no connection, so the call was not sent."""
+class ServerUnavailable(Exception):
+    """The call was not sent, or the server did not run it. The message, which may be empty, says why."""
+
+
+class ServerBusy(Exception):
+    """The call waited too long for a place and was not sent."""
+
+
+class SessionLost(Exception):
+    """The server does not know this connection's session any longer. The call did not run."""
 
 
 class ServerLost(Exception):
-    """The connection ended while the call was under way: nobody knows whether it took effect."""
+    """The connection ended during the call, so it is unknown whether the call took effect."""
+
+
+class AnswerTooLarge(Exception):
+    """The answer was too large to be read. The call has run."""
 
 
 class CallRefused(Exception):
-    """The server gave no result. The message is what it said, for the model."""
+    """The server answered a call without a result. The message, which may be the server's, is for the model."""
 
 
-def why_gone(error: BaseException) -> str:
-    """In a few words for the log, without text of the server's, its URL or its login."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    match error:
-        case ServerGone():
-            return str(error)
-        case MCPError():
-            return f"it answers with error {error.code}"
-        case _:
-            return why_away(error)
+class ParamsRefused(CallRefused):
+    """The server has refused the parameters of the call (-32602), such as a state of its own that it has forgotten."""
+
+
+class LinksToOpen(CallRefused):
+    """The user must open links before the call can run (-32042). `elicitations` are the server's requests."""
+
+    def __init__(self, words: str, elicitations: list[ElicitRequestURLParams]) -> None:
+        super().__init__(words)
+        self.elicitations = elicitations
+
+
+CALL_FAILURES = (ServerUnavailable, ServerBusy, ServerLost, AnswerTooLarge, CallRefused)
+"""The failures of a call that the model is told."""
+
+
+def why_gone(error: BaseException, noted: Why | None = None) -> Why:
+    """Returns the reason for the log. `noted` is what the transport has seen, for errors that do not say it."""
+    errors = list(_leaves(error))
+    gone = next((one for one in errors if isinstance(one, ServerGone)), None)
+    match gone or errors[0]:
+        case ServerGone() as gone:
+            return Why(str(gone), gone.reason)
+        case MCPError() as refused if noted is None:
+            own = refused.code in _OWN
+            return Why(refused.message if own else f"it answers with error code {refused.code}", Reason.PROTOCOL)
+        case TimeoutError():
+            return noted or Why("it does not answer", Reason.SLOW)
+        case other:
+            return noted or Why(why_away(other))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
+def hidden(words: str, secrets: list[str]) -> str:
+    """Returns a server's words on one line, bounded, without `secrets`."""
+    words = without_secrets(words, secrets)
+    words = re.sub(r"[\s\x00-\x1f\x7f]+", " ", words).strip()
+    return words[:MAX_WORDS]
+
+
+def without_secrets(words: str, secrets: list[str]) -> str:
+    for secret in sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True):
+        words = words.replace(secret, "[hidden]")
+    return words

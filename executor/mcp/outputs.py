@@ -1,6 +1,8 @@
-"""What an MCP tool answered, as one of the responses that clients know."""
+"""Conversion of an MCP tool's result into one of the responses that clients know."""
 
 from __future__ import annotations
+
+import json
 
 import orjson
 from mcp_types import (
@@ -10,61 +12,122 @@ from mcp_types import (
     ContentBlock,
     EmbeddedResource,
     ImageContent,
+    ReadResourceResult,
     ResourceLink,
     TextContent,
     TextResourceContents,
 )
 
 from backend.chat.models import Json
-from backend.chat.outputs import is_too_deep
-from backend.chat.tool_responses import BlockOutput, ErrorResponse, ToolResponse
+from backend.chat.protocol.files_in_outputs import left_out, without_files
+from backend.chat.protocol.tool_outputs import is_too_deep
+from backend.chat.protocol.tool_responses import BlockOutput, ErrorResponse, ToolResponse
 
 MAX_OUTPUT_BYTES = 1_000_000
 MAX_INLINE_CHARS = 16_384
-"""Of an image or a file, in base64: longer ones are named and left out, a model cannot read them here anyway."""
+"""Base64 characters of an image or a file. Longer ones are named but left out, since a model cannot read them here."""
 MAX_ERROR_CHARS = 4_000
 
 
 def response_of(result: CallToolResult, block_id: str, block_name: str, session_id: str | None) -> ToolResponse:
-    """`block_output` with the structured content, else the list of the parts; `error` for a tool's own error, and for
-    an output that is too large or no JSON of ours."""
+    """Returns `block_output`. Its `outputs` are the structured content or, without that, the list of parts.
+
+    Parts beside structured content are in `content`, except a text that repeats it. Returns `error` if the tool reports
+    one, or if the output is too large or cannot be stored.
+    """
     if result.is_error:
-        return failed(_text_of(result) or f"{block_id} failed.", session_id)
-    outputs = result.structured_content
+        return failed(_words_of(result) or f"{block_id} failed.", session_id)
+    outputs, content = result.structured_content, None
     if outputs is None:
         outputs = [_part(block) for block in result.content]
-    size = _size_of(outputs)
+    else:
+        content = [_part(block) for block in result.content if not _repeats(block, outputs)] or None
+        if is_too_deep(outputs):
+            return failed(f"{block_id} answered with JSON that cannot be kept.", session_id)
+        outputs = without_files(outputs, MAX_INLINE_CHARS)
+    size = _size_of([outputs, content])
     if size is None:
         return failed(f"{block_id} answered with JSON that cannot be kept.", session_id)
     if size > MAX_OUTPUT_BYTES:
-        message = f"{block_id} answered with {size} bytes; at most {MAX_OUTPUT_BYTES} are taken. Ask it for less."
-        return ErrorResponse(message=message, session_id=session_id, error="output_too_large")
+        return too_large(block_id, f"{size} bytes; at most {MAX_OUTPUT_BYTES} are taken", session_id)
     return BlockOutput(
         message=f"{block_id} has answered.",
         session_id=session_id,
         block_id=block_id,
         block_name=block_name,
         outputs=outputs,
+        content=content,
     )
 
 
-def _size_of(outputs: Json) -> int | None:
-    """In bytes; None when it cannot be kept: nested too deeply, integers over 64 bits, half of a surrogate pair."""
-    try:
-        return None if is_too_deep(outputs) else len(orjson.dumps(outputs))
-    except TypeError:
-        return None
+def resource_response(result: ReadResourceResult, block_id: str, session_id: str | None) -> ToolResponse:
+    """Returns the contents of a resource in the form of a tool's result."""
+    blocks: list[ContentBlock] = [EmbeddedResource(resource=one) for one in result.contents]
+    return response_of(CallToolResult(content=blocks), block_id, "Resource", session_id)
+
+
+def too_large(block_id: str, how: str, session_id: str | None) -> ErrorResponse:
+    message = f"{block_id} answered with {how}. Ask it for less."
+    return ErrorResponse(message=message, session_id=session_id, error="output_too_large")
 
 
 def failed(message: str, session_id: str | None) -> ErrorResponse:
     return ErrorResponse(message=message[:MAX_ERROR_CHARS], session_id=session_id, error="tool_failed")
 
 
-def _text_of(result: CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+def _size_of(outputs: Json) -> int | None:
+    """Returns bytes. None if the output cannot be stored: too deep, integers over 64 bits, or lone surrogates."""
+    try:
+        return None if is_too_deep(outputs) else len(orjson.dumps(outputs))
+    except TypeError:
+        return None
 
 
-def _part(block: ContentBlock) -> Json:
+def _words_of(result: CallToolResult) -> str:
+    """Returns everything that a tool says of its failure: texts, embedded texts, links and structured content."""
+    words = []
+    for block in result.content:
+        match block:
+            case TextContent(text=text) | EmbeddedResource(resource=TextResourceContents(text=text)):
+                words.append(text)
+            case ResourceLink():
+                words.append(" ".join(filter(None, (block.title or block.name, block.description, str(block.uri)))))
+            case EmbeddedResource(resource=resource):
+                words.append(str(resource.uri))
+    structured = result.structured_content
+    told = structured and not any(_repeats(block, structured) for block in result.content)
+    if told and not is_too_deep(structured):
+        words.append(_shown(without_files(structured, MAX_INLINE_CHARS)))
+    return "\n".join(filter(None, words))
+
+
+def _shown(structured: Json) -> str:
+    try:
+        return orjson.dumps(structured).decode()
+    except TypeError:
+        return json.dumps(structured, default=str)
+
+
+def _repeats(block: ContentBlock, structured: Json) -> bool:
+    """Returns True if a text is the structured content again, as JSON or as its only value.
+
+    Servers send it for clients that know no structured content.
+    """
+    if not isinstance(block, TextContent):
+        return False
+    values = list(structured.values()) if isinstance(structured, dict) else []
+    if len(values) == 1 and block.text == values[0]:
+        return True
+    if len(block.text) > MAX_OUTPUT_BYTES:
+        return False
+    try:
+        said = json.loads(block.text)
+    except (ValueError, RecursionError):
+        return False
+    return bool(said == structured or (len(values) == 1 and said == values[0]))
+
+
+def _part(block: ContentBlock) -> dict[str, Json]:
     match block:
         case TextContent():
             return {"type": "text", "text": block.text}
@@ -78,9 +141,11 @@ def _part(block: ContentBlock) -> Json:
         case ResourceLink():
             about = {"name": block.name, "description": block.description, "mime_type": block.mime_type}
             return {"type": "resource_link", "uri": block.uri, **about}
+        case _:
+            return {"type": "unknown"}
 
 
 def _inlined(member: str, base64: str) -> dict[str, Json]:
     if len(base64) <= MAX_INLINE_CHARS:
         return {member: base64}
-    return {"left_out": f"about {len(base64) * 3 // 4} bytes"}
+    return {"left_out": left_out(base64)}

@@ -1,126 +1,103 @@
-"""The file that MCP_SERVERS_FILE names: which servers there are, in the shape that other MCP clients read too."""
+"""The file that MCP_SERVERS_FILE names. It lists servers in the format that other MCP clients use too."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import ValidationError
 
 from backend.errors import ConfigError
+from executor.mcp.server_entry import HttpServer, Server, StdioServer
 
+__all__ = ["MAX_SERVERS", "HttpServer", "Server", "StdioServer", "read_servers"]
 SETTING = "MCP_SERVERS_FILE"
-MAX_FILE_BYTES, MAX_SERVERS = 1_000_000, 32
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::-([^{}]*))?\}")
-
-
-class _Entry(BaseModel):
-    """What both kinds of server have. `timeout` is in seconds a call; `tools` are those offered, None: all."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    disabled: bool = False
-    timeout: float | None = Field(None, gt=0, allow_inf_nan=False)
-    tools: frozenset[str] | None = None
-    operations: frozenset[str] = frozenset()
-    idempotent: frozenset[str] = frozenset()
-
-
-class StdioServer(_Entry):
-    """A program that we start. Secrets may stand in `env`, and in `args` although they should not."""
-
-    type: Literal["stdio"] = "stdio"
-    command: str = Field(min_length=1)
-    args: tuple[str, ...] = Field((), repr=False)
-    env: dict[str, SecretStr] = {}
-    cwd: Path | None = None
-
-    @field_validator("command", "args", "cwd")
-    @classmethod
-    def _no_nul(cls, value: Any) -> Any:
-        if any("\0" in str(word) for word in (value if isinstance(value, tuple) else (value,))):
-            raise ValueError("holds a NUL")
-        return value
-
-    @field_validator("env")
-    @classmethod
-    def _can_be_set(cls, env: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, value in env.items():
-            if not name or "=" in name or "\0" in name + value.get_secret_value():
-                raise ValueError("a name is empty or holds =, or there is a NUL")
-        return env
-
-
-class HttpServer(_Entry):
-    """A server that runs elsewhere, reached over streamable HTTP."""
-
-    type: Literal["http", "streamable-http", "streamableHttp"] = "http"
-    url: SecretStr
-    headers: dict[str, SecretStr] = {}
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, url: SecretStr) -> SecretStr:
-        if not re.fullmatch(r"https?://[!-~]+", url.get_secret_value()):
-            raise ValueError("does not look like https://host/path")
-        return url
-
-    @field_validator("headers")
-    @classmethod
-    def _can_be_sent(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, value in headers.items():
-            if not re.fullmatch(r"[!-9;-~]+", name) or not re.fullmatch(r"[ -~]*", value.get_secret_value()):
-                raise ValueError("names and values are printable ASCII, in one line")
-        return headers
-
-
-Server: TypeAlias = StdioServer | HttpServer
+MAX_FILE_BYTES, MAX_SERVERS, MAX_NAME_CHARS = 1_000_000, 32, 128
+_PLACEHOLDER = re.compile(r"\$?\$\{([^{}]*)\}")
+_VARIABLE = re.compile(r"(?:env:)?([A-Za-z_]\w*)(?::-(.*))?", re.DOTALL)
+_TEMPLATE = re.compile(r"\{\{\s*[A-Za-z_][\w.]*\s*\}\}")
+_STRING = r'"(?:[^"\\\n]|\\.)*"'
+_COMMENT = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_TRAILING_COMMA = re.compile(_STRING + r"|,(?=\s*[}\]])")
+_OTHER_NAMES = {
+    "transport": "type", "serverUrl": "url", "httpUrl": "url", "serverInstructions": "instructions",
+    "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
+}  # fmt: skip
+"""Members as other clients call them."""
+_WITHOUT_EFFECT = frozenset(
+    {
+        "alwaysAllow", "autoApprove", "trust", "description", "title", "icon", "iconPath", "version", "gallery", "tags",
+        "chatMenu", "dev", "author", "homepage", "startup",
+    }
+)  # fmt: skip
+"""Members of other clients that mean nothing here: no call asks for approval."""
+_REFUSED = {
+    "oauth": "sign-in by OAuth is not supported; put a token into headers.Authorization",
+    "auth": "sign-in is not supported; put a token into headers.Authorization",
+    "envFile": "is not read; put the variables into env",
+    "customUserVars": "values of users are not supported",
+}
+logger = logging.getLogger(__name__)
 
 
 def read_servers(file: Path, environment: Mapping[str, str]) -> list[Server]:
-    """The servers that are not disabled, in the file's order. `${VAR}` and `${VAR:-else}` in environment variables,
-    headers and URLs are taken from `environment`.
+    """Returns the servers that are not disabled, in the file's order.
 
-    Raises ConfigError: one line with the setting, the file and the place, and no value of the file.
+    `${VAR}`, `${env:VAR}` and `${VAR:-else}` in texts are replaced from `environment`; `$${` stands for `${`.
+    Raises ConfigError with one line that names the setting, the file and the place, but no value of the file.
     """
-    servers = [_server(file, name, entry, environment) for name, entry in _entries(file).items()]
-    return [server for server in servers if not server.disabled]
+    place, entries = _entries(file)
+    servers = [_server(file, f"{place}.{name}", name, entry, environment) for name, entry in entries.items()]
+    return [server for server in servers if server is not None and not server.disabled]
 
 
-def _entries(file: Path) -> dict[str, Any]:
+def _entries(file: Path) -> tuple[str, dict[str, Any]]:
+    """Returns the servers by name, and the member that holds them: `servers` in files of VS Code."""
     document = _document(file)
-    entries = document.get("mcpServers") if isinstance(document, dict) else None
+    lists = [name for name in ("mcpServers", "servers") if isinstance(document, dict) and name in document]
+    if len(lists) == 2:
+        raise _wrong(file, "servers", "stands beside mcpServers; one of them must hold all servers")
+    place = lists[0] if lists else "mcpServers"
+    entries = document[place] if lists else None
     if not isinstance(entries, dict):
-        raise _wrong(file, "mcpServers", "an object of servers by name must stand there")
+        raise _wrong(file, place, "must be an object of servers by name")
     if len(entries) > MAX_SERVERS:
-        raise _wrong(file, "mcpServers", f"more than {MAX_SERVERS} servers")
-    return entries
+        raise _wrong(file, place, f"has more than {MAX_SERVERS} servers")
+    return place, entries
 
 
 def _document(file: Path) -> Any:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ConfigError(f"{SETTING}: {file} has more than {MAX_FILE_BYTES} bytes")
-        return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
+        return json.loads(_plain_json(file.read_text(encoding="utf-8-sig")), object_pairs_hook=_each_once)
     except OSError as error:
         raise ConfigError(f"{SETTING}: {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{SETTING}: {file} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{SETTING}: {file}, line {error.lineno}, column {error.colno}: not JSON") from None
+        raise ConfigError(f"{SETTING}: {file}, line {error.lineno}, column {error.colno}: not valid JSON") from None
     except RecursionError:
         raise ConfigError(f"{SETTING}: {file} is nested too deeply") from None
     except _TwiceError as error:
-        raise _wrong(file, str(error), "stands twice in one object") from None
+        raise _wrong(file, str(error), "appears twice in one object") from None
+
+
+def _plain_json(text: str) -> str:
+    """Returns the text without comments and trailing commas, which VS Code allows; each place in it stays the same."""
+
+    def blanked(found: re.Match[str]) -> str:
+        return found[0] if found[0].startswith('"') else re.sub(r"[^\n]", " ", found[0])
+
+    return _TRAILING_COMMA.sub(blanked, _COMMENT.sub(blanked, text))
 
 
 class _TwiceError(Exception):
-    """A key; the JSON module would let its last value win."""
+    """A key that appears twice in an object. The json module would take its last value."""
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,41 +109,82 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _server(file: Path, name: str, entry: Any, environment: Mapping[str, str]) -> Server:
-    place = f"mcpServers.{name}"
-    if not _NAME.fullmatch(name):
-        raise _wrong(file, place, "a name has 1 to 32 letters, digits, _ and -, and begins with one of the first two")
-    if not isinstance(entry, dict) or ("command" in entry) == ("url" in entry):
-        raise _wrong(file, place, "an object with either command or url must stand there")
+def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[str, str]) -> Server | None:
+    if not name.strip() or len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise _wrong(file, place, f"a name must have 1 to {MAX_NAME_CHARS} printable characters")
+    if isinstance(entry, dict) and entry.get("disabled") is True:
+        return None  # whatever else it holds
+    if not isinstance(entry, dict):
+        raise _wrong(file, place, "must be an object with either command or url")
+    known = _in_our_words(file, place, entry)
+    if ("command" in known) == ("url" in known):
+        raise _wrong(file, place, "must be an object with either command or url")
     if "name" in entry:
         raise _wrong(file, f"{place}.name", "Extra inputs are not permitted")
-    filled = _filled(file, place, entry, environment)
+    filled = {
+        key: value if key == "instructions" else _filled(file, f"{place}.{key}", value, environment)
+        for key, value in known.items()
+    }
     try:
-        kind = StdioServer if "command" in entry else HttpServer
+        kind = StdioServer if "command" in known else HttpServer
         return kind.model_validate({**filled, "name": name})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join((place, *(str(part) for part in first["loc"])))
+        member, *inside = first["loc"]
+        where = ".".join((place, *(str(part) for part in (_their_word(entry, str(member)), *inside))))
         raise _wrong(file, where, first["msg"].removeprefix("Value error, ")) from None
 
 
-def _filled(file: Path, place: str, entry: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    def fill(value: Any, where: str) -> Any:
-        def found(variable: re.Match[str]) -> str:
-            name, otherwise = variable.groups()
-            if (set_to := environment.get(name) or otherwise) is None:
-                raise _wrong(file, where, f"the environment has no {name}")
-            return set_to
+def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns the members under the names that they have here."""
+    known: dict[str, Any] = {}
+    for theirs, value in entry.items():
+        if theirs in _REFUSED:
+            raise _wrong(file, f"{place}.{theirs}", _REFUSED[theirs])
+        if theirs in _WITHOUT_EFFECT:
+            logger.info("a member of the MCP servers file has no effect here", extra={"member": f"{place}.{theirs}"})
+            continue
+        ours = _OTHER_NAMES.get(theirs, theirs)
+        if ours in known:
+            raise _wrong(file, f"{place}.{theirs}", "is given twice, under two names")
+        known[ours] = value
+    if "initTimeout" in known:
+        milliseconds = known.pop("initTimeout")
+        if not isinstance(milliseconds, int | float) or isinstance(milliseconds, bool):
+            raise _wrong(file, f"{place}.initTimeout", "must be a number of milliseconds")
+        known.setdefault("start_timeout", milliseconds / 1000)
+    return known
 
-        return _VARIABLE.sub(found, value) if isinstance(value, str) else value
 
-    filled = dict(entry)
-    if "url" in entry:
-        filled["url"] = fill(entry["url"], f"{place}.url")
-    for member in ("env", "headers"):
-        if isinstance(values := entry.get(member), dict):
-            filled[member] = {name: fill(value, f"{place}.{member}.{name}") for name, value in values.items()}
-    return filled
+def _their_word(entry: dict[str, Any], member: str) -> str:
+    other = {**_OTHER_NAMES, "initTimeout": "start_timeout"}
+    return member if member in entry else next((name for name in entry if other.get(name) == member), member)
+
+
+def _filled(file: Path, place: str, value: Any, environment: Mapping[str, str]) -> Any:
+    """Returns the value with its placeholders replaced. Refuses those that only other clients fill."""
+    if isinstance(value, dict):
+        return {name: _filled(file, f"{place}.{name}", member, environment) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_filled(file, f"{place}.{number}", member, environment) for number, member in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def fill(found: re.Match[str]) -> str:
+        if found[0].startswith("$$"):
+            return found[0][1:]
+        variable = _VARIABLE.fullmatch(found[1])
+        if variable is None:
+            kind = re.match(r"[A-Za-z]*:?", found[1])
+            raise _wrong(file, place, f"holds ${{{kind[0] if kind else ''}...}}, which only other clients fill in")
+        name, otherwise = variable.groups()
+        if (set_to := environment.get(name) or otherwise) is None:
+            raise _wrong(file, place, f"the environment has no variable {name}")
+        return set_to
+
+    if _TEMPLATE.search(value):
+        raise _wrong(file, place, "holds {{...}}, which only other clients fill in")
+    return _PLACEHOLDER.sub(fill, value)
 
 
 def _wrong(file: Path, place: str, what: str) -> ConfigError:

@@ -1,38 +1,77 @@
-"""The model ⇄ tools loop of one turn, as one async generator of chunks. No I/O of its own: it is handed all it uses.
+"""The model ⇄ tools loop of one turn, as one async generator of chunks. It does no I/O except through its arguments.
 
-It yields a `Commit` where its messages must be stored before it may go on: after a model response (so a tool call is
-stored before it runs) and after the results. Whoever drives it commits before asking for more.
+The generator yields a `Commit` when messages must be stored before it may continue: after a model response, so that a
+tool call is stored before it runs, and after the results. The caller stores a commit before it asks for the next item.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from backend.chat.chunks import Chunk, FinishReason, FinishStep, StartStep
-from backend.chat.models import Message, NewMessage, Role, SourcePart, ToolCallPart, ToolResultPart, Usage
+from backend.chat.models import (
+    AnswerEnd,
+    DataPart,
+    Message,
+    NewMessage,
+    Role,
+    SourcePart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from backend.chat.outcomes import Operation
+from backend.chat.protocol.chunks import Chunk, FinishStep, StartStep
 from backend.errors import ProviderError
-from executor.agent.calls import Calls, Delivered, Desk
+from executor.agent.approved_call import ApprovedCall
+from executor.agent.calls import Calls, Delivered, ToolHost
 from executor.agent.response import Response
+from executor.llm.events import Finished, TextDelta, UsageSoFar
+from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt
+from executor.tools.context import Sampled
 from executor.tools.tool import Toolbox
 
 Row = Message | NewMessage
+WAITS = AnswerEnd("tool-calls")
+"""The end of a turn whose conversation continues when the user has answered."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Messages to store now. The last one of a turn carries the reason for which the model stopped."""
+    """Messages to store now, and the tokens they cost. The last commit of a turn has the end of the answer.
+
+    `result` is that of the approved call which this task has run.
+    """
 
     messages: tuple[NewMessage, ...]
     usage: Usage
-    last: FinishReason | None = None
+    last: AnswerEnd | None = None
+    result: ToolResultPart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """A model that may answer. `prompt_of` makes its next prompt from the rows so far; `priced` adds to tokens the
+    model's id and their cost."""
+
+    id: str
+    model: Model
+    prompt_of: Callable[[Sequence[Row]], Prompt]
+    priced: Callable[[Usage], Usage] = lambda usage: usage
+
+
+FINAL = frozenset({"content_filter"})
+"""Failures after which no other model is asked. A filter refuses the message itself, and another model must not be the
+way around it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one turn may use: model calls, tokens in all, seconds a tool call."""
+    """Limits of one turn: model calls, tokens of all calls together, and seconds of each tool call."""
 
     steps: int
     tokens: int
@@ -40,66 +79,98 @@ class Limits:
 
 
 class Agent:
-    """One turn's loop. `prompt_of` makes the next prompt from the rows so far; `label` keeps part ids apart."""
+    """The loop of one attempt. The first of the `answerers` is asked; when one fails before its first event, the next
+    one takes its place until the attempt ends.
+
+    `label` becomes part of every part id and must differ for each attempt at a stream.
+    """
 
     def __init__(
         self,
-        model: Model,
+        answerers: Sequence[Answerer],
         toolbox: Toolbox,
-        desk: Desk,
+        host: ToolHost,
         limits: Limits,
-        prompt_of: Callable[[Sequence[Row]], Prompt],
         *,
         label: str,
     ) -> None:
-        self._model = model
+        self._answerer, *self._fallbacks = answerers
         self._toolbox = toolbox
-        self._desk = desk
+        self._host = host
         self._limits = limits
-        self._prompt_of = prompt_of
         self._label = label
-        self._current: Response | Calls | Delivered | None = None
-        self._said: Sequence[Row] = ()
+        self._current: Response | Calls | Delivered | ApprovedCall | None = None
+        self._committed: Sequence[Row] = ()
         self._cited: set[str] = set()
         self.usage = Usage()
+        self._sampled = Usage()
+        """Tokens of models that tools have asked, which are not stored yet."""
         self.step_open = False
+        self.prompt: Prompt | None = None
+        """The last prompt."""
 
     def recall(
-        self, said: Sequence[Row], usage: Usage, *, step_open: bool, outcome: ToolResultPart | None = None
+        self,
+        committed: Sequence[Row],
+        usage: Usage,
+        *,
+        step_open: bool,
+        outcome: ToolResultPart | None = None,
+        approved: Operation | None = None,
     ) -> None:
-        """Where an earlier attempt got to: this turn's committed rows, what they cost, and whether a step is open.
+        """Continues from an earlier attempt: the turn's committed rows, their cost, and whether a step is open.
 
-        Of an operation, `outcome` is the result of its call, which `said` holds alone until it is shown."""
-        self._said = said
-        self._cited = {part.url for row in said for part in row.parts if isinstance(part, SourcePart)}
+        For the task of an operation, give one of these while `committed` is its call alone: `outcome`, the result of
+        the call, or `approved`, the operation whose approved call is to run.
+        """
+        self._committed = committed
+        self._cited = {part.url for row in committed for part in row.parts if isinstance(part, SourcePart)}
         self.usage = usage
         self.step_open = step_open
-        if pending := pending_calls(said):
+        pending = pending_calls(committed)
+        if pending and approved is not None:
+            calls = self._prepare(pending, approved=True)
+            self._current = ApprovedCall(calls, self._host, begun=approved.begun)
+        elif pending:
             self._current = Delivered(outcome) if outcome is not None else self._prepare(pending)
 
-    async def run(self, rows: Sequence[Row]) -> AsyncGenerator[Chunk | Commit, None]:
-        """Goes on from `rows`, the whole history. Raises ProviderError: also when a limit is passed."""
+    async def run(self, rows: Sequence[Row], notice: DataPart | None = None) -> AsyncGenerator[Chunk | Commit, None]:
+        """Yields the chunks and commits that follow `rows`, the session's whole history.
+
+        The next response of the model begins with `notice`.
+
+        Raises ProviderError if the model fails or the turn reaches a limit.
+        """
         rows = list(rows)
-        if isinstance(self._current, Calls | Delivered):
-            async for item in self._finish_calls(self._current, rows, again=True):
+        if isinstance(self._current, Calls | Delivered | ApprovedCall):
+            calls = self._current
+            async for item in self._finish_calls(calls, rows, again=True):
                 yield item
-        calls_made = sum(row.role is Role.ASSISTANT for row in self._said)
+            if calls.wait_for_user:
+                return
+        calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
+        if calls_made == 1 and await self._host.others_wait():  # the call of a question, and nothing after it yet
+            yield Commit((), Usage(), last=WAITS)
+            return
         while calls_made < self._limits.steps:
             calls_made += 1
-            response = self._current = Response(f"{self._label}-{calls_made}", self._cited)
+            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice)
+            notice = None
             async for chunk in self._respond(response, rows):
                 yield chunk
             message = response.message()
-            spoken = (message,) if message is not None else ()
-            rows += spoken
+            new_messages = (message,) if message is not None else ()
+            rows += new_messages
             if not response.calls:
                 self._current = None
-                yield Commit(spoken, response.usage, last=response.reason)
+                yield Commit(new_messages, response.usage, last=response.end)
                 return
-            yield Commit(spoken, response.usage)
+            yield Commit(new_messages, response.usage)
             calls = self._current = self._prepare(response.calls)
             async for item in self._finish_calls(calls, rows):
                 yield item
+            if calls.wait_for_user:
+                return
             if self.usage.total_tokens > self._limits.tokens:
                 raise ProviderError("This turn used all the tokens it may use.", code="turn_tokens_exceeded")
         raise ProviderError(
@@ -107,37 +178,105 @@ class Agent:
         )
 
     def interrupt(self, why: str) -> tuple[list[Chunk], list[NewMessage]]:
-        """What closes the stream's open parts, and the messages that keep what was said but not committed."""
+        """Stops here. Returns chunks that close the stream's open parts, and the messages that are not committed yet.
+
+        Tool calls without a result get `why` as their error.
+        """
         return self._current.interrupt(why) if self._current is not None else ([], [])
+
+    @property
+    def uncommitted_result(self) -> ToolResultPart | None:
+        """Returns the result of an approved call that was interrupted, or has ended and is not stored."""
+        return self._current.result if isinstance(self._current, ApprovedCall) else None
+
+    @property
+    def uncommitted_usage(self) -> Usage:
+        """Returns the tokens of what was interrupted, a response or calls, as far as the provider has told them."""
+        response = self._current
+        if not isinstance(response, Response):
+            return self._sampled
+        return self._answerer.priced(response.usage) if response.begun or response.usage.total_tokens else Usage()
 
     async def _respond(self, response: Response, rows: Sequence[Row]) -> AsyncGenerator[Chunk, None]:
         if not self.step_open:
             self.step_open = True
             yield StartStep()
-        async with aclosing(self._model.stream(self._prompt_of(rows))) as events:
-            async for event in events:
-                for chunk in response.take(event):
-                    yield chunk
+        while True:
+            try:
+                prompt = self.prompt = self._answerer.prompt_of(rows)
+                async with aclosing(self._answerer.model.stream(prompt)) as events:
+                    async for event in events:
+                        for chunk in response.take(event):
+                            yield chunk
+                break
+            except ProviderError as failure:
+                if response.begun or not self._fallbacks or failure.code in FINAL:
+                    raise
+                self._fall_back(failure)
+        response.usage = self._answerer.priced(response.usage)
         self.usage += response.usage
 
-    def _prepare(self, calls: Sequence[ToolCallPart]) -> Calls:
-        return Calls(calls, self._toolbox, self._desk, self._limits.tool_seconds)
+    def _fall_back(self, failure: ProviderError) -> None:
+        failed, self._answerer = self._answerer, self._fallbacks.pop(0)
+        named = {"model": failed.id, "fallback": self._answerer.id, "error": failure.code}
+        logger.warning("a model failed before its answer began; its fallback answers", extra=named)
+
+    def _prepare(self, calls: Sequence[ToolCallPart], *, approved: bool = False) -> Calls:
+        seconds = self._limits.tool_seconds
+        return Calls(calls, self._toolbox, self._host, seconds, approved=approved, sample=self._sample)
+
+    async def _sample(self, system: str, messages: Sequence[NewMessage], most: int) -> Sampled:
+        """Asks the turn's model for a tool. Its tokens are stored with the result of the step. Raises ProviderError."""
+        if self.usage.total_tokens + self._sampled.total_tokens > self._limits.tokens:
+            raise ProviderError("This turn used all the tokens it may use.", code="turn_tokens_exceeded")
+        answerer, text, end, used = self._answerer, "", None, Usage()
+        try:
+            prompt = Prompt(system, to_prompt_messages(messages), max_output_tokens=most)
+            async with aclosing(answerer.model.stream(prompt)) as events:
+                async for event in events:
+                    if isinstance(event, TextDelta):
+                        text += event.text
+                    elif isinstance(event, UsageSoFar | Finished):
+                        used, end = event.usage, event
+        finally:
+            self._sampled += answerer.priced(used) if used.total_tokens else used
+        return Sampled(text, answerer.model.name, isinstance(end, Finished) and end.reason == "length")
 
     async def _finish_calls(
-        self, calls: Calls | Delivered, rows: list[Row], *, again: bool = False
+        self, calls: Calls | Delivered | ApprovedCall, rows: list[Row], *, again: bool = False
     ) -> AsyncGenerator[Chunk | Commit, None]:
         async with aclosing(calls.run(again=again)) as chunks:
             async for chunk in chunks:
                 yield chunk
-        rows += calls.told()
+        result = None
+        if isinstance(calls, ApprovedCall):
+            result = calls.result
+            assert result is not None, "a call that has run has a result"
+            rows[:] = _with_result(rows, result)
+        else:
+            rows += calls.prompt_messages()
         yield FinishStep()
         self.step_open = False
-        yield Commit(tuple(calls.messages()), Usage())
+        last = WAITS if calls.wait_for_user else None
+        sampled, self._sampled = self._sampled, Usage()
+        self.usage += sampled
+        yield Commit(tuple(calls.stored_messages()), sampled, last, result)
         self._current = None
 
 
-def pending_calls(said: Sequence[Row]) -> list[ToolCallPart]:
-    """The calls of a turn's last committed response that have no committed result."""
-    if not said or said[-1].role is not Role.ASSISTANT:
+def pending_calls(committed: Sequence[Row]) -> list[ToolCallPart]:
+    """Returns the tool calls whose results an earlier attempt did not commit: those of a response that is last."""
+    if not committed or committed[-1].role is not Role.ASSISTANT:
         return []
-    return [part for part in said[-1].parts if isinstance(part, ToolCallPart)]
+    return [part for part in committed[-1].parts if isinstance(part, ToolCallPart)]
+
+
+def _with_result(rows: Sequence[Row], result: ToolResultPart) -> list[Row]:
+    """Returns the rows with the result in its place, or at the end if there is no row for it."""
+    kept: list[Row] = []
+    placed = False
+    for row in rows:
+        its = any(isinstance(part, ToolResultPart) and part.tool_call_id == result.tool_call_id for part in row.parts)
+        kept.append(replace(row, parts=(result,)) if its else row)
+        placed = placed or its
+    return kept if placed else [*kept, NewMessage(Role.TOOL, (result,))]

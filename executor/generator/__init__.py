@@ -1,4 +1,4 @@
-"""The agent generator: a service of somebody else that makes agents, and our client of it (contract, section 4)."""
+"""A client of the agent generator, an external service that makes agents (contract, section 4)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from executor.generator.answers import (
 from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work
 
-if TYPE_CHECKING:  # its HTTP client takes 15 ms, which an executor without a generator need not spend
+if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an executor without a generator saves
     from executor.generator.calls import Patience
     from executor.generator.client import Generator
 
@@ -42,7 +42,7 @@ __all__ = [
 
 @asynccontextmanager
 async def open_generator(settings: Settings, patience: Patience | None = None) -> AsyncIterator[Generator | None]:
-    """Yields the client; None when AGENTGENERATOR_HOST is not set. Raises ConfigError."""
+    """Yields the client, or None if AGENTGENERATOR_HOST is not set. Raises ConfigError if a setting is wrong."""
     if settings.agentgenerator_host is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""What the generator may answer, as values, and how its JSON is read. Whatever it sends: one of these, or a failure."""
+"""The answers of the generator as values, and the readers of its JSON. Any other answer raises GeneratorFailure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from backend.chat.models import Json
-from backend.chat.tool_responses import ClarifyingQuestion
+from backend.chat.protocol.tool_responses import ClarifyingQuestion
 from executor.generator import strict_json
 from executor.generator.failures import ErrorType, GeneratorFailure
 
 MAX_TEXT_CHARS = 4_000
 """Longer reasons, goals and questions are cut."""
-MAX_QUESTIONS = 20
-MAX_STEPS = 200
+MAX_QUESTIONS = 20  # in one answer; more are an invalid answer
+MAX_STEPS = 200  # in one answer; more are an invalid answer
 
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """How to make the agent: one step or more, as the generator wrote them. They go back to it as they are."""
+    """Instructions for making the agent: at least one step. The steps go back to the generator unchanged."""
 
     steps: tuple[Json, ...]
 
@@ -28,14 +28,14 @@ class Instructions:
 
 @dataclass(frozen=True, slots=True)
 class ClarifyingQuestions:
-    """The generator has to know more: one question or more for the user."""
+    """Questions for the user, at least one, whose answers the generator needs."""
 
     questions: tuple[ClarifyingQuestion, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnachievableGoal:
-    """No agent can do this; `suggested_goal` could be done, and is empty when the generator knows of none."""
+    """A goal that no agent can reach. `suggested_goal` is one that an agent can reach, or empty if there is none."""
 
     reason: str
     suggested_goal: str
@@ -43,19 +43,19 @@ class UnachievableGoal:
 
 @dataclass(frozen=True, slots=True)
 class VagueGoal:
-    """The description says too little; `suggested_goal` says it better."""
+    """A goal that is described too vaguely. `suggested_goal` is a better description."""
 
     suggested_goal: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Accepted: the outcome comes to the webhook or to the Redis Stream, under the operation's id."""
+    """The answer that work was accepted. Its outcome comes by webhook or Redis Stream, with the operation's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentMade:
-    """The agent at once. `agent_json` is an object; that it is a working agent is not checked here."""
+    """The finished agent. `agent_json` is a JSON object. Whether it is a valid agent is not checked here."""
 
     agent_json: Json
 
@@ -65,7 +65,7 @@ WorkAnswer: TypeAlias = Pending | AgentMade | ClarifyingQuestions
 
 
 def read_goal(body: bytes) -> Goal:
-    """The answer to a description. Raises GeneratorFailure."""
+    """Reads the answer to a description. Raises GeneratorFailure."""
     document = _read(body)
     match document.get("type"):
         case "instructions":
@@ -80,7 +80,7 @@ def read_goal(body: bytes) -> Goal:
 
 
 def read_made(body: bytes) -> AgentMade | ClarifyingQuestions:
-    """The answer to work that was done at once. Raises GeneratorFailure."""
+    """Reads the answer to work that was finished at once. Raises GeneratorFailure."""
     document = _read(body)
     if document.get("type") == "clarifying_questions":
         return _questions(document)
@@ -91,7 +91,7 @@ def read_made(body: bytes) -> AgentMade | ClarifyingQuestions:
 
 
 def _read(body: bytes) -> dict[str, Json]:
-    """The object of a successful answer."""
+    """Returns the JSON object of a successful answer. Raises GeneratorFailure for any other answer."""
     try:
         document = strict_json.load(body)
     except ValueError:
@@ -99,7 +99,7 @@ def _read(body: bytes) -> dict[str, Json]:
     if not isinstance(document, dict) or not isinstance(document.get("success"), bool):
         raise _unreadable("success")
     if not document["success"]:
-        raise GeneratorFailure.said(document)
+        raise GeneratorFailure.from_body(document)
     return document
 
 

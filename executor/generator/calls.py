@@ -1,15 +1,15 @@
-"""One call of the generator over HTTP, tried again where that can help, and never longer than its limit."""
+"""An HTTP call to the generator. It is retried if that can help, within one time limit."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from dataclasses import dataclass
 
 import anyio
 import httpx2
 
+from backend.jitter import jitter
 from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.llm.failures import retry_after_of
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what, in seconds. `total` covers all tries of a call and the waits between them."""
+    """Limits of a call. Times are in seconds. `total` covers all tries and the waits between them."""
 
     total: float
     tries: int = 4
@@ -37,12 +37,12 @@ class Patience:
     backoff: float = 0.5
     longest_backoff: float = 8
     longest_wait: float = 60
-    """The most that a Retry-After is honoured with."""
+    """The longest wait for a Retry-After. A longer one is cut to this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to: 200 with its body, or 202, whose body says nothing that is needed."""
+    """A successful answer: 200 with its body, or 202, whose body is not read."""
 
     status: int
     body: bytes
@@ -51,7 +51,7 @@ class Answer:
 async def post(
     client: httpx2.AsyncClient, path: str, content: bytes, headers: dict[str, str], patience: Patience
 ) -> Answer:
-    """The answer to a POST of JSON. Raises GeneratorFailure. Safe to cancel: nothing is left open."""
+    """Posts JSON and returns the answer. Raises GeneratorFailure. Cancelling it closes the connection."""
     try:
         async with asyncio.timeout(patience.total) as limit:
             for number in range(1, patience.tries + 1):
@@ -62,7 +62,7 @@ async def post(
                     late = asyncio.get_running_loop().time() + wait >= (limit.when() or 0.0)
                     if failure.error_type not in _RETRIED or number == patience.tries or late:
                         raise
-                    logger.info("the generator is asked again in %.1f s: %s", wait, failure.note)
+                    logger.info("retrying the call to the generator in %.1f s: %s", wait, failure.note)
                 await asyncio.sleep(wait)
     except TimeoutError:
         raise GeneratorFailure(ErrorType.TIMEOUT, note="no answer in time") from None
@@ -70,10 +70,13 @@ async def post(
 
 
 def _wait_after(number: int, failure: GeneratorFailure, patience: Patience) -> float:
-    """Exponential, with up to half taken off at random; not less than the generator asks for, up to a limit."""
+    """Returns seconds: exponential, less a random part of up to half, but at least what the generator asks for.
+
+    What it asks for counts up to `longest_wait`.
+    """
     backoff = min(patience.backoff * 2.0 ** (number - 1), patience.longest_backoff)
     asked = min(failure.retry_after or 0.0, patience.longest_wait)
-    return max(backoff * random.uniform(0.5, 1.0), asked)  # noqa: S311 - jitter
+    return max(jitter(backoff), asked)
 
 
 async def _try(client: httpx2.AsyncClient, path: str, content: bytes, headers: dict[str, str]) -> Answer:
@@ -97,9 +100,12 @@ async def _try(client: httpx2.AsyncClient, path: str, content: bytes, headers: d
 
 
 async def read_body(response: httpx2.Response) -> bytes:
-    """The body as it was sent. A packed one was not asked for: a few bytes of it could become gigabytes."""
+    """Returns the body. Raises GeneratorFailure if it is compressed or larger than MAX_ANSWER_BYTES.
+
+    No compression was asked for, and a few compressed bytes could become gigabytes.
+    """
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise GeneratorFailure(ErrorType.INVALID_RESPONSE, note="packed")
+        raise GeneratorFailure(ErrorType.INVALID_RESPONSE, note="compressed")
     body = bytearray()
     async for piece in response.aiter_raw():
         body += piece

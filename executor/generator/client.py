@@ -1,4 +1,4 @@
-"""The client of the agent generator, one a process."""
+"""The client of the agent generator. A process has one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work, encode
 
 DECOMPOSE = "/api/decompose-description"
-HEALTH_LIMIT = 5.0
+HEALTH_LIMIT = 5.0  # seconds
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 _HOST = re.compile(r"[\w.-]{1,253}")
 _BASE = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Generator:
-    """The generator. Every method but `healthy` raises GeneratorFailure, and takes AGENTGENERATOR_TIMEOUT at most."""
+    """The client. `decompose` and `send` raise GeneratorFailure and take AGENTGENERATOR_TIMEOUT seconds at most."""
 
     def __init__(self, client: httpx2.AsyncClient, platform: str, patience: Patience) -> None:
         """`platform` is the base URL of this service, as the generator reaches it."""
@@ -44,7 +44,7 @@ class Generator:
     async def decompose(
         self, description: str, user_instruction: str | None = None, library_agents: Sequence[Json] | None = None
     ) -> Goal:
-        """What it takes to make an agent that does this: instructions, or why there are none."""
+        """Returns instructions for an agent that does what `description` says, or the reason why there are none."""
         request: dict[str, Json] = {"description": description}
         if user_instruction:
             request["user_instruction"] = user_instruction
@@ -53,24 +53,25 @@ class Generator:
         return await self._ask(DECOMPOSE, encode(request), {}, _goal_of)
 
     async def send(self, work: Work, operation_id: OperationId, task_id: TaskId) -> WorkAnswer:
-        """Has work done. The same work, operation and task again is safe: the generator knows it by the operation's id.
+        """Sends work to the generator and returns its answer.
 
-        After a failure the generator may be at work all the same, and its outcome may still come.
+        Sending the same work for the same operation and task again is safe: the operation's id is the idempotency key.
+        After a failure, the generator may still do the work, and its outcome may still come.
         """
         content = work.for_operation(operation_id, task_id, self.callback_url(operation_id))
         return await self._ask(work.path, content, {"idempotency-key": operation_id}, _work_answer_of)
 
     def callback_url(self, operation_id: OperationId) -> str:
-        """Where the outcome of an operation is taken."""
+        """Returns the URL to which the generator posts the outcome of the operation."""
         return f"{self._platform}/api/chat/operations/{operation_id}/complete"
 
     async def healthy(self) -> bool:
-        """Whether it says so within a few seconds. Raises nothing."""
+        """Returns True if GET /health answers `healthy` within HEALTH_LIMIT. Never raises."""
         try:
             async with asyncio.timeout(HEALTH_LIMIT), self._client.stream("GET", "/health") as response:
                 document = strict_json.load(await read_body(response))
-                said = document.get("status") if isinstance(document, dict) else None
-                return response.status_code == 200 and said == "healthy"
+                status = document.get("status") if isinstance(document, dict) else None
+                return response.status_code == 200 and status == "healthy"
         except (OSError, httpx2.HTTPError, anyio.EndOfStream, GeneratorFailure, ValueError):
             return False
 
@@ -79,7 +80,8 @@ class Generator:
             return read(await post(self._client, path, content, headers, self._patience))
         except GeneratorFailure as failure:
             logger.warning(
-                "the generator failed", extra={"path": path, "error_type": failure.error_type, "why": failure.note}
+                "call to the generator failed",
+                extra={"path": path, "error_type": failure.error_type, "error": failure.note},
             )
             raise
 
@@ -96,10 +98,10 @@ def _work_answer_of(answer: Answer) -> WorkAnswer:
 
 @asynccontextmanager
 async def open_client(settings: Settings, host: str, patience: Patience | None = None) -> AsyncIterator[Generator]:
-    """Yields a client of the generator on `host`. Raises ConfigError."""
+    """Yields a client of the generator on `host`. Raises ConfigError if a setting is wrong."""
     if settings.chat_internal_api_key is None and settings.chat_webhook_secret is None:
         logger.warning(
-            "outcomes will not be taken: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
+            "outcomes by webhook will be refused: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
             extra={"generator": host},
         )
     patience = patience or Patience(total=settings.agentgenerator_timeout)
@@ -116,7 +118,7 @@ async def open_client(settings: Settings, host: str, patience: Patience | None =
 
 def _base_url(host: str, port: int) -> httpx2.URL:
     if not 0 < port < 65_536:
-        raise ConfigError("AGENTGENERATOR_PORT: not a port")
+        raise ConfigError("AGENTGENERATOR_PORT: must be a port between 1 and 65535")
     bare = host.strip("[]")
     try:
         known = ipaddress.IPv6Address(bare) if ":" in bare else _HOST.fullmatch(bare)
@@ -124,11 +126,11 @@ def _base_url(host: str, port: int) -> httpx2.URL:
     except (ValueError, httpx2.InvalidURL):
         url = None
     if url is None:
-        raise ConfigError("AGENTGENERATOR_HOST: a host name or an address, without scheme, port and path")
+        raise ConfigError("AGENTGENERATOR_HOST: must be a host name or an IP address, without scheme, port or path")
     return url
 
 
 def _platform(url: str) -> str:
     if _BASE.fullmatch(url) is None:
-        raise ConfigError("PLATFORM_BASE_URL: not an http or https URL")
+        raise ConfigError("PLATFORM_BASE_URL: must be an http or https URL without query and fragment")
     return url.rstrip("/")

@@ -1,4 +1,4 @@
-"""What goes wrong at the generator: a stable type, a sentence that the user can act on, and details that are safe."""
+"""Failures of the generator: a stable type, a sentence that the user can act on, and details that are safe to show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from executor.generator.redacting import safe_details
 
 
 class ErrorType(StrEnum):
-    """The list of the contract; nothing else is ever said."""
+    """The error types of the contract. No others are used."""
 
     RATE_LIMIT = "rate_limit"
     SERVICE_UNAVAILABLE = "service_unavailable"
@@ -46,10 +46,13 @@ SENTENCES: Final[dict[ErrorType, str]] = {
 
 
 class GeneratorFailure(Exception):
-    """The generator did not do it. `message` is for the user; `details` holds bounded, redacted values or is None.
+    """A failed call or failed work. `message` is for the user; `details` holds bounded, redacted values or is None.
 
-    `note` is for the log, `retry_after` what the generator asked for, in seconds.
+    `note` is for the log. `retry_after` is the wait in seconds that the generator asked for. `reported`: the generator
+    says that the work itself has failed.
     """
+
+    reported = False
 
     def __init__(
         self, error_type: ErrorType, *, details: Json = None, note: str = "", retry_after: float | None = None
@@ -62,15 +65,17 @@ class GeneratorFailure(Exception):
         super().__init__(self.message)
 
     @classmethod
-    def said(cls, document: Json) -> GeneratorFailure:
-        """What a body `{success: false, error?, error_type?, details?}` says, also one that came as a completion.
+    def from_body(cls, document: Json) -> GeneratorFailure:
+        """Returns the failure for a body `{success: false, error?, error_type?, details?}`.
 
-        An unknown type is `unexpected_error`; the generator's own words become details, redacted.
+        An unknown type becomes `unexpected_error`. The generator's own text becomes redacted details.
         """
-        told = document if isinstance(document, dict) else {}
-        given = {name: told[name] for name in ("error", "details") if told.get(name) not in (None, "", [], {})}
+        body = document if isinstance(document, dict) else {}
+        given = {name: body[name] for name in ("error", "details") if body.get(name) not in (None, "", [], {})}
         details = safe_details(given) if given else None
-        return cls(_known(told.get("error_type")), details=details, note="it says so")
+        failure = cls(_known(body.get("error_type")), details=details, note="reported by the generator")
+        failure.reported = True
+        return failure
 
 
 def _known(name: Json) -> ErrorType:

@@ -1,4 +1,4 @@
-"""Somebody else's words made fit to be shown: short, and without addresses, paths and secrets."""
+"""Redaction of text from other services, so that it can be shown: short, without addresses, paths and secrets."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import islice
 
 from backend.chat.models import Json
 
-MAX_TEXT, MAX_ITEMS, MAX_DEPTH = 300, 20, 3
+MAX_TEXT, MAX_ITEMS, MAX_DEPTH = 300, 20, 3  # characters, items of a list or an object, levels
 HIDDEN, SECRET = "[…]", "[REDACTED]"
-_READ_AT_MOST = 10 * MAX_TEXT
+_READ_AT_MOST = 10 * MAX_TEXT  # characters
 _SECRET_NAME = re.compile(
     r"(^|[^a-z])(api_?key|password|passwd|pwd|secret|token|credentials?|authorization|private_?key|access_?key|bearer)"
     r"([^a-z]|$)"
@@ -18,38 +18,38 @@ _SECRET_NAME = re.compile(
 _EQUALS = frozenset({"is", "was", "=", ":", "->"})
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _PLACE = re.compile(
-    r"[/\\@]|(?i:https?|localhost)"  # URLs, paths, addresses of mail
+    r"[/\\@]|(?i:https?|localhost)"  # URLs, paths, mail addresses
     r"|[\w-]\.[^\W\d]\w"  # names with dots in them: hosts, modules, files
-    r"|\d+\.\d+\.\d+\.\d|[0-9a-fA-F]*:[0-9a-fA-F]*:|\w:\d"  # IP addresses, ports
+    r"|\d\.\d+\.\d+\.\d|:[0-9a-fA-F]*:|\w:\d"  # IP addresses, ports
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_OPAQUE = re.compile(r"(?=[\w+=.~-]*\d)(?=[\w+=.~-]*[A-Za-z])[\w+=.~-]{20,}")
+_LONG = re.compile(r"[\w+=.~-]{20,}")
 
 
 def safe_text(text: str) -> str:
-    """The text in one line of at most MAX_TEXT characters; a word that may be a place or a secret is left out."""
+    """Returns one line of at most MAX_TEXT characters, with words hidden that may hold addresses or secrets."""
     visible = "".join(c for c in text[:_READ_AT_MOST] if c.isprintable() or c.isspace())
     line = " ".join(_safe_words(visible.split()))
     return line if len(line) <= MAX_TEXT else line[: MAX_TEXT - 1] + "…"
 
 
 def _safe_words(words: Iterable[str]) -> Iterator[str]:
-    named = told = False  # a secret was named; and the next word is its value
+    named = value_next = False  # a secret was named; the next word is its value
     for word in words:
         if named and word.lower() in _EQUALS:
-            told = True
+            value_next = True
             yield word
-        elif told and not _names_secret(word):
-            named = told = False
+        elif value_next and not _names_secret(word):
+            named = value_next = False
             yield SECRET
         else:
             named = _names_secret(word)
-            told = named and (word[-1] in ":=" or word.lower() == "bearer")
+            value_next = named and (word[-1] in ":=" or word.lower() == "bearer")
             yield _safe_word(word)
 
 
 def safe_details(value: Json) -> Json:
-    """The value cut to MAX_DEPTH levels of MAX_ITEMS each, every string in it, keys too, made safe."""
+    """Returns the JSON value cut to MAX_DEPTH levels of MAX_ITEMS each, with strings and keys as in `safe_text`."""
     return _safe(value, 0)
 
 
@@ -74,7 +74,11 @@ def _safe_word(word: str) -> str:
     bare = word.strip("\"'`()[]{}<>,;:.!?")
     if _names_secret(word) and re.search(r"[=:].", word):
         return SECRET
-    return SECRET if _OPAQUE.search(bare) and not _UUID.fullmatch(bare) else word
+    return SECRET if any(map(_is_opaque, _LONG.findall(bare))) and not _UUID.fullmatch(bare) else word
+
+
+def _is_opaque(run: str) -> bool:
+    return re.search(r"\d", run) is not None and re.search(r"[A-Za-z]", run) is not None
 
 
 def _names_secret(word: str) -> bool:

@@ -1,16 +1,14 @@
-"""JSON of the generator, read as strictly as what comes by the webhook: only what every store can hold."""
+"""A JSON reader that is as strict as the webhook: it accepts only what every store can hold."""
 
 from __future__ import annotations
 
 import orjson
 
-from backend.chat.models import Json
-
-MAX_DEPTH = 32
+from backend.chat.models import MAX_DEPTH, Json
 
 
 def load(body: bytes) -> Json:
-    """The value of a JSON document. Raises ValueError: no JSON, nested deeper than MAX_DEPTH, or a NUL in a text."""
+    """Returns the value. Raises ValueError for invalid JSON, nesting deeper than MAX_DEPTH, and NUL in a string."""
     value = orjson.loads(body)
     level = [value]
     for _ in range(MAX_DEPTH + 1):

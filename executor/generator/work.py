@@ -1,4 +1,4 @@
-"""Work for the generator: made once, stored with the operation, and sent as the same bytes however often."""
+"""Work for the generator: made once and stored with the operation, so that every try sends the same bytes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ _PATHS = frozenset({GENERATE, UPDATE, MODIFY_TEMPLATE})
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One request, without the operation that it is for. `body` is the text of a JSON object: a store that orders the
-    keys of its JSON anew (as jsonb does) keeps a text as it is."""
+    """A request to the generator, without the ids of its operation.
+
+    `body` is the text of a JSON object: jsonb would reorder the keys of an object, but it keeps a text unchanged.
+    """
 
     path: str
     body: str
 
     @classmethod
     def generate(cls, instructions: Instructions, library_agents: Sequence[Json] | None = None) -> Self:
-        """Makes a new agent. These three raise GeneratorFailure `request_error` for what is no JSON."""
+        """Returns work that makes a new agent. Raises GeneratorFailure `request_error` for values that are not JSON."""
         return cls._of(GENERATE, instructions=instructions.as_json(), library_agents=_listed(library_agents))
 
     @classmethod
     def update(
         cls, update_request: str, current_agent_json: Json, library_agents: Sequence[Json] | None = None
     ) -> Self:
-        """Changes an agent of the user's."""
+        """Returns work that changes an agent of the user. Raises as `generate` does."""
         return cls._of(
             UPDATE,
             update_request=update_request,
@@ -44,7 +46,7 @@ class Work:
 
     @classmethod
     def modify_template(cls, template_agent_json: Json, modification_request: str, context: str | None = None) -> Self:
-        """Makes an agent of the user's out of a template."""
+        """Returns work that makes an agent of the user from a template. Raises as `generate` does."""
         return cls._of(
             MODIFY_TEMPLATE,
             template_agent_json=template_agent_json,
@@ -61,20 +63,20 @@ class Work:
 
     @classmethod
     def from_json(cls, stored: Json) -> Self:
-        """Raises ValueError for what `as_json` did not make."""
+        """Returns the work that `as_json` stored. Raises ValueError for any other value."""
         match stored:
             case {"path": str(path), "body": str(body)} if path in _PATHS and isinstance(orjson.loads(body), dict):
                 return cls(path, body)
         raise ValueError("not the work of a generator")
 
     def for_operation(self, operation_id: OperationId, task_id: TaskId, callback_url: str) -> bytes:
-        """What is sent: the same bytes for the same operation."""
+        """Returns the body to send, which is always the same for the same operation."""
         names = {"operation_id": operation_id, "task_id": task_id, "callback_url": callback_url}
         return encode({**orjson.loads(self.body), **names})
 
 
 def encode(document: Json) -> bytes:
-    """Raises GeneratorFailure `request_error`: half a surrogate pair, or nested too deeply."""
+    """Returns JSON. Raises GeneratorFailure `request_error` for a lone surrogate or too deep nesting."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:

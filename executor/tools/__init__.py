@@ -1,43 +1,58 @@
-"""The tools of the house, one file each."""
+"""CoPilot's own tools, one in each file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.config import Settings
+from backend.errors import ConfigError
 from executor.tools.add_understanding import AddUnderstanding
+from executor.tools.ask_user import AskUser
 from executor.tools.check_operation_status import CheckOperationStatus
 from executor.tools.create_agent import CreateAgent
 from executor.tools.customize_agent import CustomizeAgent
-from executor.tools.documents import Library
+from executor.tools.documents import Documentation
 from executor.tools.edit_agent import EditAgent
 from executor.tools.find_library_agent import FindLibraryAgent
 from executor.tools.get_doc_page import GetDocPage
 from executor.tools.search_docs import SearchDocs
 from executor.tools.templates import Templates
-from executor.tools.tool import Toolbox, ToolSource
+from executor.tools.tool import Tool, Toolbox, ToolSource
 
-if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
 
-OUR_DOCS = Path(__file__).resolve().parents[2] / "docs"
+BUILT_IN_DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def open_toolbox(settings: Settings, generator: Generator | None = None, sources: Sequence[ToolSource] = ()) -> Toolbox:
-    """Every tool that the settings allow, and those of the sources. Raises ConfigError."""
-    library, templates = Library(settings.docs_dir or OUR_DOCS), Templates(settings.agent_templates_dir)
-    return Toolbox(
-        [
-            AddUnderstanding(),
-            FindLibraryAgent(),
-            SearchDocs(library),
-            GetDocPage(library),
-            CreateAgent(generator),
-            EditAgent(generator),
-            CustomizeAgent(generator, templates),
-            CheckOperationStatus(),
-        ],
-        sources,
+    """Returns all of CoPilot's tools together with those of `sources`. Raises ConfigError for a bad folder."""
+    return Toolbox(own_tools(settings, generator), sources)
+
+
+def own_tools(settings: Settings, generator: Generator | None = None) -> list[Tool[Any]]:
+    """Returns all of CoPilot's tools. Raises ConfigError for a bad folder."""
+    documentation, templates = (
+        Documentation(_existing(settings.docs_dir, "DOCS_DIR") or BUILT_IN_DOCS),
+        Templates(_existing(settings.agent_templates_dir, "AGENT_TEMPLATES_DIR")),
     )
+    return [
+        AddUnderstanding(),
+        FindLibraryAgent(),
+        SearchDocs(documentation),
+        GetDocPage(documentation),
+        CreateAgent(generator),
+        EditAgent(generator),
+        CustomizeAgent(generator, templates),
+        CheckOperationStatus(),
+        *([AskUser()] if settings.ask_user != "never" else []),
+    ]
+
+
+def _existing(folder: Path | None, setting: str) -> Path | None:
+    """Returns the folder. Raises ConfigError if the setting names none that exists."""
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"{setting}: there is no such folder")
+    return folder

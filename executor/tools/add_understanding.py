@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.chat.tool_responses import ErrorResponse, ToolResponse, UnderstandingUpdated
-from backend.chat.understanding import merge_understanding
-from executor.tools.tool import Tool, ToolContext
+from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse, UnderstandingUpdated
+from backend.chat.store.business_profile import merge_understanding
+from executor.tools.context import ToolContext
+from executor.tools.tool import Tool
 
 
-class Understanding(BaseModel):
+class AddUnderstandingArgs(BaseModel):  # the model reads the docstring, as the description of the input
     """What may be told; everything is optional, nothing told means nothing changes."""
 
     model_config = ConfigDict(extra="forbid", str_max_length=2_000, defer_build=True)
@@ -33,24 +34,24 @@ class Understanding(BaseModel):
     additional_notes: str | None = Field(None, description="Anything else worth remembering")
 
 
-class AddUnderstanding(Tool[Understanding]):
+class AddUnderstanding(Tool[AddUnderstandingArgs]):
     name: ClassVar[str] = "add_understanding"
     description: ClassVar[str] = (
         "Remember what the user told about themselves and their business. Call it whenever they tell something that "
         "would help later; what is remembered already is merged with it."
     )
-    input_type = Understanding
+    input_type = AddUnderstandingArgs
     idempotent: ClassVar[bool] = True
 
-    async def run(self, call: Understanding, context: ToolContext) -> ToolResponse:
-        told = call.model_dump(exclude_none=True)
-        if not told:
+    async def run(self, call: AddUnderstandingArgs, context: ToolContext) -> ToolResponse:
+        new_facts = call.model_dump(exclude_none=True)
+        if not new_facts:
             return ErrorResponse(message="Nothing was told that could be remembered.", error="nothing_told")
         async with context.database.connection() as c:
-            known = await merge_understanding(c, context.owner, told)
+            known = await merge_understanding(c, context.owner, new_facts)
         return UnderstandingUpdated(
             message="I have remembered that.",
             session_id=context.session_id,
-            updated_fields=sorted(told),
+            updated_fields=sorted(new_facts),
             current_understanding=known,
         )

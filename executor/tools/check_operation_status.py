@@ -1,4 +1,4 @@
-"""check_operation_status: how far a long-running operation is."""
+"""check_operation_status: tells how far a long-running operation is."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chat.models import Caller
-from backend.chat.operations import get_operation_of
 from backend.chat.outcomes import Operation
-from backend.chat.tool_responses import ErrorResponse, OperationStatus, ToolResponse
+from backend.chat.protocol.tool_responses import ErrorResponse, OperationStatus, ToolResponse
+from backend.chat.store.operations import get_operation_of
 from backend.errors import OperationNotFound
-from executor.tools.tool import Tool, ToolContext
+from executor.tools.context import ToolContext
+from executor.tools.tool import Tool
 
 
-class Wanted(BaseModel):
+class CheckOperationStatusArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     operation_id: str | None = Field(None, max_length=100, description="As operation_started gave it")
     task_id: str | None = Field(None, max_length=100, description="Or the id of its task")
 
     @model_validator(mode="after")
-    def _names_one(self) -> Wanted:
+    def _names_one(self) -> CheckOperationStatusArgs:
         if not (self.operation_id or self.task_id):
             raise ValueError("operation_id or task_id is needed")
         return self
 
 
-class CheckOperationStatus(Tool[Wanted]):
+class CheckOperationStatus(Tool[CheckOperationStatusArgs]):
     name: ClassVar[str] = "check_operation_status"
     description: ClassVar[str] = (
         "Look how far an operation is. Call it only when the user asks: its result comes by itself."
     )
-    input_type = Wanted
+    input_type = CheckOperationStatusArgs
     idempotent: ClassVar[bool] = True
 
-    async def run(self, call: Wanted, context: ToolContext) -> ToolResponse:
+    async def run(self, call: CheckOperationStatusArgs, context: ToolContext) -> ToolResponse:
         try:
             async with context.database.connection() as c:
                 caller = Caller(context.user_id, "")
@@ -55,7 +56,7 @@ class CheckOperationStatus(Tool[Wanted]):
 
 
 def _status(operation: Operation) -> str:
-    """Of its outcome, once it has one: that it was told to the user is no success of the work."""
+    """Returns the status of the work itself: after its outcome, the task only tells the user about it."""
     if operation.result is None:
         return operation.status.value
     return "failed" if operation.result.get("type") == "error" else "completed"
@@ -67,6 +68,6 @@ def _words(operation: Operation) -> str:
     if operation.status.ended:
         return "It has ended."
     progress = operation.progress
-    told = [f"{progress.percent:g} %"] if progress is not None and progress.percent is not None else []
-    told += [progress.message] if progress is not None and progress.message else []
-    return f"It is still going on: {', '.join(told)}." if told else "It is still going on."
+    details = [f"{progress.percent:g} %"] if progress is not None and progress.percent is not None else []
+    details += [progress.message] if progress is not None and progress.message else []
+    return f"It is still going on: {', '.join(details)}." if details else "It is still going on."

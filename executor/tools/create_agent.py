@@ -1,4 +1,4 @@
-"""create_agent: has an agent made that does what the user describes."""
+"""create_agent: has an agent made from the user's description."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from typing import TYPE_CHECKING, ClassVar, assert_never
 
 from pydantic import Field
 
-from backend.chat.tool_responses import ClarificationNeeded, SuggestedGoal, ToolResponse
+from backend.chat.protocol.tool_responses import ClarificationNeeded, SuggestedGoal, ToolResponse
 from backend.ids import UserId
 from executor.generator.answers import ClarifyingQuestions, Instructions, UnachievableGoal, VagueGoal
 from executor.generator.work import Work
-from executor.tools.agent_making import LongText, MakesAgents, Making, library_agents
-from executor.tools.tool import ToolContext
+from executor.tools.agent_making import AgentMakingArgs, AgentMakingTool, LongText, Order, library_agents
+from executor.tools.context import ToolContext
 
-if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
 
 
-class Wanted(Making):
+class CreateAgentArgs(AgentMakingArgs):
     description: LongText = Field(description="What the agent should do, with what, when, and what comes out")
 
 
-class CreateAgent(MakesAgents[Wanted]):
+class CreateAgent(AgentMakingTool[CreateAgentArgs]):
     name: ClassVar[str] = "create_agent"
     description: ClassVar[str] = (
         "Make a new automation agent from a description and save it in the user's library. It takes minutes: "
         "the result comes by itself. It may answer with questions or with a better goal: ask the user, then call it "
         "again with what they say in `context`."
     )
-    input_type = Wanted
+    input_type = CreateAgentArgs
 
     async def order(
-        self, call: Wanted, user_id: UserId, context: ToolContext, generator: Generator
-    ) -> tuple[Work, str | None] | ToolResponse:
+        self, call: CreateAgentArgs, user_id: UserId, context: ToolContext, generator: Generator
+    ) -> Order | ToolResponse:
         agents = await library_agents(context, user_id, call.library_agent_ids)
         goal = await generator.decompose(call.description, call.context or None, agents)
         match goal:
             case Instructions():
-                return Work.generate(goal, agents), None
+                return Order(Work.generate(goal, agents))
             case ClarifyingQuestions(questions):
                 return ClarificationNeeded(
                     message="A few questions first.", session_id=context.session_id, questions=list(questions)

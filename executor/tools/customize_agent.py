@@ -1,4 +1,4 @@
-"""customize_agent: has an agent made for the user out of a template that somebody published."""
+"""customize_agent: has an agent made for the user from a published template."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from backend.chat.tool_responses import ErrorResponse, ToolResponse
+from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from backend.ids import UserId
 from executor.generator.work import Work
-from executor.tools.agent_making import AgentId, LongText, MakesAgents, Making
+from executor.tools.agent_making import AgentId, AgentMakingArgs, AgentMakingTool, LongText, Order
+from executor.tools.context import ToolContext
 from executor.tools.templates import Templates
-from executor.tools.tool import ToolContext
 
-if TYPE_CHECKING:  # importing it costs the start of an executor that has no generator
+if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
 
 
-class Wanted(Making):
+class CustomizeAgentArgs(AgentMakingArgs):
     agent_id: AgentId = Field(description="The template, as creator/slug")
     modifications: LongText = Field(description="What should be different from the template")
 
 
-class CustomizeAgent(MakesAgents[Wanted]):
+class CustomizeAgent(AgentMakingTool[CustomizeAgentArgs]):
     name: ClassVar[str] = "customize_agent"
     description: ClassVar[str] = (
         "Make an agent for the user out of a published template (creator/slug), changed as they wish. It takes "
         "minutes: the result comes by itself."
     )
-    input_type = Wanted
+    input_type = CustomizeAgentArgs
 
     def __init__(self, generator: Generator | None, templates: Templates) -> None:
         super().__init__(generator)
         self._templates = templates
 
     async def order(
-        self, call: Wanted, user_id: UserId, context: ToolContext, generator: Generator
-    ) -> tuple[Work, str | None] | ToolResponse:
+        self, call: CustomizeAgentArgs, user_id: UserId, context: ToolContext, generator: Generator
+    ) -> Order | ToolResponse:
         template = self._templates.find(call.agent_id)
         if template is None:
             known = ", ".join(self._templates.names[:20])
@@ -45,4 +45,4 @@ class CustomizeAgent(MakesAgents[Wanted]):
                 session_id=context.session_id,
                 error="template_not_found",
             )
-        return Work.modify_template(template, call.modifications, call.context or None), None
+        return Order(Work.modify_template(template, call.modifications, call.context or None))

@@ -1,4 +1,4 @@
-"""A folder of Markdown as a library of pages that can be searched: sections, ranked by BM25.
+"""Search over a folder of Markdown pages: their sections, ranked by BM25.
 
 Source of the ranking: Robertson and Zaragoza, "The Probabilistic
 Relevance Framework: BM25 and Beyond", 2009, with the usual k1 = 1.2 and b = 0.75.
@@ -23,7 +23,7 @@ _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One Markdown file; `path` is relative to the library's folder, with forward slashes."""
+    """One Markdown file. `path` is relative to the folder and has forward slashes."""
 
     path: str
     title: str
@@ -32,7 +32,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A section that fits a query. A higher score is better; scores of two queries do not compare."""
+    """A section that matches a query. A higher score is better; scores of different queries cannot be compared."""
 
     path: str
     title: str
@@ -50,18 +50,18 @@ class _Section:
     length: int
 
 
-class Library:
-    """The pages below `folder`; none when there is no such folder. Reads all of it now: make one at start-up."""
+class Documentation:
+    """The pages below `folder`, or none if there is no such folder. Reads all of them, so make it at the start."""
 
     def __init__(self, folder: Path) -> None:
         self._index = _Index(_read(folder))
 
     def search(self, query: str, limit: int) -> list[Hit]:
-        """The best sections, at most one of each page, best first."""
+        """Returns up to `limit` sections, best first, at most one of each page."""
         return self._index.search(query, limit)
 
     def page(self, path: str) -> Page | None:
-        """Only pages that the library holds are found: a path is a name here, never opened."""
+        """Returns the page, or None. The path is only a key: it never opens a file."""
         return self._index.pages.get(path.strip().lstrip("/"))
 
 
@@ -122,7 +122,7 @@ def _words(text: str) -> list[str]:
 
 
 def _snippet(text: str, words: set[str]) -> str:
-    """The part of the section around the first word that was asked for."""
+    """Returns the part of the section around the first of `words`."""
     body = _HEADING.sub("", text, count=1).strip() or text
     at = min((found for word in words if (found := body.lower().find(word)) >= 0), default=0)
     start = max(0, at - SNIPPET_CHARS // 3)

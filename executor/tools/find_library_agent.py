@@ -6,15 +6,16 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.chat.library import LibraryAgent, find_agents
-from backend.chat.tool_responses import AgentsFound, JsonObject, NeedLogin, NoResults, ToolResponse
-from executor.tools.tool import Tool, ToolContext
+from backend.chat.protocol.tool_responses import AgentsFound, JsonObject, NeedLogin, NoResults, ToolResponse
+from backend.chat.store.library import LibraryAgent, find_agents
+from executor.tools.context import ToolContext
+from executor.tools.tool import Tool
 
-MOST = 20
-MAX_DESCRIPTION = 500
+MAX_AGENTS = 20
+MAX_DESCRIPTION_CHARS = 500
 
 
-class Wanted(BaseModel):
+class FindLibraryAgentArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     query: str = Field(
@@ -22,20 +23,20 @@ class Wanted(BaseModel):
     )
 
 
-class FindLibraryAgent(Tool[Wanted]):
+class FindLibraryAgent(Tool[FindLibraryAgentArgs]):
     name: ClassVar[str] = "find_library_agent"
     description: ClassVar[str] = (
         "Search the agents that the user has in their library. Call it before an agent is edited or used in another "
         "one, to learn its id."
     )
-    input_type = Wanted
+    input_type = FindLibraryAgentArgs
     idempotent: ClassVar[bool] = True
 
-    async def run(self, call: Wanted, context: ToolContext) -> ToolResponse:
+    async def run(self, call: FindLibraryAgentArgs, context: ToolContext) -> ToolResponse:
         if context.user_id is None:
             return NeedLogin(message="Please sign in to see your library of agents.", session_id=context.session_id)
         async with context.database.connection() as c:
-            found = await find_agents(c, context.user_id, call.query, MOST)
+            found = await find_agents(c, context.user_id, call.query, MAX_AGENTS)
         if not found:
             return NoResults(
                 message="No agent in your library fits that.",
@@ -47,16 +48,16 @@ class FindLibraryAgent(Tool[Wanted]):
             message=f"Found {number} in your library.",
             session_id=context.session_id,
             title=f"{number} in your library",
-            agents=[_shown(agent) for agent in found],
+            agents=[_as_json(agent) for agent in found],
             count=len(found),
         )
 
 
-def _shown(agent: LibraryAgent) -> JsonObject:
+def _as_json(agent: LibraryAgent) -> JsonObject:
     return {
         "id": agent.id,
         "name": agent.name,
-        "description": agent.description[:MAX_DESCRIPTION],
+        "description": agent.description[:MAX_DESCRIPTION_CHARS],
         "graph_id": agent.graph_id,
         "version": agent.version,
         "library_agent_link": agent.library_link,

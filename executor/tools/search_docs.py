@@ -6,29 +6,30 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.chat.tool_responses import DocSearchResult, DocSearchResults, NoResults, ToolResponse
-from executor.tools.documents import Library
-from executor.tools.tool import Tool, ToolContext
+from backend.chat.protocol.tool_responses import DocSearchResult, DocSearchResults, NoResults, ToolResponse
+from executor.tools.context import ToolContext
+from executor.tools.documents import Documentation
+from executor.tools.tool import Tool
 
 
-class Query(BaseModel):
+class SearchDocsArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     query: str = Field(min_length=1, max_length=500, description="What to look for, in a few words")
     limit: int = Field(5, ge=1, le=20, description="How many pages at the most")
 
 
-class SearchDocs(Tool[Query]):
+class SearchDocs(Tool[SearchDocsArgs]):
     name: ClassVar[str] = "search_docs"
     description: ClassVar[str] = "Search the documentation. Read a page that looks right with get_doc_page."
-    input_type = Query
+    input_type = SearchDocsArgs
     idempotent: ClassVar[bool] = True
 
-    def __init__(self, library: Library) -> None:
-        self._library = library
+    def __init__(self, documentation: Documentation) -> None:
+        self._documentation = documentation
 
-    async def run(self, call: Query, context: ToolContext) -> ToolResponse:
-        hits = self._library.search(call.query, call.limit)
+    async def run(self, call: SearchDocsArgs, context: ToolContext) -> ToolResponse:
+        hits = self._documentation.search(call.query, call.limit)
         if not hits:
             return NoResults(
                 message="No page of the documentation fits that.",

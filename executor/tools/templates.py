@@ -1,4 +1,4 @@
-"""Published agents that users may have changed for themselves: a folder of `creator/slug.json` files."""
+"""Published agents that users can have adapted for themselves: a folder of `creator/slug.json` files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import orjson
 
-from backend.chat.agent_json import AgentGraph, parse_agent
+from backend.chat.protocol.agent_json import AgentGraph, parse_agent
 from backend.errors import ConfigError, InvalidAgent
 
 MAX_TEMPLATES = 1_000
 
 
 class Templates:
-    """The templates below `folder`, none when it is None. Reads all of them now; raises ConfigError for a bad one."""
+    """The templates below `folder`, or none if it is None. Reads all of them, and raises ConfigError for a bad one."""
 
     def __init__(self, folder: Path | None) -> None:
         self._graphs: dict[str, AgentGraph] = {}
@@ -30,6 +30,6 @@ class Templates:
         return list(self._graphs)
 
     def find(self, name: str) -> dict[str, object] | None:
-        """The template's JSON. A name is looked up, never opened."""
+        """Returns the template's JSON, or None. The name is only a key: it never opens a file."""
         graph = self._graphs.get(name.strip().strip("/"))
         return graph.document if graph is not None else None

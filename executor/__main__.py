@@ -1,6 +1,8 @@
-"""`python -m executor`: one executor process, configured by the environment.
+"""Command line of one executor process, `python -m executor`, configured by the environment.
 
-With three arguments (task, session, executor id) it is a child of one, for that turn alone (`executor.children`)."""
+With three arguments (task, session, executor id) the process runs only that turn, as the child of another executor
+(`executor.turns.processes`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from backend.garbage import pause_collector
 
 def main() -> None:
     pause_collector()
-    from executor.process import run  # while the collector rests
+    from executor.process import run  # imported while the collector is paused
 
     run(sys.argv[1:])
 

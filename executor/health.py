@@ -1,4 +1,4 @@
-"""The executor's own small HTTP door: health and metrics, as the API serves them, and nothing else."""
+"""The executor's small HTTP server: health and metrics, in the form in which the API serves them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from backend.chat.models import Json
+from backend.chat.resources import Resources
 from backend.errors import ConfigError
-from backend.resources import Resources
-from executor.metrics import Metrics
+from backend.metrics_key import may_read_metrics
+from executor.metrics import ExecutorMetrics, ToolServer
 
-_PREFIX = "/api/chat"
+_PREFIX, _METRICS = "/api/chat", "/metrics"
 _METHODS = ("GET", "HEAD")
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -40,7 +41,7 @@ Page = Callable[[], Awaitable[Answer]]
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to the executor."""
+    """A uvicorn server that leaves signals to the executor."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -48,15 +49,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_health(house: Resources, port: int, metrics: Metrics) -> AsyncIterator[None]:
-    """Serves /health, /health/live, /health/ready (also under /api/chat) and /metrics while the block lasts.
+async def serve_health(resources: Resources, port: int, metrics: ExecutorMetrics) -> AsyncIterator[None]:
+    """Serves /health, /health/live, /health/ready (each also below /api/chat) and /metrics while the block runs.
 
-    Raises ConfigError when the port cannot be listened on.
+    Raises ConfigError if the port cannot be opened.
     """
-    with _listen(house.settings.host, port) as listener:
-        # no lifespan, no log of its own; it only borrows the listener
+    with _listen(resources.settings.host, port) as listener:
+        # no lifespan events and no log of its own; the listener is closed here
         config = uvicorn.Config(
-            _app(house, metrics), http="httptools", ws="none", log_config=None, lifespan="off", access_log=False
+            _app(resources, metrics), http="httptools", ws="none", log_config=None, lifespan="off", access_log=False
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="health server")
@@ -69,16 +70,16 @@ async def serve_health(house: Resources, port: int, metrics: Metrics) -> AsyncIt
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Before the executor works: uvicorn ends the whole process from inside when it cannot listen."""
+    """Opens the port before the executor starts to work, because uvicorn would exit the process if it could not."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(f"EXECUTOR_PORT: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-def _app(house: Resources, metrics: Metrics) -> Application:
-    """A bare ASGI application: importing Starlette would be a twentieth of the executor's start."""
-    pages = _pages(house, metrics)
+def _app(resources: Resources, metrics: ExecutorMetrics) -> Application:
+    """Returns a bare ASGI application; importing Starlette would add a twentieth to the executor's start."""
+    pages = _pages(resources, metrics)
 
     async def app(scope: Mapping[str, Any], _: Receive, send: Send) -> None:
         page = pages.get(scope["path"])
@@ -86,34 +87,54 @@ def _app(house: Resources, metrics: Metrics) -> Application:
             answer = _plain(HTTPStatus.NOT_FOUND)
         elif scope["method"] not in _METHODS:
             answer = _plain(HTTPStatus.METHOD_NOT_ALLOWED, allow=", ".join(_METHODS))
+        elif scope["path"] == _METRICS and not may_read_metrics(resources.settings, _authorization(scope)):
+            answer = _plain(HTTPStatus.UNAUTHORIZED, **{"www-authenticate": "Bearer"})
         else:
             answer = await page()
         head = {"content-type": answer.content_type, "content-length": str(len(answer.body)), **answer.headers}
         encoded = [(name.encode(), value.encode()) for name, value in head.items()]
         await send({"type": "http.response.start", "status": answer.status.value, "headers": encoded})
-        await send({"type": "http.response.body", "body": answer.body})  # uvicorn leaves it out of an answer to HEAD
+        await send({"type": "http.response.body", "body": answer.body})  # uvicorn omits the body for HEAD
 
     return app
 
 
-def _pages(house: Resources, metrics: Metrics) -> dict[str, Page]:
+def _pages(resources: Resources, metrics: ExecutorMetrics) -> dict[str, Page]:
     async def health() -> Answer:
-        return _json({"status": "ok", "service": "executor", "version": version("copilot-chat")})
+        report: dict[str, Json] = {"status": "ok", "service": "executor", "version": version("copilot-chat")}
+        if servers := metrics.tool_servers():
+            report["mcp_servers"] = {server.name: _server_report(server) for server in servers}
+        return _json(report)
 
     async def live() -> Answer:
         return _json({"status": "ok"})
 
     async def ready() -> Answer:
-        checks = await house.state()
-        good = all(checks.values())
+        state = await resources.state()
+        good = all(state.checks.values())
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-        return _json({"status": "ready" if good else "not_ready", "checks": checks}, status)
+        document: Json = {"status": "ready" if good else "not_ready", "checks": state.checks}
+        return _json(document if good else {**document, "reasons": state.reasons}, status)
 
     async def counted() -> Answer:
+        metrics.note_checks((await resources.state()).checks)
         return Answer(metrics.render(), CONTENT_TYPE_LATEST)
 
     pages: dict[str, Page] = {"/health": health, "/health/live": live, "/health/ready": ready}
-    return {prefix + path: page for prefix in ("", _PREFIX) for path, page in pages.items()} | {"/metrics": counted}
+    return {prefix + path: page for prefix in ("", _PREFIX) for path, page in pages.items()} | {_METRICS: counted}
+
+
+def _authorization(scope: Mapping[str, Any]) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
+
+
+def _server_report(server: ToolServer) -> Json:
+    unusable: dict[str, Json] = dict(server.unusable)
+    report: dict[str, Json] = {"connected": server.connected, "tools": server.tools}
+    for name, value in (("why", server.why), ("tools_left_out", server.left_out), ("unusable_tools", unusable)):
+        if value:
+            report[name] = value
+    return report
 
 
 def _json(document: Json, status: HTTPStatus = HTTPStatus.OK) -> Answer:

@@ -1,4 +1,4 @@
-"""The sign of life of one executor: a Redis key every half second, a row in Postgres every five."""
+"""The heartbeat of one executor: a key in Redis every half second, and a row in Postgres every five seconds."""
 
 from __future__ import annotations
 
@@ -10,61 +10,81 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import RedisError
 
-from backend.chat import executors
-from backend.chat.flows import House
 from backend.chat.keys import HEARTBEAT_EVERY
-from backend.chat.liveness import clock
+from backend.chat.leases.liveness import clock
+from backend.chat.resources import Resources
+from backend.chat.store import executors
 from backend.errors import Unavailable
 from backend.failpoints import reach
-from backend.logs import Trouble, place_of, why_away
+from backend.logs import Trouble, why_away
+from backend.postgres_address import Address
+from backend.redis_address import place_of_redis
 
 ROW_EVERY = executors.BEAT_EVERY
+"""Seconds between two beats in Postgres."""
 logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """While a store is away it goes on trying: the other one speaks for us."""
+    """The beats of this process in both stores. While a store is unavailable, its beats are retried."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
-        settings = house.settings
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        settings = resources.settings
         self._no_redis = Trouble(
-            logger, "Redis is away", setting="REDIS_URL (or REDIS_HOST)", at=place_of(settings.redis_dsn)
+            logger, "Redis is unavailable", setting="REDIS_URL (or REDIS_HOST)", at=place_of_redis(settings.redis_dsn)
         )
         self._no_postgres = Trouble(
-            logger, "PostgreSQL is away", setting="DATABASE_URL (or DB_HOST)", at=place_of(settings.database_dsn)
+            logger,
+            "PostgreSQL is unavailable",
+            setting="DATABASE_URL (or DB_HOST)",
+            at=Address.parse(settings.database_dsn).place,
         )
 
+        self._wrong_clock = Trouble(logger, "the clock is wrong, no turns are taken", setting="MAX_CLOCK_SKEW")
+
     async def begin(self) -> None:
-        """The first beat of both: only who is seen to live may take turns."""
+        """Sends the first beat to both stores. Call it before taking turns, so that others see this executor live."""
         await asyncio.gather(self._beat_in_redis(), self._beat_in_postgres())
 
     async def run(self) -> None:
         """Beats until cancelled."""
         await asyncio.gather(_every(HEARTBEAT_EVERY, self._beat_in_redis), _every(ROW_EVERY, self._beat_in_postgres))
 
-    async def farewell(self) -> None:
-        """The end of an executor that has nothing in hand: nobody needs to wait for its heartbeat to lapse."""
+    async def end(self) -> None:
+        """Removes the heartbeat from both stores, if they are available, so that nobody waits until it lapses.
+
+        Call it only when this executor has no turns left.
+        """
         with contextlib.suppress(RedisError, Unavailable):
-            await self._house.liveness.forget(self._house.me)
-            async with self._house.database.connection() as c:
-                await executors.forget(c, self._house.me)
+            await self._resources.liveness.forget(self._resources.me)
+            async with self._resources.database.connection() as c:
+                await executors.forget(c, self._resources.me)
 
     async def _beat_in_redis(self) -> None:
         reach("before_renew")
         try:
-            await self._house.liveness.beat(self._house.me)
+            await self._resources.liveness.beat(self._resources.me)
             self._no_redis.over()
         except RedisError as error:
             self._no_redis.met(why_away(error))
 
+    def _log_skew(self) -> None:
+        skew = self._resources.liveness.skew
+        if skew.too_large:
+            self._wrong_clock.met(f"{skew.seconds:+.0f} s against PostgreSQL")
+        else:
+            self._wrong_clock.over()
+
     async def _beat_in_postgres(self) -> None:
         began = clock()
         try:
-            async with self._house.database.connection() as c:
-                await executors.beat(c, self._house.me)
-            self._house.liveness.slow_pulse.beat(began)
+            async with self._resources.database.connection() as c:
+                with self._resources.liveness.skew.measured() as reading:
+                    reading.clock = await executors.beat(c, self._resources.me)
+            self._resources.liveness.slow_pulse.beat(began)
             self._no_postgres.over()
+            self._log_skew()
         except Unavailable as error:
             self._no_postgres.met(why_away(error.__cause__ or error))
 

@@ -1,4 +1,4 @@
-"""One executor process, from its settings to its end."""
+"""One executor process, from reading its settings to its exit."""
 
 from __future__ import annotations
 
@@ -9,48 +9,56 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import uvloop
 
+from backend.chat.resources import Resources
 from backend.config import Settings, load_settings, warn_of_unknown_settings
 from backend.errors import ConfigError, Unavailable
 from backend.garbage import resume_collector
 from backend.ids import ExecutorId
 from backend.logs import configure_logs
-from backend.resources import Resources, open_resources
-from executor.crew import Crew
+from backend.open_files import raise_open_files_limit
+from backend.resources import open_resources
 from executor.generator import open_generator
 from executor.health import serve_health
 from executor.heartbeat import Heartbeat
-from executor.llm.model import open_model
-from executor.llm.titles import open_title_model
-from executor.lone_turn import LoneTurn
+from executor.llm.models import open_models
 from executor.mcp import open_mcp
-from executor.tools import open_toolbox
+from executor.tools import own_tools
+from executor.tools.tool import FINDERS, Toolbox
+from executor.turns.context import ExecutorContext
+from executor.turns.single_turn import SingleTurnQueue
 from executor.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 
 async def execute(settings: Settings) -> None:
-    """Works until SIGTERM or SIGINT. Raises ConfigError, or Unavailable when a server is away at the start."""
+    """Works until SIGTERM or SIGINT. Raises ConfigError, or Unavailable if a server that the start needs is down."""
     stop = asyncio.Event()
     _set_on_signals(stop)
-    async with _crew_at_work(settings) as (house, crew), serve_health(house, settings.executor_port, crew.metrics):
-        away = [name for name, there in (await house.state()).items() if not there]
-        if away:
-            logger.warning("executor has started and waits", extra={"for": ", ".join(away), "executor_id": house.me})
+    async with (
+        _open_context(settings) as (resources, context),
+        serve_health(resources, settings.executor_port, context.metrics),
+    ):
+        missing = [name for name, healthy in (await resources.state()).checks.items() if not healthy]
+        if missing:
+            logger.warning(
+                "executor has started and waits", extra={"for": ", ".join(missing), "executor_id": resources.me}
+            )
         else:
-            logger.info("executor is ready", extra={"executor_id": house.me, "model": crew.model_name})
-        await Worker(house, crew).run(stop)
+            logger.info("executor is ready", extra={"executor_id": resources.me, "model": context.model_name})
+        await Worker(resources, context).run(stop)
     logger.info("executor has stopped")
 
 
-async def execute_alone(settings: Settings, lone: LoneTurn) -> None:
-    """Works until the turn is settled, or SIGTERM or SIGINT. Raises as `execute`."""
-    _set_on_signals(lone.settled)
-    async with _crew_at_work(settings, lone.me) as (house, crew):
-        await Worker(house, crew, lone).run(lone.settled)
+async def execute_single(settings: Settings, single: SingleTurnQueue) -> None:
+    """Runs one turn until it is settled, or until SIGTERM or SIGINT. Raises the same errors as `execute`."""
+    _set_on_signals(single.settled)
+    async with _open_context(settings, single.me) as (resources, context):
+        await Worker(resources, context, single).run(single.settled)
 
 
 def _set_on_signals(stop: asyncio.Event) -> None:
@@ -59,28 +67,42 @@ def _set_on_signals(stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _crew_at_work(settings: Settings, me: ExecutorId | None = None) -> AsyncIterator[tuple[Resources, Crew]]:
+async def _open_context(
+    settings: Settings, me: ExecutorId | None = None
+) -> AsyncIterator[tuple[Resources, ExecutorContext]]:
     async with AsyncExitStack() as stack:
-        house = await stack.enter_async_context(open_resources(settings, me))
-        model = await stack.enter_async_context(open_model(settings))
-        title_model = await stack.enter_async_context(open_title_model(settings))
+        resources = await stack.enter_async_context(open_resources(settings, me))
+        models = await stack.enter_async_context(open_models(settings))
         generator = await stack.enter_async_context(open_generator(settings))
-        toolbox = open_toolbox(settings, generator, await stack.enter_async_context(open_mcp(settings)))
+        tools = own_tools(settings, generator)
+        servers = await stack.enter_async_context(open_mcp(settings, [*(tool.name for tool in tools), *FINDERS]))
+        toolbox = Toolbox(tools, servers)
         resume_collector()
-        yield house, Crew(settings, model, title_model, toolbox, Heartbeat(house))
+        context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator)
+        resources.report_to(pool_wait=context.metrics.count_pool_wait, appended=context.metrics.count_appended)
+        context.metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
+        context.metrics.watch_clock_skew("redis", lambda: resources.liveness.redis_skew.seconds)
+        if servers:
+            context.metrics.watch_tool_servers(
+                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers]
+            )
+        yield resources, context
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Works as the environment says: for one turn alone when there are arguments. Exits with one line for what an
-    operator can mend."""
+    """Runs an executor with the settings of the environment; with arguments, runs only the turn that they name.
+
+    Prints one line and exits if the error is one that an operator can fix.
+    """
     try:
         settings = load_settings()
         configure_logs(settings.log_level, settings.log_format)
-        warn_of_unknown_settings()
-        lone = LoneTurn.parse(arguments) if arguments else None
+        warn_of_unknown_settings(settings)
+        raise_open_files_limit()
+        single = SingleTurnQueue.parse(arguments) if arguments else None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(execute(settings) if lone is None else execute_alone(settings, lone))
+            runner.run(execute(settings) if single is None else execute_single(settings, single))
     except (ConfigError, Unavailable) as error:
         sys.exit(f"executor: {error}")
-    if lone is not None and not lone.dealt_with:
+    if single is not None and not single.acked:
         sys.exit(os.EX_TEMPFAIL)

@@ -1,4 +1,4 @@
-"""The one turn of a child process, in the place of a turn queue."""
+"""The single turn of a child process, which takes the place of the turn queue."""
 
 from __future__ import annotations
 
@@ -8,40 +8,36 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from backend.chat.models import Turn
-from backend.chat.turns import Delivery
+from backend.chat.queue.turn_queue import Delivery
 from backend.ids import ExecutorId, SessionId, TaskId
 
 
-class LoneTurn:
-    """A Delivery. When it is settled, the process has nothing more to do: `settled` is set.
+class SingleTurnQueue:
+    """A queue of one turn, and that turn's delivery.
 
-    `dealt_with` says that it was acked, so its parent may ack it; `me` is who this process is.
+    `settled` is set when the process has nothing more to do. `acked` means that the parent process may ack its own
+    delivery of the turn. `me` is the executor id of this process.
     """
-
-    redelivered = True
 
     def __init__(self, turn: Turn, me: ExecutorId) -> None:
         self.turn = turn
         self.me = me
         self.settled = asyncio.Event()
-        self.dealt_with = False
+        self.acked = False
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:
-        """From the command line that `Children` makes. Raises ValueError for another."""
+        """Parses the command-line arguments that `TurnProcesses` passes. Raises ValueError if their number is wrong."""
         task_id, session_id, me = arguments
         return cls(Turn(TaskId(task_id), SessionId(session_id)), ExecutorId(me))
 
     async def ack(self) -> None:
-        self.dealt_with = True
+        self.acked = True
         self.settled.set()
 
     async def hand_back(self) -> bool:
         self.settled.set()
         return True
-
-    async def refuse(self, reason: str) -> None:
-        await self.ack()
 
     @asynccontextmanager
     async def consume(self) -> AsyncIterator[AsyncIterator[Delivery]]:
@@ -49,4 +45,4 @@ class LoneTurn:
 
     async def _once(self) -> AsyncIterator[Delivery]:
         yield self
-        await asyncio.Event().wait()  # a turn queue does not end either: who takes from it is cancelled
+        await asyncio.Event().wait()  # a turn queue does not end either; its consumer is cancelled

@@ -1,1 +1,1 @@
-"""Programs beside the service that show how others work with it."""
+"""Example programs that show how other services work with this one."""

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes the next migration: `prisma/migrate-diff.sh NAME [REVISION]`, NAME in snake_case.
-# From schema.prisma as it is in git (REVISION, by default HEAD) to schema.prisma as it is in the working tree.
+# It leads from the schema.prisma of REVISION (default: HEAD) to the schema.prisma of the working tree.
 set -euo pipefail
 name=${1:?usage: prisma/migrate-diff.sh NAME [REVISION]}
 revision=${2:-HEAD}
@@ -17,7 +17,7 @@ else
   from=(--from-empty)
 fi
 "$here/prisma.sh" validate >/dev/null
-# The schema in the database URL decides where tables go, so "public" is not made here.
+# The database URL names the schema of the tables, so the migration must not create "public".
 "$here/prisma.sh" migrate diff "${from[@]}" --to-schema-datamodel "$root/schema.prisma" --script |
   sed -e '/^-- CreateSchema$/,/^$/d' >"$work/migration.sql"
 

@@ -1,5 +1,5 @@
-// Lets the prisma CLI work without its downloaded engines: with engine 'js' it asks an adapter, and what we use of the
-// CLI (format, validate, migrate diff between schema files) asks no database anything, so the adapter is a stub.
+// Makes the prisma CLI work without downloaded engines. With the engine 'js' it uses an adapter. The commands that this
+// project uses (format, validate, migrate diff between schema files) need no database, so the adapter is a stub.
 import { defineConfig } from 'prisma/config';
 
 const connection = {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The prisma CLI, offline: `prisma/prisma.sh validate`, `prisma/prisma.sh format`, `prisma/prisma.sh migrate diff ...`.
+# Runs the prisma CLI offline: `prisma/prisma.sh validate`, `... format`, `... migrate diff ...`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ -d "$here/node_modules/prisma" ] || npm ci --prefix "$here" --ignore-scripts --no-audit --no-fund >&2

@@ -1,1 +1,1 @@
-"""A small agent generator: the service at the other end of CoPilot's generator protocol."""
+"""A small agent generator: an implementation of the other side of CoPilot's generator protocol."""

@@ -1,4 +1,4 @@
-"""Runs the generator: `python -m examples.agent_generator --port 8000`. Secrets come by the environment (README.md)."""
+"""Runs the generator: `python -m examples.agent_generator --port 8000`. README.md lists the environment variables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from examples.agent_generator.options import Options, read_options
 
 
 class _Server(uvicorn.Server):
-    """Says on standard output when it is there, and on which port."""
+    """A server that prints its port on standard output when it is ready."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

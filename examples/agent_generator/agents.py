@@ -1,5 +1,7 @@
-"""Makes agents out of steps, and other agents out of agents, in the form `{id, version, is_active, name, description,
-nodes, links}`. Ids follow from the operation's: work that is done again makes the same agent.
+"""Builds agents from steps, and changes agents.
+
+An agent is `{id, version, is_active, name, description, nodes, links}`. Its ids are derived from the operation's id, so
+that repeated work makes the same agent.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ _NAMED = re.compile(r"\b(?:called?|named?|rename(?: it)? to|call it)\s+[\"'“]?
 
 
 def build_agent(instructions: Any, operation: str) -> dict[str, Any]:
-    """An agent with a node for each step, one after the other."""
+    """Builds an agent with one node per step, linked in order."""
     steps = list(_steps_in(instructions))
     nodes = [_node(operation, number, *step) for number, step in enumerate(steps)]
     acts = [text for name, text in steps if not name.endswith("Trigger")] or [steps[0][1]]
@@ -34,7 +36,7 @@ def build_agent(instructions: Any, operation: str) -> dict[str, Any]:
 
 
 def update_agent(agent: dict[str, Any], request: str, operation: str) -> dict[str, Any]:
-    """A changed copy with the same id: one more node at the end, and a new name if one is asked for."""
+    """Returns a changed copy with the same id: one more node at the end, and a new name if the request gives one."""
     changed, text = copy.deepcopy(agent), without_lines(request)
     nodes = changed["nodes"] = [node for node in _listed(changed.get("nodes")) if isinstance(node, dict)]
     links = changed["links"] = _listed(changed.get("links"))
@@ -53,7 +55,7 @@ def update_agent(agent: dict[str, Any], request: str, operation: str) -> dict[st
 
 
 def modify_template(template: dict[str, Any], request: str, context: str | None, operation: str) -> dict[str, Any]:
-    """An agent of its own, made from a template: a changed copy with an id of its own."""
+    """Returns a new agent made from a template: a changed copy with a new id."""
     agent = update_agent({**template, "id": _id(operation, "agent"), "version": 0}, request, operation)
     if context:
         agent["description"] = f"{agent['description']} ({without_lines(context)})"[:1_000]
@@ -61,7 +63,7 @@ def modify_template(template: dict[str, Any], request: str, context: str | None,
 
 
 def _steps_in(instructions: Any) -> Iterable[tuple[str, str]]:
-    """The block and the text of each step. Steps may be written in many ways."""
+    """Yields the block and the text of each step. Accepts a list, a dict with `steps`, or a text."""
     given = instructions.get("steps", instructions) if isinstance(instructions, dict) else instructions
     found = False
     for step in given if isinstance(given, list) else [given]:

@@ -1,4 +1,4 @@
-"""The HTTP door of the generator: the protocol of CoPilot's contract, section 4, from the other side."""
+"""The HTTP server of the generator: the service side of CoPilot's generator protocol."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ async def health() -> dict[str, str]:
 
 @router.get("/works")
 async def works(shop: Shop) -> list[dict[str, Any]]:
-    """What was asked for of late, by idempotency key: how often, and how often it was done."""
+    """Lists recent requests by idempotency key: how often each was received, and how often it was done."""
     return shop.works.overview()
 
 
 def create_app(options: Options) -> FastAPI:
-    """The app of one process; it keeps what it needs to know in memory."""
+    """Creates the app of one process. It keeps its state in memory."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

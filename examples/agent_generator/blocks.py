@@ -1,4 +1,4 @@
-"""What agents are made of, and which of it does what somebody describes."""
+"""The blocks that agents consist of, and the choice of a block for a description."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _BY_WORD = (
 
 
 def block_for(text: str) -> str:
-    """The name of the block that fits a step."""
+    """Returns the name of the block that fits the text of a step."""
     return next((name for word, name in _BY_WORD if word.search(text)), "AI Text Generator")
 
 
 def block_id(name: str) -> str:
-    """A block's id never changes."""
+    """Returns the id of a block, which never changes."""
     return str(uuid.uuid5(NAMESPACE, f"block {name}"))

@@ -1,4 +1,4 @@
-"""The bodies of the requests. What is not known is ignored: the other side may be newer."""
+"""The bodies of the requests. Unknown fields are ignored, because the client may be newer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Decompose(BaseModel):
 
 
 class WorkRequest(BaseModel):
-    """What all work has. Without an idempotency key the operation's id is the key."""
+    """The fields that all work requests have. Without an idempotency key, the operation's id is the key."""
 
     operation_id: str = Field(min_length=1, max_length=200)
     task_id: str = Field(min_length=1, max_length=200)

@@ -1,4 +1,4 @@
-"""Tells the outcome of an operation: by webhook, tried again up a ladder of waits, or by the Redis Stream."""
+"""Delivers the outcome of an operation: by webhook, retried after growing waits, or by the Redis Stream."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from standardwebhooks import Webhook
 from examples.agent_generator.options import Options
 
 COMPLETIONS = "chat:completions"
-TRY_LIMIT = 15.0
+TRY_LIMIT = 15.0  # seconds
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Whose the outcome is, and how it is to be told."""
+    """The operation of an outcome, and the way to deliver it."""
 
     operation_id: str
     task_id: str
@@ -38,15 +38,15 @@ class Order:
 
 
 class Refused(Exception):
-    """The receiver does not want it: another try would change nothing."""
+    """The receiver refused the delivery, so another attempt would fail too."""
 
 
 class Away(Exception):
-    """Not taken, this time."""
+    """The receiver did not accept the delivery this time."""
 
 
 class Deliveries:
-    """What tells outcomes."""
+    """The client of the service: it delivers outcomes and progress reports."""
 
     def __init__(self, options: Options, client: httpx2.AsyncClient, redis: Redis | None) -> None:
         self._options = options
@@ -59,25 +59,25 @@ class Deliveries:
         return self._redis is not None
 
     async def complete(self, order: Order, outcome: dict[str, Any]) -> None:
-        """Tells it as often as the order says. Gives up, with a line in the log, at the end of the ladder."""
+        """Delivers the outcome `order.copies` times. After the last retry it gives up and logs an error."""
         for number in range(1, order.copies + 1):
             await self._climb(order, partial(self._tell, order, outcome))
-            logger.info("outcome %d of %d of operation %s is dealt with", number, order.copies, order.operation_id)
+            logger.info("outcome %d of %d of operation %s is finished", number, order.copies, order.operation_id)
 
     async def _tell(self, order: Order, outcome: dict[str, Any]) -> None:
         if order.way == "stream":
             await self._add({"operation_id": order.operation_id, "task_id": order.task_id, **outcome})
-        else:  # every try and every copy is the same message, under one id
+        else:  # all attempts and copies are the same message, with one id
             await self._post(order.callback_url or "", f"msg_{order.operation_id}", outcome, order.auth)
 
     async def report(self, order: Order, percent: int, message: str) -> None:
-        """One report of progress, tried once: the next one says more."""
+        """Sends one progress report. It is not retried, because the next one replaces it."""
         url = (order.callback_url or "").removesuffix("/complete") + "/progress"
         try:
             report = {"percent": percent, "message": message}
             await self._post(url, f"msg_{order.operation_id}_{percent}", report, order.auth)
-        except (Refused, Away) as why:
-            logger.warning("progress of operation %s is not taken: %s", order.operation_id, why)
+        except (Refused, Away) as error:
+            logger.warning("progress of operation %s was not accepted: %s", order.operation_id, error)
 
     async def _climb(self, order: Order, attempt: Callable[[], Awaitable[None]]) -> None:
         for wait in (0.0, *self._options.ladder):
@@ -85,12 +85,12 @@ class Deliveries:
             try:
                 await attempt()
                 return
-            except Refused as why:
-                logger.warning("the outcome of operation %s is refused: %s", order.operation_id, why)
+            except Refused as error:
+                logger.warning("the outcome of operation %s was refused: %s", order.operation_id, error)
                 return
-            except Away as why:
-                logger.info("the outcome of operation %s is not taken yet: %s", order.operation_id, why)
-        logger.error("the outcome of operation %s is given up", order.operation_id)
+            except Away as error:
+                logger.info("the outcome of operation %s was not accepted yet: %s", order.operation_id, error)
+        logger.error("gave up delivering the outcome of operation %s", order.operation_id)
 
     async def _post(self, url: str, message_id: str, document: dict[str, Any], auth: str | None) -> None:
         body = json.dumps(document, separators=(",", ":"))
@@ -104,11 +104,13 @@ class Deliveries:
             raise Away(type(error).__name__) from None
         if 400 <= response.status_code < 500:
             raise Refused(f"status {response.status_code}")
-        if not 200 <= response.status_code < 300:  # a redirect too: what is signed for one place goes to no other
+        if (
+            not 200 <= response.status_code < 300
+        ):  # redirects count as failures: a message signed for one address goes to no other
             raise Away(f"status {response.status_code}")
 
     def _proof(self, message_id: str, body: str, auth: str | None) -> dict[str, str]:
-        """The signature, which is as good as the key and never shows it; else the key."""
+        """Returns the headers that prove the sender: a signature, which does not reveal a secret, or else the key."""
         key = self._options.api_key
         if self._webhook is not None and not (auth == "keyed" and key):
             now = datetime.now(UTC)

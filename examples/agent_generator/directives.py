@@ -1,18 +1,18 @@
-"""How one request says what is to happen to it: lines like `[generator: 202-stream delay=2]` in its own text.
+"""Directives in the text of a request that say how to answer it, like `[generator: 202-stream delay=2]`.
 
-    202-webhook | 202-stream | 200     how the outcome is told
-    delay S, late S                    how long the work takes
-    progress [N]                       N reports on the way (3)
+    202-webhook | 202-stream | 200     the way the outcome is delivered
+    delay S, late S                    the work takes S seconds
+    progress [N]                       N progress reports (3)
     fail [error_type=NAME]             the work fails
-    clarify                            (with 200) questions instead of an agent
-    duplicate N                        the outcome is told N times
-    signed | keyed                     the webhook goes with a signature, or with the key
-    status N [times=K] [retry-after=S] the request is answered so, the first K times (always)
-    malformed | huge | drop            the answer is no JSON, is too large, breaks off (the first K times)
+    clarify                            (with 200) the answer is questions instead of an agent
+    duplicate N                        the outcome is delivered N times
+    signed | keyed                     the webhook carries a signature, or the key
+    status N [times=K] [retry-after=S] the request gets this status, the first K times (always)
+    malformed | huge | drop            the answer is not JSON, is too large, breaks off (the first K times)
     answer NAME                        (decompose) instructions, clarifying_questions, unachievable_goal, vague_goal
 
-A line that begins with `decompose` is for POST /api/decompose-description, every other is for the work.
-A value may follow its word after a blank or an equals sign.
+A line that begins with `decompose` applies to POST /api/decompose-description; all others apply to the work.
+A value follows its word after a space or an equals sign.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _LINE = re.compile(r"\[generator:\s*([^\]\n]*)\]")
 _FAULTS = ("malformed", "huge", "drop")
 _GOALS = ("instructions", "clarifying_questions", "unachievable_goal", "vague_goal")
 _WAYS = {"202-webhook": "webhook", "202-stream": "stream", "200": "now"}
-_LONGEST, _MOST = 3_600.0, 100
+_LONGEST, _MOST = 3_600.0, 100  # seconds of a delay; any count
 
 
 class DirectiveError(Exception):
-    """A word that is not known, or has not the value that it needs."""
+    """A directive has an unknown word, or a word without its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What is to happen to one request."""
+    """The way one request is answered."""
 
     way: str = "webhook"
     delay: float = 0.0
     progress: int = 0
     error_type: str | None = None
-    """The work fails like this."""
+    """The type of the error that the work fails with."""
     clarify: bool = False
     copies: int = 1
     auth: str | None = None
@@ -51,12 +51,12 @@ class Behaviour:
     retry_after: str | None = None
     fault: str | None = None
     times: int | None = None
-    """To how many tries of the request the status or the fault goes; None: to all."""
+    """The number of attempts that get the status or the fault; None for all."""
     answer: str | None = None
 
     @classmethod
     def of(cls, options: Options, request: Any, *, decompose: bool = False) -> Behaviour:
-        """As the lines in the strings of `request` say, else the options. Raises DirectiveError."""
+        """Reads the directives in the strings of `request`; the options give the defaults. Raises DirectiveError."""
         behaviour = cls() if decompose else cls(way=options.way, delay=options.delay, progress=options.progress)
         for line in lines_in(request):
             words = line.replace("=", " ").split()
@@ -66,7 +66,7 @@ class Behaviour:
 
 
 def lines_in(value: Any) -> list[str]:
-    """The insides of the lines in all strings of a JSON value, in order."""
+    """Returns the contents of the directives in all strings of a JSON value, in order."""
     return [found.strip() for text in _strings(value) for found in _LINE.findall(text)]
 
 
@@ -103,7 +103,7 @@ def _read(behaviour: Behaviour, words: list[str]) -> Behaviour:
             name, convert = _VALUES[word]
             behaviour = replace(behaviour, **{name: convert(left.pop(0))})
         else:
-            raise DirectiveError(f"not known, or without its value: {word}")
+            raise DirectiveError(f"unknown, or without its value: {word}")
     return behaviour
 
 

@@ -1,4 +1,4 @@
-"""Answers that go wrong on purpose."""
+"""Deliberate faults in answers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from examples.agent_generator.directives import Behaviour
 
 
 class Fault(Exception):
-    """The request is answered with `response` instead."""
+    """A deliberate fault: the request is answered with `response`."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
 
 
 def fault_of(behaviour: Behaviour, number: int) -> Fault | None:
-    """What goes wrong with this try of a request, if anything."""
+    """Returns the fault of this attempt of a request, or None."""
     if behaviour.times is not None and number > behaviour.times:
         return None
     if behaviour.status is not None:
         headers = {"retry-after": behaviour.retry_after} if behaviour.retry_after else {}
         if 300 <= behaviour.status < 400:
             headers["location"] = "/health"
-        body = {"success": False, "error": f"Status {behaviour.status}, as it was asked for"}
+        body = {"success": False, "error": f"Status {behaviour.status}, as requested"}
         return Fault(JSONResponse(body, behaviour.status, headers))
     match behaviour.fault:
         case "malformed":
@@ -37,5 +37,5 @@ def fault_of(behaviour: Behaviour, number: int) -> Fault | None:
 
 
 async def _half() -> AsyncIterator[bytes]:
-    """uvicorn breaks a connection off when less than the promised length comes."""
+    """Yields less than the promised length, so that uvicorn closes the connection."""
     yield b'{"success": true, '

@@ -1,4 +1,4 @@
-"""Reads a description of an agent: into steps, or into what is wrong with it. Plain rules stand in for a model."""
+"""Turns the description of an agent into steps, or into a problem with it. Simple rules replace a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLAUSE = re.compile(r"[.;\n]+\s*|,?\s+(?:and )?then\s+|,\s*(?:and\s+)?|\s+and\s
 def decompose(
     description: str, user_instruction: str | None, library_agents: list[Any], wanted: str | None = None
 ) -> dict[str, Any]:
-    """The answer to POST /api/decompose-description; `wanted` is the type that it must have."""
+    """Returns the answer to POST /api/decompose-description. `wanted` forces its type."""
     text = " ".join(without_lines(description).split())
     kind = wanted or _kind_of(text, user_instruction)
     answer: dict[str, Any] = {"success": True, "type": kind}
@@ -78,7 +78,7 @@ def _steps_of(text: str, user_instruction: str | None, library_agents: list[Any]
     for clause in (clause.strip(" ?!") for clause in _CLAUSE.split(whole)):
         if len(clause) > 2 and len(steps) <= MAX_STEPS:
             steps.append(_step(len(steps) + 1, "act", *_performed_by(clause, library_agents)))
-    # What a request says about itself must reach the request that follows: it has these steps and nothing else.
+    # Directives must reach the request that follows, which contains only these steps.
     return steps + [{"action": "note", "description": f"[generator: {line}]"} for line in lines]
 
 

@@ -1,4 +1,4 @@
-"""Work under idempotency keys: the same key again gets the same answer, and nothing is done twice."""
+"""Work by idempotency key: the same key gets the same answer, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_KEPT, MAX_AT_ONCE = 1_000, 100
+MAX_KEPT, MAX_AT_ONCE = 1_000, 100  # answers in memory; work in progress
 logger = logging.getLogger(__name__)
 
 
 class KeyReused(Exception):
-    """This idempotency key was used with another request."""
+    """This idempotency key was used with a different request."""
 
 
 class TooMuch(Exception):
-    """Too much is being worked on."""
+    """Too many requests are in progress. Please retry later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a request is answered with."""
+    """The status and the body of a response."""
 
     status: int
     document: dict[str, Any]
@@ -38,7 +38,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class Works:
-    """All that this process works on and what it answered of late, in memory: it forgets when it ends."""
+    """The current work of this process and its recent answers, kept in memory only."""
 
     entries: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
     done: Counter[str] = field(default_factory=Counter)
@@ -46,7 +46,7 @@ class Works:
     _jobs: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def count_try(self, request: bytes) -> int:
-        """How often this request has come, this time included."""
+        """Returns how often this request has been received, this time included."""
         number = self.tries.pop(request, 0) + 1
         self.tries[request] = number
         while len(self.tries) > MAX_KEPT:
@@ -54,9 +54,9 @@ class Works:
         return number
 
     async def reply_to(self, key: str, fingerprint: bytes, begin: Callable[[], Coroutine[Any, Any, Reply]]) -> Reply:
-        """What `begin` comes to: run now, or by an earlier request with that key. Raises KeyReused, TooMuch.
+        """Runs `begin`, or waits for an earlier request with that key. Returns the reply. Raises KeyReused, TooMuch.
 
-        A caller that goes away ends nothing: it may come again for the answer.
+        If the caller disconnects, the work continues, so that the caller can ask again for the answer.
         """
         entry = self.entries.get(key)
         if entry is None or _failed(entry.job):
@@ -68,7 +68,7 @@ class Works:
         return await asyncio.shield(entry.job)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Goes on beside the request that started it."""
+        """Starts work that continues after the request that started it."""
         job = asyncio.create_task(work)
         self._jobs.add(job)
         job.add_done_callback(self._ended)
@@ -78,7 +78,7 @@ class Works:
         return [{"key": key, "asked": one.asked, "done": self.done[key]} for key, one in self.entries.items()]
 
     async def stop(self) -> None:
-        """What is not finished is lost, as it is when the process is killed."""
+        """Cancels the work in progress, which is lost, as if the process were killed."""
         for job in self._jobs:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Where work is done: now, or accepted and told later."""
+"""Does the work of a request, either at once or after accepting it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _QUESTIONS = [{"question": "Where should the result go?", "keyword": "output", "
 _ERRORS = {
     "validation_error": "A link names a node that does not exist.",
     "patch_error": "The change does not fit the agent.",
-    "llm_parse_error": "The model's answer is no agent.",
+    "llm_parse_error": "The model's answer is not an agent.",
 }
 logger = logging.getLogger(__name__)
 
 
 class Unacceptable(Exception):
-    """There is no way to tell the outcome."""
+    """The outcome cannot be delivered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One piece of work: `make` makes the agent."""
+    """One piece of work. `make` builds the agent."""
 
     operation_id: str
     task_id: str
@@ -57,7 +57,7 @@ class Workshop:
     works: Works = field(default_factory=Works)
 
     async def decompose(self, body: Decompose) -> dict[str, Any]:
-        """The answer to a description, after the delay; or what is asked for instead. Raises DirectiveError, Fault."""
+        """Returns the answer to a description after the delay, or the requested error. Raises DirectiveError, Fault."""
         behaviour = Behaviour.of(self.options, [body.description, body.user_instruction], decompose=True)
         self._fail_as_asked(behaviour, _fingerprint(body))
         await asyncio.sleep(behaviour.delay)
@@ -66,7 +66,7 @@ class Workshop:
         return decompose(body.description, body.user_instruction, body.library_agents or [], behaviour.answer)
 
     async def work(self, body: WorkRequest, said: Any, make: Callable[[], dict[str, Any]], key: str | None) -> Reply:
-        """202, or 200 when the work is done; `said` is what the user said in the request.
+        """Replies 202, or 200 with the result of the work. `said` is the text of the user in the request.
 
         Raises DirectiveError, Fault, Unacceptable, KeyReused, TooMuch.
         """
@@ -97,7 +97,7 @@ class Workshop:
         return Reply(202, {"status": "accepted", "operation_id": job.operation_id, "task_id": job.task_id})
 
     async def _do(self, key: str, job: Job) -> dict[str, Any]:
-        """Works for the delay, with reports on the way, and comes to the body of a 200."""
+        """Waits for the delay and reports progress meanwhile. Returns the body of a 200 response."""
         pauses = job.behaviour.progress + 1
         for number in range(1, pauses + 1):
             await asyncio.sleep(job.behaviour.delay / pauses)
@@ -114,7 +114,7 @@ class Workshop:
         made = await self._do(key, job)
         if made["success"]:
             outcome = {"success": True, "result": {"agent_json": made["agent_json"]}}
-        else:  # the webhook has a place for a text, none for a type
+        else:  # the webhook has a field for the text, but none for the type
             outcome = {"success": False, "error": f"{made['error_type']}: {made['error']}"}
         await self.deliveries.complete(job.order, outcome)
 

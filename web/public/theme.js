@@ -1,4 +1,4 @@
-// Before the first paint, so that nobody who chose dark sees a white flash.
+// Runs before the first paint, so that the dark theme shows no white flash.
 (() => {
   const chosen = localStorage.getItem("copilot.theme");
   if (chosen) document.documentElement.dataset.theme = chosen;

@@ -1,25 +1,26 @@
 import { lazy, Suspense, useCallback, useEffect, useState } from "react";
 import { Boundary } from "./Boundary";
-import { Conversation } from "./Conversation";
+import { Conversation } from "./conversation/Conversation";
+import { isNotCreatedYet } from "./conversation/outbox";
 import { Icon } from "./Icon";
 import { newId } from "./ids";
-import { useName } from "./naming";
-import { waitsToBegin } from "./outbox";
+import { useCurrentTitle } from "./pageTitle";
 import { Link, navigate, useRoute } from "./route";
-import { Sidebar } from "./Sidebar";
+import { Sidebar } from "./sidebar/Sidebar";
 
-const Library = lazy(() => import("./Library").then((file) => ({ default: file.Library })));
-const AgentPage = lazy(() => import("./Library").then((file) => ({ default: file.AgentPage })));
+const Library = lazy(() => import("./library/Library").then((file) => ({ default: file.Library })));
+const AgentPage = lazy(() => import("./library/Library").then((file) => ({ default: file.AgentPage })));
 
 export function App() {
   const route = useRoute();
   const [sidebar, setSidebar] = useState(false);
-  const [fresh, setFresh] = useState(() => newId());
-  const named = route.view === "conversation" ? route.session : null;
-  if (named === null && begun.has(fresh)) setFresh(newId()); // at once, so that nothing is written into the old one
-  const session = named ?? fresh;
+  const [newSession, setNewSession] = useState(() => newId());
+  const openSession = route.view === "conversation" ? route.session : null;
+  // At once, so that no text is typed into the old conversation.
+  if (openSession === null && started.has(newSession)) setNewSession(newId());
+  const session = openSession ?? newSession;
 
-  useEffect(() => setSidebar(false), [named, route.view]);
+  useEffect(() => setSidebar(false), [openSession, route.view]);
   useEffect(() => {
     if (!sidebar) return;
     document.querySelector<HTMLElement>(".sidebar .close")?.focus();
@@ -27,34 +28,34 @@ export function App() {
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
   }, [sidebar]);
-  const onBegun = useCallback((id: string) => {
-    begun.add(id);
+  const onStarted = useCallback((id: string) => {
+    started.add(id);
     navigate(`/c/${id}`, { replace: true });
   }, []);
   const onRefused = useCallback((id: string) => {
-    begun.delete(id);
-    setFresh(id); // what it holds stays on the page
+    started.delete(id);
+    setNewSession(id); // keeps the conversation mounted, with its text
     if (location.pathname === `/c/${id}`) navigate("/", { replace: true });
   }, []);
 
   return (
     <div className={sidebar ? "app with-sidebar" : "app"}>
       <a className="skip" href="#main">Skip to the conversation</a>
-      <Sidebar current={named} onClose={() => setSidebar(false)} />
+      <Sidebar current={openSession} onClose={() => setSidebar(false)} />
       <button type="button" className="veil" tabIndex={-1} aria-hidden="true" onClick={() => setSidebar(false)} />
       <main id="main">
         <div className="bar-above">
           <button type="button" className="quiet" aria-label="Open the sidebar" onClick={() => setSidebar(true)}>
             <Icon name="menu" />
           </button>
-          <Name />
+          <CurrentTitle />
           <Link href="/" className="button quiet" aria-label="New conversation"><Icon name="plus" /></Link>
         </div>
         <Boundary key={route.view} instead={<Lost />}>
           <Suspense fallback={<div className="scroll" />}>
             {route.view === "conversation" && (
-              <Conversation key={session} session={session} isNew={named === null || waitsToBegin(named)} onBegun={onBegun}
-                onRefused={onRefused} />
+              <Conversation key={session} session={session} isNew={openSession === null || isNotCreatedYet(openSession)}
+                onStarted={onStarted} onRefused={onRefused} />
             )}
             {route.view === "library" && <Library />}
             {route.view === "agent" && <AgentPage key={route.agent} id={route.agent} />}
@@ -65,17 +66,17 @@ export function App() {
   );
 }
 
-function Name() {
-  const name = useName();
-  return name ? <span className="name">{name}</span> : <Link href="/" className="brand">CoPilot</Link>;
+function CurrentTitle() {
+  const title = useCurrentTitle();
+  return title ? <span className="name">{title}</span> : <Link href="/" className="brand">CoPilot</Link>;
 }
 
 const Lost = () => (
   <div className="scroll center">
-    <h1>This could not be shown</h1>
-    <p><button type="button" onClick={() => location.reload()}>Load the page again</button></p>
+    <h1>This page could not be shown</h1>
+    <p><button type="button" onClick={() => location.reload()}>Reload the page</button></p>
   </div>
 );
 
-// The ids of conversations that were begun on this page.
-const begun = new Set<string>();
+// The ids of conversations that were started on this page.
+const started = new Set<string>();

@@ -5,7 +5,7 @@ interface Props {
   children: ReactNode;
 }
 
-// What cannot be shown takes nothing else with it.
+// Shows `instead` when a child fails to render. The rest of the page is not affected.
 export class Boundary extends Component<Props, { failed: boolean }> {
   override state = { failed: false };
 

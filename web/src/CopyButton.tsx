@@ -17,7 +17,7 @@ export function CopyButton({ text, what }: { text: string; what: string }) {
   );
 }
 
-// For pages that come over plain HTTP, and have no clipboard, or may not use it.
+// Copies without the Clipboard API, which plain HTTP pages lack and permissions may deny.
 function copyPlainly(text: string) {
   const field = document.createElement("textarea");
   field.value = text;

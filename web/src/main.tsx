@@ -1,14 +1,16 @@
-import "./noEval"; // before anything that would
+import "./noEval"; // must come before any module that uses zod
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
-import { waitingSessions, waitsToBegin } from "./outbox";
+import { ConversationStore } from "./conversation/ConversationStore";
+import { isNotCreatedYet, unsentSessions } from "./conversation/outbox";
 import { routeOf } from "./route";
 import "./styles.css";
-import { Talk } from "./talk";
 
 createRoot(document.getElementById("page")!).render(<App />);
 
-// What this tab had sent in other conversations before it was reloaded goes out as well.
+// Sends the messages of other conversations that this tab had not sent before it was reloaded.
 const shown = routeOf(location.href);
-for (const session of waitingSessions())
-  if (shown.view !== "conversation" || shown.session !== session) new Talk(session, waitsToBegin(session)).catchUp();
+for (const session of unsentSessions()) {
+  const isShown = shown.view === "conversation" && shown.session === session;
+  if (!isShown) new ConversationStore(session, isNotCreatedYet(session)).sendUnsent();
+}

@@ -1,5 +1,6 @@
-// The page's policy allows no eval. Zod, by which the AI SDK checks what comes, tries one to find that out, and the
-// browser reports it each time the page is opened; unless zod is told before anything uses it.
+// The page's content security policy forbids eval. The AI SDK validates incoming data with zod, and zod tries eval once
+// to see if it is allowed. The browser reports that attempt each time the page opens, so zod is configured before its
+// first use.
 import { config } from "zod/v4/core";
 
 config({ jitless: true });

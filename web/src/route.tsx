@@ -1,4 +1,4 @@
-// Where the page is: /, /c/{session}, /library, /library/agents/{id}.
+// The page's routes: /, /c/{session}, /library, /library/agents/{id} and /build?flowID={id}.
 import { useSyncExternalStore, type AnchorHTMLAttributes } from "react";
 
 export type Route =
@@ -6,34 +6,34 @@ export type Route =
   | { view: "library" }
   | { view: "agent"; agent: string };
 
-const moved = new EventTarget();
+const routeEvents = new EventTarget();
 
 export function navigate(to: string, options: { replace?: boolean } = {}) {
   if (options.replace) history.replaceState(null, "", to);
   else if (to !== location.pathname + location.search) history.pushState(null, "", to);
-  moved.dispatchEvent(new Event("moved"));
+  routeEvents.dispatchEvent(new Event("moved"));
 }
 
 const address = () => location.pathname + location.search;
 
-function onMoved(listener: () => void) {
-  moved.addEventListener("moved", listener);
+function onRouteChanged(listener: () => void) {
+  routeEvents.addEventListener("moved", listener);
   window.addEventListener("popstate", listener);
   return () => {
-    moved.removeEventListener("moved", listener);
+    routeEvents.removeEventListener("moved", listener);
     window.removeEventListener("popstate", listener);
   };
 }
 
 export function useRoute(): Route {
-  return routeOf(useSyncExternalStore(onMoved, address));
+  return routeOf(useSyncExternalStore(onRouteChanged, address));
 }
 
 export function routeOf(at: string): Route {
   const url = new URL(at, location.origin);
   const session = /^\/c\/([A-Za-z0-9_-]{16,64})$/.exec(url.pathname)?.[1];
-  const named = /^\/library\/agents\/([^/]+)$/.exec(url.pathname)?.[1];
-  const agent = named === undefined ? url.searchParams.get("flowID") : decoded(named);
+  const agentPart = /^\/library\/agents\/([^/]+)$/.exec(url.pathname)?.[1];
+  const agent = agentPart === undefined ? url.searchParams.get("flowID") : decoded(agentPart);
   if (agent) return { view: "agent", agent };
   if (url.pathname.startsWith("/library")) return { view: "library" };
   return { view: "conversation", session: session ?? null };

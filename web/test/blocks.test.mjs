@@ -1,4 +1,4 @@
-// Cut into blocks, Markdown shows what it shows as a whole.
+// Checks that Markdown cut into blocks renders the same as in one piece.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createElement } from "react";
@@ -7,28 +7,28 @@ import Markdown from "react-markdown";
 import remarkGfm from "remark-gfm";
 import { source } from "./source.mjs";
 
-const { blocksOf } = await source("blocks.ts");
+const { blocksOf } = await source("markdown/blocks.ts");
 
 const html = (text) => renderToStaticMarkup(createElement(Markdown, { remarkPlugins: [remarkGfm] }, text));
 const joined = (parts) => parts.join("").replace(/[\r\n]/g, "");
 
-const CASES = [ // what it is, how many blocks, its lines
+const CASES = [ // name, number of blocks, text
   ["paragraphs", 3, "a\n\nb\n\n\nc"],
   ["carriage returns", 2, "a\r\n\r\nb\rc"],
   ["a setext heading", 2, "a\n\nTitle\n===\ntext"],
   ["a rule", 3, "a\n\n---\n\nb"],
-  ["a space that is no blank line", 1, "a\n\u00a0\nb"],
+  ["a line that holds only a no-break space", 1, "a\n\u00a0\nb"],
   ["a loose list", 2, "- a\n\n- b\n\n  more of b\n\nend"],
   ["a loose list with tabs", 1, "1.\ta\n\n2.\tb\n\n3.\n\n   c"],
-  ["numbers that go on after a paragraph", 2, "1. a\n\nb\n\n2. c"],
+  ["a numbered list that continues after a paragraph", 2, "1. a\n\nb\n\n2. c"],
   ["a quotation", 2, "> a\n\n> b\n\nc"],
   ["code by indentation", 2, "a\n\n    b\n\n    ```\n\nc"],
   ["a fence with blank lines", 3, "a\n\n```py\nb\n\nc\n```\n\nd"],
   ["a fence that is still open", 2, "a\n\n```py\nb\n\nc\n\nd"],
   ["a fence in a longer one", 2, "````md\n```py\n\nx\n```\n\ny\n````\n\nz"],
-  ["a fence that its like does not close", 2, "```\n```py\n\nx\n```\n\ny"],
+  ["a fence that another opening fence does not close", 2, "```\n```py\n\nx\n```\n\ny"],
   ["a fence of tildes with backticks in it", 2, "~~~\n```\n\nx\n~~~\n\ny"],
-  ["what is no fence", 3, "``` a ``` b\n\nc\n\nd"],
+  ["a line that only looks like a fence", 3, "``` a ``` b\n\nc\n\nd"],
   ["a fence in a list", 3, "- ```\n  a\n\n  b\n  ```\n\nc\n\n```\nd\n\ne\n```"],
   ["a fence deep in a list", 2, "1.  a\n\n    ```\n    b\n\n    c\n    ```\n\nd"],
   ["a fence that ends with its list", 2, "- a\n  ```\n  b\nc\n\nd"],

@@ -1,14 +1,14 @@
-// What would hold a page up is not parsed; what people and models write is.
+// Checks that text that would block the page is not parsed, and that usual text is.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { source } from "./source.mjs";
 
-const { isParsable } = await source("parsable.ts");
+const { isParsable } = await source("markdown/parsable.ts");
 
 const filled = (unit, length = 19_000) => unit.repeat(Math.ceil(length / unit.length)).slice(0, length);
 
 const CASES = [
-  ["a list with bold beginnings", true, filled("- **term** and what is said of it\n")],
+  ["a list whose items start in bold", true, filled("- **term** and what is said of it\n")],
   ["a table with bold cells", true, "| a | b |\n|---|---|\n" + filled("| **name** | some words of text | _more_ |\n")],
   ["a paragraph of links", true, filled("[some words](https://example.org/a_b) and more\n")],
   ["long code", true, "```\n" + filled("if (a[0] * b < c) return;\n") + "```"],
@@ -21,7 +21,7 @@ const CASES = [
   ["pairs of two marks in a line", false, filled("*a_ ")],
   ["pairs of marks in lines", false, filled("*a_ *a_ *a_ *a_\n")],
   ["brackets", false, filled("]")],
-  ["items of a letter", false, filled("- a\n")],
+  ["items of one letter", false, filled("- a\n")],
   ["quotations in quotations", false, "> ".repeat(25) + "a"],
   ["text without an end", false, filled("word ", 20_001)],
 ];

@@ -1,4 +1,4 @@
-// A file of src/ that imports nothing, as a module.
+// Loads a file of src/ that imports nothing as a module.
 import { readFileSync } from "node:fs";
 import ts from "typescript";
 

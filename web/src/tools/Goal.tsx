@@ -1,16 +1,16 @@
-import { useSaying } from "./acting";
-import type { Output } from "./ToolCard";
+import type { Output } from "./output";
+import { useSendOnce } from "./toolActions";
 
 export function Goal({ output }: { output: Output }) {
   const goal = String(output.suggested_goal ?? "");
-  const wish = `Create an agent that does this: ${goal}`;
-  const { said, say } = useSaying((text) => text === wish);
+  const request = `Create an agent that does this: ${goal}`;
+  const { sent, send } = useSendOnce((text) => text === request);
   return (
     <div className="result">
       <p>{String(output.reason ?? output.message ?? "")}</p>
       <blockquote>{goal}</blockquote>
       <p>
-        <button type="button" className="primary" disabled={said !== undefined} onClick={() => say(wish)}>Use this goal</button>
+        <button type="button" className="primary" disabled={sent !== undefined} onClick={() => send(request)}>Use this goal</button>
       </p>
     </div>
   );

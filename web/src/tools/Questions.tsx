@@ -1,8 +1,8 @@
 import { useId, useState } from "react";
-import type { ToolPart } from "../shown";
-import { useSaying } from "./acting";
-import type { Output } from "./ToolCard";
-import { wishAgain } from "./wishes";
+import type { ToolPart } from "../parts";
+import type { Output } from "./output";
+import { repeatRequest } from "./requests";
+import { useSendOnce } from "./toolActions";
 
 interface Question {
   question: string;
@@ -10,16 +10,16 @@ interface Question {
   example?: string;
 }
 
-const told = ({ question }: Question, answer: string) => `- ${question} ${answer}`;
+const answerLine = ({ question }: Question, answer: string) => `- ${question} ${answer}`;
 
-// The answers that a message of the form gives: each stands between its question and the next one.
+// Reads the answers from a message that the form sent. Each answer stands between its question and the next one.
 function answersIn(message: string, questions: Question[]): string[] {
   let rest = message;
   return questions.map((question, place) => {
-    const begins = told(question, "");
+    const begins = answerLine(question, "");
     rest = rest.slice(rest.indexOf(begins) + begins.length);
     const next = questions[place + 1];
-    const end = next ? rest.indexOf(`\n${told(next, "")}`) : -1;
+    const end = next ? rest.indexOf(`\n${answerLine(next, "")}`) : -1;
     return end < 0 ? rest : rest.slice(0, end);
   });
 }
@@ -27,18 +27,18 @@ function answersIn(message: string, questions: Question[]): string[] {
 export function Questions({ output, part }: { output: Output; part: ToolPart }) {
   const questions = (Array.isArray(output.questions) ? output.questions : []) as unknown as Question[];
   const [answers, setAnswers] = useState<Record<number, string>>({});
-  const wish = wishAgain(part, "", "\n\n");
-  const { said, say } = useSaying((text) => text.startsWith(wish + (questions[0] ? told(questions[0], "") : "")));
+  const request = repeatRequest(part, "", "\n\n");
+  const { sent, send } = useSendOnce((text) => text.startsWith(request + (questions[0] ? answerLine(questions[0], "") : "")));
   const form = useId();
-  const answered = said !== undefined;
-  const given = answered ? answersIn(said.slice(wish.length), questions) : [];
+  const answered = sent !== undefined;
+  const given = answered ? answersIn(sent.slice(request.length), questions) : [];
   const answerTo = (place: number) => (answered ? given[place]! : (answers[place] ?? ""));
   const complete = questions.every((_, place) => answerTo(place).trim());
   return (
     <form className="questions" onSubmit={(event) => {
       event.preventDefault();
       if (!complete || answered) return;
-      say(wish + questions.map((one, place) => told(one, answerTo(place).trim())).join("\n"));
+      send(request + questions.map((one, place) => answerLine(one, answerTo(place).trim())).join("\n"));
     }}>
       {output.message && <p>{output.message}</p>}
       {questions.map((one, place) => (

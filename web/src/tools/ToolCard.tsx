@@ -1,50 +1,40 @@
 import { getToolName } from "ai";
-import type { Json } from "../api";
-import { GraphView } from "../GraphView";
-import { asGraph } from "../graph";
+import { useContext, useState } from "react";
 import { Icon, type IconName } from "../Icon";
+import { asGraph } from "../library/graph";
+import { GraphView } from "../library/GraphView";
+import { api, type Json } from "../net/api";
+import type { ToolPart } from "../parts";
 import { Link } from "../route";
-import type { ToolPart } from "../shown";
-import { useSaying } from "./acting";
+import { Answered, Ask } from "./Ask";
 import { Goal } from "./Goal";
+import { asks, isCut, isPending, outputOf, type Output } from "./output";
 import { Questions } from "./Questions";
+import { displayName, repeatRequest } from "./requests";
+import { MessageIdContext, useSendOnce } from "./toolActions";
 import { Working } from "./Working";
-import { wishAgain, worded } from "./wishes";
 
-export type Output = { type?: string; message?: string; [key: string]: Json | undefined };
-const OUTSIDE = new Set(["operation_started", "operation_pending", "operation_in_progress"]);
 
-const CANCELLED = "The work was cancelled."; // what the history says of it
-
-// Whether another service still works on what the call began.
-export function goesOnOutside(part: ToolPart): boolean {
-  return OUTSIDE.has(outputOf(part)?.type ?? "");
-}
-
-function outputOf(part: ToolPart): Output | undefined {
-  if (part.state !== "output-available") return undefined;
-  const { output } = part;
-  return typeof output === "object" && output !== null && !Array.isArray(output) ? (output as Output) : {};
-}
+const CANCELLED = "The work was cancelled."; // the error text that the server stores for a cancelled operation
 
 export function ToolCard({ part }: { part: ToolPart }) {
   const name = getToolName(part);
   const output = outputOf(part);
-  const outside = goesOnOutside(part);
+  const pending = isPending(part);
   const failed = part.state === "output-error" || output?.type === "error" || output?.type === "input_validation_error";
-  const cancelled = part.state === "output-error" && part.errorText === CANCELLED;
-  const state = cancelled ? "cancelled" : failed ? "failed" : outside || output === undefined ? "running" : "done";
+  const cancelled = output?.error === "cancelled" || (part.state === "output-error" && part.errorText === CANCELLED);
+  const state = cancelled ? "cancelled" : failed ? "failed" : pending || output === undefined ? "running" : "done";
   return (
-    <section className={`tool ${state}`} aria-label={`${worded(name)}: ${state}`} data-call={part.toolCallId}>
+    <section className={`tool ${state}`} aria-label={`${displayName(name)}: ${state}`} data-call={part.toolCallId}>
       <header>
         <Icon name={iconOf(output, failed && !cancelled)} />
-        <strong>{worded(name)}</strong>
-        <span className="state">{state === "running" ? <span className="spin" aria-hidden="true" /> : null}{wordFor(part, state)}</span>
+        <strong>{displayName(name)}</strong>
+        <span className="state">{state === "running" && !asks(part) ? <span className="spin" aria-hidden="true" /> : null}{wordFor(part, state)}</span>
       </header>
       {output && <Result output={output} part={part} />}
       {part.state === "output-error" && <p className="why">{part.errorText}</p>}
-      {failed && !cancelled && <Retry part={part} />}
-      <Raw input={part.input} output={outside ? undefined : output} />
+      {failed && !cancelled && output?.error !== "denied" && <Retry part={part} />}
+      <Raw input={part.input} output={pending ? undefined : output} call={part.toolCallId} />
     </section>
   );
 }
@@ -54,6 +44,7 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
     case "operation_started":
     case "operation_pending":
     case "operation_in_progress":
+      if (asks(part)) return <Ask output={output} part={part} />;
       return (
         <Working operation={String(output.operation_id ?? "")} message={output.message}
           task={typeof output.task_id === "string" ? output.task_id : undefined} />
@@ -83,6 +74,8 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
     }
     case "clarification_needed":
       return <Questions output={output} part={part} />;
+    case "user_answered":
+      return <Answered output={output} part={part} />;
     case "suggested_goal":
       return <Goal output={output} />;
     case "agents_found":
@@ -124,40 +117,64 @@ function Documents({ output }: { output: Output }) {
 }
 
 function Retry({ part }: { part: ToolPart }) {
-  const again = wishAgain(part);
-  const simpler = wishAgain(part, " in as few steps as possible");
-  const { said, say } = useSaying((text) => text === again || text === simpler);
-  const used = said !== undefined;
+  const again = repeatRequest(part);
+  const simpler = repeatRequest(part, " in as few steps as possible");
+  const { sent, send } = useSendOnce((text) => text === again || text === simpler);
+  const used = sent !== undefined;
   return (
     <p className="row">
-      <button type="button" disabled={used} onClick={() => say(again)}>Try again</button>
-      <button type="button" disabled={used} onClick={() => say(simpler)}>Simplify</button>
+      <button type="button" disabled={used} onClick={() => send(again)}>Try again</button>
+      <button type="button" disabled={used} onClick={() => send(simpler)}>Simplify</button>
     </p>
   );
 }
 
 function Make({ part }: { part: ToolPart }) {
-  const wish = wishAgain(part);
-  const { said, say } = useSaying((text) => text === wish);
-  return <p><button type="button" disabled={said !== undefined} onClick={() => say(wish)}>Make and save it</button></p>;
+  const request = repeatRequest(part);
+  const { sent, send } = useSendOnce((text) => text === request);
+  return <p><button type="button" disabled={sent !== undefined} onClick={() => send(request)}>Create and save it</button></p>;
 }
 
-function Raw({ input, output }: { input: unknown; output: unknown }) {
+function Raw({ input, output, call }: { input: unknown; output: Output | undefined; call: string }) {
+  const { whole, failed, load } = useWholeOutput(call);
   if (input === undefined && output === undefined) return null;
   return (
     <details className="raw">
       <summary>Details</summary>
       {input !== undefined && <pre tabIndex={0} aria-label="Input">{JSON.stringify(input, null, 2)}</pre>}
-      {output !== undefined && <pre tabIndex={0} aria-label="Output">{JSON.stringify(output, null, 2)}</pre>}
+      {output !== undefined && <pre tabIndex={0} aria-label="Output">{JSON.stringify(whole ?? output, null, 2)}</pre>}
+      {output !== undefined && isCut(output) && whole === undefined && (
+        <p className="note">
+          Only the beginning of the result is shown.{" "}
+          <button type="button" className="link" onClick={load}>Show all</button>
+          {failed && " It could not be loaded."}
+        </p>
+      )}
     </details>
   );
+}
+
+const ANSWER_ID = "msg_"; // the prefix of an answer's id; the id of its task follows
+
+function useWholeOutput(call: string) {
+  const task = useContext(MessageIdContext).replace(ANSWER_ID, "");
+  const [whole, setWhole] = useState<Json>();
+  const [failed, setFailed] = useState(false);
+  const load = () => {
+    setFailed(false);
+    api.result(task, call).then(({ output }) => setWhole(output), () => setFailed(true));
+  };
+  return { whole, failed, load };
 }
 
 function wordFor(part: ToolPart, state: string): string {
   if (part.state === "input-streaming") return "Preparing";
   const type = outputOf(part)?.type;
-  if (type === "clarification_needed") return "Asks you";
-  if (type === "suggested_goal") return "Suggests";
+  if (type === "clarification_needed") return "Needs your answer";
+  if (asks(part)) return outputOf(part)?.asks === "approval" ? "Needs your approval" : "Needs your answer";
+  if (outputOf(part)?.error === "denied") return "Not allowed";
+  if (type === "user_answered") return "Answered";
+  if (type === "suggested_goal") return "Suggestion";
   return { running: "Running", failed: "Failed", cancelled: "Cancelled", done: "Done" }[state] ?? "";
 }
 

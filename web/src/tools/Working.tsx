@@ -1,12 +1,12 @@
 import { useContext, useEffect, useState } from "react";
-import { Acting } from "./acting";
+import { ToolActionsContext } from "./toolActions";
 
-const USUAL = 40; // seconds after which two thirds are shown, when nobody says how far it is
+const USUAL_S = 40; // time after which the bar shows about 60 % if the service reports no progress
 
-// Work that another service does. Without word from it the bar slows towards its end, and never gets there.
+// Shows an operation of another service. If it reports no progress, the bar slows down and stays below 95 %.
 export function Working({ operation, task, message }: { operation: string; task?: string; message?: string }) {
-  const { outside, cancelTask } = useContext(Acting);
-  const known = outside.get(operation);
+  const { pendingOperations, cancelTask } = useContext(ToolActionsContext);
+  const known = pendingOperations.get(operation);
   const toCancel = known?.task_id || task;
   const [seen] = useState(() => Date.now());
   const [now, setNow] = useState(() => Date.now());
@@ -16,7 +16,7 @@ export function Working({ operation, task, message }: { operation: string; task?
     return () => clearInterval(timer);
   }, []);
   const seconds = Math.max(0, (now - (known?.since ?? seen)) / 1000);
-  const percent = known?.percent ?? 95 * (1 - Math.exp(-seconds / USUAL));
+  const percent = known?.percent ?? 95 * (1 - Math.exp(-seconds / USUAL_S));
   return (
     <div className="working">
       <p>{known?.message ?? message ?? "Working"}</p>
@@ -25,7 +25,10 @@ export function Working({ operation, task, message }: { operation: string; task?
         <span ref={(bar) => bar?.style.setProperty("--done", `${Math.min(99, percent)}%`)} />
       </div>
       <p className="row between">
-        <span className="note">{spoken(seconds)}{known?.percent != null ? `, ${Math.round(known.percent)} %` : ""}. You can leave; it goes on.</span>
+        <span className="note">
+          {durationText(seconds)}{known?.percent != null ? `, ${Math.round(known.percent)} %` : ""}.
+          You can close this page; the work continues.
+        </span>
         {toCancel && (
           <button type="button" disabled={cancelling} onClick={() => {
             setCancelling(true);
@@ -37,7 +40,7 @@ export function Working({ operation, task, message }: { operation: string; task?
   );
 }
 
-function spoken(seconds: number): string {
+function durationText(seconds: number): string {
   const whole = Math.round(seconds);
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }

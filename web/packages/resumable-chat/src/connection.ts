@@ -1,14 +1,14 @@
 import { type Frame, FrameCutter } from "./frames.js";
 import { onWake, unlessStopped } from "./pauses.js";
 
-/** After so long a silence a page that is looked at again does not wait for the rest of the idle limit. */
+/** If nothing has arrived for this long when the page becomes visible, the connection is closed at once. */
 const STALE_MS = 12_000;
 
-/** One response that is read event by event, until it ends, breaks, or falls silent. */
+/** Reads one response event by event, until it ends, breaks, or sends nothing for `idleMs`. */
 export class Connection {
-  /** When it was opened, in ms. */
+  /** Time of opening, in ms since the epoch. */
   readonly since = Date.now();
-  #heard = 0;
+  #receivedAt = 0;
 
   constructor(
     readonly response: Response,
@@ -16,7 +16,9 @@ export class Connection {
     private readonly idleMs: number,
   ) {}
 
-  /** Arrays of whole events. Ends without a word when there will be no more: what was missed has to be asked for. */
+  /**
+   * Yields arrays of whole events. Ends without an error even if the connection breaks: the caller requests the rest.
+   */
   async *frames(): AsyncGenerator<Frame[]> {
     const reader = this.response.body?.getReader();
     if (reader === undefined) return;
@@ -29,7 +31,7 @@ export class Connection {
         yield cutter.push(value);
       }
     } catch {
-      return; // reset, silent, or stopped: whoever reads asks for the rest, or knows that it has stopped us
+      return; // reset, silent or stopped; the caller requests the rest unless it has stopped the connection
     } finally {
       asleep();
       this.close();
@@ -38,11 +40,11 @@ export class Connection {
   }
 
   close(): void {
-    this.cutter.abort(new DOMException("The connection is not needed any more.", "AbortError"));
+    this.cutter.abort(new DOMException("The connection is no longer needed.", "AbortError"));
   }
 
   async #watched<T>(read: Promise<T>): Promise<T> {
-    this.#heard = Date.now(); // a reader that takes its time is no silence of the server's
+    this.#receivedAt = Date.now(); // the time that the caller takes to process events does not count as silence
     const timer = setTimeout(() => this.close(), this.idleMs);
     try {
       return await read;
@@ -53,6 +55,6 @@ export class Connection {
 
   #wake(why: "online" | "visible"): void {
     const stale = Math.min(STALE_MS, this.idleMs);
-    if (why === "online" || Date.now() - this.#heard >= stale) this.close();
+    if (why === "online" || Date.now() - this.#receivedAt >= stale) this.close();
   }
 }

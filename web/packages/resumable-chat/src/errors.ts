@@ -1,13 +1,13 @@
-/** The stream cannot be served any more (410): what it said stands in the conversation. */
+/** The server can no longer serve the stream (410). The conversation contains its text. */
 export class Expired extends Error {
   override name = "Expired";
 
   constructor(readonly taskId: string | undefined) {
-    super("The stream has expired; fetch the conversation anew.");
+    super("The stream has expired. Fetch the conversation again.");
   }
 }
 
-/** The server answered, and it will not be another answer next time. `code` is the server's, where it gave one. */
+/** The server refused the request, and a retry would not help. `code` is the server's error code, if it sent one. */
 export class Refused extends Error {
   override name = "Refused";
 
@@ -30,7 +30,7 @@ export class Refused extends Error {
   }
 }
 
-/** What `fetch` throws, in words that the AI SDK takes for a lost connection. */
+/** All attempts to connect have failed. The AI SDK recognizes a lost connection by this message. */
 export class ConnectionLost extends TypeError {
   override name = "ConnectionLost";
 

@@ -1,8 +1,8 @@
 import { taskAddress } from "./addresses.js";
-import { Line } from "./line.js";
+import { Reconnector } from "./reconnector.js";
 import { type Options, type Settings, settingsOf } from "./options.js";
 import { expectStream, readTask } from "./reading.js";
-import { Sign } from "./sign.js";
+import { StateReporter } from "./state.js";
 
 /** One chunk of the AI SDK's UI message stream. */
 export interface Chunk {
@@ -19,59 +19,60 @@ export interface FeedEvent {
 }
 
 export interface FollowOptions extends Omit<Options, "onExpired"> {
-  /** Ends it: the loop throws the signal's reason. */
+  /** Ends the loop, which throws the signal's reason. */
   signal?: AbortSignal;
 }
 
 export interface FeedOptions extends Omit<FollowOptions, "accept"> {
-  /** This session alone; callers without a token must name one. */
+  /** Limits the events to one session. Callers without a token must set it. */
   sessionId?: string;
 }
 
 /**
- * The chunks of a task, an answer or an operation, from its first to its last, each once.
+ * Yields the chunks of a task (an answer or an operation) from the first to the last, each once.
  *
  * Throws Expired (fetch the conversation), Refused, ConnectionLost. Leaving the loop closes the connection.
  */
 export async function* followTask(taskId: string, options: FollowOptions = {}): AsyncGenerator<Chunk, void, undefined> {
-  const { settings, line } = open(options);
+  const { settings, reconnector } = open(options);
   const { accept } = settings;
-  const question = { url: taskAddress(taskId, { api: chatOf(settings), accept }), init: initOf(settings) };
+  const request = { url: taskAddress(taskId, { api: chatOf(settings), accept }), init: initOf(settings) };
   try {
-    const connection = await line.ask(question);
+    const connection = await reconnector.ask(request);
     if (connection.response.status === 204) return;
     await expectStream(connection, taskId);
-    for await (const frames of readTask(line, connection, { ...question, taskId })) {
+    for await (const frames of readTask(reconnector, connection, { ...request, taskId })) {
       for (const { data } of frames) if (data?.trim() !== "[DONE]") yield JSON.parse(data!) as Chunk;
     }
   } finally {
-    line.stop();
+    reconnector.stop();
   }
 }
 
 /**
- * What happens in the caller's sessions, for as long as the loop runs; after each reconnect a `snapshot` comes first.
+ * Yields the events of the caller's sessions until the loop is left. After each reconnect a `snapshot` comes first.
  *
- * Like an EventSource it does not give up, unless `attempts` says so. Throws Refused when the server does not want it.
+ * Like an EventSource it retries without limit, unless `attempts` is set. Throws Refused if the server refuses the
+ * request.
  */
 export async function* followEvents(options: FeedOptions = {}): AsyncGenerator<FeedEvent, void, undefined> {
-  const { settings, line } = open(options, Infinity);
+  const { settings, reconnector } = open(options, Infinity);
   const named = options.sessionId === undefined ? "" : `?session_id=${encodeURIComponent(options.sessionId)}`;
-  const question = { url: `${chatOf(settings)}/events${named}`, init: initOf(settings) };
+  const request = { url: `${chatOf(settings)}/events${named}`, init: initOf(settings) };
   try {
     for (let again = false; ; again = true) {
-      const connection = await line.ask(question, { again });
+      const connection = await reconnector.ask(request, { again });
       await expectStream(connection, undefined);
       for await (const frames of connection.frames()) {
-        const told = frames.filter((frame) => frame.data !== undefined);
-        if (told.length > 0) line.progress();
-        for (const { data } of told) yield JSON.parse(data!) as FeedEvent;
+        const events = frames.filter((frame) => frame.data !== undefined);
+        if (events.length > 0) reconnector.progress();
+        for (const { data } of events) yield JSON.parse(data!) as FeedEvent;
       }
-      line.lost(connection);
-      line.signal.throwIfAborted();
+      reconnector.lost(connection);
+      reconnector.signal.throwIfAborted();
     }
   } finally {
-    line.stop();
+    reconnector.stop();
   }
 }
 
@@ -79,7 +80,7 @@ const chatOf = ({ api }: Settings): string => (api ?? "/api/chat").replace(/\/$/
 
 const initOf = ({ credentials }: Settings): RequestInit => ({ method: "GET", ...(credentials !== undefined && { credentials }) });
 
-function open(options: FollowOptions, attempts?: number): { settings: Settings; line: Line } {
+function open(options: FollowOptions, attempts?: number): { settings: Settings; reconnector: Reconnector } {
   const settings = settingsOf(options, attempts);
-  return { settings, line: new Line(settings, new Sign(settings.state), options.signal) };
+  return { settings, reconnector: new Reconnector(settings, new StateReporter(settings.state), options.signal) };
 }

@@ -1,6 +1,6 @@
-// Server-sent events, cut where the WHATWG says: a line ends at CRLF, LF or CR, an event at an empty line.
+// Splits server-sent events as the WHATWG specifies: a line ends with CRLF, LF or CR, and an event with an empty line.
 
-/** One whole event. `id` is the cursor behind it, `data` what it says; a comment has neither. */
+/** One whole event. `id` is the cursor after it, `data` its payload. A comment has neither. */
 export interface Frame {
   readonly raw: string;
   readonly id: string | undefined;
@@ -9,16 +9,16 @@ export interface Frame {
 
 const EMPTY_LINE = /(?:\r\n|\n|\r(?!\n|$)){2}/g;
 const LINE_END = /\r\n|\n|\r/;
-/** An event that is longer is no event of a chat: whoever sends it is not to fill the page's memory. */
-const LONGEST = 32 * 1024 * 1024;
+/** No chat event is longer. The limit protects the page's memory. */
+const MAX_EVENT_CHARS = 32 * 1024 * 1024;
 
-/** Cuts the bytes of one response into whole events; what is not whole yet stays inside. */
+/** Cuts the bytes of one response into whole events, and keeps the rest until more bytes arrive. */
 export class FrameCutter {
   #decoder = new TextDecoder();
   #pending = "";
   #searched = 0;
 
-  /** The events that these bytes made whole. Throws RangeError on one that does not end. */
+  /** Returns the events that these bytes complete. Throws RangeError if an event is longer than 32 Mi characters. */
   push(bytes: Uint8Array): Frame[] {
     this.#pending += this.#decoder.decode(bytes, { stream: true });
     const frames: Frame[] = [];
@@ -29,8 +29,8 @@ export class FrameCutter {
       start = EMPTY_LINE.lastIndex;
     }
     this.#pending = this.#pending.slice(start);
-    this.#searched = Math.max(0, this.#pending.length - 3); // an empty line may have come by half
-    if (this.#pending.length > LONGEST) throw new RangeError("an event of the stream does not end");
+    this.#searched = Math.max(0, this.#pending.length - 3); // half of an empty line may have arrived
+    if (this.#pending.length > MAX_EVENT_CHARS) throw new RangeError("an event of the stream is too long");
     return frames;
   }
 }
@@ -50,7 +50,10 @@ function parse(raw: string): Frame {
 
 const CURSOR = /^(\d{1,19})-(\d{1,19})$/;
 
-/** Whether what has this id was received already, if `last` is the newest that was. Ids of one task always rise. */
+/**
+ * Returns true if the event with this id was already received. `last` is the newest received id; ids of a task always
+ * rise.
+ */
 export function isOld(id: string, last: string | undefined): boolean {
   const [one, other] = [CURSOR.exec(id), CURSOR.exec(last ?? "")];
   if (one === null || other === null) return id === last;

@@ -1,36 +1,44 @@
-/** `live`: connected, or nothing to be connected for. `offline`: the browser says that there is no network. */
+/** `live`: connected, or no connection is needed. `offline`: the browser reports that there is no network. */
 export type State = "live" | "reconnecting" | "offline";
 
-/** Why headers are asked for: `expired` is true when the server refused the ones that were given before (401). */
+/** The reason for asking for headers. `expired` is true if the server refused the previous ones (401). */
 export interface HeadersAsked {
   readonly expired: boolean;
 }
 
 export interface Options {
-  /** Where the chat is, when that is not to be seen from the request: `/api/chat`. */
+  /** The address of the chat, if it cannot be derived from the request. Example: `/api/chat`. */
   api?: string;
-  /** Headers of every request, asked for anew each time: a token that is fresh. */
+  /** Returns the headers of a request. Called before every request, so that a token is fresh. */
   headers?: (asked: HeadersAsked) => HeadersInit | Promise<HeadersInit>;
-  /** Hears what a quiet sign should show, on each change. */
+  /** Called when the connection state changes, for a status indicator. */
   state?: (state: State) => void;
-  /** Called when the rest cannot be streamed any more: fetch the conversation anew. Without it the chat gets an error. */
+  /**
+   * Called if the rest can no longer be streamed: fetch the conversation again. Without this option the chat gets an
+   * error.
+   */
   onExpired?: (expired: { taskId: string | undefined }) => void | Promise<void>;
   /** Chunk types beyond the common ones that the page understands: `["reset-step"]` from ai 7.0.70 on. */
   accept?: readonly string[];
-  /** A connection that says nothing for so long is dead. The server says something every 10 s. Default 25 s. */
+  /**
+   * A connection that receives nothing for this long counts as dead. The server sends something every 10 s. Default 25
+   * s.
+   */
   idleMs?: number;
-  /** The first pause before another attempt, doubled each time up to `maxDelayMs`. Default 250 ms. */
+  /** The first pause before another attempt. It doubles each time, up to `maxDelayMs`. Default 250 ms. */
   minDelayMs?: number;
-  /** Default 10 s. */
+  /** The longest pause before another attempt. Default 10 s. */
   maxDelayMs?: number;
-  /** After so many attempts in a row without success it is over. Those made offline do not count. Default 40. */
+  /**
+   * The number of consecutive failed attempts after which it gives up. Attempts made offline do not count. Default 40.
+   */
   attempts?: number;
   /** Default: the global `fetch`. */
   fetch?: typeof globalThis.fetch;
   credentials?: RequestCredentials;
 }
 
-/** The options with all that has a default. */
+/** The options with their defaults filled in. */
 export interface Settings extends Options {
   readonly idleMs: number;
   readonly minDelayMs: number;
@@ -39,10 +47,10 @@ export interface Settings extends Options {
   readonly fetch: typeof globalThis.fetch;
 }
 
-/** A timer that is set for longer fires at once. */
+/** The longest delay of a timer. A longer one fires at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-/** Throws RangeError for a limit that would cut healthy connections, or hammer a server. */
+/** Fills in defaults. Throws RangeError if a limit would cut healthy connections or flood the server. */
 export function settingsOf(options: Options, attempts = 40): Settings {
   const settings = {
     ...options,
@@ -56,6 +64,7 @@ export function settingsOf(options: Options, attempts = 40): Settings {
   if (!(idleMs > 0 && minDelayMs > 0 && maxDelayMs >= minDelayMs && settings.attempts >= 0)) {
     throw new RangeError("idleMs and minDelayMs must be above 0, maxDelayMs at least minDelayMs, attempts at least 0");
   }
-  if (Math.max(idleMs, minDelayMs, maxDelayMs) > LONGEST_TIMER_MS) throw new RangeError("no time may be longer than 24 days");
+  if (Math.max(idleMs, minDelayMs, maxDelayMs) > LONGEST_TIMER_MS)
+    throw new RangeError("idleMs, minDelayMs and maxDelayMs must be at most 24 days");
   return settings;
 }

@@ -1,12 +1,14 @@
-/** The longest time that a server may ask us to wait. */
+/** The longest `Retry-After` that is honoured. */
 const LONGEST_RETRY_AFTER_MS = 120_000;
 
-/** Between half of `min * 2^attempt`, at most `max`, and the whole: clients that were cut at once do not return at once. */
+/**
+ * Returns a pause of 50 to 100 % of `min * 2^attempt`, at most `max`. The jitter spreads clients that were cut at once.
+ */
 export function backoff(attempt: number, min: number, max: number, random = Math.random): number {
   return Math.min(max, min * 2 ** Math.min(attempt, 30)) * (0.5 + random() / 2);
 }
 
-/** How long the server asks to wait, in ms: `Retry-After` in seconds or as a date; 0 without one. */
+/** Returns the wait that `Retry-After` (seconds or a date) asks for, in ms; 0 without that header. */
 export function retryAfter(response: Response | undefined, now = Date.now()): number {
   const value = response?.headers.get("retry-after")?.trim();
   if (!value) return 0;
@@ -15,8 +17,8 @@ export function retryAfter(response: Response | undefined, now = Date.now()): nu
 }
 
 /**
- * Waits `least` in any case, and then up to `most`, or until the network is back or somebody is at the page again:
- * then it is true. Throws the signal's reason.
+ * Waits `least` ms, and then until `most` ms have passed, the network is back or the page becomes visible. Returns true
+ * in the last two cases. Throws the signal's reason.
  */
 export async function pause(least: number, most: number, signal: AbortSignal): Promise<boolean> {
   if (least > 0) await sleep(least, signal);
@@ -40,7 +42,7 @@ async function sleep(ms: number, signal: AbortSignal, subscribe?: Subscribe): Pr
   }
 }
 
-/** The promise's outcome, or the signal's reason if that comes first: nothing that hangs can hold what was stopped. */
+/** Settles like the promise, or rejects with the signal's reason if that comes first. */
 export function unlessStopped<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const stop = () => reject(signal.reason);
@@ -50,7 +52,7 @@ export function unlessStopped<T>(promise: Promise<T>, signal: AbortSignal): Prom
   });
 }
 
-/** Calls `woken` when the network comes back, or the page is seen again; returns how to stop that. */
+/** Calls `woken` when the network comes back or the page becomes visible. Returns a function that unsubscribes. */
 export function onWake(woken: (why: "online" | "visible") => void): () => void {
   const { document: page, addEventListener: listens } = globalThis;
   if (typeof listens !== "function") return () => {};
@@ -64,5 +66,5 @@ export function onWake(woken: (why: "online" | "visible") => void): () => void {
   };
 }
 
-/** The browser is sure that there is no network. (It may be wrong: a server on this machine answers all the same.) */
+/** Returns true if the browser reports no network. It may be wrong: a server on the same machine is still reachable. */
 export const isOffline = (): boolean => globalThis.navigator?.onLine === false;

@@ -1,9 +1,9 @@
 import type { Connection } from "./connection.js";
 import { Expired, Refused } from "./errors.js";
 import { type Frame, isOld } from "./frames.js";
-import type { Line } from "./line.js";
+import type { Reconnector } from "./reconnector.js";
 
-/** Where the stream goes on. */
+/** The request that continues a stream. */
 export interface Resumption {
   readonly url: string;
   readonly init: RequestInit;
@@ -13,37 +13,40 @@ export interface Resumption {
 const isDone = (frame: Frame): boolean => frame.data?.trim() === "[DONE]";
 
 /**
- * The events of a task with data, each once and in order, over as many connections as it takes, up to `[DONE]`.
+ * Yields the events of a task that have data, each once and in order, up to `[DONE]`. Uses as many connections as
+ * needed.
  *
  * Throws Expired (410), Refused (another 4xx), ConnectionLost, or the signal's reason.
  */
-export async function* readTask(line: Line, first: Connection, resumption: Resumption): AsyncGenerator<Frame[]> {
-  const place = new Place();
+export async function* readTask(
+  reconnector: Reconnector, first: Connection, resumption: Resumption,
+): AsyncGenerator<Frame[]> {
+  const progress = new Progress();
   for (let connection = first; ; ) {
     for await (const frames of connection.frames()) {
-      const fresh = place.take(frames);
+      const fresh = progress.take(frames);
       if (fresh.length > 0) {
-        line.progress();
+        reconnector.progress();
         yield fresh;
       }
-      if (place.done) return;
+      if (progress.done) return;
     }
-    line.lost(connection);
-    line.signal.throwIfAborted();
-    place.forgetHeld();
-    connection = await line.ask(questionBehind(place.cursor, resumption), { again: true });
+    reconnector.lost(connection);
+    reconnector.signal.throwIfAborted();
+    progress.forgetHeld();
+    connection = await reconnector.ask(requestAfter(progress.cursor, resumption), { again: true });
     if (connection.response.status === 204) return;
     await expectStream(connection, resumption.taskId);
   }
 }
 
-/** Throws Expired or Refused when the answer is no stream. */
+/** Throws Expired or Refused if the response is not a stream. */
 export async function expectStream({ response }: Connection, taskId: string | undefined): Promise<void> {
   if (response.status === 410) throw new Expired(taskId);
   if (!response.ok) throw await Refused.of(response);
 }
 
-function questionBehind(cursor: string | undefined, { url, init }: Resumption) {
+function requestAfter(cursor: string | undefined, { url, init }: Resumption) {
   const headers = new Headers(init.headers);
   for (const name of ["content-type", "content-length", "idempotency-key"]) headers.delete(name);
   if (cursor !== undefined) headers.set("last-event-id", cursor);
@@ -51,15 +54,15 @@ function questionBehind(cursor: string | undefined, { url, init }: Resumption) {
   return { url, init: { ...rest, method: "GET", headers } };
 }
 
-/** How far the stream was passed on. */
-class Place {
+/** The position up to which the stream was passed on. */
+class Progress {
   cursor: string | undefined;
   done = false;
   #held: Frame[] = [];
 
   /**
-   * The events that may be passed on now. One without an id waits for the next cursor, or for the end: if the
-   * connection broke before that, the server would send it again.
+   * Returns the events that may be passed on now. An event without an id is held until the next cursor or the end: if
+   * the connection broke before that, the server would send the event again.
    */
   take(frames: Frame[]): Frame[] {
     const passed: Frame[] = [];

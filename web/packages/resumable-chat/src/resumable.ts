@@ -1,50 +1,52 @@
 import { accepting, taskAddress } from "./addresses.js";
 import type { Connection } from "./connection.js";
 import { Expired } from "./errors.js";
-import { type Question, Line } from "./line.js";
 import { type Options, type Settings, settingsOf } from "./options.js";
 import { type Resumption, readTask } from "./reading.js";
-import { Sign } from "./sign.js";
+import { Reconnector, type RetryableRequest } from "./reconnector.js";
+import { StateReporter } from "./state.js";
 
 const TASK = "x-resumable-stream-id";
 
 /**
- * A `fetch` for `DefaultChatTransport` (ai 5, 6 and 7) whose streams do not break: what is lost on the way is asked for
- * again, behind the last event that came. The chat sees one response, each event once.
+ * Returns a `fetch` for `DefaultChatTransport` (ai 5, 6 and 7) that resumes broken streams. It requests the missing
+ * events from the server, after the last one received. The chat sees one response, with each event once.
  */
 export function resumable(options: Options = {}): typeof globalThis.fetch {
   const settings = settingsOf(options);
-  const sign = new Sign(settings.state);
+  const reporter = new StateReporter(settings.state);
   return async (input, init) => {
-    const { url, init: request } = await requestOf(input, init);
-    const line = new Line(settings, sign, request.signal);
-    const question = questionOf(url, request, settings);
+    const { url, init: given } = await requestOf(input, init);
+    const reconnector = new Reconnector(settings, reporter, given.signal);
+    const request = retryableRequest(url, given, settings);
     try {
-      const connection = await line.ask(question);
-      return await answerOf(line, connection, question);
+      const connection = await reconnector.ask(request);
+      return await answerOf(reconnector, connection, request);
     } catch (error) {
-      line.release();
+      reconnector.release();
       throw error;
     }
   };
 }
 
-async function answerOf(line: Line, connection: Connection, { url, init }: Question): Promise<Response> {
+async function answerOf(
+  reconnector: Reconnector, connection: Connection, { url, init }: RetryableRequest,
+): Promise<Response> {
   const { response } = connection;
   const taskId = response.headers.get(TASK) ?? undefined;
-  if (init.method === "GET" && response.status === 410 && line.settings.onExpired !== undefined) {
+  if (init.method === "GET" && response.status === 410 && reconnector.settings.onExpired !== undefined) {
     connection.close();
-    line.release();
-    tellExpired(line.settings, new Expired(undefined));
-    return new Response(null, { status: 204 }); // for the chat: nothing runs
+    reconnector.release();
+    reportExpired(reconnector.settings, new Expired(undefined));
+    return new Response(null, { status: 204 }); // tells the chat that no answer is running
   }
   if (!response.ok || response.body === null || (taskId === undefined && init.method !== "GET") || !isEventStream(response)) {
-    line.end();
+    reconnector.end();
     return response;
   }
-  const { api, accept } = line.settings;
+  const { api, accept } = reconnector.settings;
   const again = taskId === undefined ? url : taskAddress(taskId, { api, asked: url, accept });
-  const body = bodyOf(line, connection, { url: again, init, taskId });
+  const body = bodyOf(reconnector, connection, { url: again, init, taskId });
   const { status, statusText, headers } = response;
   return new Response(body, { status, statusText, headers });
 }
@@ -53,12 +55,14 @@ const isEventStream = (response: Response): boolean => /^text\/event-stream\b/i.
 
 type Out = ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
 
-function bodyOf(line: Line, connection: Connection, resumption: Resumption): ReadableStream<Uint8Array<ArrayBuffer>> {
+function bodyOf(
+  reconnector: Reconnector, connection: Connection, resumption: Resumption,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
   const encoder = new TextEncoder();
-  const events = readTask(line, connection, resumption);
+  const events = readTask(reconnector, connection, resumption);
   const start = (out: Out) => {
-    line.signal.addEventListener("abort", () => {
-      out.error(line.signal.reason);
+    reconnector.signal.addEventListener("abort", () => {
+      out.error(reconnector.signal.reason);
       void events.return(undefined).catch(() => {});
     });
   };
@@ -66,21 +70,21 @@ function bodyOf(line: Line, connection: Connection, resumption: Resumption): Rea
     try {
       const { done, value } = await events.next();
       if (!done) return out.enqueue(encoder.encode(value.map((frame) => frame.raw).join("")));
-      line.release();
+      reconnector.release();
       out.close();
     } catch (error) {
-      line.release();
-      if (line.signal.aborted) return; // the chat has been told
-      if (!(error instanceof Expired && line.settings.onExpired !== undefined)) return out.error(error);
+      reconnector.release();
+      if (reconnector.signal.aborted) return; // the chat knows the error already
+      if (!(error instanceof Expired && reconnector.settings.onExpired !== undefined)) return out.error(error);
       out.close();
-      tellExpired(line.settings, error);
+      reportExpired(reconnector.settings, error);
     }
   };
-  return new ReadableStream({ start, pull, cancel: (reason) => line.stop(reason) }, { highWaterMark: 0 });
+  return new ReadableStream({ start, pull, cancel: (reason) => reconnector.stop(reason) }, { highWaterMark: 0 });
 }
 
-/** An error of the page's own function is the page's: it is reported as one that nobody caught. */
-function tellExpired({ onExpired }: Settings, { taskId }: Expired): void {
+/** Calls `onExpired`. If it throws, the error is reported as an unhandled rejection of the page. */
+function reportExpired({ onExpired }: Settings, { taskId }: Expired): void {
   void Promise.resolve().then(() => onExpired?.({ taskId }));
 }
 
@@ -92,8 +96,10 @@ async function requestOf(input: RequestInfo | URL, init: RequestInit = {}): Prom
   return { url: request.url, init: { method, headers, signal, credentials, cache, mode, redirect, body } };
 }
 
-/** What is sent, and whether it may be sent twice: a POST may, because its key says that it is the same one. */
-function questionOf(url: string, init: RequestInit, { accept, credentials }: Settings): Question {
+/**
+ * Prepares a request for retries. A POST may be repeated if its body is text: its idempotency key marks the repetition.
+ */
+function retryableRequest(url: string, init: RequestInit, { accept, credentials }: Settings): RetryableRequest {
   const headers = new Headers(init.headers);
   const repeats = init.method === "GET" || init.method === "HEAD";
   const keyed = init.method === "POST" && (init.body == null || typeof init.body === "string");
@@ -103,7 +109,7 @@ function questionOf(url: string, init: RequestInit, { accept, credentials }: Set
   return { url: accepting(url, accept), init: whole, once };
 }
 
-/** As unique as `randomUUID`, which pages without TLS do not have. */
+/** Returns a random key. Pages without TLS have no `randomUUID`. */
 function newKey(): string {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

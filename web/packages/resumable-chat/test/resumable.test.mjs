@@ -1,19 +1,18 @@
-// The fetch alone: what it asks, when, and when it stops.
+// Tests of the fetch alone: its requests, their timing, and when it stops.
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { afterEach, test } from 'node:test';
 import { resumable } from '../dist/index.js';
 import { idOf, openServer, TASK, TEXT } from './server.mjs';
+import { FAST, LIMIT } from './timings.mjs';
 
-const FAST = { minDelayMs: 5, maxDelayMs: 40, idleMs: 300 };
-const LIMIT = { timeout: 10_000 };
 const POST = { method: 'POST', headers: { 'content-type': 'application/json' }, body: '{"id":"s","messages":[{"id":"m1"}]}' };
 
 const textIn = (sse) => [...sse.matchAll(/"delta":"([^"]*)"/g)].map(([, delta]) => delta).join('');
 const send = async (server, options, init = POST) => resumable({ ...FAST, ...options })(server.api, init);
 const told = async (server, options, init) => (await send(server, options, init)).text();
 
-test('the cursor, the headers of the page and no body go with what asks for the rest', LIMIT, async (t) => {
+test('the request for the rest has the cursor and the page\'s headers, and no body', LIMIT, async (t) => {
   const server = await openServer(t, { send: 4, then: 'end' }, {});
   assert.equal(textIn(await told(server, { accept: ['reset-step'] }, { ...POST, headers: { ...POST.headers, 'x-mine': '1' } })), TEXT);
   const [first, second] = server.requests;
@@ -25,7 +24,7 @@ test('the cursor, the headers of the page and no body go with what asks for the 
   assert.equal(second.headers['content-type'], undefined);
 });
 
-test('a post is sent again with the same body and the same key, and only if it may be', LIMIT, async (t) => {
+test('a POST is repeated with the same body and key; a stream body or a PATCH is not repeated', LIMIT, async (t) => {
   const server = await openServer(t, { lost: true }, { status: 503 }, { lost: true }, {});
   assert.equal(textIn(await told(server)), TEXT);
   assert.equal(new Set(server.requests.map(({ headers, body }) => headers['idempotency-key'] + body)).size, 1);
@@ -39,19 +38,19 @@ test('a post is sent again with the same body and the same key, and only if it m
   assert.equal(other.requests.length, 2);
 });
 
-test('what is not answered at all is asked again: the post, and what follows', LIMIT, async (t) => {
+test('requests without an answer are repeated: the POST and the GET after it', LIMIT, async (t) => {
   const server = await openServer(t, { hang: true }, { send: 4, then: 'end' }, { hang: true }, {});
   assert.equal(textIn(await told(server)), TEXT);
   assert.deepEqual(server.requests.map(({ method }) => method), ['POST', 'POST', 'GET', 'GET']);
 });
 
-test('a key of the page is kept', LIMIT, async (t) => {
+test('the page\'s own idempotency key is kept', LIMIT, async (t) => {
   const server = await openServer(t, {});
   await told(server, {}, { ...POST, headers: { 'Idempotency-Key': 'mine' } });
   assert.equal(server.requests[0].headers['idempotency-key'], 'mine');
 });
 
-test('a token that expires in mid-answer is asked for anew, and a refusal of the new one is the end', LIMIT, async (t) => {
+test('a token that expires during an answer is renewed once; if the new one is refused, the answer ends', LIMIT, async (t) => {
   const server = await openServer(t, { send: 4, then: 'reset' }, { status: 401 }, { send: 4, then: 'end' }, {});
   const asked = [];
   const headers = async ({ expired }) => {
@@ -68,7 +67,7 @@ test('a token that expires in mid-answer is asked for anew, and a refusal of the
   assert.equal(closed.requests.length, 3);
 });
 
-test('Retry-After is honoured, for posts and for what follows', LIMIT, async (t) => {
+test('Retry-After is honoured for the POST and for the GET after it', LIMIT, async (t) => {
   const busy = (status) => ({ status, headers: { 'retry-after': '1' } });
   const server = await openServer(t, busy(503), { send: 4, then: 'end' }, busy(429), {});
   assert.equal(textIn(await told(server)), TEXT);
@@ -77,13 +76,13 @@ test('Retry-After is honoured, for posts and for what follows', LIMIT, async (t)
   assert.ok(third - second < 900);
 });
 
-test('a message that finds no room is not sent again: its sender decides', LIMIT, async (t) => {
+test('a message that is refused with 429 is not sent again', LIMIT, async (t) => {
   const server = await openServer(t, { status: 429, headers: { 'retry-after': '1' }, body: 'full' });
   const answer = await send(server);
   assert.deepEqual([answer.status, await answer.text(), server.requests.length], [429, 'full', 1]);
 });
 
-test('a post without a body is sent again with the same key', LIMIT, async (t) => {
+test('a POST without a body is sent again with the same key', LIMIT, async (t) => {
   const server = await openServer(t, { lost: true }, { status: 200, body: '{}' });
   const answer = await resumable({ minDelayMs: 1, maxDelayMs: 1 })(`${server.api}/tasks/x/cancel`, { method: 'POST' });
   assert.deepEqual([answer.status, server.requests.length], [200, 2]);
@@ -103,7 +102,7 @@ for (const status of [400, 403, 404, 409, 422]) {
   });
 }
 
-test('it gives up after so many attempts without an event, and says what the AI SDK takes for a lost connection', LIMIT, async (t) => {
+test('it gives up after `attempts` attempts without an event, with an error that the AI SDK takes for a lost connection', LIMIT, async (t) => {
   const server = await openServer(t, { send: 4, then: 'end' }, { send: 0, then: 'end' });
   await assert.rejects(told(server, { attempts: 5 }), { name: 'ConnectionLost', message: /network/ });
   const busy = await openServer(t, { status: 503, body: 'busy' });
@@ -111,19 +110,19 @@ test('it gives up after so many attempts without an event, and says what the AI 
   assert.deepEqual([answer.status, await answer.text(), busy.requests.length], [503, 'busy', 4]);
 });
 
-test('an answer that made progress starts with new attempts', LIMIT, async (t) => {
+test('progress resets the count of attempts', LIMIT, async (t) => {
   const server = await openServer(t, ...Array.from({ length: 20 }, () => ({ send: 1, then: 'end' })), {});
   assert.equal(textIn(await told(server, { attempts: 2 })), TEXT);
 });
 
-test('a replay without cursors that breaks is never told twice', LIMIT, async (t) => {
+test('a broken replay without cursors is not passed on twice', LIMIT, async (t) => {
   const server = await openServer(t, { send: 20, then: 'reset', ids: false }, { ids: false });
   const text = await told(server);
   assert.equal(textIn(text), TEXT);
   assert.ok(text.endsWith('data: [DONE]\n\n'));
 });
 
-test('comments, CRLF and letters cut in two are read as they should be', LIMIT, async (t) => {
+test('comments, CRLF and letters cut in two are read correctly', LIMIT, async (t) => {
   const server = await openServer(t, { send: 0, then: 'done', raw: 'id: 7001-1\r\ndata: {"delta":"Grüße 🙂"}\r\n\r\n: keep-alive\n\n' });
   const cut = (url, init) => fetch(url, init).then((response) => new Response(response.body.pipeThrough(byteByByte()), response));
   assert.equal(textIn(await told(server, { fetch: cut })), 'Grüße 🙂');
@@ -131,12 +130,12 @@ test('comments, CRLF and letters cut in two are read as they should be', LIMIT, 
 
 const byteByByte = () => new TransformStream({ transform: (bytes, out) => bytes.forEach((byte) => out.enqueue(Uint8Array.of(byte))) });
 
-test('what is no stream, and a stream of somebody else, is passed on as it is', LIMIT, async (t) => {
+test('a response that is not a stream of this service is passed on unchanged', LIMIT, async (t) => {
   const server = await openServer(t, { headers: { 'content-type': 'application/json' }, send: 0, then: 'end', raw: '{}' });
   assert.match(await told(server), /\{\}$/);
 });
 
-test('a first resume of a stream that has expired is, for the chat, nothing to resume', LIMIT, async (t) => {
+test('for the chat, an expired stream is nothing to resume', LIMIT, async (t) => {
   const server = await openServer(t, { status: 410 });
   const { promise, resolve } = Promise.withResolvers?.() ?? deferred();
   const answer = await resumable({ ...FAST, onExpired: resolve })(`${server.api}/tasks/${TASK}/stream`);
@@ -144,7 +143,7 @@ test('a first resume of a stream that has expired is, for the chat, nothing to r
   await promise;
 });
 
-test('a reader that goes away closes the connection', LIMIT, async (t) => {
+test('cancelling the reader closes the connection', LIMIT, async (t) => {
   const server = await openServer(t, { send: 4, then: 'silence' });
   const response = await send(server, { idleMs: 60_000 });
   const reader = response.body.getReader();
@@ -166,7 +165,7 @@ test('an abort before the answer, and while headers are asked for, rejects at on
   assert.equal(server.requests.length, 1);
 });
 
-test('an abort ends a body that is no stream', LIMIT, async (t) => {
+test('an abort ends a body that is not a stream', LIMIT, async (t) => {
   const server = await openServer(t, { headers: { 'content-type': 'application/json' }, send: 0, then: 'silence' });
   const abort = new AbortController();
   const answer = await send(server, {}, { ...POST, signal: abort.signal });
@@ -174,14 +173,14 @@ test('an abort ends a body that is no stream', LIMIT, async (t) => {
   await assert.rejects(answer.text(), { name: 'AbortError' });
 });
 
-test('a request that failed leaves nothing at its signal', LIMIT, async (t) => {
+test('a failed request leaves no listener on its signal', LIMIT, async (t) => {
   const server = await openServer(t, { lost: true });
   const { signal } = new AbortController();
   await assert.rejects(send(server, { attempts: 0 }, { ...POST, signal }), { name: 'ConnectionLost' });
   assert.equal(getEventListeners(signal, 'abort').length, 0);
 });
 
-// --- what only a page has: a network that goes and comes, and somebody who looks
+// --- only in a page: the network goes and comes back, and the page becomes visible
 
 const page = new EventTarget();
 const looks = Object.assign(new EventTarget(), { visibilityState: 'visible' });
@@ -201,14 +200,14 @@ afterEach(() => {
   if (navigatorOfNode) Object.defineProperty(globalThis, 'navigator', navigatorOfNode);
 });
 
-test('the sign tells of a loss and of its end, once each', LIMIT, async (t) => {
+test('the state reports a loss and its end, once each', LIMIT, async (t) => {
   const server = await openServer(t, { send: 4, then: 'end' }, { lost: true }, { status: 503 }, { send: 4, then: 'end' }, {});
   const states = [];
   await told(server, { state: (state) => states.push(state) });
   assert.deepEqual(states, ['reconnecting', 'live', 'reconnecting', 'live']);
 });
 
-test('a page whose own function throws gets its answer, and hears of its error', LIMIT, async (t) => {
+test('an error in the page\'s callback is reported and does not break the answer', LIMIT, async (t) => {
   const server = await openServer(t, { send: 4, then: 'end' }, {});
   const errors = [];
   const listeners = process.listeners('unhandledRejection');
@@ -223,7 +222,7 @@ test('a page whose own function throws gets its answer, and hears of its error',
   assert.deepEqual(errors, ['mine', 'mine']);
 });
 
-test('offline it waits for the network, and comes back when the network does', LIMIT, async (t) => {
+test('while offline it waits for the network and reconnects when the network is back', LIMIT, async (t) => {
   const network = openPage({ onLine: false });
   const server = await openServer(t, { send: 4, then: 'end' }, {});
   const { promise, resolve } = deferred();
@@ -237,7 +236,7 @@ test('offline it waits for the network, and comes back when the network does', L
   assert.deepEqual(states, ['offline', 'live']);
 });
 
-test('somebody who looks at the page again need not wait for the pause to end', LIMIT, async (t) => {
+test('a page that becomes visible ends the pause', LIMIT, async (t) => {
   openPage();
   const server = await openServer(t, { send: 4, then: 'end' }, {});
   const { promise, resolve } = deferred();
@@ -248,7 +247,7 @@ test('somebody who looks at the page again need not wait for the pause to end', 
   assert.equal(textIn(await whole), TEXT);
 });
 
-test('a new network means a new connection, without waiting for the old one to fall silent', LIMIT, async (t) => {
+test('the online event replaces the connection without waiting for silence', LIMIT, async (t) => {
   openPage();
   const server = await openServer(t, { send: 4, then: 'silence' }, {});
   const response = await send(server, { idleMs: 60_000 });

@@ -1,11 +1,11 @@
-// Every AI SDK over every way to lose a connection: the text exact, once, and the chat none the wiser.
+// Runs each AI SDK over each kind of connection loss: the text is exact and appears once, and the chat sees no error.
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { loadSdk, openChat, VERSIONS } from '../../../../tests/web/lib/chat.mjs';
 import { resumable } from '../dist/index.js';
 import { idOf, openServer, TASK, TEXT } from './server.mjs';
+import { FAST, LIMIT } from './timings.mjs';
 
-const FAST = { minDelayMs: 5, maxDelayMs: 40, idleMs: 300 };
 const SESSION = 'session-0123456789abcdef';
 const textOf = (message) => message.parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
 
@@ -37,7 +37,7 @@ const LOSSES = {
 for (const sdk of VERSIONS) {
   describe(`ai ${sdk}`, { concurrency: true }, () => {
     for (const [name, script] of Object.entries(LOSSES)) {
-      test(name, { timeout: 20_000 }, async (t) => {
+      test(name, LIMIT, async (t) => {
         const server = await openServer(t, ...script);
         const tab = await openTab(sdk, server);
         await tab.chat.sendMessage({ text: 'count' });
@@ -51,7 +51,7 @@ for (const sdk of VERSIONS) {
       });
     }
 
-    test("a stream that expired is the page's to fetch anew, not an error", { timeout: 20_000 }, async (t) => {
+    test("an expired stream calls onExpired and is not an error", LIMIT, async (t) => {
       const server = await openServer(t, { send: 6, then: 'reset' }, { status: 410 });
       const expired = [];
       const tab = await openTab(sdk, server, { onExpired: (what) => expired.push(what) });
@@ -61,7 +61,7 @@ for (const sdk of VERSIONS) {
       assert.equal(server.requests.at(-1).cursor, idOf(5));
     });
 
-    test('without onExpired it is an error, for else half an answer would look whole', { timeout: 20_000 }, async (t) => {
+    test('without onExpired an expired stream is an error, because half an answer would look complete', LIMIT, async (t) => {
       const server = await openServer(t, { send: 6, then: 'reset' }, { status: 410 });
       const tab = await openTab(sdk, server);
       await tab.chat.sendMessage({ text: 'count' });
@@ -69,7 +69,7 @@ for (const sdk of VERSIONS) {
       assert.match(tab.chat.error.message, /expired/);
     });
 
-    test('what useChat resumes goes on after a loss too', { timeout: 20_000 }, async (t) => {
+    test('a stream that useChat has resumed survives a loss', LIMIT, async (t) => {
       const server = await openServer(t, { send: 10, then: 'half' }, {});
       const tab = await openTab(sdk, server);
       await tab.chat.resumeStream();
@@ -79,7 +79,7 @@ for (const sdk of VERSIONS) {
     });
 
     for (const [phase, script] of Object.entries({ reading: [{ send: 6, then: 'silence' }], pausing: [{ send: 6, then: 'end' }, { status: 503, headers: { 'retry-after': '60' } }] })) {
-      test(`stop() while ${phase} ends all at once, and nothing is asked any more`, { timeout: 20_000 }, async (t) => {
+      test(`stop() while ${phase} ends everything at once and makes no more requests`, LIMIT, async (t) => {
         const server = await openServer(t, ...script);
         const tab = await openTab(sdk, server, { idleMs: 60_000 });
         const sent = tab.chat.sendMessage({ text: 'count' });

@@ -1,11 +1,11 @@
-// A real HTTP server that answers as the service does, and misbehaves as it is told.
+// A real HTTP server that answers like the service and misbehaves as a script says.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 
 export const TASK = 'task-1';
 const CHUNKS = 24;
 
-/** An answer of words `0:0;`, `0:1;` ... with a cursor on every event: a gap or a repeat shows in the text itself. */
+/** An answer of the words `0:0;`, `0:1;` ..., with a cursor on every event. A gap or a repetition shows in the text. */
 export const ANSWER = [
   { type: 'start', messageId: 'msg_1' },
   { type: 'start-step' },
@@ -20,13 +20,14 @@ export const idOf = (index) => `7001-${index + 1}`;
 const framed = (index) => `id: ${idOf(index)}\ndata: ${JSON.stringify(ANSWER[index])}\n\n`;
 
 /**
- * Closed when the test `t` has ended. `script`: what becomes of each request, in order; the last one goes for all that follow. One of
- *   {status, headers?, body?}            that answer
- *   {lost: true}                         the request is taken, and its connection reset without an answer
- *   {hang: true}                         the request is taken, and nothing is said
- *   {send, then, back?, ids?}            so many events behind the cursor, and then: 'reset', 'end' (clean, no [DONE]),
- *                                        'half' (in mid-event), 'silence', 'done'; `back`: that many events earlier than
- *                                        asked for; ids: false for events without cursors
+ * Opens a server that is closed when the test `t` ends. `script` has one step for each request, in order; the last step
+ * also serves all later requests. A step is one of
+ *   {status, headers?, body?}            sends this response
+ *   {lost: true}                         accepts the request and resets the connection without an answer
+ *   {hang: true}                         accepts the request and sends nothing
+ *   {send, then, back?, ids?}            sends `send` events after the cursor, and then: 'reset', 'end' (clean, no [DONE]),
+ *                                        'half' (cut within an event), 'silence' or 'done'; `back`: starts that many events
+ *                                        earlier; ids: false sends events without cursors
  */
 export async function openServer(t, ...script) {
   const requests = [];
@@ -71,5 +72,5 @@ function answer(response, cursor, { status = 200, headers = {}, body = '', lost,
   if (then === 'half') response.write(framed(Math.min(until, ANSWER.length - 1)).slice(0, -9));
   if (then === 'done') response.end('data: [DONE]\n\n');
   if (then === 'end') response.end();
-  if (then === 'reset' || then === 'half') setTimeout(() => response.socket.resetAndDestroy(), 20) // a reset overtakes what was not read yet;
+  if (then === 'reset' || then === 'half') setTimeout(() => response.socket.resetAndDestroy(), 20) // a reset discards what was not read yet;
 }

@@ -1,0 +1,160 @@
+import type { UIMessage } from "ai";
+import { useCallback, useEffect, useMemo, useRef, useState, type RefObject } from "react";
+import { Icon } from "../Icon";
+import { useModels } from "../net/models";
+import { usePageTitle } from "../pageTitle";
+import type { Part } from "../parts";
+import { Link } from "../route";
+import { nearViewport } from "../scroll/nearViewport";
+import { useScrollAnchor } from "../scroll/scrollAnchor";
+import { useFollowing } from "../scroll/useFollowing";
+import { ToolActionsContext } from "../tools/toolActions";
+import { Composer } from "./Composer";
+import { grouped } from "./groups";
+import { Waiting } from "./Message";
+import { MessageGroup } from "./MessageGroup";
+import { ModelPicker } from "./ModelPicker";
+import { useReplies } from "./replies";
+import { shownMessages, type ShownMessage } from "./shown";
+import { useConversation } from "./useConversation";
+import type { PageCallbacks } from "./ViewStore";
+
+const SUGGESTIONS = [
+  "Create an agent that reads my mail every morning at 8 and sends me a summary",
+  "What can you do for me?",
+  "Explain in a few words how an answer survives a restart of the server",
+];
+
+export function Conversation(props: PageCallbacks & { session: string; isNew: boolean }) {
+  const conversation = useConversation(props.session, props.isNew, props);
+  const { messages, queued, busy, status, connection, usage, send, pendingOperations, cancelTask, answer } = conversation;
+  const [known] = useState(() => new WeakMap<object, ShownMessage>());
+  const shown = useMemo(() => shownMessages(messages, known), [messages, known]);
+  const groups = useGroups(shown);
+  const models = useModels();
+  const scroll = useRef<HTMLDivElement>(null);
+  const [watch] = useState(() => nearViewport(scroll));
+  const follow = useFollowing(scroll, conversation.state);
+  useScrollAnchor(scroll, groups[0]?.[0]?.message.id);
+  useOlder(scroll, conversation.loadOlder);
+  const [editing, setEditing] = useState<string | null>(null);
+  const repliesTo = useReplies(messages, queued);
+  const toolActions = useMemo(() => ({ pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
+    [pendingOperations, cancelTask, answer, send, repliesTo]);
+  const sendAndFollow = useCallback((text: string) => {
+    follow.toEnd();
+    send(text);
+  }, [send, follow]);
+  const edit = useCallback((id: string, text: string | null) => {
+    setEditing(null);
+    if (text !== null) conversation.edit(id, text);
+  }, [conversation.edit]);
+
+  const empty = conversation.state !== "loading" && messages.length === 0 && queued.length === 0;
+  const last = shown.at(-1);
+  const isActive = busy || queued.length > 0;
+  const laterMessages = editing === null ? 0 : repliesTo(editing).length;
+  const title = conversation.title ?? "New conversation";
+  usePageTitle(conversation.state === "missing" ? null : conversation.title);
+
+  if (conversation.state === "missing")
+    return (
+      <div className="scroll center">
+        <h1>Conversation not found</h1>
+        <p>It was deleted, or it belongs to someone else.</p>
+        <p><Link className="button primary" href="/">New conversation</Link></p>
+      </div>
+    );
+  return (
+    <ToolActionsContext value={toolActions}>
+      <div className={empty ? "scroll center" : "scroll"} ref={scroll} tabIndex={-1}>
+        {empty && <Welcome onPick={(text) => send(text)} />}
+        {!empty && <h1 className="unseen">{title}</h1>}
+        {!empty && (
+          <div className="thread" role="log" aria-label="Conversation" aria-live="off" aria-busy={busy}>
+            {groups.map((group, place) => (
+              <MessageGroup key={group[0]!.message.id} messages={group} watch={watch} keep={place >= groups.length - 2}
+                last={place === groups.length - 1 ? last?.message : undefined} busy={busy}
+                editing={group.find(({ message }) => message.id === editing)?.message.id} laterMessages={laterMessages}
+                onEdit={isActive ? undefined : setEditing} onEdited={edit}
+                onAgain={isActive ? undefined : conversation.again} alternatives={conversation.alternatives}
+                switchedTo={conversation.switchedTo} onSwitch={isActive ? undefined : conversation.switchTo} />
+            ))}
+            {busy && (last === undefined || last.message.role === "user" || last.parts.length === 0) && <Waiting />}
+            {queued.map((turn) => (
+              <div className="user queued" key={turn.message_id ?? turn.task_id}>
+                <div className="bubble">{turn.message}</div>
+                <p className="note">
+                  {turn.task_id ? "Queued" : "Sending"}
+                  {turn.task_id && (
+                    <button type="button" className="link" onClick={() => void cancelTask(turn.task_id)}>
+                      Remove from queue
+                    </button>
+                  )}
+                </p>
+              </div>
+            ))}
+          </div>
+        )}
+      </div>
+      <div className="foot">
+        {!follow.atEnd && (
+          <button type="button" className="to-end" onClick={follow.toEnd} aria-label="To the newest message">
+            <Icon name="down" />
+          </button>
+        )}
+        {conversation.problem && <p className="problem" role="alert"><Icon name="warn" />{conversation.problem}</p>}
+        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned} busy={busy}
+          stopping={conversation.stopping} onSend={sendAndFollow}
+          onStop={() => void conversation.stop()} />
+        <div className="below">
+          <p className="status" role="status">
+            {connection !== "live" ? <span className="reconnecting">{connection === "offline" ? "No network" : "Reconnecting"}</span>
+              : status === "submitted" ? "Sent" : busy ? "Answering" : usage > 0 ? `${usage.toLocaleString("en")} tokens` : ""}
+          </p>
+          <ModelPicker models={models} choice={conversation.choice} onChoose={conversation.choose} />
+        </div>
+      </div>
+    </ToolActionsContext>
+  );
+}
+
+function Welcome({ onPick }: { onPick: (text: string) => void }) {
+  return (
+    <div className="welcome">
+      <h1>How can I help?</h1>
+      <p>Answers continue without this page. Reload it, or close your laptop and come back later.</p>
+      <ul>
+        {SUGGESTIONS.map((text) => (
+          <li key={text}><button type="button" onClick={() => onPick(text)}>{text}</button></li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+// Returns true for what follows an answer while another question of the same turn is open: the card shows the answer.
+const isSilent = ({ metadata }: UIMessage, parts: Part[]) =>
+  (metadata as { finishReason?: string } | undefined)?.finishReason === "tool-calls" && parts.every(({ type }) => type === "step-start");
+
+function useGroups(shown: ShownMessage[]) {
+  const before = useRef<ShownMessage[][]>([]);
+  return useMemo(() => {
+    const written = shown.filter(({ message, parts }) => message.role === "user" || (parts.length > 0 && !isSilent(message, parts)));
+    return (before.current = grouped(written, before.current));
+  }, [shown]);
+}
+
+// Loads older messages when the reader scrolls near the top.
+function useOlder(box: RefObject<HTMLDivElement | null>, load: () => Promise<unknown>) {
+  useEffect(() => {
+    const element = box.current;
+    if (!element) return;
+    const onScroll = () => {
+      if (element.scrollTop > 1200 || element.scrollHeight <= element.clientHeight) return;
+      void load();
+    };
+    element.addEventListener("scroll", onScroll, { passive: true });
+    return () => element.removeEventListener("scroll", onScroll);
+  }, [box, load]);
+}

@@ -1,0 +1,139 @@
+// The requests that the page makes to the server, and the types of the responses.
+import { Refused } from "@copilot-chat/resumable";
+import type { UIMessage } from "ai";
+import { bearer, recordAccess } from "./token";
+
+export interface Session {
+  id: string;
+  title: string | null;
+  created_at: string;
+  updated_at: string;
+}
+export interface QueuedTurn {
+  task_id: string;
+  message: string | null;
+  message_id: string | null;
+}
+export interface Operation {
+  operation_id: string;
+  task_id: string;
+  tool_name: string;
+  status: string;
+  progress: { percent: number | null; message: string | null } | null;
+  created_at: string;
+}
+// The answer to a question, or to the approval of a call.
+export type Answer = { answer: Json } | { declined: true } | { dismissed: true } | { approved: boolean; always?: boolean };
+// The versions of a message, on different branches. `siblings` are their names for `switchTo`, `shown` is this one's.
+export interface Alternatives {
+  id: string;
+  shown: string;
+  index: number; // from 1
+  count: number;
+  siblings: string[];
+}
+export interface Details extends Session {
+  user_id: string | null;
+  messages: UIMessage[];
+  active_stream?: { task_id: string };
+  older?: number; // the `before` of the next page; missing if there are no older messages
+  queued: QueuedTurn[];
+  branches?: Alternatives[]; // missing in answers of an older server
+  operations: Operation[];
+  usage: { total_tokens: number; input_tokens: number; output_tokens: number };
+  model: string; // the model that answers the next message
+  effort: string | null;
+}
+export interface Model {
+  id: string;
+  label: string;
+  default: boolean;
+  efforts: string[]; // from the lowest; empty if the effort cannot be chosen
+}
+// A message that a search found.
+export interface Found {
+  session_id: string;
+  sequence: number; // an answer of several steps can be found at each of them, under one message id
+  title: string | null;
+  role: "user" | "assistant";
+  snippet: { text: string; match: boolean }[];
+}
+export interface Agent {
+  id: string;
+  graph_id: string;
+  name: string;
+  description: string;
+  version: number;
+  updated_at: string;
+}
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+export interface Graph {
+  nodes: { id: string; [key: string]: Json }[];
+  links: { source_id: string; sink_id: string; [key: string]: Json }[];
+  [key: string]: unknown;
+}
+export interface AgentWithGraph extends Agent {
+  node_count: number;
+  link_count: number;
+  graph: Graph;
+}
+export interface AgentVersion {
+  version: number;
+  created_at: string;
+}
+
+const HEADERS_LIMIT_MS = 10_000; // a reused connection may be dead; a retry gets another one
+const BODY_LIMIT_MS = 60_000;
+
+async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
+  const headers = { ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
+  const abort = new AbortController();
+  let timer = setTimeout(() => abort.abort(), HEADERS_LIMIT_MS);
+  try {
+    const answer = await fetch(path, { ...init, headers, signal: abort.signal });
+    clearTimeout(timer);
+    timer = setTimeout(() => abort.abort(), BODY_LIMIT_MS);
+    if (answer.status === 401) recordAccess(false);
+    if (!answer.ok) throw await Refused.of(answer);
+    return (answer.status === 204 ? undefined : await answer.json()) as T;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export const isNotFound = (failure: unknown) => failure instanceof Refused && failure.status === 404;
+
+const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
+const query = (values: Record<string, string | number>) => new URLSearchParams(
+  Object.entries(values).filter(([, value]) => value !== "").map(([name, value]) => [name, String(value)]),
+).toString();
+
+export const api = {
+  instructions: () => request<{ instructions: string | null; enabled: boolean }>("/api/chat/instructions"),
+  setInstructions: (instructions: string) => request<unknown>("/api/chat/instructions", json("PUT", { instructions })),
+  models: () => request<{ models: Model[] }>("/api/chat/models"),
+  sessions: (q: string, offset = 0) =>
+    request<{ sessions: Session[]; total: number }>(`/api/chat/sessions?${query({ q, offset, limit: 50 })}`),
+  session: (id: string, before?: number) =>
+    request<Details>(`/api/chat/sessions/${id}?${query({ format: "ui", accept: "dynamic-tools", before: before ?? "" })}`),
+  searchMessages: (q: string) => request<{ results: Found[] }>(`/api/chat/search?${query({ q })}`),
+  rename: (id: string, title: string) => request<Session>(`/api/chat/sessions/${id}`, json("PATCH", { title })),
+  result: (task: string, call: string) =>
+    request<{ output: Json }>(`/api/chat/tasks/${task}/results/${encodeURIComponent(call)}`),
+  switchTo: (id: string, message: string) =>
+    request<{ message_id: string }>(`/api/chat/sessions/${id}/leaf`, json("POST", { message_id: message })),
+  remove: (id: string) => request<void>(`/api/chat/sessions/${id}`, { method: "DELETE", keepalive: true }),
+  cancelTask: (task: string) => request<{ cancelled: boolean }>(`/api/chat/tasks/${task}/cancel`, { method: "POST" }),
+  answer: (operation: string, given: Answer) =>
+    request<{ task_id: string }>(`/api/chat/operations/${operation}/answer`, json("POST", given)),
+  cancelSession: (id: string) => request<{ cancelled: boolean }>(`/api/chat/sessions/${id}/cancel`, { method: "POST" }),
+  agents: (q: string, offset = 0) =>
+    request<{ agents: Agent[]; total: number }>(`/api/library/agents?${query({ q, offset, limit: 50 })}`),
+  agent: (id: string) => request<AgentWithGraph>(`/api/library/agents/${encodeURIComponent(id)}`),
+  versions: (id: string, offset = 0) =>
+    request<{ versions: AgentVersion[]; total: number }>(
+      `/api/library/agents/${encodeURIComponent(id)}/versions?${query({ offset, limit: 50 })}`),
+  version: (id: string, n: number) =>
+    request<{ graph: Graph }>(`/api/library/agents/${encodeURIComponent(id)}/versions/${n}`),
+  removeAgent: (id: string) => request<void>(`/api/library/agents/${encodeURIComponent(id)}`, { method: "DELETE" }),
+};

@@ -1,0 +1,79 @@
+// The AI SDK's transport over a fetch that resumes broken streams: useChat sees each answer as one stream.
+import { Refused, resumable, type State } from "@copilot-chat/resumable";
+import { DefaultChatTransport, type UIMessage } from "ai";
+import type { Choice } from "../conversation/choice";
+import { textIn } from "../parts";
+import { bearer, recordAccess } from "./token";
+
+export interface ConnectionEvents {
+  exists(): boolean; // the server has the conversation
+  onTask(task: string): void;
+  onState(state: State): void;
+  onLost(): void; // the server can no longer serve the stream; the conversation contains the answer
+}
+
+export interface ResumableConnection {
+  transport: DefaultChatTransport<UIMessage>;
+  attachTo(task: string): void; // sets the task that resumeStream() reads
+  // Sends a message while an answer is running. Returns the id of its task.
+  enqueue(session: string, messageId: string, text: string, choice: Choice | null, signal: AbortSignal): Promise<string>;
+}
+
+const TASK = "x-resumable-stream-id";
+const pathOf = (session: string) => `/api/chat/sessions/${session}/stream`;
+
+export function openConnection(events: ConnectionEvents): ResumableConnection {
+  const resumableFetch = resumable({
+    headers: bearer,
+    accept: ["reset-step", "dynamic-tools", "questions"],
+    state: (state) => events.onState(state),
+    onExpired: () => events.onLost(),
+    maxDelayMs: 4000,
+    attempts: Infinity, // the reader sees the state and can close the page
+  });
+
+  async function request(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+    const answer = await resumableFetch(input, init);
+    if (answer.status === 401) recordAccess(false);
+    if (answer.ok) return answer;
+    if (answer.status !== 404 || init?.method === "POST") throw await Refused.of(answer);
+    events.onLost();
+    return new Response(null, { status: 204 });
+  }
+
+  let taskToResume = "none";
+  const transport = new DefaultChatTransport<UIMessage>({
+    api: "/api/chat",
+    fetch: async (input, init) => {
+      const answer = await request(input, init);
+      const task = answer.headers.get(TASK);
+      if (task) events.onTask(task);
+      return answer;
+    },
+    prepareSendMessagesRequest: ({ id, messages, trigger, messageId, body: choice }) => {
+      const last = messages.findLast((message) => message.role === "user");
+      if (last && trigger === "submit-message" && messageId === undefined && events.exists())
+        // /api/chat would create the conversation again if it was deleted elsewhere
+        return { api: pathOf(id), body: { message: textIn(last.parts), message_id: last.id, ...choice } };
+      const sent = last ? [{ id: last.id, role: last.role, parts: last.parts }] : [];
+      return { body: { id, trigger, messageId, messages: sent, ...choice } };
+    },
+    prepareReconnectToStreamRequest: () => ({ api: `/api/chat/tasks/${taskToResume}/stream` }),
+  });
+
+  // The stream of the response is not read: the conversation attaches to the answer when its turn starts.
+  async function enqueue(
+    session: string, messageId: string, text: string, choice: Choice | null, signal: AbortSignal,
+  ): Promise<string> {
+    const answer = await request(pathOf(session), {
+      method: "POST",
+      signal,
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ message: text, message_id: messageId, ...choice }),
+    });
+    void answer.body?.cancel();
+    return answer.headers.get(TASK) ?? "";
+  }
+
+  return { transport, enqueue, attachTo: (task) => void (taskToResume = task) };
+}

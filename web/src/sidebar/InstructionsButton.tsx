@@ -1,0 +1,20 @@
+import { lazy, Suspense, useState } from "react";
+import { Icon } from "../Icon";
+import { useAccess } from "../net/token";
+
+const Instructions = lazy(() => import("./Instructions").then((file) => ({ default: file.Instructions })));
+
+// Shown to users whom the server knows: instructions belong to a user.
+export function InstructionsButton() {
+  const access = useAccess();
+  const [open, setOpen] = useState(false);
+  if (access !== "open" && access !== "signed-in") return null;
+  return (
+    <>
+      <button type="button" className="quiet" aria-label="Instructions" title="Instructions" onClick={() => setOpen(true)}>
+        <Icon name="gear" />
+      </button>
+      {open && <Suspense><Instructions onClose={() => setOpen(false)} /></Suspense>}
+    </>
+  );
+}

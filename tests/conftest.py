@@ -1,14 +1,17 @@
-"""The servers that tests run against, started once a run and only when a test asks for them.
+"""Fixtures for the servers that tests run against. Each starts when a test first asks for it.
 
-postgres_server_dsn  DATABASE_URL, or else an embedded PostgreSQL; tests.own_stores has what a file's tests use of it
-empty_postgres_dsn a new, empty database, for one test
-rabbitmq_dsn       RABBITMQ_URL, or else a private node of an installed rabbitmq-server
-private_postgres, private_redis, private_rabbitmq      for tests that kill or freeze a server
-servers            the three together, for processes of ours: stack; sdk_clients: the AI SDK's
+postgres_server_dsn  DATABASE_URL, or an embedded PostgreSQL; tests/own_stores.py makes one database per test file on it
+empty_postgres_dsn   a new, empty database for one test
+rabbitmq_dsn         RABBITMQ_URL, or a private node of an installed rabbitmq-server
+private_postgres, private_redis, private_rabbitmq   servers for tests that kill or freeze one
+servers              the addresses of the three stores
+stack                one API and two executors that use `servers`
+sdk_clients          the AI SDK's clients
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -22,40 +25,50 @@ from hypothesis import settings
 
 from backend.chat import keys
 from backend.embedded import embedded_servers
-from tests import speed
+from tests import ROOT, speed
 from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
 from tests.faults.figures import FiguresAtTheEnd
 from tests.faults.scale import FULL
 from tests.reporting import FAILURES, ShortFailures
-from tests.servers.nursery import nursery
+from tests.servers.fork_server import fork_server
 from tests.servers.postgres import PostgresNode, empty_database, migrated_database, postgres_node
 from tests.servers.rabbitmq import RabbitNode, rabbit_node
 from tests.servers.redis import RedisNode, redis_node
 
-# a busy machine may stand still for longer than any example needs; a failure says how it is repeated
+# no deadline, because a busy machine may pause for longer than any example needs; a failure prints how to repeat it
 settings.register_profile("busy machine", deadline=None, print_blob=True)
 settings.load_profile("busy machine")
 
+gc.disable()  # until the tests are collected, because imported modules are never freed
 _PER_TEST = 120.0
 _LONGEST = (
-    "test_interruptions", "test_failpoints", "test_api_schemathesis", "test_mcp_turns", "test_conversations",
-    "test_outages", "test_executor_deaths", "test_turn_queue", "test_model", "test_starts_in_outages",
-    "test_agents_on_the_page", "test_executor", "test_kill_storm", "test_mcp",
+    "test_failpoints", "test_interruptions", "test_alerts", "test_outages", "test_ai_sdk_clients",
+    "test_conversations", "test_long_conversations", "test_mcp_turns", "test_up", "test_client_examples",
+    "test_kill_storm", "test_mcp", "test_embedded", "test_sdk_checker", "test_api_schemathesis",
+    "test_agents_on_the_page", "test_robustness", "test_messages", "test_model", "test_starts_in_outages",
+    "test_soak", "test_idle", "test_metrics", "test_turn_queue", "test_cancelling", "test_executor_deaths",
+    "test_executor", "test_resumable_client", "test_agent_deaths", "test_rolling_restarts", "test_backups",
 )  # fmt: skip
-"""Files that take half a minute and more: they begin first, or one of them would be left alone at the end of a run."""
+"""Files that take half a minute or longer. They begin first, so that none of them runs alone at the end of a run."""
 _KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Only the process that prints measures and shortens; the workers of xdist take the speed from it."""
+    """Measures the machine and registers the plugins, in the process that prints. The workers of xdist inherit the
+    measurement from it."""
     if hasattr(config, "workerinput"):
         return
     workers = getattr(config.option, "numprocesses", None) or 1
     speed.share_cores(workers)
-    speed.slowness()  # measured once, and kept for the workers
+    speed.slowness()  # measured once, and stored for the workers
     config.pluginmanager.register(ShortFailures(FAILURES))
     config.pluginmanager.register(FiguresAtTheEnd())
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_report_header() -> str:
@@ -63,8 +76,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first, and no test may take longer than two minutes of the usual machine, or what its own
-    mark says."""
+    """Moves the longest files to the front. Limits each test to two minutes on the usual machine, or to the seconds of
+    its own timeout mark."""
     items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
     for item in items:
         mark = item.get_closest_marker("timeout")
@@ -74,24 +87,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 async def processes() -> AsyncIterator[None]:
-    """Processes of ours are forked from one that has imported everything, except in `make faults`."""
+    """Forks API and executor processes from one that has imported everything, except in `make faults`."""
     if FULL:
         yield
         return
-    async with nursery():
+    async with fork_server():
         yield
 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A new folder with a short path, for what holds sockets."""
+    """A new folder whose path is short enough for Unix sockets."""
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 async def postgres_server_dsn() -> AsyncIterator[str]:
-    """A server on which databases can be made; the path names one that exists."""
+    """The DSN of a server on which databases can be created. Its path names an existing database."""
     if dsn := os.environ.get("DATABASE_URL"):
         yield dsn
         return
@@ -102,7 +115,7 @@ async def postgres_server_dsn() -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def migrated_dsn(postgres_server_dsn: str) -> AsyncIterator[str]:
-    """A database with the project's tables, to be copied: nobody connects to it."""
+    """A database with the project's tables that is only copied. Nobody connects to it."""
     async with migrated_database(postgres_server_dsn) as dsn:
         yield dsn
 
@@ -123,7 +136,8 @@ def rabbitmq_dsn(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 async def cluster() -> AsyncIterator[Path]:
-    """Data of an embedded PostgreSQL that was started once and stopped: a copy of it saves the first start."""
+    """The data folder of an embedded PostgreSQL that was started once and stopped. Copying it is faster than a first
+    start."""
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
         async with embedded_servers(Path(folder) / "data", redis=False):
             pass
@@ -132,7 +146,7 @@ async def cluster() -> AsyncIterator[Path]:
 
 @pytest.fixture
 def data(cluster: Path, short_path: Path) -> Path:
-    """A data folder of an embedded PostgreSQL, stopped, with an empty database."""
+    """The data folder of a stopped embedded PostgreSQL with an empty database."""
     return Path(shutil.copytree(cluster, short_path / "data"))
 
 
@@ -150,15 +164,16 @@ async def private_redis(short_path: Path) -> AsyncIterator[RedisNode]:
 
 @pytest.fixture(scope="session")
 async def rabbitmq() -> AsyncIterator[RabbitNode]:
-    """One private node a process: booting takes three seconds of CPU."""
+    """One private node per test process, with the shipped settings. Tests share it, because booting one takes three
+    seconds of CPU or more."""
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
-        async with rabbit_node(Path(folder)) as node:
+        async with rabbit_node(Path(folder), (ROOT / "deploy" / "rabbitmq.conf").read_text()) as node:
             yield node
 
 
 @pytest.fixture
 async def private_rabbitmq(rabbitmq: RabbitNode) -> AsyncIterator[RabbitNode]:
-    """The node, to be hurt by one test at a time; whole again after each, except for its queues."""
+    """The node, for tests that stop or freeze it. It runs again after each test, but keeps its queues."""
     yield rabbitmq
     rabbitmq.resume()
     if not rabbitmq.running:
@@ -173,7 +188,8 @@ async def sdk_clients() -> AsyncIterator[SdkClients]:
 
 @pytest.fixture(scope="module", params=["rabbitmq"])
 def servers(request: pytest.FixtureRequest, postgres_dsn: str, redis_dsn: str) -> Servers:
-    """Over RabbitMQ; a module that wants the embedded queue too says so with `over_both_queues`."""
+    """The addresses of the stores, with RabbitMQ as the queue. A module marked `over_both_queues` runs over the Redis
+    queue, too."""
     if request.param == "redis":
         return Servers(postgres_dsn, redis_dsn)
     return Servers(postgres_dsn, redis_dsn, request.getfixturevalue("rabbitmq_dsn"))
@@ -181,7 +197,7 @@ def servers(request: pytest.FixtureRequest, postgres_dsn: str, redis_dsn: str) -
 
 @pytest.fixture(scope="module")
 async def stack(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """One API and two executors, shared by a module's tests: each test brings its own users and sessions."""
+    """One API and two executors, shared by a module's tests. Each test has its own users and sessions."""
     folder: Path = tmp_path_factory.mktemp("stack")
     async with open_stack(servers, folder, executors=2) as stack:
         yield stack
@@ -189,18 +205,18 @@ async def stack(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture(autouse=True)
 def every_key_has_a_ttl(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a key in Redis that will never go away."""
+    """Fails a test that leaves a Redis key without a TTL."""
     if "redis_dsn" not in request.fixturenames:
         yield
         return
     dsn: str = request.getfixturevalue("redis_dsn")
-    before = _keys_that_stay(dsn)
+    before = _keys_without_ttl(dsn)
     yield
-    left = _keys_that_stay(dsn) - before
+    left = _keys_without_ttl(dsn) - before
     assert not left, f"keys without a TTL: {sorted(left)}"
 
 
-def _keys_that_stay(dsn: str) -> set[str]:
+def _keys_without_ttl(dsn: str) -> set[str]:
     with redis.Redis.from_url(dsn, decode_responses=True) as client:
         found = set(client.scan_iter(match="chat:*", count=1000)) - _KEYS_WITHOUT_TTL
         return {key for key in found if client.ttl(key) == -1}
@@ -208,7 +224,7 @@ def _keys_that_stay(dsn: str) -> set[str]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
-    """A test that failed shows what the processes logged."""
+    """Adds the logs of the processes to the report of a failed test."""
     report = (yield).get_result()
     values = getattr(item, "funcargs", {}).values()
     for stack in (value for value in values if isinstance(value, Stack)):

@@ -1,8 +1,8 @@
-"""`python -m tests.firm TESTS`: runs a selection many times, also beside load, and tells each failure with its seed.
+"""`python -m tests.firm TESTS`: runs a selection of tests many times and prints each failure with its seed.
 
-Half of the runs are alone, half run beside processes that burn every core and one that writes to the disk. Each run has
-a seed of its own, for the fault tests (FAULT_SEED) and for hypothesis; the failure's whole report is kept in
-.cache/firm/SEED. Exits with 1 when a run failed.
+Every second run is under load: processes use every core, and one writes to the disk. Each run has its own seed for the
+fault tests (FAULT_SEED) and for hypothesis. The whole report of a failed run goes to .cache/firm/SEED. The exit code is
+1 if a run failed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ while os.getppid() == int(sys.argv[1]):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of the selection. `seed` repeats it."""
+    """One run of the selection. The same seed repeats it."""
 
     number: int
     seed: int
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"run {self.number}, seed {self.seed}, {'beside load' if self.loaded else 'alone'}"
+        return f"run {self.number}, seed {self.seed}, {'under load' if self.loaded else 'alone'}"
 
 
 def main() -> int:
@@ -63,12 +63,12 @@ def main() -> int:
             if loaded:
                 load.enter_context(loading())
             began = time.monotonic()
-            code, output = _once(run, options.tests)
+            code, output = _run_pytest(run, options.tests)
         took = time.monotonic() - began
         print(f"{run.name}: {_last_line(output)} ({took:.0f} s in all)", flush=True)
         if code != 0:
             failed.append(run)
-            print(_kept(run, output), flush=True)
+            print(_keep_reports(run, output), flush=True)
     print(f"{options.times - len(failed)} of {options.times} runs passed")
     return 1 if failed else 0
 
@@ -77,16 +77,16 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.firm", description=__doc__.partition(": ")[2].split("\n\n")[0]
     )
-    parser.add_argument("--times", type=int, default=20, help="how often (20)")
+    parser.add_argument("--times", type=int, default=20, help="number of runs (20)")
     parser.add_argument(
-        "--load", choices=("half", "always", "never"), default="half", help="which runs are beside load"
+        "--load", choices=("half", "always", "never"), default="half", help="which runs are under load (half)"
     )
-    parser.add_argument("--seed", type=int, help="of the first run; each later run adds one")
-    parser.add_argument("tests", nargs="+", help="what pytest takes: files, test ids, options behind --")
+    parser.add_argument("--seed", type=int, help="seed of the first run; each later run adds one")
+    parser.add_argument("tests", nargs="+", help="arguments for pytest: files, test ids, options after --")
     return parser.parse_args()
 
 
-def _once(run: Run, tests: Sequence[str]) -> tuple[int, str]:
+def _run_pytest(run: Run, tests: Sequence[str]) -> tuple[int, str]:
     environment = {**os.environ, "FAULT_SEED": str(run.seed)}
     command = (sys.executable, "-m", "pytest", "-q", f"--hypothesis-seed={run.seed}", *tests)
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
@@ -97,8 +97,8 @@ def _last_line(output: str) -> str:
     return next((line for line in reversed(output.splitlines()) if line.strip()), "it printed nothing")
 
 
-def _kept(run: Run, output: str) -> str:
-    """Moves what a failed run left into a folder of its own; returns what it says of its failures."""
+def _keep_reports(run: Run, output: str) -> str:
+    """Moves the reports of a failed run into a folder of its own. Returns the part of the output about its failures."""
     folder = KEPT / f"{run.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "output.txt").write_text(output)
@@ -111,11 +111,11 @@ def _kept(run: Run, output: str) -> str:
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Burns every core, and writes to the disk, until the block is left."""
+    """Uses every core, and writes to the disk, until the block is left."""
     with tempfile.TemporaryDirectory() as folder:
         cores = len(os.sched_getaffinity(0))
-        ours = str(os.getpid())  # they end when this process does, however it ends
-        commands = [("-c", _BURN, ours)] * cores + [("-c", _WRITE, ours, str(Path(folder) / "written"))]
+        parent = str(os.getpid())  # the processes end when this one does, even after SIGKILL
+        commands = [("-c", _BURN, parent)] * cores + [("-c", _WRITE, parent, str(Path(folder) / "written"))]
         hogs = [subprocess.Popen((sys.executable, "-I", *command)) for command in commands]
         try:
             yield

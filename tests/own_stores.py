@@ -1,6 +1,7 @@
-"""A database, a Redis and a generator for the tests of one file. Each folder's conftest imports these fixtures.
+"""Fixtures with a database, a Redis and an agent generator for the tests of one file. Each folder's conftest imports
+them.
 
-Executors take up every turn that they find, so nothing that another file left may be there to be found.
+Files do not share stores, because an executor runs every turn that it finds.
 """
 
 from __future__ import annotations
@@ -35,6 +36,6 @@ async def redis_dsn() -> AsyncIterator[str]:
 
 @pytest.fixture(scope="module")
 async def generator(redis_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GeneratorNode]:
-    """Shared by the file's tests: each asks under operations of its own."""
+    """A generator that is shared by the file's tests. Each test starts its own operations."""
     async with generator_node(tmp_path_factory.mktemp("generator"), redis=redis_dsn) as node:
         yield node

@@ -1,4 +1,4 @@
-"""A strict client of the AI SDK's chunk protocol, for tests: what AI SDK 5 refuses, it refuses."""
+"""A strict client of the AI SDK's chunk protocol for tests. It refuses everything that AI SDK 5 refuses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from backend.ids import BEGINNING, StreamId
 
 @dataclass
 class StrictClient:
-    """Feeds on bytes of a stream, also cut ones; keeps the message, the cursor, and every chunk it was sent."""
+    """Parses the bytes of a stream, however they are split. Keeps the message's parts, the cursor, and every chunk."""
 
     accepts_reset: bool = False
+    static_tools: bool = False
+    continues: bool = False
+    """The message continues one whose calls this client does not know."""
     cursor: StreamId = BEGINNING
     done: bool = False
     chunks: list[dict[str, Any]] = field(default_factory=list)
@@ -25,7 +28,7 @@ class StrictClient:
     _rest: bytes = b""
 
     def feed(self, data: bytes, *, at_most: int | None = None) -> bool:
-        """Takes whole events; with `at_most` only so many, and True when more were there (they are forgotten)."""
+        """Reads the whole events in `data`, at most `at_most`. Returns True if there were more, which are dropped."""
         events = (self._rest + data).split(b"\n\n")
         self._rest = events.pop()
         for n, event in enumerate(events):
@@ -36,7 +39,7 @@ class StrictClient:
         return False
 
     def reconnect(self) -> None:
-        """The connection is another one: what came of an event that was cut off is forgotten."""
+        """Drops the beginning of an event that the previous connection cut off."""
         self._rest = b""
 
     def _take(self, event: bytes) -> None:
@@ -62,9 +65,9 @@ class StrictClient:
     def _apply(self, kind: str, chunk: dict[str, Any]) -> None:
         family, _, act = kind.partition("-")
         if family in ("text", "reasoning"):
-            self._spoken(family, act, chunk)
+            self._apply_text(family, act, chunk)
         elif family == "tool":
-            self._called(kind, chunk)
+            self._apply_call(kind, chunk)
         elif kind == "start":
             assert not self.parts
             assert [c["type"] for c in self.chunks].count("start") == 1
@@ -80,7 +83,7 @@ class StrictClient:
         else:
             assert kind in ("finish", "abort", "error", "message-metadata") or kind.startswith("data-"), kind
 
-    def _spoken(self, family: str, act: str, chunk: dict[str, Any]) -> None:
+    def _apply_text(self, family: str, act: str, chunk: dict[str, Any]) -> None:
         key = (family, chunk["id"])
         if act == "start":
             assert key not in self._open
@@ -91,13 +94,16 @@ class StrictClient:
         else:
             del self._open[key]
 
-    def _called(self, kind: str, chunk: dict[str, Any]) -> None:
+    def _apply_call(self, kind: str, chunk: dict[str, Any]) -> None:
         call_id = chunk["toolCallId"]
-        if kind != "tool-input-delta":
-            assert chunk["providerExecuted"] is chunk["dynamic"] is True
+        if kind not in ("tool-input-delta", "tool-approval-request", "tool-output-denied"):
+            assert chunk["providerExecuted"] is True
+            assert chunk.get("dynamic") is (None if self.static_tools else True)
         if kind in ("tool-input-start", "tool-input-available") and call_id not in self._calls:
             self._calls[call_id] = {"type": "tool", "id": call_id, "name": chunk["toolName"], "input": ""}
             self.parts.append(self._calls[call_id])
+        if self.continues:
+            self._calls.setdefault(call_id, {"input": None})
         call = self._calls[call_id]
         call["state"] = kind
         if kind == "tool-input-delta":
@@ -116,8 +122,15 @@ class StrictClient:
         return "".join(part["text"] for part in self.parts if part["type"] == "text")
 
     @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs of the tool calls, in the order of the calls. Their chunks may come in any order."""
+        calls = [chunk["toolCallId"] for chunk in self.chunks if chunk["type"] == "tool-input-available"]
+        ended = [chunk for chunk in self.chunks if chunk["type"] == "tool-output-available"]
+        return [chunk["output"] for chunk in sorted(ended, key=lambda chunk: calls.index(chunk["toolCallId"]))]
+
+    @property
     def steps(self) -> list[str]:
-        """The text of each step, also of one that a death has torn off."""
+        """The text of each step, including steps that a crash cut off."""
         steps: list[str] = []
         for part in self.parts:
             if part["type"] == "step-start":

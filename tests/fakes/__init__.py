@@ -1,1 +1,1 @@
-"""Stand-ins for services of others: processes of their own, real HTTP, `python -m tests.fakes.<name> PORT`."""
+"""Stand-ins for outside services. Each is a process with a real HTTP server: `python -m tests.fakes.<name> PORT`."""

@@ -1,8 +1,9 @@
-"""A fake Anthropic server; see `script` for what it does. `POST /v1/messages`, streaming only.
+"""A fake Anthropic server. `script` describes its commands. `POST /v1/messages`, streaming only.
 
 It is strict: a request that Anthropic would refuse is a 400 here too. The API key `wrong` is a 401. Models:
-`no-thinking` takes no `thinking` setting, `no-thoughts` no reasoning sent back. Quirks: `redacted` (reasoning comes
-redacted), `whole-input` (a call's input stands in its first event).
+`caches` counts cached tokens (`prefixes.py`), `no-thinking` takes no `thinking` setting, `no-thoughts` refuses
+reasoning that is sent back. Quirks: `redacted` (reasoning is redacted), `whole-input` (a call's input is in its first
+event).
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tests.fakes.prefixes import MOST_MARKS, PrefixCache, anthropic_blocks
 from tests.fakes.script import Fake, pieces
 from tests.fakes.serving import Exchange, main
 
 FAKE = Fake()
+CACHE = PrefixCache()
 TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error",
@@ -36,6 +39,7 @@ class AnthropicWire:
     def __init__(self, body: dict[str, Any]) -> None:
         self.quirks: set[str] = set()
         self._model = body["model"]
+        self._prompt = CACHE.anthropic(body) if body["model"] == "caches" else None
         self._index = -1
         self._open: str | None = None
         self._thought = ""
@@ -45,6 +49,13 @@ class AnthropicWire:
 
     def begin(self) -> bytes:
         usage = {"input_tokens": 5, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 4, "output_tokens": 1}
+        if self._prompt is not None:
+            tokens, cached = self._prompt
+            usage |= {
+                "input_tokens": tokens - cached,
+                "cache_creation_input_tokens": 0,
+                "cache_read_input_tokens": cached,
+            }
         message = {"id": "msg_1", "type": "message", "role": "assistant", "model": self._model, "content": []}
         start = {"message": {**message, "stop_reason": None, "usage": usage}}
         return self._event("message_start", start) + self.ping()
@@ -88,8 +99,11 @@ class AnthropicWire:
         yield self._switch(None, None)
         output = {"output_tokens": self._deltas + self._thoughts}
         usage = {**output, "output_tokens_details": {"thinking_tokens": self._thoughts}}
-        stop = reason or ("tool_use" if self._called else "end_turn")
-        yield self._event("message_delta", {"delta": {"stop_reason": stop, "stop_sequence": None}, "usage": usage})
+        stop, _, explanation = (reason or ("tool_use" if self._called else "end_turn")).partition(" ")
+        delta: dict[str, Any] = {"stop_reason": stop, "stop_sequence": None}
+        if stop == "refusal":
+            delta["stop_details"] = {"type": "refusal", "category": None, "explanation": explanation or None}
+        yield self._event("message_delta", {"delta": delta, "usage": usage})
         yield self._event("message_stop", {})
 
     def refusal(self, status: int) -> Any:
@@ -120,8 +134,8 @@ class AnthropicWire:
         return f"event: {name}\ndata: {json.dumps({'type': name, **fields})}\n\n".encode()
 
 
-def fault_in(body: dict[str, Any]) -> str | None:
-    """What Anthropic would refuse about the messages; None when all is well."""
+def fault_in(body: dict[str, Any], *, signed: bool = True) -> str | None:
+    """Returns the reason for which Anthropic would refuse the messages, or None. Other servers do not sign thinking."""
     waiting: list[str] = []
     seen: set[str] = set()
     for place, message in enumerate(body["messages"]):
@@ -140,12 +154,14 @@ def fault_in(body: dict[str, Any]) -> str | None:
             return "`tool_use` ids must be unique"
         seen.update(waiting)
         for block in blocks:
-            if block["type"] == "thinking" and block["signature"] != signature_of(block["thinking"]):
+            if signed and block["type"] == "thinking" and block["signature"] != signature_of(block["thinking"]):
                 return "Invalid `signature` in `thinking` block"
     return "prefill is not supported" if body["messages"][-1]["role"] == "assistant" else None
 
 
 def refused_setting(body: dict[str, Any]) -> str | None:
+    if sum("cache_control" in block for block in anthropic_blocks(body)) > MOST_MARKS:
+        return "A maximum of 4 blocks with cache_control may be provided."
     blocks = [block for message in body["messages"] for block in message["content"]]
     if body["model"] == "no-thinking" and "thinking" in body:
         return "thinking.type: adaptive thinking is not supported on this model"

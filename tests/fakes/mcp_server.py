@@ -1,6 +1,6 @@
-"""`python -m tests.fakes.mcp_server [PORT]`: an MCP server of the SDK's; over stdio, or over HTTP at that port.
+"""`python -m tests.fakes.mcp_server [PORT]`: an MCP server made with the SDK, over stdio, or over HTTP at that port.
 
-Its tools do what a test needs: answer in all kinds, be slow, fail, die in mid-call. `MARKS` names a file in which
+Its tools answer in all kinds, are slow, fail, or die during a call. `MARKS` names a file in which
 `sleep` notes how it ended.
 """
 
@@ -36,25 +36,25 @@ def add(a: int, b: int) -> int:
 
 @server.tool(annotations=ToolAnnotations(read_only_hint=True))
 def weather(place: str) -> Weather:
-    """What the weather is like."""
+    """Tells the weather."""
     return Weather(place=place, degrees=21.5)
 
 
 @server.tool(structured_output=False)
 def greet(name: str) -> str:
-    """A greeting, as text alone."""
+    """Returns a greeting, as text only."""
     return f"Hello, {name}!"
 
 
 @server.tool(structured_output=False)
 def paint(size: int) -> list[Any]:
-    """A picture of so many bytes."""
+    """Returns a picture of `size` bytes."""
     return ["a picture", Image(data=bytes(size), format="png")]
 
 
 @server.tool(structured_output=False)
 def write(chars: int) -> str:
-    """So much text."""
+    """Returns `chars` characters of text."""
     return "x" * chars
 
 
@@ -66,13 +66,13 @@ def refuse() -> str:
 
 @server.tool()
 def environment() -> dict[str, str]:
-    """What the process was given."""
+    """Returns the environment of this process."""
     return dict(os.environ)
 
 
 @server.tool()
 def pid() -> int:
-    """Which process this is."""
+    """Returns the id of this process."""
     return os.getpid()
 
 
@@ -91,7 +91,7 @@ async def sleep(seconds: float) -> str:
 
 @server.tool()
 async def crowd(size: int) -> int:
-    """How many calls of it are under way; ends a moment after there were so many at once, or after a minute."""
+    """Returns the number of its calls under way. Ends a moment after there were so many at once, or after a minute."""
     crowds.append(crowds[-1] + 1 if crowds else 1)
     here = crowds[-1]
     with contextlib.suppress(TimeoutError):
@@ -105,13 +105,13 @@ async def crowd(size: int) -> int:
 
 @server.tool()
 def die() -> str:
-    """Ends the process in mid-call."""
+    """Ends the process during the call."""
     os._exit(7)
 
 
 @server.tool(name="odd.name with spaces")
 def odd() -> str:
-    """A name that no provider takes."""
+    """Has a name that no provider takes."""
     return "odd"
 
 

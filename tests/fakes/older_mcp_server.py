@@ -1,8 +1,7 @@
-"""`python -m tests.fakes.older_mcp_server`: an MCP server by hand, over stdio, of the protocol of 2025-06-18.
+"""`python -m tests.fakes.older_mcp_server`: an MCP server without the SDK, over stdio, of the protocol of 2025-06-18.
 
-It has the tool `grow`, which adds another, after some `seconds` in which it does nothing else, and says that the list
-has changed. With an argument it starts a process
-that outlives its input, as wrappers do, and does not end when its own input does.
+Its tool `grow` does nothing for `seconds`, then adds another tool and announces the change. With an argument the
+server starts a process that outlives its input, as wrappers do, and itself does not end when its input ends.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A fake OpenAI-compatible server; see `script` for what it does. `POST /v1/chat/completions`, streaming only.
+"""A fake OpenAI-compatible server. `script` describes its commands. `POST /v1/chat/completions`, streaming only.
 
-It is strict: a request that OpenAI would refuse is a 400 here too. The API key `wrong` is a 401. Models: `old-limits`
-takes no `max_tokens`, `no-effort` takes tools only with `reasoning_effort: none`, `no-options` no `stream_options`.
-Quirks: `reasoning` and `details` (where reasoning stands), `comments` (OpenRouter's), `no-ids`, `no-index`,
-`one-index`, `late-name`, `interleave`, `no-usage`, `no-done`, `usage-with-choice`, `crlf`, `late-pages` (what is cited
-comes with the end).
+It is strict: a request that OpenAI would refuse is a 400 here too. The API key `wrong` is a 401. Models: `caches`
+counts cached tokens (`prefixes.py`), `old-limits` takes no `max_tokens`, `no-effort` takes tools only with
+`reasoning_effort: none`, `no-options` takes no `stream_options`. Quirks: `reasoning` and `details` (the member with the
+reasoning), `comments` (those of OpenRouter), `no-ids`, `no-index`, `one-index`, `late-name`, `interleave`, `no-usage`,
+`no-done`, `usage-with-choice`, `crlf`, `late-pages` (the cited pages come at the end).
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tests.fakes.prefixes import PrefixCache
 from tests.fakes.script import Fake, pieces
 from tests.fakes.serving import Exchange, main
 
 FAKE = Fake()
+CACHE = PrefixCache()
 ERRORS: dict[str, Any] = {
     "overloaded": {"code": 503, "message": "The engine is currently overloaded"},
     "context": {"code": "context_length_exceeded", "message": "This model's maximum context length is 8192 tokens."},
@@ -38,6 +40,7 @@ class OpenAIWire:
         self.quirks: set[str] = set()
         self._usage_wanted = (body.get("stream_options") or {}).get("include_usage", False)
         self._model = body["model"]
+        self._prompt = CACHE.openai(body) if body["model"] == "caches" else None
         self._deltas = 0
         self._thoughts = 0
         self._called = False
@@ -78,7 +81,9 @@ class OpenAIWire:
         shown: dict[str, Any] = {"index": 0 if "one-index" in self.quirks else index}
         if "no-index" in self.quirks:
             shown = {}
-        head = dict(shown) if "no-ids" in self.quirks else {**shown, "id": f"call_{name}_{index}", "type": "function"}
+        head = (
+            dict(shown) if "no-ids" in self.quirks else {**shown, "id": self.call_id(name, index), "type": "function"}
+        )
         texts = pieces(arguments)
         if "late-name" in self.quirks and texts:
             yield self._delta({"tool_calls": [{**head, "function": {"arguments": texts.pop(0)}}]})
@@ -87,6 +92,9 @@ class OpenAIWire:
             yield self._delta({"tool_calls": [{**head, "function": {"name": name, "arguments": ""}}]})
         for text in texts:
             yield self._delta({"tool_calls": [{**shown, "function": {"arguments": text}}]})
+
+    def call_id(self, name: str, index: int) -> str:
+        return f"call_{name}_{index}"
 
     def error(self, kind: str) -> bytes:
         return self._data({"error": ERRORS[kind], "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}]})
@@ -101,6 +109,8 @@ class OpenAIWire:
             "prompt_tokens_details": {"cached_tokens": 4},
             "completion_tokens_details": {"reasoning_tokens": self._thoughts},
         }  # fmt: skip
+        if self._prompt is not None:
+            usage |= {"prompt_tokens": self._prompt[0], "prompt_tokens_details": {"cached_tokens": self._prompt[1]}}
         with_choice = "usage-with-choice" in self.quirks
         yield self._delta({}, finish_reason=reason, **({"usage": usage} if with_choice else {}))
         if self._usage_wanted and not with_choice and "no-usage" not in self.quirks:
@@ -127,7 +137,7 @@ class OpenAIWire:
 
 
 def fault_in(body: dict[str, Any]) -> str | None:
-    """What OpenAI would refuse about the messages; None when all is well."""
+    """Returns the reason for which OpenAI would refuse the messages, or None."""
     waiting: list[str] = []
     seen: set[str] = set()
     for message in body["messages"]:
@@ -149,7 +159,7 @@ def fault_in(body: dict[str, Any]) -> str | None:
 
 
 def refused_setting(body: dict[str, Any]) -> tuple[str, str] | None:
-    """A setting that the model does not take, and what is said about it."""
+    """Returns a setting that the model does not take, and the message about it."""
     model = body["model"]
     if model == "old-limits" and "max_tokens" in body:
         return "max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."

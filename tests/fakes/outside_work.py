@@ -1,6 +1,6 @@
-"""`outside_work`: a tool whose work is somebody else's, for tests that play that somebody themselves.
+"""`outside_work`: a tool whose work another service does. The test plays that service.
 
-`python -m tests.fakes.outside_work` is an executor that has it beside the usual tools.
+`python -m tests.fakes.outside_work` is an executor with this tool and the usual ones.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from backend.chat.outcomes import ToolWork, Use
 from backend.config import Settings
 from executor import process as executor
-from executor.tools import open_toolbox
-from executor.tools.tool import Accepted, Stored, Tool, Toolbox, ToolContext
+from executor.tools import open_toolbox, own_tools
+from executor.tools.context import ToolContext
+from executor.tools.tool import Accepted, Stored, Tool, Toolbox
 
 PROGRAM = ("tests.fakes.outside_work",)
 
@@ -41,12 +42,12 @@ class OutsideWork(Tool[Work]):
         operation = known or await context.operations.register(work)
         if operation.result is not None:
             return Stored(operation.result)
-        await context.operations.opened(operation)
-        return Accepted(operation, again=known is not None)
+        await context.operations.mark_opened(operation)
+        return Accepted(operation, already_started=known is not None)
 
 
 class OutsideToolbox(Toolbox):
-    """The usual tools, and that one."""
+    """The usual tools and `outside_work`."""
 
     def __init__(self, settings: Settings, *usual: Any) -> None:
         self._usual = open_toolbox(settings, *usual)
@@ -57,5 +58,5 @@ class OutsideToolbox(Toolbox):
 
 
 if __name__ == "__main__":
-    executor.open_toolbox = OutsideToolbox  # type: ignore[attr-defined]
+    executor.own_tools = lambda *given: [*own_tools(*given), OutsideWork()]  # type: ignore[attr-defined]
     executor.run([])

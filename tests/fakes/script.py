@@ -1,26 +1,33 @@
-"""What a fake model server does, said by the lines of the last user message:
+"""The script of a fake model server. The lines of the last user message say what it does:
 
     /say TEXT            streams the text, word by word
-    /raw JSON            streams the JSON string as one text delta, as it stands (surrogates, NULs, line separators)
-    /stream N [MS]       N text deltas `0 `, `1 `, …, with that delay before each
+    /raw JSON            streams the JSON string unchanged as one text delta (surrogates, NULs, line separators)
+    /stream N [MS]       streams N text deltas `0 `, `1 `, …, with that delay before each
     /count NAME N [MS]   the same with the deltas `NAME:0;`, `NAME:1;`, …: a gap or a repeat shows in the text itself
     /think TEXT          streams reasoning, word by word
     /cite JSON           cites the page of the JSON object (`url`, `title`)
     /tool NAME JSON      calls a tool; several are parallel calls; the JSON is split into pieces of 5 characters
     /status CODE [TIMES] [RETRY-AFTER]      answers that status to the first TIMES tries of this step (default: all)
-    /error KIND [TIMES]  an error event inside of the stream, here (to the first TIMES tries)
-    /drop [TIMES]        the connection breaks here (in the first TIMES tries)
-    /end [TIMES]         the stream ends here, cleanly, without a finish reason (in the first TIMES tries)
-    /slow SECONDS        waits here; before anything else: before the first byte
+    /header NAME VALUE   a header of the next /body
+    /body CODE TIMES TYPE JSON              answers that status and that content type with the JSON string as its body,
+                         byte for byte, to the first TIMES tries of this step (0: all)
+    /hangup [TIMES]      closes the connection here without an answer (in the first TIMES tries)
+    /error KIND [TIMES]  sends an error event here, inside the stream (in the first TIMES tries)
+    /drop [TIMES]        breaks the connection here (in the first TIMES tries)
+    /end [TIMES]         ends the stream here, cleanly, without a finish reason (in the first TIMES tries)
+    /slow SECONDS        waits here; as the first command, waits before the first byte
     /hang                sends nothing more and keeps the connection open
-    /ping SECONDS        sends only pings (comments) for so long
-    /finish REASON       the finish reason, as the provider calls it
-    /quirk NAME          `cut-end`: the connection breaks right after the finish reason; others: see the servers
-    /afresh              what stands above is not done: it is an earlier question, that was never answered
-    /then                what follows is for the next step, when the tool results are there
+    /ping SECONDS        sends only pings (comments) for that time
+    /finish REASON       ends with that finish reason, in the provider's words (for Anthropic also
+                         `refusal EXPLANATION`)
+    /quirk NAME          `cut-end` breaks the connection right after the finish reason; the servers list the others
+    /summary COMMAND     performs that command, and all such ones, when a summary of this conversation is asked for
+    /afresh              skips all commands above, which belong to an earlier question that was never answered
+    /then                keeps all commands below for the next step, after the tool results
 
-Without a command it says what was asked, or what the tools answered. GET /requests gives the requests of late, as
-`[{"headers", "body", "peer"}]` (peer: the caller's port).
+Without a command, the answer repeats the question or the tool results. A summary has all sentences of the request that
+begin with `FACT:`. GET /requests returns the latest requests as
+`[{"headers", "body", "peer"}]`, where `peer` is the caller's port.
 """
 
 from __future__ import annotations
@@ -37,14 +44,19 @@ from typing import Any, Protocol
 from tests.fakes.serving import Exchange
 
 _COMMAND = re.compile(
-    r"^/(say|raw|stream|count|think|cite|tool|status|error|drop|end|slow|hang|ping|finish|quirk|afresh|then)"
+    r"^/(say|raw|stream|count|think|cite|tool|status|error|drop|end|slow|hang|ping|finish|quirk|afresh|then|header|body|hangup)"
     r"(?: +(.*))?$",
     re.MULTILINE,
 )
 
 
+_ASKS_FOR_SUMMARY = "Write a summary of all messages above"
+_OF_SUMMARY = re.compile(r'/summary ([^\\"]+)')
+_FACT = re.compile(r"FACT: [^.\\\"]+\.")
+
+
 class Wire(Protocol):
-    """How one provider writes it down."""
+    """The format of one provider."""
 
     quirks: set[str]
 
@@ -61,13 +73,13 @@ class Wire(Protocol):
 
 @dataclass
 class Fake:
-    """The state of one fake server: how often each step was tried, and the requests of late."""
+    """The state of one fake server: the number of tries of each step, and the latest requests."""
 
     tries: Counter[str] = field(default_factory=Counter)
     requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=500))
 
     async def remember(self, exchange: Exchange) -> bool:
-        """Answers GET /requests; keeps a POST. False: it is answered."""
+        """Answers GET /requests, and keeps a POST. Returns False if the request is answered."""
         if exchange.request.method == "GET":
             await exchange.answer(200, list(self.requests))
             return False
@@ -76,7 +88,9 @@ class Fake:
         return True
 
     async def play(self, exchange: Exchange, wire: Wire, text: str, step: int, results: list[str]) -> None:
-        """Carries the script's step out."""
+        """Performs one step of the script."""
+        if _ASKS_FOR_SUMMARY in text:
+            text = summary_of(exchange.request.json())
         steps: list[list[tuple[str, str]]] = [[]]
         for match in _COMMAND.finditer(text):
             if match[1] == "afresh":
@@ -93,8 +107,15 @@ class Fake:
             await _Performance(exchange, wire, self.tries[key]).perform(commands)
 
 
+def summary_of(body: dict[str, Any]) -> str:
+    """Returns the script of the answer to a request for a summary."""
+    sent = json.dumps(body["messages"])
+    commands = dict.fromkeys(_OF_SUMMARY.findall(sent))
+    return "\n".join(commands) or f"/say In short. {' '.join(dict.fromkeys(_FACT.findall(sent)))}"
+
+
 class _OverError(Exception):
-    """Nothing more of this answer."""
+    """Ends the answer at this point."""
 
 
 @dataclass
@@ -102,11 +123,12 @@ class _Performance:
     exchange: Exchange
     wire: Wire
     number: int
-    """The how-manieth try of this step this is."""
+    """The number of this try, from 1."""
     begun: bool = False
 
     async def perform(self, commands: list[tuple[str, str]]) -> None:
         calls: list[tuple[str, str]] = []
+        headers: dict[str, str] = {}
         reason: str | None = None
         self.wire.quirks.update(rest for verb, rest in commands if verb == "quirk")
         for verb, rest in commands:
@@ -117,6 +139,16 @@ class _Performance:
                         headers = {"retry-after": words[2]} if len(words) > 2 else {}
                         await self.exchange.answer(int(words[0]), self.wire.refusal(int(words[0])), headers)
                         return
+                case "header":
+                    headers[words[0]] = rest.partition(" ")[2]
+                case "body":
+                    if words[1] == "0" or self._due(words[1:2]):
+                        kind, body = words[2], json.loads(rest.split(" ", 3)[3])
+                        await self.exchange.answer_text(int(words[0]), kind, body, headers)
+                        return
+                case "hangup":
+                    if self._due(words):
+                        await self.exchange.hang_up()
                 case "tool":
                     name, _, arguments = rest.partition(" ")
                     calls.append((name, arguments))

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server on a raw socket, so that it can do what no framework lets it: break off in mid-chunk."""
+"""A small HTTP/1.1 server on a raw socket. Unlike a framework's server, it can break off in the middle of a chunk."""
 
 from __future__ import annotations
 
@@ -35,8 +35,11 @@ class Exchange:
         self._writer = writer
 
     async def answer(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
-        body = json.dumps(document).encode()
-        lines = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
+        await self.answer_text(status, "application/json", json.dumps(document), headers)
+
+    async def answer_text(self, status: int, kind: str, text: str, headers: dict[str, str] | None = None) -> None:
+        body = text.encode()
+        lines = {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
         self._head(status, lines)
         self._writer.write(body)
         await self._writer.drain()
@@ -55,9 +58,13 @@ class Exchange:
         await self._writer.drain()
 
     async def cut(self) -> None:
-        """What was sent arrives; then the connection breaks, with the body unfinished."""
+        """Breaks the connection with the body unfinished. All bytes sent before arrive."""
         self._writer.write(b"400\r\nhalf of a chu")
         await self._writer.drain()
+        self._writer.close()
+        raise CutError
+
+    async def hang_up(self) -> None:
         self._writer.close()
         raise CutError
 
@@ -88,7 +95,7 @@ async def converse(handler: Handler, reader: asyncio.StreamReader, writer: async
 
 
 async def serve(handler: Handler, port: int) -> None:
-    """Serves until it is killed; says `listening on PORT` when it is ready (0: a free one)."""
+    """Serves until it is killed. Prints `listening on PORT` when it is ready; 0 chooses a free port."""
     server = await asyncio.start_server(
         lambda reader, writer: converse(handler, reader, writer), "127.0.0.1", port, limit=64 * 1024 * 1024
     )

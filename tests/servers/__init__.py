@@ -1,1 +1,1 @@
-"""Servers that tests start, hurt and stop; none of them outlives the test run."""
+"""Servers that tests start, damage and stop. None of them outlives the test run."""

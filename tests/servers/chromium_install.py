@@ -1,8 +1,8 @@
-"""Finds Debian's chromium, or gets it: `python -m tests.servers.chromium_install` says so when it cannot.
+"""Finds Debian's chromium, or installs it. `python -m tests.servers.chromium_install` prints a hint if it cannot.
 
-Best is the headless shell: the same engine without the browser's own window, whose toolbars are pages that cost a third
-of a second of CPU for each user that a test opens.
-Without it the tests of the page are left out, loudly; nothing here downloads a browser from elsewhere.
+It prefers the headless shell, which is the same engine without the browser's own window: the toolbars of that window
+are pages, and cost a third of a second of CPU for each user that a test opens.
+Without a browser the tests of the page are skipped with a message. No browser is downloaded from anywhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chr
 
 
 def find() -> str | None:
-    """The path of a browser that can be driven."""
+    """Returns the path of a browser that tests can drive, or None."""
     return next((path for name in _NAMES if (path := shutil.which(name)) is not None), None)
 
 

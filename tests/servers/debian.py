@@ -1,4 +1,4 @@
-"""Debian packages that tests need, installed where that can be done: as root, with apt-get."""
+"""Installs Debian packages that tests need. This needs root and apt-get."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ def can_install() -> bool:
 
 
 def install(package: str) -> None:
-    """Without starting the package's service: tests start servers of their own. Whoever asked looks if it worked."""
+    """Installs a package without starting its service, because tests start their own servers. Raises nothing when
+    apt-get fails, so the caller must check the result."""
     print(f"Installing {package} for the tests", file=sys.stderr)
     policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
+    created = not policy.exists()
+    if created:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -27,5 +28,5 @@ def install(package: str) -> None:
         for command, limit in ((("apt-get", "update", "-q"), 300), (wanted, 900)):
             subprocess.run(command, env=quiet, check=False, timeout=limit, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     finally:
-        if ours:
+        if created:
             policy.unlink(missing_ok=True)

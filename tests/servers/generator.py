@@ -1,27 +1,28 @@
-"""The agent generator of examples/, as a process of its own."""
+"""Starts the agent generator of examples/ as a process."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers.starting import first_line
+from tests import ROOT
+from tests.servers.fork_server import start
+from tests.servers.starting import until_ready
 
-ROOT = Path(__file__).resolve().parents[2]
 API_KEY = "the-generator-of-the-tests-0123456789"
 WEBHOOK_SECRET = "whsec_dGhlLWdlbmVyYXRvci1vZi10aGUtdGVzdHMtMDEyMzQ1Njc4OQ=="
 LADDER = ",".join(["0.02", "0.05", "0.1", "0.2", "0.5", "1", *["2"] * 60])
-"""Goes on for two minutes: an API that is started again on a busy machine takes its time."""
+"""The generator's retry delays, in seconds. They last two minutes, because an API may restart slowly on a busy
+machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorNode:
-    """A generator that runs. It signs what it tells (`[generator: keyed]`: it sends the key)."""
+    """A running generator. It signs the outcomes that it reports; with `[generator: keyed]` it sends the API key
+    instead."""
 
     port: int
     log: Path
@@ -33,8 +34,8 @@ class GeneratorNode:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What the environment of API and executor needs, to ask this generator and to take its outcomes. The executor
-        needs PLATFORM_BASE_URL too: where the API is."""
+        """Settings with which API and executor call this generator and accept its outcomes. The executor also needs
+        PLATFORM_BASE_URL, the URL of the API."""
         return {
             "AGENTGENERATOR_HOST": self.host,
             "AGENTGENERATOR_PORT": str(self.port),
@@ -44,22 +45,26 @@ class GeneratorNode:
 
 
 @asynccontextmanager
-async def generator_node(folder: Path, *, redis: str | None = None, **environment: str) -> AsyncIterator[GeneratorNode]:
-    """Starts one on a free port, with its log in `folder`; further names of its environment: see its README."""
-    log = folder / "generator.log"
+async def generator_node(
+    folder: Path, *, redis: str | None = None, port: int = 0, **environment: str
+) -> AsyncIterator[GeneratorNode]:
+    """Starts a generator on `port` (0: a free one), with its log in `folder`. `environment` holds further variables,
+    which its README lists."""
+    log, output = folder / "generator.log", folder / "generator.out"
     env = {
         "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "GENERATOR_API_KEY": API_KEY, "GENERATOR_DELAY": "0",
         "GENERATOR_WEBHOOK_SECRET": WEBHOOK_SECRET, "GENERATOR_REDIS_URL": redis or "",
         "GENERATOR_LADDER": LADDER, **environment,
     }  # fmt: skip
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "examples.agent_generator", "--port", "0", cwd=folder, env=env,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=output,
-        )  # fmt: skip
+    program = ("examples.agent_generator", "--port", str(port))
+    process = await start(program, cwd=folder, environment=env, log=output, errors=log)
+
+    async def ready() -> bool:
+        return output.exists() and output.read_text().endswith("\n")
+
     try:
-        line = await first_line(process, "the generator", log.read_text)
-        yield GeneratorNode(int(line.split()[-1]), log)
+        await until_ready(process, "the generator", ready, log.read_text)
+        yield GeneratorNode(int(output.read_text().split()[-1]), log)
     finally:
         if process.returncode is None:
             process.kill()

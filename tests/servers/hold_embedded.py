@@ -1,4 +1,4 @@
-"""Holds the embedded servers until its standard input ends: a parent that tests can kill.
+"""Runs the embedded servers until its standard input ends. Tests kill this process to see what happens to its children.
 
 python -m tests.servers.hold_embedded DATA_DIR [without-namespaces]
 """
@@ -23,7 +23,7 @@ _ALLOW, _DENY_WITH_EPERM = 0x7FFF0000, 0x00050001
 
 
 def forbid_namespaces() -> None:
-    """What Docker's default seccomp profile does to `unshare`."""
+    """Makes `unshare` fail with EPERM, as Docker's default seccomp profile does."""
     program = b"".join(
         struct.pack("HBBI", *line)
         for line in (

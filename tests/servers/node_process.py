@@ -1,4 +1,4 @@
-"""A Node process beside the tests that takes jobs on its standard input and answers on its standard output."""
+"""Starts a Node process that reads jobs from its standard input and writes answers to its standard output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tests.servers.starting import Words
+from tests.servers.starting import OutputFile
 from tests.speed import limit
 
 _LINE_LIMIT = 256 * 1024 * 1024
@@ -18,18 +18,18 @@ Peer = TypeVar("Peer")
 
 @asynccontextmanager
 async def node_process(
-    folder: Path, *command: str, peer: Callable[[Process, Words], Peer], read: Callable[[Peer], Awaitable[None]]
+    folder: Path, *command: str, peer: Callable[[Process, OutputFile], Peer], read: Callable[[Peer], Awaitable[None]]
 ) -> AsyncIterator[Peer]:
-    """Starts `node COMMAND` in the folder and yields the `peer` that talks to it; `read` takes its answers until it has
-    ended. It ends with the block: its input ends, and it is killed if it does not follow."""
-    with Words() as words:
+    """Starts `node COMMAND` in the folder and yields the `peer` that communicates with it. `read` reads its answers
+    until it ends. Leaving the block closes its input, and kills it if it does not end then."""
+    with OutputFile() as output_file:
         process = await asyncio.create_subprocess_exec(
-            "node", *command, cwd=folder, stdin=PIPE, stdout=PIPE, stderr=words, limit=_LINE_LIMIT
+            "node", *command, cwd=folder, stdin=PIPE, stdout=PIPE, stderr=output_file, limit=_LINE_LIMIT
         )
-        ours = peer(process, words)
-        reading = asyncio.ensure_future(read(ours))
+        client = peer(process, output_file)
+        reading = asyncio.ensure_future(read(client))
         try:
-            yield ours
+            yield client
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -1,8 +1,8 @@
 """Free ports for the servers that tests start.
 
-A port that the kernel chooses (bind to 0, close, hand the number over) may be taken before the server binds it: by
-another test run, or by any outgoing connection. These come from below the kernel's range for outgoing connections, and
-a file lock keeps each block of them to one process.
+A port that the kernel chooses (bind to 0, close, pass the number on) may be taken before the server binds it, by
+another test run or by an outgoing connection. The ports of this module are below the kernel's range for outgoing
+connections, and a file lock gives each block of them to one process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FIRST, _BLOCKS, _SIZE = 20_000, 100, 100
 
 
 class Ports:
-    """Hands out ports, each one once. The blocks they come from are this object's until it goes away."""
+    """Returns each port at most once. Holds the locks of its blocks until `close` or the end of the process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,5 +65,5 @@ _of_this_process = Ports(Path(tempfile.gettempdir()) / f"copilot-test-ports-{os.
 
 
 def free_port() -> int:
-    """Returns a port of this process's own: no other test run and no client's connection takes it."""
+    """Returns a port that neither another test run nor an outgoing connection takes."""
     return _of_this_process.take()

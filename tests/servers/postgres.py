@@ -1,9 +1,11 @@
-"""Databases for tests on a running server, and a private PostgreSQL that can be hurt."""
+"""Databases for tests on a running server, and a private PostgreSQL that tests can kill or freeze."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator
@@ -27,23 +29,24 @@ def _on_database(dsn: str, name: str) -> str:
 
 @asynccontextmanager
 async def empty_database(server_dsn: str) -> AsyncIterator[str]:
-    """A new, empty database on that server, and its DSN; dropped afterwards whoever is still connected."""
+    """Creates an empty database on that server and yields its DSN. Drops it afterwards, even if clients are
+    connected."""
     async with _new_database(server_dsn, urlsplit(server_dsn).path.lstrip("/") or "postgres") as dsn:
         yield dsn
 
 
 @asynccontextmanager
 async def copied_database(dsn: str) -> AsyncIterator[str]:
-    """A copy of a database to which nobody is connected; dropped afterwards."""
+    """Copies a database to which nobody is connected, and yields the copy's DSN. Drops the copy afterwards."""
     async with _new_database(dsn, "postgres", f'TEMPLATE "{urlsplit(dsn).path.lstrip("/")}"') as copy:
         yield copy
 
 
 @asynccontextmanager
-async def _new_database(server_dsn: str, admin: str, how: str = "") -> AsyncIterator[str]:
+async def _new_database(server_dsn: str, admin: str, options: str = "") -> AsyncIterator[str]:
     name = f"copilot_test_{uuid.uuid4().hex[:12]}"
     admin = _on_database(server_dsn, admin)
-    await _execute(admin, f'CREATE DATABASE "{name}" {how}')
+    await _execute(admin, f'CREATE DATABASE "{name}" {options}')
     try:
         yield _on_database(server_dsn, name)
     finally:
@@ -52,7 +55,7 @@ async def _new_database(server_dsn: str, admin: str, how: str = "") -> AsyncIter
 
 @asynccontextmanager
 async def migrated_database(server_dsn: str) -> AsyncIterator[str]:
-    """As `empty_database`, with the project's tables."""
+    """Does the same as `empty_database`, with the project's tables."""
     async with empty_database(server_dsn) as dsn:
         await migrate(dsn)
         yield dsn
@@ -68,7 +71,7 @@ async def _execute(dsn: str, statement: str) -> None:
 
 @dataclass
 class PostgresNode:
-    """A server that can be hurt: kill() and start() again keep what was committed, pause() and resume() freeze it."""
+    """A server that tests can kill, start again and freeze. It keeps what was committed."""
 
     dsn: str
     server: Child
@@ -77,36 +80,36 @@ class PostgresNode:
         await self.server.start()
 
     async def kill(self) -> None:
-        """Ends at once, without a checkpoint; the next start recovers."""
+        """Ends the server at once, without a checkpoint. The next start recovers."""
         self.server.send(signal.SIGQUIT)
         await self.server.wait()
 
     def pause(self) -> None:
-        """Freezes the postmaster: open connections go on, new ones wait."""
+        """Freezes the postmaster. Open connections continue, new ones wait."""
         self.server.send(signal.SIGSTOP)
 
     def resume(self) -> None:
         self.server.send(signal.SIGCONT)
 
     def freeze(self) -> None:
-        """Stops everything, open connections too."""
+        """Freezes every process of the server, including those of open connections."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self._signal_all(signal.SIGCONT)
 
-    def _signal_all(self, demand: signal.Signals) -> None:
-        self.server.send(demand)
+    def _signal_all(self, number: signal.Signals) -> None:
+        self.server.send(number)
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 parent = int(stat.read_text().rpartition(")")[2].split()[1])
                 if parent == self.server.pid:
-                    os.kill(int(stat.parent.name), demand)
+                    os.kill(int(stat.parent.name), number)
 
 
 @asynccontextmanager
 async def postgres_node(folder: Path) -> AsyncIterator[PostgresNode]:
-    """A private server with its files in `folder` and an empty database."""
+    """Starts a private server with its files in `folder` and an empty database."""
     async with embedded_servers(folder, redis=False) as servers:
         (server,) = servers.children
         node = PostgresNode(servers.postgres_dsn, server)
@@ -114,3 +117,12 @@ async def postgres_node(folder: Path) -> AsyncIterator[PostgresNode]:
             yield node
         finally:
             node.thaw()
+
+
+@asynccontextmanager
+async def standby_node(stopped: Path, folder: Path) -> AsyncIterator[PostgresNode]:
+    """Starts a hot standby with a copy of a stopped server's data. It answers queries and takes no writes."""
+    await asyncio.to_thread(shutil.copytree, stopped, folder)
+    (folder / "postgres" / "standby.signal").touch()
+    async with postgres_node(folder) as node:
+        yield node

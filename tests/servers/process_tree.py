@@ -1,4 +1,4 @@
-"""Which processes there are, as /proc says."""
+"""Reads the states of processes from /proc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def descendants(root: int) -> set[int]:
-    """The children of that process, theirs, and so on."""
+    """Returns the pids of that process's children, their children, and so on."""
     parents = {pid: int(state[1]) for pid in _processes() if (state := _state_of(pid))}
     found = [root]
     for pid in found:
@@ -22,17 +22,17 @@ def running(pid: int) -> bool:
 
 
 async def stopped(pid: int, within: float) -> None:
-    """Waits until that process stands still, as SIGSTOP makes it; TimeoutError when it goes on."""
+    """Waits until that process is stopped, as by SIGSTOP. Raises TimeoutError after `within` seconds."""
     async with asyncio.timeout(within):
         while _state_of(pid)[:1] != ["T"]:
-            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+            await asyncio.sleep(0.02)  # between two checks of a bounded wait
 
 
 async def all_gone(pids: Iterable[int], within: float) -> None:
-    """Waits until none of them runs; TimeoutError when one still does."""
+    """Waits until none of them runs. Raises TimeoutError after `within` seconds."""
     async with asyncio.timeout(within):
         while [pid for pid in pids if running(pid)]:
-            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+            await asyncio.sleep(0.02)  # between two checks of a bounded wait
 
 
 def _processes() -> list[int]:
@@ -40,7 +40,8 @@ def _processes() -> list[int]:
 
 
 def _state_of(pid: int) -> list[str]:
-    """State, parent and the rest of /proc/PID/stat; nothing when it is gone."""
+    """Returns the fields of /proc/PID/stat from the state and the parent on, or an empty list if the process is
+    gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

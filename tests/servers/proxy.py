@@ -1,4 +1,4 @@
-"""A TCP proxy that fails on demand, to stand between a client and a server.
+"""A TCP proxy between a client and a server that fails on demand.
 
 async with FaultProxy.before("redis://127.0.0.1:6379/0") as proxy:
     client = connect(proxy.dsn)
@@ -26,16 +26,17 @@ _PORTS = {"redis": 6379, "postgresql": 5432, "postgres": 5432, "amqp": 5672}
 
 class Mode(StrEnum):
     PASS = "pass"
-    LOSE_REPLIES = "lose_replies"  # requests arrive; the first reply is swallowed and its connection closed
-    BLACKHOLE = "blackhole"  # nothing moves in either direction, new connections are accepted; goes on with PASS
-    SILENCE = "silence"  # every connection, also a new one, takes what it gets and says nothing; it stays so with PASS
-    RESET = "reset"  # every connection, also a new one, gets a RST
-    DOWN = "down"  # nobody listens: connection refused; open connections are reset
+    LOSE_REPLIES = "lose_replies"  # requests arrive; the first reply is dropped and its connection closed
+    BLACKHOLE = "blackhole"  # no bytes move, new connections are accepted; the bytes move again with PASS
+    SILENCE = "silence"  # open and new connections read and never answer; those connections stay silent with PASS
+    RESET = "reset"  # open and new connections get a RST
+    DOWN = "down"  # new connections are refused, open ones are reset
+    REFUSE = "refuse"  # new connections are refused, open ones live on, as in a rolling restart
 
 
 class FaultProxy:
-    """Forwards to `host:port`, or to the socket that `host` is the path of, from a free port on loopback; `switch`
-    changes how it fails, open connections too."""
+    """Forwards from a free port on loopback to `host:port`, or to the Unix socket at the path `host` if `port` is 0.
+    `switch` changes how it fails, for open connections, too."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -63,34 +64,36 @@ class FaultProxy:
         for job in list(self._jobs):
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
-        await asyncio.sleep(0)  # the transports let go of their sockets
+        await asyncio.sleep(0)  # lets the transports close their sockets
 
     @classmethod
     def before(cls, dsn: str) -> Self:
-        """Stands before the server that a DSN names; `dsn` is then the way through it."""
+        """Returns a proxy for the server that a DSN names. The proxy's `dsn` leads through it."""
         url = URL(dsn)
-        if "host" in url.query:  # a PostgreSQL with its socket in that folder
-            proxy = cls(f"{url.query['host']}/.s.PGSQL.{url.port or 5432}", 0)
+        proxy = cls(*_target_of(url))
+        if "host" in url.query:
             proxy._dsn = str(url.update_query(sslmode="disable").without_query_params("host").with_host(proxy.host))
         elif url.scheme == "unix":
-            proxy = cls(url.path, 0)
             proxy._dsn = f"redis://{proxy.host}/{url.query.get('db', '0')}"
         else:
-            proxy = cls(url.host or "127.0.0.1", url.port or _PORTS[url.scheme])
             proxy._dsn = dsn
         return proxy
 
     @property
     def dsn(self) -> str:
-        """The DSN that `before` was given, through this proxy."""
+        """The DSN that was passed to `before`, with this proxy's address."""
         return str(URL(self._dsn).with_host(self.host).with_port(self.port))
 
     @property
     def mode(self) -> Mode:
         return self._mode
 
+    def lead_to(self, dsn: str) -> None:
+        """Leads new connections to the server of that DSN. Open ones stay, as behind a name or a proxy."""
+        self._target = _target_of(URL(dsn))
+
     async def switch(self, mode: Mode) -> None:
-        """From now on fail like this. Returns when open connections feel it."""
+        """Changes the mode. Returns when it applies to open connections."""
         self._mode = mode
         if mode is Mode.BLACKHOLE:
             self._flowing.clear()
@@ -98,7 +101,7 @@ class FaultProxy:
             self._flowing.set()
         if mode is Mode.SILENCE:
             self._silent |= self._clients
-        if mode is Mode.DOWN:
+        if mode in (Mode.DOWN, Mode.REFUSE):
             await self._stop_listening()
         elif self._listener is None:
             await self._listen()
@@ -132,10 +135,10 @@ class FaultProxy:
         job.add_done_callback(partial(self._forget, writer))
 
     def _forget(self, client: asyncio.StreamWriter, job: asyncio.Task[None]) -> None:
-        """Closes the connection, also that of a job that was cancelled before it began."""
+        """Closes the connection, even if the job was cancelled before it began."""
         self._jobs.discard(job)
         if self._over:
-            client.transport.abort()  # close() would wait for a client that reads no more
+            client.transport.abort()  # close() would wait for a client that no longer reads
         else:
             client.close()
 
@@ -162,7 +165,7 @@ class FaultProxy:
             self._silent.discard(client)
             for pump in pumps:
                 pump.cancel()
-            client.close()  # before anything is waited for: a cancel may come meanwhile
+            client.close()  # before the first await, where a cancel may arrive
             if server is not None:
                 server.transport.abort()
             await asyncio.gather(*pumps, return_exceptions=True)
@@ -185,7 +188,16 @@ class FaultProxy:
                 sink.write(data)
                 await sink.drain()
         if replies and client in self._silent:
-            await asyncio.Event().wait()  # nor does the client hear that the server has hung up
+            await asyncio.Event().wait()  # a silent client must not notice that the server closed the connection
+
+
+def _target_of(url: URL) -> tuple[str, int]:
+    """Returns the host and port of a server, or the path of its socket and 0."""
+    if "host" in url.query:  # a PostgreSQL with its socket in that folder
+        return f"{url.query['host']}/.s.PGSQL.{url.port or 5432}", 0
+    if url.scheme == "unix":
+        return url.path, 0
+    return url.host or "127.0.0.1", url.port or _PORTS[url.scheme]
 
 
 def _reset(client: asyncio.StreamWriter) -> None:

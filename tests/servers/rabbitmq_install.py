@@ -1,6 +1,6 @@
-"""Finds RabbitMQ for the tests, or gets it: `python -m tests.servers.rabbitmq_install` fails when it cannot.
+"""Finds RabbitMQ for the tests, or installs it. `python -m tests.servers.rabbitmq_install` fails if it cannot.
 
-In this order: RABBITMQ_URL; an installed rabbitmq-server; as root on Debian its package; a docker engine.
+It tries, in this order: RABBITMQ_URL, an installed rabbitmq-server, Debian's package (as root), a docker engine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLACES = ("/usr/lib/rabbitmq/bin", "/usr/local/lib/rabbitmq/sbin", "/opt/rabbit
 
 
 def find_scripts() -> Path | None:
-    """The folder of an installed server's own scripts, not of the wrappers that change the user."""
+    """Returns the folder with an installed server's own scripts, not with the wrappers that change the user."""
     for place in _PLACES:
         if (Path(place) / "rabbitmq-server").is_file():
             return Path(place)
@@ -38,7 +38,8 @@ def has_docker_engine() -> bool:
 
 
 def scripts_or_install() -> Path | None:
-    """The scripts, with Debian's package installed if need and right be; None when that is not to be had."""
+    """Returns the folder with the scripts. Installs Debian's package first if necessary. Returns None if there is no
+    server and it cannot be installed."""
     if (found := find_scripts()) is None and can_install():
         install("rabbitmq-server")
         found = find_scripts()

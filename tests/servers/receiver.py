@@ -1,4 +1,4 @@
-"""A receiver of webhooks, in this process, on a real port: it keeps what comes and answers as it is told."""
+"""A receiver of webhooks on a real port of this process. It keeps the requests and answers with given statuses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ WITHIN = limit(20)
 
 
 class Receiver:
-    """`next` gives what came, in order. The statuses of `answer_with` go to the next requests, 200 to all others."""
+    """A server that keeps its requests for `next`. It answers with the statuses of `answer_with` in order, then with
+    200."""
 
     def __init__(self) -> None:
         self.port = 0
         self.headers: dict[str, str] = {}
-        """What its answers have besides."""
-        self._came: asyncio.Queue[Request] = asyncio.Queue()
+        """Additional headers of its answers."""
+        self._received: asyncio.Queue[Request] = asyncio.Queue()
         self._statuses: deque[int] = deque()
         self._server: asyncio.Server | None = None
         self._jobs: set[asyncio.Task[None]] = set()
@@ -34,19 +35,19 @@ class Receiver:
         self._statuses.extend(statuses)
 
     async def next(self, within: float = WITHIN) -> Request:
-        return await asyncio.wait_for(self._came.get(), within)
+        return await asyncio.wait_for(self._received.get(), within)
 
     @property
     def waiting(self) -> int:
-        """How much came that `next` has not given."""
-        return self._came.qsize()
+        """The number of received requests that `next` has not returned yet."""
+        return self._received.qsize()
 
     async def listen(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """From now on nobody listens."""
+        """Stops listening and ends open connections."""
         if self._server is not None:
             self._server.close()
         for job in list(self._jobs):
@@ -59,7 +60,7 @@ class Receiver:
         job.add_done_callback(partial(self._forget, writer))
 
     def _forget(self, writer: asyncio.StreamWriter, job: asyncio.Task[None]) -> None:
-        """Closes the connection also of a job that was cancelled before it began."""
+        """Closes the connection, even if the job was cancelled before it began."""
         self._jobs.discard(job)
         writer.close()
 
@@ -69,7 +70,7 @@ class Receiver:
 
     async def _answer(self, exchange: Exchange) -> None:
         status = self._statuses.popleft() if self._statuses else 200
-        self._came.put_nowait(exchange.request)
+        self._received.put_nowait(exchange.request)
         redirect = {"location": "/elsewhere"} if status // 100 == 3 else {}
         await exchange.answer(status, {"status": "ok"}, {**redirect, **self.headers})
 

@@ -1,4 +1,4 @@
-"""A private Valkey on a port of its own that can be hurt."""
+"""A private Valkey on its own port that tests can kill or freeze."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis.asyncio import Redis
+
 from backend.embedded.children import Child
 from backend.embedded.valkey import valkey_binary
 from tests.servers.ports import free_port
@@ -18,7 +20,7 @@ from tests.speed import limit
 
 @dataclass
 class RedisNode:
-    """A server that can be hurt: kill() and start() again keep its data, pause() and resume() freeze it."""
+    """A server that tests can kill, start again and freeze. It keeps its data."""
 
     dsn: str
     port: int
@@ -35,10 +37,10 @@ class RedisNode:
         self.server.send(signal.SIGKILL)
         await self.server.wait()
 
-    async def lose_all(self, *, away: float = 0.0) -> None:
-        """Kills it and starts it without its data, after so many seconds."""
+    async def lose_all(self, *, down: float = 0.0) -> None:
+        """Kills the server and starts it without its data after `down` seconds."""
         await self.kill()
-        await asyncio.sleep(away)
+        await asyncio.sleep(down)
         for kept in self.folder.glob("appendonlydir*"):
             await asyncio.to_thread(shutil.rmtree, kept)
         await self.start()
@@ -51,8 +53,8 @@ class RedisNode:
 
 
 @asynccontextmanager
-async def redis_node(folder: Path) -> AsyncIterator[RedisNode]:
-    """A private server with its files in `folder`; DEBUG is allowed."""
+async def redis_node(folder: Path, **more: str) -> AsyncIterator[RedisNode]:
+    """Starts a private server with its files in `folder`, which allows DEBUG. `more` are settings, with `_` for `-`."""
     port = free_port()
     settings = {
         "bind": "127.0.0.1",
@@ -62,13 +64,14 @@ async def redis_node(folder: Path) -> AsyncIterator[RedisNode]:
         "save": "",
         "maxmemory-policy": "noeviction",
         "enable-debug-command": "local",
+        **{name.replace("_", "-"): value for name, value in more.items()},
     }
     command: list[str | Path] = [valkey_binary()]
     for name, value in settings.items():
         command += [f"--{name}", value]
 
     async def ready() -> bool:
-        return await _answers(port)
+        return await answers(port)
 
     server = Child("Valkey", command, ready=ready, ready_within=limit(20), log=folder / "valkey.log")
     try:
@@ -79,7 +82,30 @@ async def redis_node(folder: Path) -> AsyncIterator[RedisNode]:
         await server.stop()
 
 
-async def _answers(port: int) -> bool:
+@asynccontextmanager
+async def redis_pair(folder: Path) -> AsyncIterator[tuple[RedisNode, RedisNode]]:
+    """Starts a master and its replica, which is in step when the block begins."""
+    for name in ("master", "replica"):
+        (folder / name).mkdir()
+    async with (
+        redis_node(folder / "master", repl_diskless_sync_delay="0") as master,
+        redis_node(folder / "replica", replicaof=f"127.0.0.1 {master.port}") as replica,
+    ):
+        async with Redis.from_url(master.dsn) as client, asyncio.timeout(limit(30)):
+            while not await client.wait(1, 100):
+                await asyncio.sleep(0.05)  # between two looks of a bounded wait
+        yield master, replica
+
+
+async def fail_over(master: RedisNode) -> None:
+    """Makes the replica the master, by the server's own command. Returns when they have changed places."""
+    async with Redis.from_url(master.dsn) as client, asyncio.timeout(limit(30)):
+        await client.execute_command("FAILOVER")
+        while (await client.info("replication"))["role"] != "slave":
+            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+
+
+async def answers(port: int) -> bool:
     try:
         async with asyncio.timeout(limit(20)):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

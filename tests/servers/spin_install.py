@@ -1,6 +1,6 @@
-"""Finds Spin, the model checker, or gets it: `python -m tests.servers.spin_install` says so when it cannot.
+"""Finds Spin, the model checker, or installs it. `python -m tests.servers.spin_install` prints a hint if it cannot.
 
-Without it only the check of docs/model is left out, loudly.
+Without Spin only the check of docs/model is skipped, with a message.
 """
 
 from __future__ import annotations

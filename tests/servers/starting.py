@@ -1,4 +1,4 @@
-"""Waits until a process that a test has started is ready; a process that ends first is noticed at once."""
+"""Waits until a process that a test has started is ready. Fails at once if the process ends first."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import os
 import tempfile
 import time
-from asyncio.subprocess import Process
+from asyncio import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Self
 
+from tests.servers.fork_server import Process
 from tests.speed import limit
 
 START_LIMIT = limit(60)
@@ -17,11 +19,11 @@ _TAIL = 4_000
 
 
 class NotStarted(RuntimeError):
-    """A process ended, or was not ready in time. The message has the end of what it said."""
+    """Raised when a process ended, or was not ready in time. The message contains the end of its output."""
 
 
-class Words:
-    """Keeps what a process writes to a file without a name."""
+class OutputFile:
+    """An unnamed file for the output of a process."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
@@ -36,20 +38,35 @@ class Words:
         return self._file.fileno()
 
     def tail(self) -> str:
-        """Returns the last 4,000 bytes."""
+        """Returns the last 4,000 bytes as text."""
         size = os.fstat(self.fileno()).st_size
-        return os.pread(self.fileno(), _TAIL, max(0, size - _TAIL)).decode(errors="replace") or "(it said nothing)"
+        return os.pread(self.fileno(), _TAIL, max(0, size - _TAIL)).decode(errors="replace") or "(it printed nothing)"
 
 
-async def first_line(process: Process, name: str, words: Callable[[], str], within: float = START_LIMIT) -> str:
-    """Returns the first line on the standard output of a process. What `words` returns is shown when there is none."""
+async def listens(port: int) -> bool:
+    """Returns True if a process accepts connections at that port on loopback."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+async def first_line(
+    process: subprocess.Process, name: str, output: Callable[[], str], within: float = START_LIMIT
+) -> str:
+    """Returns the first line on the standard output of a process. Raises NotStarted with the text that `output` returns
+    if there is none within `within` seconds."""
     assert process.stdout is not None
     try:
         line = await asyncio.wait_for(process.stdout.readline(), within)
     except TimeoutError:
-        raise NotStarted(f"{name} was not ready within {within:.0f} s:\n{words()}") from None
+        raise NotStarted(f"{name} was not ready within {within:.0f} s:\n{output()}") from None
     if not line:
-        raise NotStarted(f"{name} ended before it was ready, with {await process.wait()}:\n{words()}")
+        raise NotStarted(f"{name} ended before it was ready, with {await process.wait()}:\n{output()}")
     return line.decode()
 
 
@@ -57,14 +74,15 @@ async def until_ready(
     process: Process,
     name: str,
     is_ready: Callable[[], Awaitable[bool]],
-    words: Callable[[], str],
+    output: Callable[[], str],
     within: float = START_LIMIT,
 ) -> None:
-    """Asks `is_ready` until it says yes. What `words` returns is shown when it does not, or when the process ends."""
+    """Calls `is_ready` until it returns True. Raises NotStarted with the text that `output` returns if that takes more
+    than `within` seconds or the process ends."""
     deadline = time.monotonic() + within
     while not await is_ready():
         if process.returncode is not None:
-            raise NotStarted(f"{name} ended before it was ready, with {process.returncode}:\n{words()}")
+            raise NotStarted(f"{name} ended before it was ready, with {process.returncode}:\n{output()}")
         if time.monotonic() > deadline:
-            raise NotStarted(f"{name} was not ready within {within:.0f} s:\n{words()}")
-        await asyncio.sleep(0.05)  # between two questions of a bounded wait
+            raise NotStarted(f"{name} was not ready within {within:.0f} s:\n{output()}")
+        await asyncio.sleep(0.05)  # between two checks of a bounded wait

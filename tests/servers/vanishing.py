@@ -1,4 +1,4 @@
-"""A peer whose host is gone: what is sent to it is neither taken nor refused."""
+"""Simulates a peer whose host has vanished: packets to it are neither acknowledged nor refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction of classic BPF
 
 
 def vanish(connection: socket.socket) -> None:
-    """From now on that TCP socket hears nothing and acknowledges nothing. Closing it would still send a FIN: keep it
-    open for as long as the other side is to be left in the dark."""
+    """Makes that TCP socket drop all incoming packets. Closing it would still send a FIN, so keep it open while the
+    other side must not notice."""
     program = ctypes.create_string_buffer(_DROP_ALL)
     length_and_address = struct.pack("HP", 1, ctypes.addressof(program))
     connection.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, length_and_address)

@@ -1,9 +1,9 @@
-"""Starts our processes quickly: forks them from one that has imported everything.
+"""Starts API and executor processes quickly, by forking them from a process that has imported everything.
 
-`python -m tests.servers.nursery FD` is that process, and `start` asks it for children over the socket FD. A child does
-what `python -m PROGRAM` does, except for the interpreter's start and the imports, which are two thirds of the CPU until
-it is ready; a run of all tests starts four hundred. tests/e2e/test_up.py and tests/integration/test_starting.py start
-the real commands, and so does `make faults`.
+`python -m tests.servers.fork_server FD` is that process, the fork server. `start` asks it for children over the socket
+FD. A child does what `python -m PROGRAM` does, without the interpreter's start and the imports. These are two thirds of
+the CPU time of a start, and a run of all tests starts four hundred processes. tests/e2e/test_up.py,
+tests/integration/test_starting.py and `make faults` start the real commands.
 """
 
 from __future__ import annotations
@@ -24,13 +24,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-ROOT = Path(__file__).resolve().parents[2]
-_IMPORTED = ("backend.api.server", "executor.process", "backend.chat.rabbit_turns", "backend.chat.results", "jwt")
+from tests import ROOT
+
+_IMPORTED = (
+    "backend.api.server",
+    "executor.process",
+    "backend.chat.queue.rabbitmq",
+    "backend.chat.flows.results",
+    "backend.command_line",
+    "backend.operating.dead_letter_acts",
+    "backend.operating.task_acts",
+    "examples.agent_generator.app",
+    "jwt",
+)
 _MOST_BYTES = 1 << 20
 
 
 class Process(Protocol):
-    """The part of a process that tests use, started either way."""
+    """The interface of a started process that tests use, whether it was forked or not."""
 
     @property
     def pid(self) -> int: ...
@@ -42,7 +53,7 @@ class Process(Protocol):
 
 
 class _Forked:
-    """A child of the nursery."""
+    """A child of the fork server."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -63,8 +74,8 @@ class _Forked:
         self.send_signal(signal.SIGKILL)
 
 
-class _Nursery:
-    """The process that forks, seen from the tests. It ends, with all children, when the connection to it does."""
+class _ForkServer:
+    """The connection of the tests to the fork server, which ends with all its children when the connection ends."""
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
@@ -88,23 +99,23 @@ class _Nursery:
             command = (sys.executable, "-m", __name__, str(fd))
             self._process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, pass_fds=[fd])
         reader, self._writer = await asyncio.open_connection(sock=ours)
-        self._listening = asyncio.create_task(self._listen(reader), name="nursery")
+        self._listening = asyncio.create_task(self._listen(reader), name="fork server")
         return self._writer
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         children: dict[int, _Forked] = {}
         while line := await reader.readline():
-            told = json.loads(line)
-            if "code" in told:
-                children.pop(told["pid"]).code.set_result(told["code"])
+            report = json.loads(line)
+            if "code" in report:
+                children.pop(report["pid"]).code.set_result(report["code"])
             else:
-                children[told["pid"]] = child = _Forked(told["pid"])
+                children[report["pid"]] = child = _Forked(report["pid"])
                 if (answer := self._asked.pop(0)).cancelled():
-                    child.kill()  # whoever asked has gone
+                    child.kill()  # the caller of `start` was cancelled
                 else:
                     answer.set_result(child)
         for answer in (one for one in self._asked if not one.done()):
-            answer.set_exception(RuntimeError("the nursery has ended"))
+            answer.set_exception(RuntimeError("the fork server has ended"))
         for child in children.values():
             child.code.set_result(-signal.SIGKILL)
 
@@ -115,39 +126,54 @@ class _Nursery:
             await self._process.wait()
 
 
-_offered: list[_Nursery] = []
+_active: list[_ForkServer] = []
 
 
 @asynccontextmanager
-async def nursery() -> AsyncIterator[None]:
-    """While the block lasts, `start` forks."""
-    _offered.append(_Nursery())
+async def fork_server() -> AsyncIterator[None]:
+    """Makes `start` fork processes while the block lasts."""
+    _active.append(_ForkServer())
     try:
         yield
     finally:
-        await _offered.pop().close()
+        await _active.pop().close()
 
 
-async def start(program: Sequence[str], *, cwd: Path, environment: Mapping[str, str], log: Path) -> Process:
-    """Starts `python -m PROGRAM` with that environment alone; what it prints goes into the log."""
-    if _offered:
-        return await _offered[-1].fork(program=list(program), cwd=str(cwd), environment=dict(environment), log=str(log))
-    with log.open("wb") as output:
+async def start(
+    program: Sequence[str], *, cwd: Path, environment: Mapping[str, str], log: Path, errors: Path | None = None
+) -> Process:
+    """Starts `python -m PROGRAM` with that environment alone and its output in the log. Its standard error is in
+    `errors` if given, and its standard input is empty."""
+    if not _active or "LD_PRELOAD" in environment:  # only a new program reads LD_PRELOAD
+        return await start_command(program, cwd=cwd, environment=environment, log=log, errors=errors)
+    return await _active[-1].fork(
+        program=list(program), cwd=str(cwd), environment=dict(environment), log=str(log), errors=str(errors or log)
+    )
+
+
+async def start_command(
+    program: Sequence[str], *, cwd: Path, environment: Mapping[str, str], log: Path, errors: Path | None = None
+) -> asyncio.subprocess.Process:
+    """Does the same without the fork server."""
+    for file in (log, errors or log):
+        file.write_bytes(b"")
+    with log.open("ab") as output, (errors or log).open("ab") as complaints:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *program, cwd=cwd, env=environment, stdout=output, stderr=output
-        )
+            *(sys.executable, "-m", *program),
+            cwd=cwd, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=complaints,
+        )  # fmt: skip
 
 
-# The process that forks.
+# The code of the fork server itself follows.
 
 
 def _serve(channel: socket.socket) -> dict[str, Any] | None:
-    """Forks a child for each line that comes, and says when one has ended. Returns what a child is to do in the child,
-    and None when the other side is gone."""
+    """Forks a child for each line that arrives, and reports when one has ended. In a child, returns the arguments of
+    `_become`. In the fork server, returns None when the other side has closed the connection."""
     waiting = dict[int, int]()
     try:
         return _fork_on_demand(channel, waiting)
-    except OSError:  # it has gone without having read all
+    except OSError:  # the other side closed the connection, perhaps without reading every report
         pass
     for pid in waiting.values():
         os.kill(pid, signal.SIGKILL)
@@ -155,7 +181,8 @@ def _serve(channel: socket.socket) -> dict[str, Any] | None:
 
 
 def _fork_on_demand(channel: socket.socket, waiting: dict[int, int]) -> dict[str, Any]:
-    """Returns in a child alone. Raises OSError when the other side is gone; `waiting` has the children, by pidfd."""
+    """Returns only in a child. Raises OSError when the other side has closed the connection. `waiting` holds the pids
+    of the children by pidfd."""
     lines, poll = b"", select.poll()
     poll.register(channel, select.POLLIN)
     while True:
@@ -184,15 +211,16 @@ def _fork_on_demand(channel: socket.socket, waiting: dict[int, int]) -> dict[str
                 channel.sendall(_line(pid=pid))
 
 
-def _line(**told: int) -> bytes:
-    return json.dumps(told).encode() + b"\n"
+def _line(**report: int) -> bytes:
+    return json.dumps(report).encode() + b"\n"
 
 
-def _become(program: Sequence[str], cwd: str, environment: Mapping[str, str], log: str) -> None:
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+def _become(program: Sequence[str], cwd: str, environment: Mapping[str, str], log: str, errors: str) -> None:
+    for stream, file in enumerate((os.devnull, log, errors)):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC if stream else os.O_RDONLY
+        opened = os.open(file, flags, 0o644)
+        os.dup2(opened, stream)
+        os.close(opened)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -207,7 +235,7 @@ def main() -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the test run's; it ends the children, too
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test run, which then ends the children
     if (wanted := _serve(channel)) is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _become(**wanted)

@@ -1,0 +1,181 @@
+"""Starts the proxies of `deploy/proxies` in front of an API, with the shipped configurations. Skips missing proxies.
+
+The tests put in only addresses, certificates, and the parts that a distribution's own configuration would give.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+from tests.servers.ports import free_port
+from tests.servers.starting import OutputFile, listens, until_ready
+from tests.servers.tls import make_certificates
+from tests.speed import limit
+
+SHIPPED = ROOT / "deploy" / "proxies"
+NEXT = Path(os.environ.get("NEXT_DIR", ROOT / ".cache" / "next"))
+"""A folder in which `npm install next@16 react react-dom` was run."""
+API = "127.0.0.1:8006"
+DEBIAN = {"nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "apache2": "apache2-bin"}
+_APACHE_MODULES = "/usr/lib/apache2/modules"
+_LOADED = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "ssl", "http2", "socache_shmcb")
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A proxy that runs. `http2`: it speaks HTTP/2 to clients."""
+
+    base: str
+    http2: bool
+
+
+@asynccontextmanager
+async def front(name: str, api_port: int, folder: Path) -> AsyncIterator[Front]:
+    """Starts the proxy in front of the API on `api_port`, with its files in `folder`."""
+    port = free_port()
+    command, http2 = await asyncio.to_thread(_STARTS[name], port, api_port, folder)
+    with OutputFile() as output_file:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=folder, stdout=output_file, stderr=output_file, env={**os.environ, "HOME": str(folder)}
+        )
+        try:
+            await until_ready(process, name, lambda: listens(port), output_file.tail)
+            yield Front(f"http{'s' if http2 else ''}://localhost:{port}", http2)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), limit(10))
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"{name} is not installed (apt-get install --no-install-recommends {DEBIAN[name]})")
+    return found
+
+
+def _shipped(name: str, **changed: str) -> str:
+    """Returns a shipped configuration with other values. Each of `changed` must be there."""
+    text = (SHIPPED / name).read_text()
+    for old, new in changed.items():
+        assert old in text, f"{name} has no {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def _nginx(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("nginx")
+    files = make_certificates(folder)
+    changes = {
+        "listen 443": f"listen 127.0.0.1:{port}",
+        API: f"127.0.0.1:{api_port}",
+        "/etc/ssl/chat.example.com.pem": str(files.server),
+        "/etc/ssl/chat.example.com.key": str(files.server_key),
+    }
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = (
+        f"daemon off; worker_processes 1; pid {folder}/pid; error_log stderr;\n"
+        "events { worker_connections 256; }\n"
+        f"http {{\naccess_log off;\n{temporary}{_shipped('nginx.conf', **changes)}}}"
+    )
+    (folder / "main.conf").write_text(main)
+    folder.chmod(0o755)
+    return [program, "-c", f"{folder}/main.conf", "-e", "stderr"], True
+
+
+def _caddy(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("caddy")
+    files = make_certificates(folder)
+    site = f"https://localhost:{port} {{\n\tbind 127.0.0.1\n\ttls {files.server} {files.server_key}"
+    changes = {"chat.example.com {": site, API: f"127.0.0.1:{api_port}"}
+    frame = "{\n\tadmin off\n\tauto_https disable_redirects\n\tskip_install_trust\n}\n"
+    (folder / "Caddyfile").write_text(frame + _shipped("Caddyfile", **changes))
+    return [program, "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"], True
+
+
+def _haproxy(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("haproxy")
+    files = make_certificates(folder)
+    both = folder / "both.pem"
+    both.write_text(files.server.read_text() + files.server_key.read_text())
+    changes = {
+        "bind :443": f"bind 127.0.0.1:{port}",
+        "/etc/haproxy/chat.example.com.pem": str(both),
+        API: f"127.0.0.1:{api_port}",
+    }
+    (folder / "haproxy.cfg").write_text("global\n    maxconn 200\n" + _shipped("haproxy.cfg", **changes))
+    return [program, "-db", "-f", f"{folder}/haproxy.cfg"], True
+
+
+def _apache(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("apache2")
+    files = make_certificates(folder)
+    changes = {
+        "*:443": f"127.0.0.1:{port}",
+        API: f"127.0.0.1:{api_port}",
+        "/etc/ssl/chat.example.com.pem": str(files.server),
+        "/etc/ssl/chat.example.com.key": str(files.server_key),
+    }
+    lines = [
+        f"ServerRoot {folder}", f"PidFile {folder}/pid", f"DefaultRuntimeDir {folder}", "ErrorLog /dev/stderr",
+        f"Listen 127.0.0.1:{port}", "StartServers 1", "ServerLimit 1", "ThreadsPerChild 32", "MaxRequestWorkers 32",
+        *(f"LoadModule {name}_module {_APACHE_MODULES}/mod_{name}.so" for name in _LOADED),
+    ]  # fmt: skip
+    if os.getuid() == 0:
+        lines += ["User nobody", "Group nogroup"]
+    (folder / "apache.conf").write_text("\n".join([*lines, _shipped("apache.conf", **changes)]))
+    folder.chmod(0o755)
+    return [program, "-f", f"{folder}/apache.conf", "-D", "FOREGROUND"], True
+
+
+def _vite(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = ROOT / "web" / "node_modules" / ".bin" / "vite"
+    if shutil.which("node") is None or not program.exists():
+        pytest.skip("vite is not installed (npm ci in web)")
+    (folder / "vite.config.mjs").write_text(_shipped("vite.config.mjs", **{API: f"127.0.0.1:{api_port}"}))
+    (folder / "index.html").write_text("<!doctype html>")
+    return [str(program), "--host", "127.0.0.1", "--port", str(port), "--strictPort"], False
+
+
+def _next(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = NEXT / "node_modules" / ".bin" / "next"
+    if shutil.which("node") is None or not program.exists():
+        pytest.skip(f"next is not installed (npm install --prefix {NEXT} next@16 react react-dom, or NEXT_DIR)")
+    (folder / "next.config.mjs").write_text(_shipped("next.config.mjs", **{API: f"127.0.0.1:{api_port}"}))
+    (folder / "pages").mkdir()
+    (folder / "pages" / "index.js").write_text("export default function Page() { return null; }\n")
+    (folder / "package.json").write_text("{}")
+    (folder / "node_modules").symlink_to(NEXT / "node_modules")
+    build = subprocess.run(
+        [program, "build", "--webpack"], check=False, cwd=folder, env={**os.environ, "NEXT_TELEMETRY_DISABLED": "1"},
+        capture_output=True, text=True, timeout=limit(300),
+    )  # fmt: skip
+    assert build.returncode == 0, build.stdout + build.stderr
+    return [str(program), "start", "--hostname", "127.0.0.1", "--port", str(port)], False
+
+
+_STARTS = {
+    "nginx": _nginx,
+    "caddy": _caddy,
+    "haproxy": _haproxy,
+    "apache": _apache,
+    "vite": _vite,
+    "next": _next,
+}
+NAMES = tuple(_STARTS)

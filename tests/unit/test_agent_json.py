@@ -1,4 +1,4 @@
-"""An agent's JSON: whatever comes, an agent that can be saved or InvalidAgent; and what is not shown of it."""
+"""Tests of an agent's JSON: it is parsed to an agent that can be saved or refused, and its secrets are redacted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.chat import agent_json
-from backend.chat.agent_json import MAX_DEPTH, REDACTED, UNNAMED, AgentGraph, parse_agent, redacted
+from backend.chat.models import MAX_DEPTH
+from backend.chat.protocol import agent_json
+from backend.chat.protocol.agent_json import REDACTED, UNNAMED, AgentGraph, parse_agent, redacted
 from backend.errors import InvalidAgent
 from backend.ids import GraphId
 
@@ -38,7 +39,7 @@ def problems_of(value: Any) -> tuple[str, ...]:
     return refused.value.problems
 
 
-def test_a_whole_agent_stays_as_it_is() -> None:
+def test_a_valid_agent_is_not_changed() -> None:
     given = an_agent()
     before = copy.deepcopy(given)
     assert parse_agent(given) == AgentGraph(GraphId("g"), "Sorter", "Sorts", 2, 1, given)
@@ -47,7 +48,7 @@ def test_a_whole_agent_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("missing", [None, ""])
-def test_missing_ids_are_filled_each_with_its_own(missing: str | None) -> None:
+def test_each_missing_id_gets_a_new_one_of_its_own(missing: str | None) -> None:
     nodes = [{"id": "a"}, {"x": 1}, {"id": missing}]
     graph = parse_agent({"id": missing, "nodes": nodes, "links": [{"source_id": "a", "sink_id": "a"}]})
     ids = [graph.id, *(one["id"] for kind in ("nodes", "links") for one in graph.document[kind])]
@@ -56,7 +57,7 @@ def test_missing_ids_are_filled_each_with_its_own(missing: str | None) -> None:
     assert graph.document["nodes"][1]["x"] == 1
 
 
-def test_what_is_not_said_is_completed() -> None:
+def test_missing_fields_get_defaults() -> None:
     graph = parse_agent({"nodes": []})
     assert graph.document == {
         "id": graph.id, "version": 1, "is_active": True, "name": UNNAMED, "description": "", "nodes": [], "links": [],
@@ -65,11 +66,11 @@ def test_what_is_not_said_is_completed() -> None:
 
 
 @pytest.mark.parametrize("version", [0, -1, True, "2", 2**31, 1.5, None])
-def test_a_version_that_cannot_be_one_is_the_first(version: Any) -> None:
+def test_an_invalid_version_becomes_1(version: Any) -> None:
     assert parse_agent(an_agent(version=version)).document["version"] == 1
 
 
-def test_an_agent_that_is_edited_keeps_its_id() -> None:
+def test_an_edited_agent_keeps_its_id() -> None:
     for value in (an_agent(), an_agent(id=None), an_agent(id=7)):
         graph = parse_agent(value, graph_id=GraphId("the same"))
         assert graph.id == graph.document["id"] == "the same"
@@ -84,69 +85,72 @@ INVALID: dict[str, tuple[Any, str]] = {
     "null": (None, "not a JSON object"),
     "text": ("{}", "not a JSON object"),
     "no nodes": ({"name": "x"}, "nodes are not a list"),
-    "nodes of another kind": (an_agent(nodes={}, links=[]), "nodes are not a list"),
-    "links of another kind": (an_agent(links="x"), "links are not a list"),
-    "a node that is none": (an_agent(nodes=[{"id": "a"}, {"id": "z"}, 1]), "node at place 3 is not an object"),
-    "a link that is none": (an_agent(links=[None]), "link at place 1 is not an object"),
-    "two nodes alike": (an_agent(nodes=[{"id": "a"}, {"id": "z"}, {"id": "a"}]), 'place 3 has the id "a" of another'),
-    "two links alike": (an_agent(links=an_agent()["links"] * 2), 'place 2 has the id "l" of another link'),
+    "nodes of another type": (an_agent(nodes={}, links=[]), "nodes are not a list"),
+    "links of another type": (an_agent(links="x"), "links are not a list"),
+    "a node that is no object": (an_agent(nodes=[{"id": "a"}, {"id": "z"}, 1]), "node at place 3 is not an object"),
+    "a link that is no object": (an_agent(links=[None]), "link at place 1 is not an object"),
+    "two nodes with one id": (
+        an_agent(nodes=[{"id": "a"}, {"id": "z"}, {"id": "a"}]),
+        'place 3 has the id "a" of another',
+    ),
+    "two links with one id": (an_agent(links=an_agent()["links"] * 2), 'place 2 has the id "l" of another link'),
     "a link to nowhere": (an_agent(nodes=[{"id": "a"}]), 'The link "l" has the sink_id "z", which no node has'),
     "a link from nowhere": (an_agent(nodes=[{"id": "z"}]), 'has the source_id "a", which no node has'),
     "a link with one end": (an_agent(links=[{"id": "l", "source_id": "a"}]), 'The link "l" names no node as its sink'),
-    "an end of another kind": (
+    "an end of another type": (
         an_agent(links=[{"source_id": ["a"], "sink_id": "z"}]),
         "names no node as its source_id",
     ),
-    "an id of another kind": (an_agent(id=7), "The agent has an id that is not a printable text"),
+    "an id of another type": (an_agent(id=7), "The agent has an id that is not a printable string"),
     "a long id": (an_agent(id="x" * 129), "The agent has an id that is not"),
     "an id with a line break": (an_agent(nodes=[{"id": "a\n"}], links=[]), "node at place 1 has an id that is not"),
     "a long name": (an_agent(name="x" * 201), "name has more than 200 characters"),
-    "a name of another kind": (an_agent(name=1), "name is not a text"),
+    "a name of another type": (an_agent(name=1), "name is not a string"),
     "a long description": (an_agent(description="x" * 20_001), "description has more than 20000"),
-    "active perhaps": (an_agent(is_active="yes"), "is_active is neither"),
+    "is_active as text": (an_agent(is_active="yes"), "is_active is neither"),
     "too many nodes": (an_agent(nodes=[{}] * 1_001, links=[]), "more than 1000 nodes"),
     "too many links": (an_agent(links=[{}] * 5_001), "more than 5000 links"),
     "too deep": (an_agent(more=[deep]), "deeper than 32 levels"),
     "too large": (an_agent(more="x" * 2**20), "larger than 1048576 bytes"),
     "infinite": (an_agent(more=[float("inf")]), "not finite"),
-    "no number": (an_agent(more=float("nan")), "not finite"),
-    "a long number": (an_agent(more=2**64), "too long"),
-    "no JSON": (an_agent(more={1, 2}), "no JSON"),
-    "a key that is no text": (an_agent(more={1: 2}), "key that is no text"),
+    "NaN": (an_agent(more=float("nan")), "not finite"),
+    "a large number": (an_agent(more=2**64), "too large"),
+    "not JSON": (an_agent(more={1, 2}), "not JSON"),
+    "a key that is no string": (an_agent(more={1: 2}), "key that is not a string"),
 }
 
 
 @pytest.mark.parametrize(("value", "problem"), INVALID.values(), ids=INVALID.keys())
-def test_what_is_wrong_is_said_in_words(value: Any, problem: str) -> None:
+def test_an_invalid_agent_gets_a_readable_problem(value: Any, problem: str) -> None:
     assert any(problem in one for one in problems_of(value)), problems_of(value)
 
 
-def test_as_deep_as_allowed_is_not_too_deep() -> None:
+def test_the_greatest_depth_is_accepted() -> None:
     assert parse_agent(an_agent(more=deep)).document["more"] == deep
 
 
-def test_a_depth_beyond_the_stack_is_too_deep() -> None:
+def test_a_depth_beyond_the_stack_is_refused() -> None:
     value: Any = []
     for _ in range(100_000):
         value = [value]
     assert "deeper" in problems_of(an_agent(more=value))[0]
 
 
-def test_all_that_is_wrong_is_said_at_once_but_not_without_end() -> None:
+def test_all_problems_are_listed_up_to_a_limit() -> None:
     assert len(problems_of({"name": 1, "description": 2, "is_active": 3, "nodes": 4, "links": 5, "id": 6})) == 6
-    said = problems_of(an_agent(nodes=[1] * 100, links=[]))
-    assert len(said) == agent_json.MAX_PROBLEMS + 1
-    assert said[-1] == "And 80 more."
+    problems = problems_of(an_agent(nodes=[1] * 100, links=[]))
+    assert len(problems) == agent_json.MAX_PROBLEMS + 1
+    assert problems[-1] == "And 80 more."
 
 
-def test_text_that_no_store_holds_is_replaced_and_alike_after_it_is_alike() -> None:
+def test_characters_that_no_store_holds_are_replaced_before_ids_are_compared() -> None:
     graph = parse_agent(an_agent(name="a\0b\ud800", more={"\udfff": "x\0"}))
     assert graph.name == graph.document["name"] == "a\ufffdb\ufffd"
     assert graph.document["more"] == {"\ufffd": "x\ufffd"}
     assert "of another node" in problems_of(an_agent(nodes=[{"id": "a\0"}, {"id": "a\ud800"}], links=[]))[0]
 
 
-# --- whatever JSON comes ------------------------------------------------------------------------------------------
+# --- any JSON -----------------------------------------------------------------------------------------------------
 
 TEXT = st.text(st.characters() | st.sampled_from("\0\ud800\udfffaz"), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(0, 3) | st.floats() | TEXT
@@ -167,7 +171,7 @@ AGENTS = st.fixed_dictionaries(
         "more": VALUES,
     },
 )
-RIGHT_AGENTS = st.fixed_dictionaries(
+VALID_AGENTS = st.fixed_dictionaries(
     {
         "nodes": st.lists(st.sampled_from("abc"), min_size=1, unique=True).map(lambda ids: [{"id": id} for id in ids]),
         "links": st.lists(
@@ -179,8 +183,8 @@ RIGHT_AGENTS = st.fixed_dictionaries(
 
 
 @settings(max_examples=400)
-@given(AGENTS | RIGHT_AGENTS | VALUES)
-def test_whatever_comes_is_an_agent_that_can_be_saved_or_invalid(value: Any) -> None:
+@given(AGENTS | VALID_AGENTS | VALUES)
+def test_any_value_is_either_an_agent_that_can_be_saved_or_invalid(value: Any) -> None:
     try:
         graph = parse_agent(value)
     except InvalidAgent:
@@ -215,23 +219,23 @@ PLAIN = [
 
 @pytest.mark.parametrize("name", SECRET)
 @pytest.mark.parametrize("value", ["canary", {"id": "canary"}, ["canary"]])
-def test_what_is_named_like_a_secret_is_not_shown(name: str, value: Any) -> None:
+def test_a_value_under_the_name_of_a_secret_is_redacted(name: str, value: Any) -> None:
     assert redacted({name: value, "x": [{name: value}]}) == {name: REDACTED, "x": [{name: REDACTED}]}
     assert redacted([{"name": name, "value": value}]) == [{"name": name, "value": REDACTED}]
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_what_is_named_otherwise_stays(name: str) -> None:
+def test_a_value_under_another_name_is_kept(name: str) -> None:
     value = {name: "x", "pair": {"name": name, "value": "y"}}
     assert redacted(value) == value
 
 
-def test_a_number_of_tokens_is_no_secret_and_a_number_may_be_one() -> None:
+def test_a_token_limit_is_kept_and_a_numeric_password_is_redacted() -> None:
     assert redacted({"max_tokens": 4096, "maxTokens": 1}) == {"max_tokens": 4096, "maxTokens": 1}
     assert redacted({"password": 1234, "token": 7}) == {"password": REDACTED, "token": REDACTED}
 
 
-def test_no_depth_is_too_deep_to_hide_a_secret_in() -> None:
+def test_a_secret_is_redacted_at_any_depth() -> None:
     value: Any = {"apiKey": "canary"}
     for n in range(50_000):
         value = [value] if n % 2 else {"x": value}
@@ -242,8 +246,8 @@ def test_no_depth_is_too_deep_to_hide_a_secret_in() -> None:
 
 
 @st.composite
-def hiding(draw: st.DrawFn) -> Any:
-    """JSON with a canary somewhere below a secret's name."""
+def values_with_a_secret(draw: st.DrawFn) -> Any:
+    """Generates JSON with a canary below the name of a secret."""
     value: Any = draw(st.sampled_from(["canary", ["canary"], {"x": "canary"}]))
     value = {draw(st.sampled_from(SECRET)): value}
     for _ in range(draw(st.integers(0, 6))):
@@ -260,8 +264,8 @@ PLAIN_VALUES = st.recursive(
 
 
 @settings(max_examples=200)
-@given(hiding())
-def test_no_secret_is_left_at_any_depth_and_the_value_itself_is_not_touched(value: Any) -> None:
+@given(values_with_a_secret())
+def test_redaction_leaves_no_secret_and_does_not_change_its_input(value: Any) -> None:
     before = copy.deepcopy(value)
     shown = redacted(value)
     assert b"canary" not in orjson.dumps(shown)

@@ -1,4 +1,4 @@
-"""The bytes of chunks: what clients of every version can parse, whatever stands in them."""
+"""Tests of the bytes of chunks, which clients of every version can parse."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chat.chunks import Data, Finish, Start, TextDelta, ToolInputStart, ToolOutputAvailable, ascii_json, encode
+from backend.chat.protocol.chunks import (
+    Data,
+    Finish,
+    Start,
+    TextDelta,
+    ToolInputStart,
+    ToolOutputAvailable,
+    ascii_json,
+    encode,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -26,12 +35,12 @@ def test_any_value_becomes_ascii_json_without_nan(value: Any) -> None:
     json.loads(encoded, parse_constant=pytest.fail)
 
 
-def test_big_integers_and_nan_side_by_side() -> None:
+def test_big_integers_are_kept_and_nan_becomes_null() -> None:
     assert ascii_json([2**70, float("nan"), "é"]) == b'[1180591620717411303424,null,"\\u00e9"]'
 
 
 @given(st.text())
-def test_any_text_comes_back_as_it_was(text: str) -> None:
+def test_any_text_survives_encoding(text: str) -> None:
     assert json.loads(encode(TextDelta("t1", text)))["delta"] == text
 
 
@@ -41,10 +50,10 @@ def test_keys_without_a_value_are_left_out_and_an_output_may_be_null() -> None:
     assert b'"output":null' in encode(ToolOutputAvailable("c1", None))
 
 
-def test_every_chunk_of_a_call_says_that_the_server_runs_it() -> None:
+def test_every_chunk_of_a_call_is_marked_as_run_by_the_server() -> None:
     for chunk in (ToolInputStart("c1", "x"), ToolOutputAvailable("c1", {})):
         assert b'"providerExecuted":true,"dynamic":true' in encode(chunk)
 
 
-def test_finish_is_compact_as_clients_look_for_its_bytes() -> None:
+def test_finish_begins_with_the_exact_bytes_that_clients_search_for() -> None:
     assert encode(Finish("stop", {"status": "completed"})).startswith(b'{"type":"finish",')

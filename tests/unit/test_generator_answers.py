@@ -1,4 +1,4 @@
-"""Whatever the generator answers: a typed answer, or a failure whose words can be shown."""
+"""Tests of the generator's answers: each becomes a typed answer, or a failure whose text can be shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.chat.models import Json
-from backend.chat.tool_responses import ClarifyingQuestion
+from backend.chat.protocol.tool_responses import ClarifyingQuestion
 from executor.generator import (
     AgentMade,
     ClarifyingQuestions,
@@ -70,7 +70,7 @@ def failure_of(reader: Callable[[bytes], Any], body: bytes) -> GeneratorFailure:
 
 
 def encoded(document: Json) -> bytes:
-    """As a careless server would write it: with NaN, with half surrogate pairs."""
+    """Returns the JSON of a careless server, with NaN and lone surrogates."""
     return json.dumps(document).encode()
 
 
@@ -95,7 +95,7 @@ def test_each_answer_to_a_description_has_a_type() -> None:
     assert read(read_goal, {"success": True, "type": "vague_goal", "suggested_goal": "More"}) == VagueGoal("More")
 
 
-def test_work_done_at_once_is_an_agent_or_questions() -> None:
+def test_a_direct_answer_to_work_is_an_agent_or_questions() -> None:
     agent = {"name": "A", "nodes": [], "links": []}
     assert read(read_made, {"success": True, "agent_json": agent}) == AgentMade(agent)
     asked = {"success": True, "type": "clarifying_questions", "questions": [{"question": "Q?", "keyword": "k"}]}
@@ -118,13 +118,13 @@ def test_work_done_at_once_is_an_agent_or_questions() -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("reader", [read_goal, read_made])
-def test_what_has_another_shape_is_an_invalid_response(reader: Callable[[bytes], Any], body: bytes) -> None:
+def test_an_answer_of_another_shape_is_an_invalid_response(reader: Callable[[bytes], Any], body: bytes) -> None:
     failure = failure_of(reader, body)
     assert (failure.error_type, failure.details) == (ErrorType.INVALID_RESPONSE, None)
 
 
 @pytest.mark.parametrize("kind", ErrorType)
-def test_a_failure_that_the_generator_names_keeps_its_name(kind: ErrorType) -> None:
+def test_a_failure_keeps_the_error_type_that_the_generator_gave(kind: ErrorType) -> None:
     body = orjson.dumps({"success": False, "error_type": kind, "error": "It broke", "details": {"node": "x"}})
     failure = failure_of(read_made, body)
     assert failure.error_type is kind
@@ -133,13 +133,13 @@ def test_a_failure_that_the_generator_names_keeps_its_name(kind: ErrorType) -> N
 
 
 @pytest.mark.parametrize("kind", [None, "", "no_such_error", 7, ["timeout"], {"a": 1}])
-def test_an_unknown_failure_is_unexpected(kind: Json) -> None:
+def test_an_unknown_error_type_becomes_unexpected_error(kind: Json) -> None:
     body = orjson.dumps({"success": False, "error_type": kind})
     assert failure_of(read_goal, body).error_type is ErrorType.UNEXPECTED_ERROR
 
 
 @pytest.mark.parametrize("kind", ErrorType)
-def test_each_failure_has_a_sentence_that_says_what_to_do(kind: ErrorType) -> None:
+def test_each_error_type_has_a_sentence_that_tells_the_user_what_to_do(kind: ErrorType) -> None:
     sentence = SENTENCES[kind]
     assert "Please " in sentence
     assert sentence.endswith(".")
@@ -147,7 +147,7 @@ def test_each_failure_has_a_sentence_that_says_what_to_do(kind: ErrorType) -> No
 
 
 @given(document=_LIKELY | _JSON, reader=st.sampled_from([read_goal, read_made]))
-def test_whatever_json_comes_is_an_answer_or_a_failure(document: Json, reader: Callable[[bytes], Any]) -> None:
+def test_any_json_is_read_as_an_answer_or_a_failure(document: Json, reader: Callable[[bytes], Any]) -> None:
     answer: Any = None
     try:
         answer = reader(encoded(document))
@@ -162,7 +162,7 @@ def test_whatever_json_comes_is_an_answer_or_a_failure(document: Json, reader: C
 
 
 @given(body=st.binary(), reader=st.sampled_from([read_goal, read_made]))
-def test_noise_is_an_invalid_response(body: bytes, reader: Callable[[bytes], Any]) -> None:
+def test_random_bytes_are_an_invalid_response(body: bytes, reader: Callable[[bytes], Any]) -> None:
     assert failure_of(reader, body).error_type is ErrorType.INVALID_RESPONSE
 
 
@@ -170,7 +170,7 @@ def test_noise_is_an_invalid_response(body: bytes, reader: Callable[[bytes], Any
 @example("see https://user:pw@gen.internal:8000/api?key=1 and /etc/passwd and C:\\secrets and me@here.org")
 @example("ht\u00adtp:\u00ad//x.y local\u00adhost 10.0.0.1 [::1] fe80::1")
 @example("x" * 10_000)
-def test_words_of_others_are_shown_without_places(text: str) -> None:
+def test_text_from_the_generator_is_shown_without_addresses_and_paths(text: str) -> None:
     shown = safe_text(text)
     assert len(shown) <= MAX_TEXT
     assert not _PLACE.search(shown)
@@ -178,7 +178,7 @@ def test_words_of_others_are_shown_without_places(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "shown"),
     [
         ("A link names node 3, which does not exist.", "A link names node 3, which does not exist."),
         ("Missing credentials of the block, e.g. Mail's", "Missing credentials of the block, e.g. Mail's"),
@@ -191,11 +191,11 @@ def test_words_of_others_are_shown_without_places(text: str) -> None:
         ("read C:\\x, a/b and gen.internal", "read […] […] and […]"),
     ],
 )  # fmt: skip
-def test_secrets_and_places_are_left_out_and_the_rest_is_kept(said: str, shown: str) -> None:
-    assert safe_text(said) == shown
+def test_secrets_addresses_and_paths_are_removed_and_the_rest_is_kept(text: str, shown: str) -> None:
+    assert safe_text(text) == shown
 
 
-def test_details_are_cut_and_what_is_under_a_secrets_name_is_hidden() -> None:
+def test_details_are_cut_and_their_secrets_are_hidden() -> None:
     details = {"node": {"apiKey": "abc", "db_password": {"x": 1}, "count": 3}, "many": list(range(100))}
     assert safe_details(details) == {
         "node": {"apiKey": "[REDACTED]", "db_password": "[REDACTED]", "count": 3},

@@ -1,4 +1,4 @@
-"""The generator of examples/ keeps to the protocol, whatever it is asked."""
+"""Tests that the generator of examples/ keeps to the protocol for any request."""
 
 from __future__ import annotations
 
@@ -25,22 +25,24 @@ _JSON = st.recursive(
     ),
     max_leaves=10,
 )
-_SOME = "every morning when a mail comes search the web for news then summarize it and mail me teleport minds ask ? . ,"
-_WORDS = st.lists(st.sampled_from(re.findall(r"\S+", _SOME))).map(" ".join)
+_SENTENCE = (
+    "every morning when a mail comes search the web for news then summarize it and mail me teleport minds ask ? . ,"
+)
+_WORDS = st.lists(st.sampled_from(re.findall(r"\S+", _SENTENCE))).map(" ".join)
 
 
-@given(description=_TEXT | _WORDS, said=st.none() | _TEXT, agents=st.lists(_JSON, max_size=3))
+@given(description=_TEXT | _WORDS, answer_given=st.none() | _TEXT, agents=st.lists(_JSON, max_size=3))
 def test_every_description_gets_an_answer_of_the_protocol(
-    description: str, said: str | None, agents: list[Json]
+    description: str, answer_given: str | None, agents: list[Json]
 ) -> None:
-    read_goal(orjson.dumps(decompose(description, said, agents)))
+    read_goal(orjson.dumps(decompose(description, answer_given, agents)))
 
 
 @given(
     description=_TEXT,
     wanted=st.sampled_from(["instructions", "clarifying_questions", "unachievable_goal", "vague_goal"]),
 )
-def test_every_answer_can_be_had(description: str, wanted: str) -> None:
+def test_every_type_of_answer_can_be_requested(description: str, wanted: str) -> None:
     answer = decompose(description, None, [], wanted)
     assert answer["type"] == wanted
     read_goal(orjson.dumps(answer))
@@ -69,7 +71,7 @@ def assert_linked(agent: dict[str, Json]) -> None:
     assert all(link["source_id"] in nodes and link["sink_id"] in nodes for link in agent["links"])
 
 
-def test_what_a_description_says_about_its_request_reaches_the_work() -> None:
+def test_a_directive_in_a_description_applies_to_the_work_that_follows() -> None:
     goal = decompose("Every day mail me [generator: 202-stream delay=2]\n[generator: decompose delay=1]", None, [])
     assert isinstance(read_goal(orjson.dumps(goal)), Instructions)
     behaviour = Behaviour.of(Options(), goal)
@@ -94,17 +96,17 @@ def test_what_a_description_says_about_its_request_reaches_the_work() -> None:
         ("progress=5 keyed", Behaviour(delay=3, progress=5, auth="keyed")),
     ],
 )
-def test_a_line_says_what_happens_to_its_request(line: str, expected: Behaviour) -> None:
+def test_a_directive_sets_the_behaviour_for_its_request(line: str, expected: Behaviour) -> None:
     assert Behaviour.of(Options(), {"steps": [f"[generator: {line}]"]}) == expected
 
 
 @pytest.mark.parametrize("line", ["delay", "delay=x", "delay=-1", "delay=nan", "status=99", "duplicate 101", "what"])
-def test_a_line_that_says_nothing_is_refused(line: str) -> None:
+def test_an_invalid_directive_is_refused(line: str) -> None:
     with pytest.raises(DirectiveError):
         Behaviour.of(Options(), f"[generator: {line}]")
 
 
-def test_options_come_from_the_environment_and_the_command_line_wins() -> None:
+def test_options_of_the_command_line_override_the_environment() -> None:
     environment = {
         "GENERATOR_ANSWER": "stream",
         "GENERATOR_DELAY": "7",

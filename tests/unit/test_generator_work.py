@@ -1,4 +1,4 @@
-"""Work for the generator is stored and sent again as the same bytes; its settings are checked at the start."""
+"""Tests of the generator's work, which is resent as the same bytes, and of its settings."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.config import Settings
+from backend.config import Settings, load_settings
 from backend.errors import ConfigError
 from backend.ids import OperationId, TaskId
 from executor.generator import ErrorType, GeneratorFailure, Instructions, Work, open_generator
 from executor.generator.work import GENERATE, MODIFY_TEMPLATE, UPDATE
 
-OPERATION, TASK, CALLBACK = OperationId("op-1"), TaskId("task-1"), "http://here/complete"
+OPERATION, TASK, CALLBACK = OperationId("op-1"), TaskId("task-1"), "http://localhost/complete"
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 _NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 _JSON = st.recursive(
@@ -29,7 +29,7 @@ def sent(work: Work) -> Any:
     return orjson.loads(work.for_operation(OPERATION, TASK, CALLBACK))
 
 
-def test_each_kind_of_work_has_its_path_and_the_members_of_the_contract() -> None:
+def test_each_kind_of_work_has_the_path_and_the_fields_of_the_contract() -> None:
     ids = {"operation_id": OPERATION, "task_id": TASK, "callback_url": CALLBACK}
     made = Work.generate(Instructions(({"action": "look"},)), [{"name": "Other"}])
     assert made.path == GENERATE == "/api/generate-agent"
@@ -59,7 +59,7 @@ def test_stored_work_is_sent_as_the_same_bytes_whatever_the_store_does_to_keys(a
     [None, [], {}, {"path": GENERATE}, {"path": "/elsewhere", "body": "{}"}, {"path": GENERATE, "body": "[]"},
      {"path": GENERATE, "body": "no JSON"}, {"path": GENERATE, "body": {}}],
 )  # fmt: skip
-def test_what_is_no_work_is_not_read_as_work(stored: Any) -> None:
+def test_stored_work_that_is_invalid_is_refused(stored: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         Work.from_json(stored)
 
@@ -75,13 +75,13 @@ def settings(**given: Any) -> Settings:
     return Settings(**given)
 
 
-async def test_without_a_host_there_is_no_generator() -> None:
+async def test_without_a_host_setting_there_is_no_generator() -> None:
     async with open_generator(settings()) as generator:
         assert generator is None
 
 
 @pytest.mark.parametrize("host", ["generator", "gen.internal", "my_generator", "10.0.0.1", "::1", "[::1]"])
-async def test_a_host_is_a_name_or_an_address(host: str) -> None:
+async def test_the_host_setting_is_a_name_or_an_address(host: str) -> None:
     async with open_generator(settings(agentgenerator_host=host)) as generator:
         assert generator is not None
 
@@ -95,15 +95,16 @@ async def test_a_host_is_a_name_or_an_address(host: str) -> None:
         ("AGENTGENERATOR_HOST", {"agentgenerator_host": "me@generator"}),
         ("AGENTGENERATOR_PORT", {"agentgenerator_host": "generator", "agentgenerator_port": 70_000}),
         ("PLATFORM_BASE_URL", {"agentgenerator_host": "generator", "platform_base_url": "copilot"}),
+        ("PLATFORM_BASE_URL", {"agentgenerator_host": "generator", "platform_base_url": "http://copilot/?a=b"}),
     ],
 )
-async def test_a_wrong_setting_is_named_at_the_start(named: str, wrong: dict[str, Any]) -> None:
+async def test_an_invalid_setting_is_named_at_the_start(named: str, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=named):
-        async with open_generator(settings(**wrong)):
+        async with open_generator(load_settings(files=(), **wrong)):
             pass
 
 
-async def test_outcomes_are_called_for_where_the_platform_is_reached() -> None:
+async def test_the_callback_url_is_built_from_the_base_url_of_the_platform() -> None:
     given = settings(agentgenerator_host="generator", platform_base_url="https://chat.example/base/")
     async with open_generator(given) as generator:
         assert generator is not None

@@ -1,13 +1,13 @@
-"""The deliveries of one `consume()`: what waits, what is in hand, and how the iteration ends."""
+"""Tests of the deliveries of one `consume()`: waiting ones, unsettled ones, and the end of the iteration."""
 
 from __future__ import annotations
 
 import asyncio
 
-from backend.chat.turns import Intake
+from backend.chat.queue.intake import Intake
 
 
-async def test_what_is_taken_and_not_settled_fills_the_slots() -> None:
+async def test_unsettled_deliveries_occupy_slots() -> None:
     intake = Intake[str](2)
     for name in "abc":
         assert intake.offer(name)
@@ -21,7 +21,7 @@ async def test_what_is_taken_and_not_settled_fills_the_slots() -> None:
     assert intake.free == 0
 
 
-async def test_closing_gives_out_what_nobody_took_and_ends_every_iteration() -> None:
+async def test_closing_returns_the_deliveries_that_nobody_took_and_ends_iteration() -> None:
     intake = Intake[str](3)
     for name in "ab":
         intake.offer(name)
@@ -31,14 +31,14 @@ async def test_closing_gives_out_what_nobody_took_and_ends_every_iteration() -> 
     assert intake.withdraw() == []
     assert [await anext(intake, None) for _ in range(3)] == [None, None, None]
     assert intake.settle("a")
-    await intake.emptied()
+    await intake.wait_until_settled()
 
 
-async def test_a_cancelled_taker_loses_nothing() -> None:
+async def test_a_cancelled_consumer_loses_no_delivery() -> None:
     intake = Intake[str](1)
-    taker = asyncio.ensure_future(anext(intake))
+    consumer = asyncio.ensure_future(anext(intake))
     await asyncio.sleep(0)
     intake.offer("a")
-    taker.cancel()
-    await asyncio.wait({taker})
+    consumer.cancel()
+    await asyncio.wait({consumer})
     assert await anext(intake) == "a"

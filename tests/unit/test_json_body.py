@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.api.json_body import MAX_DEPTH, load_conversation, load_json
+from backend.api.json_body import MAX_EARLIER, load_conversation, load_json
+from backend.chat.models import MAX_DEPTH
 from backend.errors import AppError
 
 ROWS: list[tuple[bytes, str]] = [
@@ -65,30 +66,55 @@ def conversation(earlier: bytes, said: bytes) -> bytes:
         {"role":"assistant","parts":[{"input":%s}]}]}""" % (earlier, earlier, said, earlier)
 
 
+MOST = 1_000
+
+
 @pytest.mark.parametrize("earlier", [b"[" * 40 + b"]" * 40, b"1" + b"0" * 20, b"1e999", rb'"\ud800"', rb'{"\u0000":1}'])
-def test_of_a_conversation_only_the_last_message_of_the_user_is_judged(earlier: bytes) -> None:
-    assert load_conversation(conversation(earlier, b'"new"')) == {
+def test_of_a_conversation_only_the_last_message_of_the_user_is_judged_and_kept(earlier: bytes) -> None:
+    """Of the messages before it, ids and roles tell which branch the page shows."""
+    assert load_conversation(conversation(earlier, b'"new"'), MOST) == {
         "messages": [
-            {"role": "user", "parts": [{}]},
-            {"id": "a", "role": "assistant", "parts": [{}]},
+            {"id": "a", "role": "assistant"},
             {"id": "q", "role": "user", "parts": [{"type": "text", "text": "new"}]},
-            {"role": "assistant", "parts": [{}]},
         ]
     }
     with pytest.raises(AppError):
-        load_conversation(conversation(b"1", earlier))
+        load_conversation(conversation(b"1", earlier), MOST)
+
+
+def test_only_what_is_kept_of_a_conversation_counts() -> None:
+    many = b"[" + b"1," * MOST + b"1]"
+    assert load_conversation(conversation(many, b'"new"'), MOST)
+    with pytest.raises(AppError, match="too many values"):
+        load_conversation(conversation(b"1", many), MOST)
 
 
 @pytest.mark.parametrize(("body", "code"), ROWS, ids=[f"{body[:16]!r}" for body, _ in ROWS])
 def test_beside_its_messages_a_conversation_is_judged_like_any_body(body: bytes, code: str) -> None:
     for outer in (body, b'{"messages":[{"id":"m","role":"user"}],"x":' + body + b"}"):
         with pytest.raises(AppError):
-            load_conversation(outer)
+            load_conversation(outer, MOST)
 
 
-@pytest.mark.parametrize("odd", [1, None, "x", [1], {"messages": 1}, {"messages": [1, {"parts": 1}, {"parts": ["x"]}]}])
-def test_what_is_no_conversation_is_left_to_the_schema(odd: object) -> None:
-    assert load_conversation(json.dumps(odd).encode()) == odd
+@pytest.mark.parametrize(
+    ("odd", "kept"),
+    [(one, one) for one in (1, None, "x", [1], {"messages": 1}, {"messages": [None]}, {"messages": []})]
+    + [({"messages": [1, {"parts": 1}, 2, {"role": "user"}]}, {"messages": [1, {"role": "user"}]})],
+)
+def test_what_is_no_conversation_is_left_to_the_schema(odd: object, kept: object) -> None:
+    assert load_conversation(json.dumps(odd).encode(), MOST) == kept
+
+
+@pytest.mark.parametrize("id", [1, None, ["a"], "", "x" * 256, "\0", "\ud800", "ö", "a\n"])
+def test_an_id_that_no_message_can_have_is_not_kept(id: object) -> None:
+    body = json.dumps({"messages": [{"id": id, "role": "assistant"}, {"id": "s", "role": "system"}, {"role": "user"}]})
+    assert load_conversation(body.encode(), MOST) == {"messages": [{"role": "user"}]}
+
+
+def test_of_a_long_conversation_the_newest_ids_are_kept() -> None:
+    said = [{"id": f"m{n}", "role": "user"} for n in range(MAX_EARLIER + 9)]
+    kept = load_conversation(json.dumps({"messages": said}).encode(), 10)["messages"]
+    assert [one["id"] for one in kept] == [one["id"] for one in said[8:]]
 
 
 TOKENS = [

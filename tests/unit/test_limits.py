@@ -1,4 +1,4 @@
-"""No wait of a test has a limit that a slow machine does not stretch: tests.speed.limit makes all of them."""
+"""Checks that tests.speed.limit makes every limit of a wait in the tests, so that slow machines get longer ones."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import ast
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.speed import slowness
 
 KNOWN = os.environ.get("TEST_SLOWNESS")
-TESTS = Path(__file__).parent.parent
+TESTS = ROOT / "tests"
 LIMITS = re.compile(r"(LIMIT|WITHIN|SOON|IN_TIME|PATIENCE)$")
 KEYWORDS = {"timeout", "within", "ready_within"}
-NOT_YET = "asyncio.wait"
-"""With less than a second it is a look that must find nothing, and a slow machine makes that no harder."""
+CHECK = "asyncio.wait"
+"""A wait of less than a second is a check that nothing happens; a slow machine does not make that harder."""
 SIZES = {"_LINE_LIMIT"}
 WAITS = {"asyncio.timeout": 0, "asyncio.wait_for": 1}
-"""The calls that give up, and the place of their limit among the arguments."""
+"""The calls with a limit, and the position of the limit among their arguments."""
 
 
-def naked_limits(code: str) -> Iterator[str]:
-    """Yields each line with a limit in plain seconds: a number, or a constant that is one."""
+def unscaled_limits(code: str) -> Iterator[str]:
+    """Yields each line with a limit in plain seconds, given as a number or as a constant."""
     tree = ast.parse(code)
     plain = {name for name, value in _constants(tree) if _is_plain(value, frozenset())}
     for name, value in _constants(tree):
@@ -33,13 +33,13 @@ def naked_limits(code: str) -> Iterator[str]:
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         place = WAITS.get(ast.unparse(call.func))
         given = call.args[place:][:1] if place is not None else []
-        given += [one.value for one in call.keywords if one.arg in KEYWORDS and not _is_look(call, one.value)]
+        given += [one.value for one in call.keywords if one.arg in KEYWORDS and not _is_short_check(call, one.value)]
         if any(_is_plain(value, frozenset(plain)) for value in given):
             yield f"{call.lineno}: {ast.unparse(call)}"
 
 
-def _is_look(call: ast.Call, value: ast.expr) -> bool:
-    return ast.unparse(call.func) == NOT_YET and isinstance(value, ast.Constant) and float(str(value.value)) < 1
+def _is_short_check(call: ast.Call, value: ast.expr) -> bool:
+    return ast.unparse(call.func) == CHECK and isinstance(value, ast.Constant) and float(str(value.value)) < 1
 
 
 def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
@@ -51,7 +51,7 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _is_plain(value: ast.expr, plain: frozenset[str]) -> bool:
-    """Returns whether it is made of numbers, of `scale`, and of constants that are plain."""
+    """Returns True if `value` consists of numbers, of `scale`, and of plain constants."""
     match value:
         case ast.Constant():
             return isinstance(value.value, int | float)
@@ -74,22 +74,22 @@ def _is_plain(value: ast.expr, plain: frozenset[str]) -> bool:
         "await asyncio.wait(jobs, timeout=5)",
     ],
 )
-def test_a_naked_limit_is_found(code: str) -> None:
-    assert len(list(naked_limits(code))) == 1
+def test_a_limit_in_plain_seconds_is_found(code: str) -> None:
+    assert len(list(unscaled_limits(code))) == 1
 
 
 @pytest.mark.parametrize("code", ["LIMIT = limit(20)\nasync def f():\n    await asyncio.wait_for(job, LIMIT)", "N = 5"])
-def test_a_limit_that_stretches_is_none(code: str) -> None:
-    assert list(naked_limits(code)) == []
+def test_a_scaled_limit_is_not_reported(code: str) -> None:
+    assert list(unscaled_limits(code)) == []
 
 
 def test_the_slowness_is_known_when_test_modules_are_imported() -> None:
-    """Their constants are made then; in a worker of xdist it is what the process that prints has measured."""
+    """Test modules build their limits at import; a worker of xdist uses what the main process measured."""
     assert KNOWN is not None
     assert float(KNOWN) == slowness()
 
 
-def test_every_limit_of_the_tests_stretches() -> None:
+def test_every_limit_in_the_tests_is_scaled() -> None:
     files = (path for path in TESTS.rglob("*.py") if not {"fakes", "node_modules"} & set(path.parts))
-    found = [f"{path.relative_to(TESTS)}:{line}" for path in files for line in naked_limits(path.read_text())]
+    found = [f"{path.relative_to(TESTS)}:{line}" for path in files for line in unscaled_limits(path.read_text())]
     assert found == []

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chat.chunks import MAX_OUTPUT_CHARS
 from backend.chat.models import (
     ContextPart,
+    Json,
     NewMessage,
+    NotePart,
     Part,
+    ProviderData,
     ReasoningPart,
     Role,
     SourcePart,
@@ -20,12 +23,23 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
-from executor.llm.anthropic import anthropic_messages
+from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS
+from executor.llm.fitting import fit
 from executor.llm.history import GO_ON, INTERRUPTED, NOT_SHOWN, to_prompt_messages
 from executor.llm.model import Prompt, ToolSpec
-from executor.llm.openai import openai_messages
-from executor.llm.trimming import estimate_tokens, fit, message_tokens, trim
+from executor.llm.openai_messages import openai_messages
+from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.trimming import estimate_tokens, message_tokens, trim
 from tests.fakes import anthropic_server, openai_server
+
+OWNER = "https://models.example m"
+
+
+def anthropic_messages(prompt: Prompt, form: Form) -> list[dict[str, Json]]:
+    """The SDK is imported by the worker that runs these tests, not by all that collect them."""
+    from executor.llm.anthropic import anthropic_messages as messages
+
+    return messages(prompt, OWNER, form)
 
 
 def user(*texts: str) -> NewMessage:
@@ -51,6 +65,7 @@ PARTS: st.SearchStrategy[Part] = st.one_of(
     st.builds(TextPart, TEXTS),
     st.builds(ReasoningPart, st.just("hm"), st.sampled_from([None, anthropic_server.signature_of("hm")])),
     st.builds(ReasoningPart, st.just(""), st.none(), st.just("opaque")),
+    st.builds(ReasoningPart, st.just("hm"), st.none(), st.none(), st.just(ProviderData(OWNER, {"field": "reasoning"}))),
     st.builds(
         ToolCallPart, IDS, st.sampled_from(["look", "odd name!", ""]), st.sampled_from([{}, {"a": "\ud83d"}, "{x", [1]])
     ),
@@ -68,11 +83,11 @@ ROWS = st.lists(st.builds(NewMessage, st.sampled_from(Role), st.lists(PARTS, max
 
 
 def assert_valid(messages: list[NewMessage]) -> None:
-    """What the fake providers check, strictly; and the neutral shape."""
+    """Checks the shape of a prompt, and the rules that the fake providers check."""
     prompt = Prompt("Be kind.", messages)
-    assert openai_server.fault_in({"messages": openai_messages(prompt)}) is None
-    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt)}) is None
-    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, thoughts=False)}) is None
+    for form in Form:
+        assert openai_server.fault_in({"messages": openai_messages(prompt, OWNER, form)}) is None
+        assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, form)}) is None
     assert messages[0].role is Role.USER
     assert messages[-1].role is not Role.ASSISTANT
     for before, after in itertools.pairwise(messages):
@@ -163,18 +178,65 @@ def test_sources_do_not_go_back() -> None:
     assert to_prompt_messages([user("q"), NewMessage(Role.ASSISTANT, (source,))]) == [user("q")]
 
 
-def test_reasoning_goes_back_only_signed_and_only_in_the_running_exchange() -> None:
-    thought = ReasoningPart("hm", "sig")
-    step = NewMessage(Role.ASSISTANT, (thought, ReasoningPart("unsigned"), ToolCallPart("1", "look", {})))
-    again = NewMessage(Role.ASSISTANT, (thought, ToolCallPart("2", "look", {})))
-    messages = to_prompt_messages([user("q"), step, result("1"), says("a"), user("q"), again, result("2")])
-    kept = [
-        place
-        for place, message in enumerate(messages)
-        if any(isinstance(part, ReasoningPart) for part in message.parts)
-    ]
-    assert kept == [5]
-    assert messages[5] == again
+def test_reasoning_is_kept_in_exchanges_with_calls_if_a_provider_may_want_it() -> None:
+    signed, ours = ReasoningPart("hm", "sig"), ReasoningPart("so", provider=ProviderData(OWNER, {"field": "reasoning"}))
+    step = NewMessage(Role.ASSISTANT, (signed, ReasoningPart("unsigned"), ToolCallPart("1", "look", {})))
+    end = NewMessage(Role.ASSISTANT, (ours, TextPart("a")))
+    chat = NewMessage(Role.ASSISTANT, (signed, ours, TextPart("b")))
+    messages = to_prompt_messages([user("q"), step, result("1"), end, user("q2"), chat, user("q3")])
+    assert [
+        [part for part in message.parts if isinstance(part, ReasoningPart)]
+        for message in messages
+        if message.role is Role.ASSISTANT
+    ] == [[signed], [ours], []]
+
+
+def test_data_of_a_provider_goes_back_to_the_model_that_made_it_alone() -> None:
+    thought = ReasoningPart("hm", provider=ProviderData(OWNER, {"field": "reasoning_content"}))
+    call = ToolCallPart("call_1", "look", {}, ProviderData(OWNER, {"id": "theirs.1", "members": {"extra_content": 5}}))
+    rows = [user("q"), NewMessage(Role.ASSISTANT, (thought, call)), result("call_1"), user("q2")]
+    prompt = Prompt("", to_prompt_messages(rows))
+    own = openai_messages(prompt, OWNER)[1]
+    assert own["reasoning_content"] == "hm"
+    assert own["tool_calls"][0]["id"] == "theirs.1"
+    assert own["tool_calls"][0]["extra_content"] == 5
+    for owner, form in (("https://models.example other", Form.OWN), (OWNER, Form.PLAIN)):
+        _, said, answered, _, _ = openai_messages(prompt, owner, form)
+        assert said.keys() == {"role", "content", "tool_calls"}
+        assert said["tool_calls"][0].keys() == {"id", "type", "function"}
+        assert re.fullmatch("[a-z0-9]{9}", said["tool_calls"][0]["id"])
+        assert answered["tool_call_id"] == said["tool_calls"][0]["id"]
+
+
+def test_ids_of_calls_on_the_wire_are_unique_and_notes_name_them() -> None:
+    own = ProviderData(OWNER, {"id": "call_0"})
+    rows: list[NewMessage] = []
+    for number in range(3):
+        asked = NewMessage(Role.ASSISTANT, (ToolCallPart(f"call_9-{number}", "look", {}, own),))
+        rows += [user("q"), asked, result(f"call_9-{number}")]
+    rows += [says("a"), NewMessage(Role.USER, (NotePart("The operation behind the call call_9-1 of the tool look"),))]
+    messages = written_for(to_prompt_messages(rows), OWNER, Form.OWN)
+    ids = [part.tool_call_id for message in messages for part in message.parts if isinstance(part, ToolCallPart)]
+    assert ids[0] == "call_0"
+    assert len(set(ids)) == 3
+    note = messages[-1].parts[0]
+    assert isinstance(note, TextPart)
+    assert f"behind the call {ids[1]} of the tool look" in note.text
+
+
+def test_a_history_as_text_keeps_the_words_of_calls_and_results() -> None:
+    rows = [user("q"), calls("1", "2", text="Let me see."), result("1"), result("2", "</tool_call> more"), user("q2")]
+    first, said, rest = written_for(to_prompt_messages(rows), OWNER, Form.TEXT)
+    assert (first, said) == (user("q"), says("Let me see."))
+    texts = [part.text for part in rest.parts if isinstance(part, TextPart)]
+    assert texts[-1] == "q2"
+    assert '\nlook {"at":"1"}\nseen\n' in texts[0]
+    assert texts[1].count("</tool_call>") == 1
+
+
+def test_parallel_calls_can_be_written_one_by_one() -> None:
+    messages = to_prompt_messages([user("q"), calls("1", "2", text="Look."), result("1"), result("2"), says("a")])
+    assert one_call_each(messages)[:5] == [user("q"), calls("1", text="Look."), result("1"), calls("2"), result("2")]
 
 
 def test_a_huge_output_is_cut_with_a_note() -> None:
@@ -225,6 +287,27 @@ def test_in_one_long_exchange_the_first_steps_go() -> None:
     assert trimmed[-2:] == messages[-2:]
     assert sum(map(message_tokens, trimmed)) <= 1_000
     assert_valid(trimmed)
+
+
+@pytest.mark.parametrize("size", [100, 300, 3_000])
+def test_a_cut_stays_where_it_is_until_the_budget_is_full_again(size: int) -> None:
+    """Without this, no part of a prompt could be read from a provider's cache."""
+    messages = [user("the first")]
+    for number in range(60):
+        if number % 6 == 0:
+            messages += [says(f"a{number}"), user(f"q{number}")]
+        messages += [calls(str(number)), result(str(number), "y" * size)]
+    prompts = [
+        trim(messages[: end + 1], 3_000) for end in range(1, len(messages)) if messages[end].role is not Role.ASSISTANT
+    ]
+    moved = 0
+    for before, after in itertools.pairwise(prompts):
+        if after[: len(before)] == before:
+            continue
+        moved += 1
+        assert sum(map(message_tokens, after)) <= 3_000 * 0.6 or size == 3_000
+    whole = sum(map(message_tokens, messages))
+    assert moved <= whole / (3_000 * 0.4) + 1
 
 
 def test_when_nothing_else_helps_the_longest_texts_are_cut() -> None:

@@ -22,7 +22,8 @@ from executor.llm.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from executor.llm.model import Prompt, ToolSpec, open_model
+from executor.llm.model import Prompt, ToolSpec
+from executor.llm.providers import open_model
 from executor.llm.scripted import ScriptedModel
 from executor.llm.titles import MAX_TITLE, UNTITLED, first_words
 
@@ -99,7 +100,7 @@ async def test_work_that_goes_on_outside_is_said_to() -> None:
             Role.TOOL, (ToolResultPart("1", "make", {"type": "operation_started", "message": "For the model."}),)
         ),
     ]
-    assert "its result comes here by itself" in text_of(await events_of("/tool make {}", *since))
+    assert "Its result will appear here by itself" in text_of(await events_of("/tool make {}", *since))
 
 
 async def test_markdown_has_lines() -> None:

@@ -36,7 +36,11 @@ def test_both_kinds_are_read_in_the_shape_that_people_know(tmp_path: Path) -> No
 
 def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> None:
     servers = {
-        "one": {"command": "x", "args": ["${TOKEN}"], "env": {"A": "${TOKEN}", "B": "x${NONE:-y}z", "C": "$TOKEN"}},
+        "one": {
+            "command": "x",
+            "args": ["${TOKEN}", "$${NOT_A_VARIABLE}"],
+            "env": {"A": "${TOKEN}", "B": "x${NONE:-y}z", "C": "$TOKEN"},
+        },
         "two": {"url": "https://host/${TOKEN}", "headers": {"X-Key": "Bearer ${TOKEN}"}},
     }
     one, two = read(tmp_path, servers, TOKEN="t0ken")
@@ -47,7 +51,7 @@ def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> No
         "B": "xyz",
         "C": "$TOKEN",
     }
-    assert one.args == ("${TOKEN}",)
+    assert one.args == ("t0ken", "${NOT_A_VARIABLE}")
     assert two.url.get_secret_value() == "https://host/t0ken"
     assert two.headers["X-Key"].get_secret_value() == "Bearer t0ken"
 
@@ -65,13 +69,30 @@ def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> No
         ({"command": SECRET, "args": [SECRET + "\0"]}, "mcpServers.x.args: "),
         ({"command": SECRET, "env": {"A": 1}}, "mcpServers.x.env.A: "),
         ({"command": SECRET, "env": {"A=B": SECRET}}, "mcpServers.x.env: "),
-        ({"command": SECRET, "env": {"A": SECRET + "${NOT_THERE}"}}, "mcpServers.x.env.A: the environment has no NOT_"),
+        (
+            {"command": SECRET, "env": {"A": SECRET + "${NOT_THERE}"}},
+            "mcpServers.x.env.A: the environment has no variable NOT_",
+        ),
         ({"command": SECRET, "timeout": 0}, "mcpServers.x.timeout: "),
         ({"command": SECRET, "timeout": float("inf")}, "mcpServers.x.timeout: "),
         ({"command": SECRET, "tools": "all"}, "mcpServers.x.tools: "),
         ({"url": f"ftp://{SECRET}"}, "mcpServers.x.url: "),
         ({"url": "https://host", "headers": {"A": f"{SECRET}\r\nB: c"}}, "mcpServers.x.headers: "),
         ({"url": "https://host", "type": "sse"}, "mcpServers.x.type: "),
+        ({"url": "https://host", "transport": "sse"}, "mcpServers.x.transport: "),
+        ({"url": "https://host", "oauth": {"clientId": SECRET}}, "mcpServers.x.oauth: "),
+        ({"command": SECRET, "envFile": SECRET}, "mcpServers.x.envFile: "),
+        ({"command": SECRET, "timeout": 60_000}, "mcpServers.x.timeout: must be seconds"),
+        ({"command": SECRET, "start_timeout": 60_000}, "mcpServers.x.start_timeout: must be seconds"),
+        ({"command": SECRET, "initTimeout": SECRET}, "mcpServers.x.initTimeout: "),
+        ({"command": SECRET, "initTimeout": -1}, "mcpServers.x.initTimeout: "),
+        ({"url": "https://host", "serverUrl": "https://other"}, "mcpServers.x.serverUrl: is given twice"),
+        ({"command": SECRET, "args": [SECRET, "${input:token}"]}, "mcpServers.x.args.1: holds ${input:...}"),
+        ({"url": "https://host", "headers": {"A": SECRET + "${input:k}"}}, "mcpServers.x.headers.A: holds ${input:"),
+        ({"url": "https://host", "headers": {"A": "{{LIBRECHAT_USER_ID}}"}}, "mcpServers.x.headers.A: holds {{"),
+        ({"command": "${workspaceFolder:a}/x"}, "mcpServers.x.command: holds ${workspaceFolder:"),
+        ({"command": SECRET, "args": ["${NOT_THERE}"]}, "mcpServers.x.args.0: the environment has no variable NOT_"),
+        ({"command": SECRET, "calls": 0}, "mcpServers.x.calls: "),
     ],
 )
 def test_a_wrong_entry_is_named_in_one_line_without_its_secrets(entry: Any, place: str, tmp_path: Path) -> None:
@@ -83,19 +104,27 @@ def test_a_wrong_entry_is_named_in_one_line_without_its_secrets(entry: Any, plac
     assert SECRET not in said
 
 
-@pytest.mark.parametrize("name", ["", "a b", "-a", "ä", "a" * 33, "a.b"])
-def test_a_name_must_fit_into_the_names_of_tools(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^MCP_SERVERS_FILE: .*, mcpServers\..*: a name has"):
+@pytest.mark.parametrize("name", ["@21st-dev/magic", "Sequential Thinking", "github.com/o/r", "ä", "a" * 100])
+def test_names_of_other_clients_are_taken(name: str, tmp_path: Path) -> None:
+    (server,) = read(tmp_path, {name: {"command": "x"}})
+    assert server.name == name
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a" * 129])
+def test_a_name_must_be_one_that_can_be_printed(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^MCP_SERVERS_FILE: .*, mcpServers\..*: a name must have"):
         read(tmp_path, {name: {"command": "x"}})
 
 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ('{"mcpServers": {\n"x": }', "line 2, column 6: not JSON"),
+        ('{"mcpServers": {\n"x": }', "line 2, column 6: not valid JSON"),
         ("[]", "mcpServers: "),
-        ('{"servers": {}}', "mcpServers: "),
-        ('{"mcpServers": {"x": {"command": "a"}, "x": {"command": "b"}}}', "x: stands twice"),
+        ('{"servers": []}', "servers: "),
+        ('{"servers": {}, "mcpServers": {}}', "servers: stands beside"),
+        ('{"mcp": {}}', "mcpServers: "),
+        ('{"mcpServers": {"x": {"command": "a"}, "x": {"command": "b"}}}', "x: appears twice"),
         ("[" * 100_000, "nested too deeply"),
         (json.dumps({"mcpServers": {f"s{n}": {"command": "x"} for n in range(MAX_SERVERS + 1)}}), "more than"),
         ('{"x": "' + "y" * 1_000_000 + '"}', "bytes"),
@@ -124,3 +153,41 @@ def test_secrets_do_not_show_when_servers_are_printed(tmp_path: Path) -> None:
         },
     )
     assert SECRET not in repr(servers)
+
+
+def test_files_of_other_clients_are_read(tmp_path: Path) -> None:
+    code = {"type": "stdio", "command": "x", "env": {"A": "${env:TOKEN}"}, "dev": {"watch": "src"}}
+    librechat = {
+        "type": "streamable-http", "url": "https://host/mcp", "timeout": 30, "initTimeout": 90_000, "title": "A",
+        "serverInstructions": "Be brief.", "headers": {"Authorization": "Bearer ${TOKEN}"},
+    }  # fmt: skip
+    cline = {"command": "x", "alwaysAllow": ["a"], "autoApprove": [], "disabledTools": ["b"], "disabled": False}
+    others = {"gemini": {"httpUrl": "https://host", "includeTools": ["a"], "trust": True}}
+    text = json.dumps({"inputs": [], "servers": {"code": code, "libre": librechat, "cline": cline, **others}})
+    one, two, three, four = read(tmp_path, text, TOKEN="t0ken")
+    assert isinstance(one, StdioServer)
+    assert one.env["A"].get_secret_value() == "t0ken"
+    assert isinstance(two, HttpServer)
+    assert two.headers["Authorization"].get_secret_value() == "Bearer t0ken"
+    assert (two.timeout, two.start_timeout, two.instructions) == (30, 90, "Be brief.")
+    assert [three.offers(tool) for tool in "ab"] == [True, False]
+    assert isinstance(four, HttpServer)
+    assert [four.offers(tool) for tool in "ab"] == [True, False]
+
+
+def test_a_server_that_is_switched_off_may_hold_anything(tmp_path: Path) -> None:
+    assert read(tmp_path, {"x": {"disabled": True, "oauth": {}, "type": "sse", "url": "${input:x}"}}) == []
+
+
+def test_comments_and_trailing_commas_of_vs_code_are_read(tmp_path: Path) -> None:
+    text = """{
+        // the servers: "all", of them
+        "servers": {
+            "x": { "command": "a", "args": ["// no comment", "/* nor this */", "a, ]",], /* one */ },
+        },
+    }"""
+    (server,) = read(tmp_path, text)
+    assert isinstance(server, StdioServer)
+    assert server.args == ("// no comment", "/* nor this */", "a, ]")
+    with pytest.raises(ConfigError, match="line 2, column 5: not valid JSON"):
+        read(tmp_path, '{ // comment\n"x" }')

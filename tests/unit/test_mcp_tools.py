@@ -8,17 +8,20 @@ from typing import Any, cast
 
 import mcp_types
 import pytest
+from pydantic import SecretStr
 
-from backend.chat.tool_responses import BlockOutput, ErrorResponse, ToolResponse
+from backend.chat.protocol.tool_responses import BlockList, BlockOutput, ErrorResponse, ToolResponse
 from backend.ids import SessionId, TaskId
 from backend.postgres import Database
 from executor.agent.calls import UNKNOWN_EFFECT
-from executor.mcp.failures import CallRefused, ServerAway, ServerLost
+from executor.mcp.failures import CallRefused, ServerLost, ServerUnavailable
 from executor.mcp.outputs import MAX_ERROR_CHARS, MAX_INLINE_CHARS, MAX_OUTPUT_BYTES, response_of
-from executor.mcp.servers_file import StdioServer
-from executor.mcp.tool import MAX_DESCRIPTION_CHARS, MAX_SCHEMA_BYTES, McpTool, offered_tools, unknown_tool
+from executor.mcp.schemas import MAX_SCHEMA_BYTES, InputSchema
+from executor.mcp.server_entry import StdioServer
+from executor.mcp.tool import MAX_DESCRIPTION_CHARS, Caller, McpTool, offered_tools, unknown_tool
 from executor.operations import Operations
-from executor.tools.tool import MOST_TOOLS, Tool, Toolbox, ToolContext
+from executor.tools.context import ToolContext
+from executor.tools.tool import MOST_TOOLS, Tool, Toolbox
 
 SERVER = StdioServer(name="my-server", command="x")
 OBJECT: dict[str, Any] = {"type": "object", "properties": {}}
@@ -27,8 +30,8 @@ CONTEXT = ToolContext(
 )  # unused
 
 
-async def nobody(tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
-    raise ServerAway
+async def nobody(tool: str, arguments: dict[str, Any], caller: Caller) -> mcp_types.CallToolResult:
+    raise ServerUnavailable
 
 
 def told(name: str, **more: Any) -> mcp_types.Tool:
@@ -36,7 +39,7 @@ def told(name: str, **more: Any) -> mcp_types.Tool:
 
 
 def offered(*tools: mcp_types.Tool, server: StdioServer = SERVER) -> dict[str, McpTool]:
-    return offered_tools(tools, server, nobody)
+    return offered_tools(tools, server, nobody).tools
 
 
 def answered(*content: mcp_types.ContentBlock, **more: Any) -> ToolResponse:
@@ -69,10 +72,12 @@ def test_a_schema_is_passed_on_but_for_what_a_provider_would_refuse_the_prompt_f
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", [{"enum": ["x" * MAX_SCHEMA_BYTES]}, {"maximum": 2**70}, {"title": "\ud800"}])
+@pytest.mark.parametrize("bad", [{"enum": ["x" * MAX_SCHEMA_BYTES]}, {"maximum": 2**70}, {"const": "\ud800"}])
 def test_a_schema_that_cannot_be_sent_costs_its_tool_alone(bad: dict[str, Any]) -> None:
-    tools = offered(told("bad", input_schema={**OBJECT, **bad}), told("good"))
-    assert list(tools) == ["my-server_good"]
+    schema = {"type": "object", "properties": {"a": bad}}
+    offered_now = offered_tools([told("bad", input_schema=schema), told("good")], SERVER, nobody)
+    assert list(offered_now.tools) == ["my-server_good"]
+    assert list(offered_now.left_out) == ["bad"]
 
 
 def test_descriptions_are_bounded_and_a_title_stands_in_for_one() -> None:
@@ -104,10 +109,38 @@ def test_a_server_that_was_never_there_may_have_any_tool_of_its_prefix() -> None
     assert unknown_tool("other_anything", SERVER, nobody) is None
 
 
+def test_a_server_that_was_never_there_has_only_the_tools_that_the_file_offers() -> None:
+    some = StdioServer(
+        name="my-server", command="x", tools=frozenset({"read.text", "add"}), excluded=frozenset({"add"})
+    )
+    (name,) = (
+        name for name in ("my-server_read_text", "my-server_add", "my-server_x") if unknown_tool(name, some, nobody)
+    )
+    assert name == "my-server_read_text"
+    but_one = StdioServer(name="my-server", command="x", excluded=frozenset({"drop.all"}))
+    assert unknown_tool("my-server_drop_all", but_one, nobody) is None
+    assert unknown_tool("my-server_read", but_one, nobody) is not None
+
+
+@pytest.mark.parametrize("error", [ValueError, RecursionError])
+def test_a_tool_whose_schema_cannot_be_read_is_left_out_alone(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(schema: Any) -> InputSchema:
+        if "bad" in schema["properties"]:
+            raise error
+        return InputSchema(schema, {})
+
+    monkeypatch.setattr("executor.mcp.tool.input_schema", read)
+    bad = told("bad", input_schema={"type": "object", "properties": {"bad": {}}})
+    found = offered_tools([bad, told("good")], SERVER, nobody)
+    assert (list(found.tools), list(found.left_out)) == (["my-server_good"], ["bad"])
+
+
 @pytest.mark.parametrize(
     ("failure", "idempotent", "code"),
     [
-        (ServerAway(), False, "tool_unavailable"),
+        (ServerUnavailable(), False, "tool_unavailable"),
         (ServerLost(), False, UNKNOWN_EFFECT),
         (ServerLost(), True, "tool_unavailable"),
         (CallRefused("no such city"), False, "tool_failed"),
@@ -116,23 +149,33 @@ def test_a_server_that_was_never_there_may_have_any_tool_of_its_prefix() -> None
 async def test_a_call_without_a_result_is_an_error_that_the_model_sees(
     failure: Exception, idempotent: bool, code: str
 ) -> None:
-    async def fails(tool: str, arguments: dict[str, Any]) -> mcp_types.CallToolResult:
+    async def fails(tool: str, arguments: dict[str, Any], caller: Caller) -> mcp_types.CallToolResult:
         raise failure
 
     server = StdioServer(name="s", command="x", idempotent=frozenset({"t"} if idempotent else ()))
-    (tool,) = offered_tools([told("t")], server, fails).values()
+    (tool,) = offered_tools([told("t")], server, fails).tools.values()
     response = await tool.run(tool.input_type.model_validate({}), CONTEXT)
     assert isinstance(response, ErrorResponse)
     assert response.error == code
     assert response.message
 
 
-def test_structured_content_goes_before_the_parts_also_when_it_is_empty() -> None:
-    response = answered(text("x"), structured_content={})
+@pytest.mark.parametrize("repeated", ['{"a":  7}', "7"])
+def test_a_text_that_repeats_the_structured_content_is_left_out(repeated: str) -> None:
+    response = answered(text(repeated), structured_content={"a": 7})
     assert response == BlockOutput(
         message="server.tool has answered.", session_id="s" * 16, block_id="server.tool", block_name="A tool",
-        outputs={},
+        outputs={"a": 7},
     )  # fmt: skip
+
+
+def test_structured_content_and_what_stands_beside_it_both_reach_the_model() -> None:
+    link = mcp_types.ResourceLink(uri="https://example.org/chart", name="chart")
+    image = mcp_types.ImageContent(data="AAAA", mime_type="image/png")
+    response = answered(text("Saved the chart."), link, image, structured_content={"id": 9})
+    assert isinstance(response, BlockOutput)
+    assert response.outputs == {"id": 9}
+    assert [part["type"] for part in response.content or ()] == ["text", "resource_link", "image"]
 
 
 def test_every_kind_of_part_is_kept_and_long_files_are_left_out() -> None:
@@ -180,6 +223,8 @@ def test_what_a_tool_says_of_its_failure_is_bounded() -> None:
 class Source:
     """Tools that are there, and tools that are known."""
 
+    instructions = None
+
     def __init__(self, there: Mapping[str, McpTool], known: Mapping[str, McpTool]) -> None:
         self.tools = there
         self._known = known
@@ -206,9 +251,54 @@ def test_of_two_tools_with_one_name_ours_is_taken_then_that_which_is_there() -> 
     assert len(Toolbox([ours], sources).specs) == 1
 
 
-def test_a_prompt_has_no_more_tools_than_a_provider_takes() -> None:
-    many = offered(*(told(f"t{number}") for number in range(100)))
-    others = offered(*(told(f"u{number}") for number in range(100)))
-    specs = Toolbox([], [Source(many, many), Source(others, others)]).specs
-    assert len(specs) == MOST_TOOLS
-    assert [spec.name for spec in specs[:100]] == list(many)
+def many(letter: str, number: int) -> Source:
+    tools = offered(*(told(f"{letter}{one}", description=f"Makes {letter}{one} blue.") for one in range(number)))
+    return Source(tools, tools)
+
+
+def test_a_prompt_has_no_more_tools_than_a_provider_takes_and_servers_share_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sources = [many("t", 200), many("u", 100), many("v", 5)]
+    toolbox = Toolbox([], sources)
+    names = [spec.name for spec in toolbox.specs]
+    assert len(names) == MOST_TOOLS
+    shares = [sum(name.startswith(f"my-server_{letter}") for name in names) for letter in "tuv"]
+    assert sum(shares) == MOST_TOOLS - 2
+    assert shares[2] == 5
+    assert abs(shares[0] - shares[1]) <= 1
+    assert [toolbox.left_out(source) for source in sources] == [200 - shares[0], 100 - shares[1], 0]
+    (record,) = [record for record in caplog.records if record.message == "tools have no room in a prompt"]
+    assert vars(record)["number"] == 300 - shares[0] - shares[1]
+
+
+async def test_a_model_finds_and_calls_the_tools_that_have_no_room() -> None:
+    toolbox = Toolbox([], [many("t", 200)])
+    search = toolbox.find("search_tools")
+    assert search is not None
+    response = await search.run(search.input_type.model_validate({"query": "t199 blue"}), CONTEXT)
+    assert isinstance(response, BlockList)
+    assert response.blocks[0]["name"] == "my-server_t199"
+    tool, arguments = toolbox.resolve("call_tool", {"name": "my-server_t199", "arguments": {"a": 1}})
+    assert tool is toolbox.find("my-server_t199")
+    assert arguments == {"a": 1}
+    tool, _ = toolbox.resolve("call_tool", {"name": "nothing"})
+    assert tool is not None
+    assert tool.name == "call_tool"
+
+
+def test_a_prompt_with_room_for_all_has_no_tools_to_find_others() -> None:
+    names = {spec.name for spec in Toolbox([], [many("t", MOST_TOOLS)]).specs}
+    assert len(names) == MOST_TOOLS
+    assert "search_tools" not in names
+
+
+async def test_an_error_shows_what_the_model_needs_and_no_secret() -> None:
+    async def fails(tool: str, arguments: dict[str, Any], caller: Caller) -> mcp_types.CallToolResult:
+        return mcp_types.CallToolResult(content=[text("t0ken-1 may not read outside of /srv/shared")], is_error=True)
+
+    env = {"API_TOKEN": SecretStr("t0ken-1"), "FOLDER": SecretStr("/srv/shared")}
+    server = StdioServer(name="my-server", command="x", args=("/srv/shared", "read"), env=env)
+    (tool,) = offered_tools([told("t")], server, fails).tools.values()
+    response = await tool.run(tool.input_type.model_validate({}), CONTEXT)
+    assert response.message == "[hidden] may not read outside of /srv/shared"

@@ -1,4 +1,4 @@
-"""What of the built page is served, and that nothing is when it was not built."""
+"""Tests of the files of the built page that the API serves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_without_a_built_page_there_are_no_assets(tmp_path: Path) -> None:
     assert read_assets(tmp_path / "page") == {}
 
 
-def test_files_of_the_page_are_read_once_and_others_are_left(tmp_path: Path) -> None:
+def test_the_files_of_the_page_are_read_and_other_files_are_not(tmp_path: Path) -> None:
     for name in ("index.html", "index-abc.js", ".env", "notes.map"):
         (tmp_path / name).write_text(f"this is {name}")
     (tmp_path / "assets.js").mkdir()

@@ -1,4 +1,4 @@
-"""Ports of test servers: never the same one twice, in this process or beside it."""
+"""Tests of the ports of test servers, each of which is taken once across all processes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import ROOT
+from tests import ROOT
 from tests.servers.ports import Ports
 
 _TAKE = "import sys; from pathlib import Path; from tests.servers.ports import Ports; ports = Ports(Path(sys.argv[1]))"
 _MANY = f"{_TAKE}; print(*[ports.take() for _ in range(150)]); sys.stdout.flush(); sys.stdin.read()"
 
 
-def test_processes_side_by_side_get_different_ports(tmp_path: Path) -> None:
+def test_concurrent_processes_get_different_ports(tmp_path: Path) -> None:
     command = (sys.executable, "-c", _MANY, str(tmp_path))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     others = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(3)]  # type: ignore[call-overload]
@@ -28,7 +28,7 @@ def test_processes_side_by_side_get_different_ports(tmp_path: Path) -> None:
     assert len(set(taken)) == len(taken) == 450
 
 
-def test_a_port_on_which_somebody_listens_is_passed_over(tmp_path: Path) -> None:
+def test_a_port_in_use_is_skipped(tmp_path: Path) -> None:
     ports, again = Ports(tmp_path), Ports(tmp_path)
     first = ports.take()
     ports.close()
@@ -40,7 +40,7 @@ def test_a_port_on_which_somebody_listens_is_passed_over(tmp_path: Path) -> None
     assert first not in taken
 
 
-def test_the_ports_lie_below_those_of_outgoing_connections(tmp_path: Path) -> None:
+def test_ports_lie_below_the_range_of_outgoing_connections(tmp_path: Path) -> None:
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = Ports(tmp_path)
     assert ports.take() < lowest

@@ -1,4 +1,4 @@
-"""Whose address counts behind proxies."""
+"""Tests of the client's address behind proxies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from backend.api.proxies import TrustedProxies
 from backend.errors import ConfigError
 
-OURS = TrustedProxies("10.0.0.0/8, 192.0.2.7, 2001:db8:1::/48")
+TRUSTED = TrustedProxies("10.0.0.0/8, 192.0.2.7, 2001:db8:1::/48")
 
 
 @pytest.mark.parametrize(
     ("peer", "forwarded_for", "client"),
     [
-        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # the peer is no proxy of ours: its words are its own
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),  # the peer is not a trusted proxy, so its header is ignored
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", [""], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
@@ -31,16 +31,18 @@ OURS = TrustedProxies("10.0.0.0/8, 192.0.2.7, 2001:db8:1::/48")
         ("local", ["198.51.100.1"], "local"),
     ],
 )
-def test_the_caller_is_the_last_hop_that_is_no_proxy_of_ours(peer: str, forwarded_for: list[str], client: str) -> None:
-    assert OURS.client_of(peer, forwarded_for) == client
+def test_the_client_is_the_last_hop_that_is_not_a_trusted_proxy(
+    peer: str, forwarded_for: list[str], client: str
+) -> None:
+    assert TRUSTED.client_of(peer, forwarded_for) == client
 
 
 @pytest.mark.parametrize("setting", ["", " , "])
-def test_without_trusted_proxies_no_header_is_believed(setting: str) -> None:
+def test_without_trusted_proxies_the_header_is_ignored(setting: str) -> None:
     assert TrustedProxies(setting).client_of("127.0.0.1", ["198.51.100.1"]) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("setting", ["proxy.internal", "10.0.0.0/33", "10.0.0.1;10.0.0.2", "*"])
-def test_what_is_no_network_is_named(setting: str) -> None:
+def test_an_invalid_network_stops_the_start_and_is_named(setting: str) -> None:
     with pytest.raises(ConfigError, match=r"^TRUSTED_PROXIES: [^\n]+$"):
         TrustedProxies(f"10.0.0.1,{setting}")

@@ -1,4 +1,4 @@
-"""What a test run says of a failure: ten lines at most, with the seed, and where the rest is."""
+"""Tests of the report of a failed test: at most ten lines with the seed and the path of the full report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import ROOT
+from tests import ROOT
 from tests.reporting import shorten
 
 _PLUGIN = """
@@ -21,7 +21,7 @@ def pytest_configure(config):
 
 
 def run(folder: Path, test: str) -> tuple[str, str]:
-    """What pytest prints for a file with that test, and what the whole report holds."""
+    """Runs pytest on a file with that test. Returns what it printed and the full report."""
     (folder / "conftest.py").write_text(_PLUGIN)
     (folder / "test_it.py").write_text(test)
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", "test_it.py")
@@ -33,19 +33,19 @@ def run(folder: Path, test: str) -> tuple[str, str]:
     return done.stdout, whole.read_text()
 
 
-def between(printed: str) -> list[str]:
-    """The lines of the one failure, without pytest's frame around it."""
+def failure_lines(printed: str) -> list[str]:
+    """Returns the lines of the only failure, without the headings of pytest."""
     block = printed.partition("= FAILURES =")[2].partition("= short test summary")[0]
     return [line for line in block.splitlines() if line.strip("=_ ") and not line.startswith("_")]
 
 
-def test_a_failure_takes_ten_lines_and_all_of_it_is_in_a_file(tmp_path: Path) -> None:
+def test_a_failure_is_printed_in_ten_lines_and_written_to_a_file_in_full(tmp_path: Path) -> None:
     printed, whole = run(
         tmp_path,
         "def test_sum():\n    print('FAULT_SEED=17')\n    for n in range(500): print('a line of a log', n)\n"
         "    assert [1, 2] == list(range(100)), 'the sums differ'\n",
     )
-    lines = between(printed)
+    lines = failure_lines(printed)
     assert len(lines) <= 10, printed
     assert lines[0].startswith("test_it.py::test_sum failed in its call after ")
     assert any("the sums differ" in line for line in lines)
@@ -55,20 +55,20 @@ def test_a_failure_takes_ten_lines_and_all_of_it_is_in_a_file(tmp_path: Path) ->
     assert lines[-1].endswith(".txt")
 
 
-def test_a_failure_in_a_task_group_is_told_by_its_innermost_error(tmp_path: Path) -> None:
+def test_a_failure_in_a_task_group_is_reported_by_its_innermost_error(tmp_path: Path) -> None:
     printed, whole = run(
         tmp_path,
         "import asyncio\nasync def fails():\n    raise RuntimeError('this is what failed')\n"
         "async def all():\n    async with asyncio.TaskGroup() as group:\n        group.create_task(fails())\n"
         "def test_group():\n    asyncio.run(all())\n",
     )
-    lines = between(printed)
+    lines = failure_lines(printed)
     assert len(lines) <= 10, printed
     assert any("RuntimeError: this is what failed" in line for line in lines)
     assert "this is what failed" in whole
 
 
-def test_what_fails_in_the_preparation_says_so(tmp_path: Path) -> None:
+def test_a_failure_in_the_setup_is_reported_as_such(tmp_path: Path) -> None:
     report = pytest.TestReport(
         "tests/unit/test_x.py::test_y[a b]", ("", 0, ""), {}, "failed", "E   ValueError: no", "setup", duration=1.25
     )

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from backend.config import SAMPLE_SECRETS, Settings, chosen_settings, load_settings, unknown_settings
 from backend.errors import ConfigError
+from tests import ROOT
 
-ROOT = Path(__file__).parents[2]
 LISTED = [line for line in (ROOT / ".env.default").read_text().splitlines() if line and not line.startswith("#")]
 LINE = re.compile(r"(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S*)\s+# (?P<comment>.{3,})")
 SECRET = "5d3f0a9c7b1e4d2f8a6c5d3f0a9c7b1e"
@@ -87,7 +87,72 @@ def test_a_wrong_setting_is_named_in_one_line(name: str, value: str, monkeypatch
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["JWT_VERIFY_KEY", "CHAT_INTERNAL_API_KEY", "CHAT_WEBHOOK_SECRET"])
+WRONG = [
+    (
+        "PLATFORM_BASE_URL JWT_JWKS_URL CHAT_BASE_URL OPENROUTER_BASE_URL OPENAI_BASE_URL",
+        ["nonsense", "ftp://host", "http://", "//host", "http://ho st", "http://host:0", "http://h:x", "http://300.1.1.1"],
+    ),
+    (
+        "HOST DB_HOST REDIS_HOST RABBITMQ_HOST AGENTGENERATOR_HOST",
+        ["300.1.1.1", "1.2.3", "http://host", "host:80", "ho st", "a,b c", "-", "host/path", "::g", "0x7f.1"],
+    ),
+    ("FRONTEND_BASE_URL", ["*", "https://*.a.example", "a.example", "https://a.example,*", "https://", "a://b c"]),
+    ("ALLOWED_HOSTS", ["https://host", "host:80", "a b", "*.", "**", "*.*"]),
+    ("DB_PORT REDIS_PORT RABBITMQ_PORT AGENTGENERATOR_PORT", ["0", "-1", "65536", "x"]),
+    (
+        "TURN_TIMEOUT TOOL_TIMEOUT OPERATION_TIMEOUT AGENTGENERATOR_TIMEOUT SHUTDOWN_GRACE",
+        ["inf", "nan", "-1", "1e12", "x"],
+    ),
+    (
+        "MAX_MESSAGE_CHARS MAX_BODY_BYTES MAX_CHAT_BODY_BYTES MAX_BODY_MEMORY MAX_RUNNING_TURNS MAX_STEPS"
+        " MAX_OPEN_STREAMS MAX_NEW_SESSIONS MAX_AGENTS MAX_TURN_TOKENS"
+        " MAX_CRASHES CHAT_CONTEXT_TOKENS CHAT_MAX_OUTPUT_TOKENS",
+        ["0", "-1", "1.5", "many"],
+    ),
+]  # fmt: skip
+CASES = [(name, value) for names, values in WRONG for name in names.split() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), CASES)
+def test_a_value_that_cannot_work_is_rejected_with_its_name_and_not_quoted(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JWT_ALGORITHM", "RS256")
+    with pytest.raises(ConfigError, match=rf"^{name}: [^\n]+$") as refused:
+        load_settings()
+    assert len(value) < 9 or value not in str(refused.value)
+
+
+def test_every_number_has_bounds_on_both_sides() -> None:
+    unbounded = []
+    for name, field in Settings.model_fields.items():
+        kinds = {type(rule).__name__ for rule in field.metadata}
+        if field.annotation in (int, float) and not ("Le" in kinds and kinds & {"Ge", "Gt"}):
+            unbounded.append(name)
+    assert unbounded == []
+
+
+RIGHT = {
+    "HOST": ["0.0.0.0", "::", "::1", "localhost", "my-machine.lan"],
+    "RABBITMQ_HOST": ["rabbit_1", "a,b"],
+    "DB_HOST": ["a,b", "/run/postgresql", "db_1", "10.0.0.1", "[::1]", "db.internal."],
+    "FRONTEND_BASE_URL": ["https://a.example/, http://localhost:5173", "capacitor://localhost", "http://[::1]:80"],
+    "ALLOWED_HOSTS": ["*", "*.app.github.dev, my-machine.lan", "192.168.1.5", "[::1]"],
+    "JWT_JWKS_URL": ["https://issuer.example/.well-known/jwks.json", "http://127.0.0.1:1/keys?x=1"],
+    "DATABASE_URL": ["postgresql://u:p@h1:5432,h2:5432/db", "postgresql:///db?host=/tmp"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in RIGHT.items() for value in values])
+def test_every_usual_form_of_a_value_is_accepted(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JWT_ALGORITHM", "RS256")
+    monkeypatch.setenv("RABBITMQ_DEFAULT_PASS", SECRET)
+    load_settings()
+
+
+@pytest.mark.parametrize("name", ["JWT_VERIFY_KEY", "CHAT_INTERNAL_API_KEY", "CHAT_WEBHOOK_SECRET", "METRICS_KEY"])
 @pytest.mark.parametrize("value", [*sorted(SAMPLE_SECRETS), "ChangeMe", "too-short"])
 def test_sample_and_short_secrets_are_refused_and_not_repeated(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -188,3 +253,25 @@ def test_what_somebody_chose_is_told_apart_from_the_defaults_even_if_it_is_valid
     monkeypatch.setenv("LOG_FORMAT", "json")
     assert load_settings().jwt_algorithm == "RS256"
     assert chosen_settings() == {"jwt_jwks_url", "log_format"}
+
+
+@pytest.mark.parametrize(
+    ("given", "provider"),
+    [
+        ({}, "scripted"),
+        ({"CHAT_BASE_URL": "http://127.0.0.1:11434/v1", "CHAT_MODEL": "qwen3"}, "openai"),
+        ({"CHAT_BASE_URL": "http://127.0.0.1:11434/v1"}, "openai"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1", "CHAT_MODEL": "qwen3"}, "openai"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}, "scripted"),
+        ({"CHAT_MODEL": "qwen3"}, "scripted"),
+        ({"CHAT_BASE_URL": "http://127.0.0.1:4000", "ANTHROPIC_API_KEY": SECRET}, "anthropic"),
+        ({"CHAT_BASE_URL": "http://127.0.0.1:4000", "CHAT_PROVIDER": "anthropic"}, "anthropic"),
+        ({"CHAT_BASE_URL": "http://127.0.0.1:4000", "CHAT_API_KEY": SECRET}, "openai"),
+    ],
+)
+def test_a_key_or_a_base_url_chooses_the_provider(
+    given: dict[str, str], provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().provider == provider

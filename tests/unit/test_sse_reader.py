@@ -1,4 +1,4 @@
-"""The tests' own reader of event streams must not miss what a lenient one would hide."""
+"""Tests of the strict reader of event streams that other tests use."""
 
 import pytest
 
@@ -11,7 +11,7 @@ EVENTS = [Event("1-1", '{"a":"\u2028\u0085é"}'), Event("1-2", "x\ny"), Event(No
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_events_come_out_the_same_however_the_bytes_are_cut(size: int, end: str) -> None:
+def test_events_do_not_depend_on_how_the_bytes_are_split(size: int, end: str) -> None:
     parser = SseParser()
     data = STREAM.replace("\n", end).encode()
     events = [event for at in range(0, len(data), size) for event in parser.feed(data[at : at + size])]
@@ -19,11 +19,11 @@ def test_events_come_out_the_same_however_the_bytes_are_cut(size: int, end: str)
     assert parser.comments == 2
 
 
-def test_half_an_event_is_no_event() -> None:
+def test_an_incomplete_event_is_not_returned() -> None:
     assert SseParser().feed(b"id: 1-1\ndata: {}\n") == []
 
 
-def test_the_text_of_a_step_that_was_taken_back_is_gone() -> None:
+def test_the_text_of_a_step_that_was_reset_is_removed() -> None:
     chunks = ['{"type":"start-step"}', '{"type":"text-delta","id":"t","delta":"a"}', '{"type":"reset-step"}']
     again = ['{"type":"text-delta","id":"t","delta":"b"}', '{"type":"start-step"}', chunks[1]]
     assert text_of(Event(None, chunk) for chunk in [*chunks, *again]) == "ba"
@@ -34,11 +34,11 @@ def test_the_text_of_a_step_that_was_taken_back_is_gone() -> None:
     [
         (["a1 a2", "b1 b2"], ["a1 a2", "b1 b2"]),
         (["a1", "a1 a2", "", "b1 b2"], ["a1 a2", "b1 b2"]),
-        (["a1 a2", "b1 b2", "b1 b2"], ["a1 a2", "b1 b2"]),  # torn after its last word
-        (["a1 a2 a1", "a1 a2", "b1 b2"], ["a1 a2 a1", "a1 a2", "b1 b2"]),  # no beginning of it
+        (["a1 a2", "b1 b2", "b1 b2"], ["a1 a2", "b1 b2"]),  # interrupted after its last word
+        (["a1 a2 a1", "a1 a2", "b1 b2"], ["a1 a2 a1", "a1 a2", "b1 b2"]),  # not the beginning of a step
         (["a1 a2", "b2"], ["a1 a2", "b2"]),
         (["a1 a2", "b1 b2", "b2"], ["a1 a2", "b1 b2", "b2"]),
     ],
 )
-def test_only_a_torn_step_is_left_out(steps: list[str], kept: list[str]) -> None:
+def test_only_an_interrupted_step_is_left_out(steps: list[str], kept: list[str]) -> None:
     assert without_torn(steps, ["a1 a2", "b1 b2"]) == (kept, len(steps) - len(kept))

@@ -1,4 +1,4 @@
-"""What a process does not import before it needs it: a start has to stay short."""
+"""Checks that a process imports no unneeded module at its start, so that it starts fast."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.speed import limit
 
-ROOT = Path(__file__).parents[2]
-NEITHER = {
+UNNEEDED = {
     "aio_pika",  # only with QUEUE=rabbitmq
     "anthropic",
-    "backend.embedded",  # only `up` starts servers, and few turns run apart
-    "dotenv",  # only where there is a file of settings
-    "httpx2",  # for a JWKS URL, a generator, a provider
+    "backend.embedded",  # only for `up` and for child processes of the executor
+    "dotenv",  # only with a .env file
+    "httpx2",  # only with a JWKS URL, a generator or a provider
     "mcp",
     "openai",
     "pydantic_settings",
     "typer",
 }
-# of the API: outcomes of operations come later, and tokens can be verified only with a key
-NOT_THE_API = NEITHER | {"backend.chat.results", "backend.chat.tool_responses", "executor", "jwt"}
-NOT_THE_EXECUTOR = NEITHER | {"anyio", "fastapi", "jwt", "starlette"}
+# the API reads outcomes only later, and verifies tokens only with a key
+UNNEEDED_IN_API = UNNEEDED | {"backend.chat.flows.results", "backend.chat.protocol.tool_responses", "executor", "jwt"}
+UNNEEDED_IN_EXECUTOR = UNNEEDED | {"anyio", "fastapi", "jwt", "starlette"}
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "PYTHONPATH": str(ROOT),
@@ -44,7 +44,7 @@ create_app(load_settings())
 
 
 def imported(folder: Path, *program: str, code: int = 1, **settings: str) -> set[str]:
-    """Runs a program that ends by itself with that exit code. Returns the modules that it has imported by then."""
+    """Runs a program that must end with the exit code `code`. Returns the modules that it imported."""
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", *program],
         cwd=folder, env=ENVIRONMENT | settings, stderr=subprocess.PIPE, text=True, timeout=limit(60), check=False,
@@ -57,20 +57,20 @@ def imported(folder: Path, *program: str, code: int = 1, **settings: str) -> set
 @pytest.mark.parametrize(
     ("program", "unneeded", "needed"),
     [
-        (("backend", "serve"), NOT_THE_API, "backend.api.server"),
-        (("executor",), NOT_THE_EXECUTOR, "executor.worker"),
+        (("backend", "serve"), UNNEEDED_IN_API, "backend.api.server"),
+        (("executor",), UNNEEDED_IN_EXECUTOR, "executor.worker"),
     ],
 )
-def test_a_process_gets_to_its_database_without_what_no_setting_names(
+def test_a_process_connects_to_its_database_without_importing_unneeded_modules(
     program: tuple[str, ...], unneeded: set[str], needed: str, tmp_path: Path
 ) -> None:
-    modules = imported(tmp_path, "-m", *program)  # and ends there, because there is none
+    modules = imported(tmp_path, "-m", *program)  # it ends because there is no database
     assert needed in modules
     assert not unneeded & modules
 
 
-def test_an_app_has_what_verifies_tokens_only_when_it_has_a_key(tmp_path: Path) -> None:
-    assert not NOT_THE_API & imported(tmp_path, "-c", APP, code=0)
+def test_the_app_imports_jwt_only_if_it_has_a_key(tmp_path: Path) -> None:
+    assert not UNNEEDED_IN_API & imported(tmp_path, "-c", APP, code=0)
     with_key = imported(tmp_path, "-c", APP, code=0, JWT_VERIFY_KEY=32 * "k")
     assert "jwt" in with_key
-    assert not (NOT_THE_API - {"jwt"}) & with_key
+    assert not (UNNEEDED_IN_API - {"jwt"}) & with_key

@@ -1,4 +1,4 @@
-"""The wire form of a turn."""
+"""Tests of the queue messages for turns and cancels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import orjson
 import pytest
 
 from backend.chat.models import Turn
-from backend.chat.turns import UnreadableError, decode_turn, encode_turn, encode_wish, task_named_by
+from backend.chat.queue.turn_queue import UnreadableError, decode_turn, encode_cancel, encode_turn, task_named_by
 from backend.ids import SessionId, TaskId
 
 TURN = Turn(TaskId("t-1"), SessionId("s-1"))
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_a_turn_is_decoded_as_it_was_encoded() -> None:
     assert orjson.loads(encode_turn(TURN)) == {"task_id": "t-1", "session_id": "s-1", "schema": 1}
     assert decode_turn(encode_turn(TURN)) == TURN
 
@@ -41,7 +41,7 @@ def test_fields_of_a_later_version_are_ignored() -> None:
         b"[" * 5000,
     ],
 )
-def test_anything_else_is_unreadable(body: bytes) -> None:
+def test_an_invalid_message_is_unreadable(body: bytes) -> None:
     with pytest.raises(UnreadableError):
         decode_turn(body)
 
@@ -52,5 +52,5 @@ def test_an_unreadable_message_may_still_name_its_task() -> None:
     assert task_named_by(b"nonsense") is None
 
 
-def test_a_wish_names_its_task() -> None:
-    assert task_named_by(encode_wish(TaskId("t-1"))) == "t-1"
+def test_a_cancel_message_names_its_task() -> None:
+    assert task_named_by(encode_cancel(TaskId("t-1"))) == "t-1"

@@ -1,4 +1,4 @@
-"""Rows as UI messages: what the SDK assembles from the stream of the same rows."""
+"""Tests of rows as UI messages, which equal what the SDK assembles from the stream of the same rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from backend.chat.chunks import MAX_OUTPUT_CHARS, SourceUrl, encode
-from backend.chat.messages import parts_json
 from backend.chat.models import (
     ContextPart,
     Message,
@@ -26,8 +24,10 @@ from backend.chat.models import (
     TurnRequest,
     Usage,
 )
-from backend.chat.snapshot import whole_message
-from backend.chat.ui import ui_messages
+from backend.chat.part_json import parts_json
+from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, SourceUrl, encode
+from backend.chat.protocol.chunks_from_rows import whole_message
+from backend.chat.protocol.ui_messages import ui_turns
 from backend.ids import SessionId, TaskId
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -44,7 +44,7 @@ def task_named(name: str, status: TaskStatus = TaskStatus.COMPLETED) -> Task:
 
 
 class Conversation:
-    """Rows, numbered as they are added."""
+    """The rows of a session, numbered as they are added."""
 
     def __init__(self) -> None:
         self.rows: list[Message] = []
@@ -56,19 +56,20 @@ class Conversation:
         self.rows.append(Message(SESSION, n, task.id, n, role, parts, message_id, NOW))
 
     def shown(self, silent: dict[int, Task] | None = None, *, answering_again: bool = False) -> list[Any]:
-        return ui_messages(self.rows, self.tasks, silent or {}, answering_again=answering_again)
+        turns = ui_turns(self.rows, self.tasks, silent or {}, answering_again=answering_again)
+        return [message for turn in turns for message in turn.messages]
 
 
 def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> None:
-    talk, task = Conversation(), task_named("t1")
-    talk.add(task, Role.USER, ContextPart("http://x", "secret page"), TextPart("hello"), message_id="m1")
+    conversation, task = Conversation(), task_named("t1")
+    conversation.add(task, Role.USER, ContextPart("http://x", "secret page"), TextPart("hello"), message_id="m1")
     calls = [ToolCallPart("c1", "search", {"q": 1}), ToolCallPart("c2", "search", "{broken")]
-    talk.add(task, Role.ASSISTANT, ReasoningPart("hm", signature="s"), TextPart("wait"), *calls)
-    talk.add(task, Role.TOOL, ToolResultPart("c1", "search", {"type": "no_results", "message": "none"}))
-    talk.add(task, Role.TOOL, ToolResultPart("c2", "search", {"message": "not JSON"}, is_error=True))
+    conversation.add(task, Role.ASSISTANT, ReasoningPart("hm", signature="s"), TextPart("wait"), *calls)
+    conversation.add(task, Role.TOOL, ToolResultPart("c1", "search", {"type": "no_results", "message": "none"}))
+    conversation.add(task, Role.TOOL, ToolResultPart("c2", "search", {"message": "not JSON"}, is_error=True))
     sources = [SourcePart("s1", "https://a.b/", "A page"), SourcePart("s2", "https://c.d/")]
-    talk.add(task, Role.ASSISTANT, TextPart("done"), *sources)
-    question, answer = talk.shown()
+    conversation.add(task, Role.ASSISTANT, TextPart("done"), *sources)
+    question, answer = conversation.shown()
     assert question == {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
     assert (answer["id"], answer["role"]) == ("msg_t1", "assistant")
     call = {"type": "dynamic-tool", "toolName": "search", "providerExecuted": True}
@@ -89,25 +90,27 @@ def test_all_rows_of_a_task_are_one_message_with_a_step_for_every_response() -> 
 
 
 def test_a_stream_made_from_rows_names_the_sources_of_the_history() -> None:
-    talk, task = Conversation(), task_named("t1")
-    talk.add(
+    conversation, task = Conversation(), task_named("t1")
+    conversation.add(
         task,
         Role.ASSISTANT,
         TextPart("done"),
         SourcePart("s1", "https://a.b/", "A page"),
         SourcePart("s2", "http://c.d/"),
     )
-    (answer,) = talk.shown()
-    told = [json.loads(encode(chunk)) for chunk in whole_message(task, talk.rows) if isinstance(chunk, SourceUrl)]
-    assert told == answer["parts"][2:] == parts_json(talk.rows[0].parts)[1:]
-    assert [source["url"] for source in told] == ["https://a.b/", "http://c.d/"]
+    (answer,) = conversation.shown()
+    streamed = [
+        json.loads(encode(chunk)) for chunk in whole_message(task, conversation.rows) if isinstance(chunk, SourceUrl)
+    ]
+    assert streamed == answer["parts"][2:] == parts_json(conversation.rows[0].parts)[1:]
+    assert [source["url"] for source in streamed] == ["https://a.b/", "http://c.d/"]
 
 
-def test_a_task_that_failed_before_it_said_anything_shows_why() -> None:
-    talk = Conversation()
+def test_a_task_that_failed_without_an_answer_shows_its_error() -> None:
+    conversation = Conversation()
     failed = replace(task_named("t1", TaskStatus.FAILED), error=TaskError("provider_error", "It could not answer."))
-    talk.add(failed, Role.USER, TextPart("hello"))
-    question, answer = talk.shown()
+    conversation.add(failed, Role.USER, TextPart("hello"))
+    question, answer = conversation.shown()
     assert question["id"] == "usr_t1"
     assert answer["parts"] == [
         {"type": "data-error", "data": {"code": "provider_error", "message": "It could not answer."}}
@@ -115,28 +118,30 @@ def test_a_task_that_failed_before_it_said_anything_shows_why() -> None:
     assert answer["metadata"]["status"] == "failed"
 
 
-def test_what_has_nothing_to_show_is_left_out() -> None:
-    talk = Conversation()
-    talk.add(task_named("t1"), Role.USER, ContextPart(None, "a note of a service"))
-    talk.add(task_named("t2", TaskStatus.CANCELLED), Role.USER, TextPart("never mind"))
-    talk.add(task_named("t3", TaskStatus.RUNNING), Role.USER, TextPart("now"))
-    assert [one["id"] for one in talk.shown()] == ["usr_t2", "usr_t3"]
+def test_a_message_with_nothing_to_show_is_left_out() -> None:
+    conversation = Conversation()
+    conversation.add(task_named("t1"), Role.USER, ContextPart(None, "a note of a service"))
+    conversation.add(task_named("t2", TaskStatus.CANCELLED), Role.USER, TextPart("never mind"))
+    conversation.add(task_named("t3", TaskStatus.RUNNING), Role.USER, TextPart("now"))
+    assert [one["id"] for one in conversation.shown()] == ["usr_t2", "usr_t3"]
 
 
 def test_a_call_without_a_result_is_still_open_and_redacted_reasoning_is_hidden() -> None:
-    talk = Conversation()
-    talk.add(task_named("t1"), Role.ASSISTANT, ReasoningPart("", redacted="xx"), ToolCallPart("c1", "build", {}))
-    (answer,) = talk.shown()
+    conversation = Conversation()
+    conversation.add(
+        task_named("t1"), Role.ASSISTANT, ReasoningPart("", redacted="xx"), ToolCallPart("c1", "build", {})
+    )
+    (answer,) = conversation.shown()
     assert [part["type"] for part in answer["parts"]] == ["step-start", "dynamic-tool"]
     assert answer["parts"][1]["state"] == "input-available"
     assert "output" not in answer["parts"][1]
 
 
-def test_an_output_is_cut_as_it_was_in_the_stream() -> None:
-    talk, output = Conversation(), {"type": "doc_page", "message": "m", "content": "x" * 2 * MAX_OUTPUT_CHARS}
-    talk.add(task_named("t1"), Role.ASSISTANT, ToolCallPart("c1", "get", {}))
-    talk.add(task_named("t1"), Role.TOOL, ToolResultPart("c1", "get", output))
-    (answer,) = talk.shown()
+def test_a_long_output_is_cut_as_in_the_stream() -> None:
+    conversation, output = Conversation(), {"type": "doc_page", "message": "m", "content": "x" * 2 * MAX_OUTPUT_CHARS}
+    conversation.add(task_named("t1"), Role.ASSISTANT, ToolCallPart("c1", "get", {}))
+    conversation.add(task_named("t1"), Role.TOOL, ToolResultPart("c1", "get", output))
+    (answer,) = conversation.shown()
     shown = answer["parts"][1]["output"]
     assert shown["type"] == "doc_page"
     assert len(str(shown)) < 1.2 * MAX_OUTPUT_CHARS
@@ -146,20 +151,21 @@ def failed_task(name: str) -> Task:
     return replace(task_named(name, TaskStatus.FAILED), error=TaskError("provider_error", f"{name} failed."))
 
 
-def test_a_failure_is_gone_when_the_question_was_answered_again() -> None:
-    talk = Conversation()
-    talk.add(failed_task("t1"), Role.USER, TextPart("hello"), message_id="m1")
-    assert [one["id"] for one in talk.shown()] == ["m1", "msg_t1"]
-    assert [one["id"] for one in talk.shown(answering_again=True)] == ["m1"]
-    talk.add(task_named("t2"), Role.ASSISTANT, TextPart("good"))
-    assert [one["id"] for one in talk.shown()] == ["m1", "msg_t2"]
+def test_a_failure_is_hidden_once_the_question_is_answered_again() -> None:
+    conversation = Conversation()
+    conversation.add(failed_task("t1"), Role.USER, TextPart("hello"), message_id="m1")
+    assert [one["id"] for one in conversation.shown()] == ["m1", "msg_t1"]
+    assert [one["id"] for one in conversation.shown(answering_again=True)] == ["m1"]
+    conversation.add(task_named("t2"), Role.ASSISTANT, TextPart("good"))
+    assert [one["id"] for one in conversation.shown()] == ["m1", "msg_t2"]
 
 
-def test_the_newest_answer_to_a_question_is_shown_also_when_it_is_only_an_error() -> None:
-    talk = Conversation()
-    talk.add(task_named("t1"), Role.USER, TextPart("hello"), message_id="m1")  # its answer is superseded
-    talk.add(failed_task("t3"), Role.USER, TextPart("and"), message_id="m2")
+def test_the_newest_answer_to_a_question_is_shown_even_if_it_is_only_an_error() -> None:
+    conversation = Conversation()
+    # the answer of t1 was superseded
+    conversation.add(task_named("t1"), Role.USER, TextPart("hello"), message_id="m1")
+    conversation.add(failed_task("t3"), Role.USER, TextPart("and"), message_id="m2")
     silent = {1: failed_task("t2"), 2: task_named("t4", TaskStatus.CANCELLED)}
-    shown = talk.shown(silent)
+    shown = conversation.shown(silent)
     assert [one["id"] for one in shown] == ["m1", "msg_t2", "m2"]
     assert shown[1]["parts"] == [{"type": "data-error", "data": {"code": "provider_error", "message": "t2 failed."}}]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.chat.chunks import (
+from backend.chat.protocol.chunks import (
     Chunk,
     Data,
     ReasoningDelta,
@@ -14,8 +14,8 @@ from backend.chat.chunks import (
     ToolInputDelta,
     encode,
 )
-from backend.chat.compacting import RUN_BYTES, framed
-from backend.chat.streams import Entry
+from backend.chat.streams.compaction import RUN_BYTES, framed
+from backend.chat.streams.streams import Entry
 from backend.ids import StreamId
 from tests.sse_client import StrictClient
 
@@ -50,7 +50,7 @@ def _received(frames: list[bytes]) -> _Collector:
 
 
 def _joined(chunks: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Neighbouring deltas of one part as one: what compaction may not change."""
+    """Joins neighbouring deltas of one part, which is all that compaction may do."""
     joined: list[dict[str, object]] = []
     for chunk in chunks:
         text = "inputTextDelta" if chunk["type"] == "tool-input-delta" else "delta"
@@ -62,7 +62,7 @@ def _joined(chunks: list[dict[str, object]]) -> list[dict[str, object]]:
 
 
 @given(st.lists(_CHUNKS, max_size=30))
-def test_a_compacted_replay_says_the_same(chunks: list[Chunk]) -> None:
+def test_a_compacted_replay_has_the_same_content(chunks: list[Chunk]) -> None:
     entries = _entries(chunks)
     plain = _received([b"id: %d-%d\ndata: %b\n\n" % (*entry.id, entry.body) for entry in entries])
     compact = _received(framed(entries))
@@ -70,19 +70,19 @@ def test_a_compacted_replay_says_the_same(chunks: list[Chunk]) -> None:
     assert not entries or compact.ids[-1] == entries[-1].id
 
 
-def test_a_surrogate_pair_that_was_split_between_two_deltas_is_mended() -> None:
+def test_a_surrogate_pair_that_was_split_between_two_deltas_is_joined() -> None:
     parts = [b'{"type":"text-delta","id":"t","delta":"%b"}' % half for half in (b"\\ud83d", b"\\ude00")]
     frames = framed([Entry(StreamId(7001, seq), body) for seq, body in enumerate(parts, 1)])
     assert _received(frames).chunks == [{"type": "text-delta", "id": "t", "delta": "\U0001f600"}]
 
 
-def test_a_delta_with_more_than_its_text_is_left_alone() -> None:
+def test_a_delta_with_other_fields_is_not_merged() -> None:
     body = b'{"type":"reasoning-delta","id":"r","delta":"x","providerMetadata":{"a":{"b":"c"}}}'
     frames = framed([Entry(StreamId(7001, 1), body), Entry(StreamId(7001, 2), body)])
     assert len(frames) == 2
 
 
-def test_a_run_of_deltas_is_bounded() -> None:
+def test_a_run_of_merged_deltas_has_a_maximum_size() -> None:
     frames = framed(_entries([TextDelta("t", "x" * 1000) for _ in range(1000)]))
     assert max(map(len, frames)) < RUN_BYTES + 2000
     assert len(frames) > 10

@@ -1,4 +1,4 @@
-"""What a writer holds until it leaves."""
+"""Tests of the buffer that holds the chunks of a writer until they are appended to the stream."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backend.chat.buffers import BATCH_CAP, BATCH_ENTRIES, ENTRY_COST, RUN_CAP, ChunkBuffer
-from backend.chat.chunks import (
+from backend.chat.protocol.chunks import (
     Chunk,
     Data,
     ReasoningDelta,
@@ -21,6 +20,7 @@ from backend.chat.chunks import (
     ToolInputDelta,
     encode,
 )
+from backend.chat.streams.write_buffer import BATCH_CAP, BATCH_ENTRIES, ENTRY_COST, RUN_CAP, ChunkBuffer
 
 _ids = st.sampled_from(["t1", "t2", 'é"\\\n'])
 _text = st.text(max_size=12)
@@ -39,8 +39,8 @@ def _kind_and_part(chunk: Chunk) -> tuple[str, str]:
     return document["type"], document.get("id") or document.get("toolCallId") or ""
 
 
-def _merged(chunks: list[Chunk]) -> list[tuple[str, str, str]]:
-    """(kind, part, text) with neighbouring deltas of one part as one: the meaning of a stretch of a stream."""
+def _merged_chunks(chunks: list[Chunk]) -> list[tuple[str, str, str]]:
+    """Returns triples of kind, part and text, in which neighbouring deltas of one part are joined."""
     rows = []
     for (kind, part), run in groupby(chunks, key=_kind_and_part):
         texts = [getattr(chunk, "delta", "") for chunk in run]
@@ -48,7 +48,7 @@ def _merged(chunks: list[Chunk]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _meaning(bodies: list[bytes]) -> list[tuple[str, str, str]]:
+def _merged_bodies(bodies: list[bytes]) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for body in bodies:
         document = json.loads(body)
@@ -62,36 +62,36 @@ def _meaning(bodies: list[bytes]) -> list[tuple[str, str, str]]:
 
 
 @given(st.lists(st.one_of(_chunks, st.none()), max_size=60))
-def test_whenever_it_is_emptied_the_meaning_stays_the_same(acts: list[Chunk | None]) -> None:
+def test_the_content_does_not_depend_on_when_the_buffer_is_emptied(actions: list[Chunk | None]) -> None:
     buffer, bodies = ChunkBuffer(), []
-    for act in acts:
-        if act is _TAKE:
+    for action in actions:
+        if action is _TAKE:
             bodies += buffer.take()
         else:
-            buffer.add(act)
+            buffer.add(action)
     while buffer:
         bodies += buffer.take()
-    assert _meaning(bodies) == _merged([act for act in acts if act is not None])
+    assert _merged_bodies(bodies) == _merged_chunks([action for action in actions if action is not None])
     assert buffer.size == 0
     assert all(body.isascii() and b"\n" not in body for body in bodies)
 
 
 @given(_chunks)
 @example(TextDelta("é", "\x7f"))
-def test_the_bytes_are_those_of_the_one_encoder(chunk: Chunk) -> None:
+def test_the_buffer_encodes_a_chunk_as_encode_does(chunk: Chunk) -> None:
     buffer = ChunkBuffer()
     buffer.add(chunk)
     assert buffer.take() == [encode(chunk)]
 
 
-def test_neighbouring_deltas_of_one_part_leave_as_one() -> None:
+def test_neighbouring_deltas_of_one_part_are_merged() -> None:
     buffer = ChunkBuffer()
     for word in ("one ", "two ", "three"):
         buffer.add(TextDelta("t1", word))
     assert buffer.take() == [b'{"type":"text-delta","id":"t1","delta":"one two three"}']
 
 
-def test_nothing_merges_into_what_was_taken() -> None:
+def test_a_delta_is_not_merged_into_a_batch_that_was_taken() -> None:
     buffer = ChunkBuffer()
     buffer.add(TextDelta("t1", "a"))
     taken = buffer.take()
@@ -99,7 +99,7 @@ def test_nothing_merges_into_what_was_taken() -> None:
     assert (taken, buffer.take()) == ([encode(TextDelta("t1", "a"))], [encode(TextDelta("t1", "b"))])
 
 
-def test_a_batch_holds_at_most_its_number_of_entries() -> None:
+def test_a_batch_has_a_maximum_number_of_entries() -> None:
     buffer = ChunkBuffer()
     for i in range(BATCH_ENTRIES + 1):
         buffer.add(Data("n", i))
@@ -113,14 +113,14 @@ def test_a_batch_ends_with_the_entry_that_fills_it() -> None:
     assert [len(buffer.take()) for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_merged_delta_has_a_greatest_length() -> None:
+def test_a_merged_delta_has_a_maximum_length() -> None:
     buffer = ChunkBuffer()
     for _ in range(3):
         buffer.add(TextDelta("t1", "x" * RUN_CAP))
     assert [len(json.loads(body)["delta"]) for body in buffer.take()] == [RUN_CAP] * 3
 
 
-def test_empty_deltas_fill_the_buffer_too() -> None:
+def test_empty_deltas_count_towards_the_size_of_the_buffer() -> None:
     buffer = ChunkBuffer()
     for _ in range(10):
         buffer.add(TextDelta("t1", ""))
@@ -131,7 +131,7 @@ def test_empty_deltas_fill_the_buffer_too() -> None:
     "chunk",
     [TextDelta("t1", None), TextDelta("t1", b"x"), Data("n", object())],  # type: ignore[arg-type]
 )
-def test_what_json_cannot_say_is_refused_and_leaves_the_buffer_as_it_was(chunk: Chunk) -> None:
+def test_a_chunk_that_json_cannot_represent_is_refused_and_changes_nothing(chunk: Chunk) -> None:
     buffer = ChunkBuffer()
     buffer.add(TextDelta("t1", "a"))
     with pytest.raises((TypeError, ValueError)):

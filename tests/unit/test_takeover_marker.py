@@ -1,12 +1,21 @@
-"""What a takeover leaves behind for readers."""
+"""Tests of the marker that a takeover leaves in a stream for its readers."""
 
 from __future__ import annotations
 
 import pytest
 
-from backend.chat.chunks import FENCE, Chunk, StartStep, TextDelta, TextEnd, TextStart, ToolInputAvailable, encode
-from backend.chat.markers import ANEW, RESET, Event, Journal, Marker
-from backend.chat.streams import Entry
+from backend.chat.protocol.chunks import (
+    FENCE,
+    Chunk,
+    StartStep,
+    TextDelta,
+    TextEnd,
+    TextStart,
+    ToolInputAvailable,
+    encode,
+)
+from backend.chat.streams.streams import Entry
+from backend.chat.streams.takeover_marker import ANEW, RESET, Event, Journal, Marker
 from backend.ids import StreamId
 
 
@@ -46,45 +55,45 @@ def _events(*pages: list[Entry]) -> tuple[Event, ...]:
         Marker(StreamId(1, 2), StreamId(3, 4), False, _EVENTS),
     ],
 )
-def test_a_marker_survives_its_way_through_the_stream(marker: Marker) -> None:
+def test_an_encoded_marker_is_parsed_to_the_same_marker(marker: Marker) -> None:
     body = marker.encode()
     assert Marker.parse(body) == marker
     assert body.isascii()
     assert b"\n" not in body
 
 
-def test_a_member_that_a_newer_version_adds_is_ignored() -> None:
+def test_a_field_that_a_newer_version_adds_is_ignored() -> None:
     assert Marker.parse(ANEW.encode().replace(b"{", b'{"schema":2,', 1)) == ANEW
 
 
 @pytest.mark.parametrize("body", [FENCE, b"!end", encode(StartStep())])
-def test_other_entries_are_no_markers(body: bytes) -> None:
+def test_other_entries_are_not_markers(body: bytes) -> None:
     assert Marker.find(body) is None
     with pytest.raises(ValueError, match="not a marker"):
         Marker.parse(body)
 
 
-def test_a_journal_keeps_what_opens_and_closes_and_no_text() -> None:
+def test_a_journal_keeps_openings_and_closings_but_no_text() -> None:
     assert _events(_TAIL[:2], _TAIL[2:]) == _EVENTS
 
 
-def test_an_earlier_marker_counts_with_its_events_and_a_reset_at_its_place() -> None:
+def test_an_earlier_marker_contributes_its_events_and_a_reset() -> None:
     marker = Marker(StreamId(7000, 9), StreamId(7001, 5), False, _EVENTS)
     found = _events(_entries(7002, FENCE, marker.encode(), TextStart("t2")))
     assert found == (*_EVENTS, Event(7002, 2, RESET, None, None), Event(7002, 3, "text-start", "t2", None))
 
 
-def test_an_event_counts_once_when_both_its_entry_and_a_marker_tell_of_it() -> None:
+def test_an_event_found_in_an_entry_and_in_a_marker_counts_once() -> None:
     marker = Marker(StreamId(7000, 9), StreamId(7001, 5), False, _EVENTS)
     assert _events(_TAIL, _entries(7002, FENCE, marker.encode())) == (*_EVENTS, Event(7002, 2, RESET, None, None))
 
 
-def test_nothing_counts_from_before_a_stream_began_anew() -> None:
+def test_events_from_before_a_restart_of_the_stream_do_not_count() -> None:
     assert _events(_TAIL, _entries(7002, FENCE, ANEW.encode(), TextStart("t2"))) == (
         Event(7002, 3, "text-start", "t2", None),
     )
 
 
-def test_a_marker_inside_a_step_changes_nothing() -> None:
+def test_a_marker_inside_a_step_adds_no_event() -> None:
     marker = Marker(StreamId(7001, 5), StreamId(7001, 9), True, ())
     assert _events(_TAIL, _entries(7002, FENCE, marker.encode())) == _EVENTS

@@ -1,4 +1,4 @@
-"""Jobs that stand as long as their process."""
+"""Tests of jobs that are restarted whenever they fail or return."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import asyncio
 
 import pytest
 
-from backend.standing import start_standing
+from backend.supervised import start_supervised
 from tests.speed import limit
 
 
-async def test_a_job_that_fails_or_returns_begins_again_until_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
-    begun = 0
+async def test_a_job_that_fails_or_returns_is_restarted_until_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    starts = 0
     third = asyncio.Event()
 
     async def work() -> None:
-        nonlocal begun
-        begun += 1
-        if begun == 1:
+        nonlocal starts
+        starts += 1
+        if starts == 1:
             raise ValueError("a fault")
-        if begun == 3:
+        if starts == 3:
             third.set()
             await asyncio.Event().wait()
 
-    job = start_standing(work, "a job", pause=0.001)
+    job = start_supervised(work, "a job", pause=0.001)
     async with asyncio.timeout(limit(20)):
         await third.wait()
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
-    assert begun == 3
+    assert starts == 3
     assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -1,11 +1,11 @@
-"""Agents that the tests of the library begin with."""
+"""Agents that the tests of the library use."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from backend.chat.agent_json import AgentGraph, parse_agent
-from backend.chat.library import SavedAgent, save_agent
+from backend.chat.protocol.agent_json import AgentGraph, parse_agent
+from backend.chat.store.library import SavedAgent, save_agent
 from backend.ids import TaskId, UserId
 from backend.postgres import Connection
 
@@ -26,5 +26,5 @@ def a_graph(**changes: Any) -> AgentGraph:
 
 
 async def an_agent(c: Connection, user_id: str, *, task_id: TaskId | None = None, **changes: Any) -> SavedAgent:
-    """Saves one; with the graph id of one that is there, its next version."""
+    """Saves an agent, or its next version if the user has an agent with that graph id."""
     return await save_agent(c, UserId(user_id), a_graph(**changes), task_id=task_id)

@@ -1,4 +1,4 @@
-"""What a Postgres schema holds, by its own catalogs, in lines that can be compared."""
+"""The contents of a Postgres schema as comparable lines, read from the system catalogs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SELECT format('trigger %s on %s', tgname, tgrelid::regclass) FROM pg_trigger WHE
 
 
 async def catalog_of(dsn: str) -> set[str]:
-    """A line for each column, index, constraint, relation, type, function and trigger; Prisma's own table left out."""
+    """Returns a line for each column, index, constraint, relation, type, function and trigger, but none of Prisma."""
     connection = await asyncpg.connect(dsn, timeout=limit(20), command_timeout=limit(30))
     try:
         statements = (_COLUMNS, _INDEXES, _CONSTRAINTS, _OTHERS)

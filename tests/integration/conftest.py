@@ -1,4 +1,4 @@
-"""What the tests of the stores share."""
+"""Fixtures of the integration tests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ async def database(postgres_dsn: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def c(database: Database) -> AsyncIterator[Connection]:
-    """A connection for one test, each statement on its own."""
+    """A connection for one test, on which each statement commits by itself."""
     async with database.connection() as connection:
         yield connection
 
 
 @pytest.fixture
 def free_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which no process listens."""
     return ports.free_port()

@@ -1,10 +1,10 @@
-"""Rows that the tests of the stores begin with."""
+"""Rows that the tests of the stores use."""
 
 from __future__ import annotations
 
-from backend.chat import tasks
 from backend.chat.models import Caller, NewMessage, Role, Task, TextPart, TurnRequest
-from backend.chat.sessions import create_session
+from backend.chat.store import tasks
+from backend.chat.store.sessions import create_session
 from backend.ids import ExecutorId, SessionId, UserId, new_executor_id, new_session_id, new_task_id
 from backend.postgres import Connection
 
@@ -15,14 +15,14 @@ def new_user() -> Caller:
     return Caller(UserId(f"user-{new_session_id()}"), "192.0.2.2")
 
 
-def said(text: str, role: Role = Role.USER) -> NewMessage:
+def text_message(text: str, role: Role = Role.USER) -> NewMessage:
     return NewMessage(role, (TextPart(text),))
 
 
 async def a_session(c: Connection, caller: Caller = NOBODY) -> SessionId:
-    session, created = await create_session(c, new_session_id(), caller.user_id, {})
-    assert created
-    return session.id
+    created = await create_session(c, new_session_id(), caller.user_id, {})
+    assert created.is_new
+    return created.session.id
 
 
 async def a_task(

@@ -1,4 +1,4 @@
-"""Who may: tokens in every broken form, service keys, and one caller's objects against another's."""
+"""Authentication and ownership: tokens in every broken form, service keys, and objects of other callers."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from fastapi.routing import iter_route_contexts
 from starlette.datastructures import Headers
 
+from backend.api.app import create_app
 from backend.api.auth import Authenticator, ServiceKeys
+from backend.api.key_set import KeySet
 from backend.api.server import build_server
 from backend.api.tokens import LEEWAY
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
 from tests.integration.agents import an_agent
-from tests.integration.api_house import (
+from tests.integration.running_api import (
     JWT_KEY,
     LIMIT,
     SERVICE_KEY,
-    ApiHouse,
-    api_house,
+    RunningApi,
     bearer,
     new_id,
     new_user,
+    running_api,
     token,
 )
+from tests.speed import limit
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
     changes = {"jwt_audience": "chat", "jwt_issuer": "https://issuer.example"}
-    async with api_house(postgres_dsn, redis_dsn, executor=False, auth_mode="required", **changes) as house:
-        yield house
+    async with running_api(postgres_dsn, redis_dsn, executor=False, auth_mode="required", **changes) as resources:
+        yield resources
 
 
 RIGHT: dict[str, Any] = {"aud": "chat", "iss": "https://issuer.example"}
@@ -83,7 +87,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("authorization", BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_token_gets_the_one_401(api: ApiHouse, authorization: str) -> None:
+async def test_a_broken_token_gets_the_one_401(api: RunningApi, authorization: str) -> None:
     headers = {"authorization": authorization} if authorization else {}
     for method, path in (("GET", "/api/chat/sessions"), ("POST", "/api/chat"), ("GET", f"/api/chat/{new_id()}/stream")):
         answer = await api.http.request(method, path, headers=headers)
@@ -96,11 +100,11 @@ async def test_a_broken_token_gets_the_one_401(api: ApiHouse, authorization: str
             "title": "Unauthorized",
             "status": 401,
             "code": "unauthenticated",
-            "detail": "A valid bearer token is needed.",
+            "detail": "A valid bearer token is required.",
         }
 
 
-async def test_a_right_token_is_taken_and_two_are_not(api: ApiHouse) -> None:
+async def test_a_right_token_is_taken_and_two_are_not(api: RunningApi) -> None:
     good = bearer("someone", **RIGHT)
     assert (await api.http.get("/api/chat/sessions", headers=good)).status_code == 200
     twice = [("authorization", good["authorization"])] * 2
@@ -109,7 +113,7 @@ async def test_a_right_token_is_taken_and_two_are_not(api: ApiHouse) -> None:
     assert in_url.status_code == 401
 
 
-async def test_health_metrics_and_schemas_need_no_token(api: ApiHouse) -> None:
+async def test_health_metrics_and_schemas_need_no_token(api: RunningApi) -> None:
     for path in ("health", "health/live", "health/ready", "config/ttl", "schema/tool-responses", "openapi.json"):
         assert (await api.http.get(f"/api/chat/{path}")).status_code == 200, path
     assert (await api.http.get("/metrics")).status_code == 200
@@ -187,6 +191,8 @@ async def key_server(document: dict[str, Any]) -> AsyncIterator[tuple[str, list[
         await reader.readuntil(b"\r\n\r\n")
         body = json.dumps({"keys": document["keys"]}).encode()
         asked.append(document["status"])
+        if "hangs" in document:
+            await document["hangs"].wait()
         head = f"HTTP/1.1 {document['status']} X\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
@@ -194,7 +200,11 @@ async def key_server(document: dict[str, Any]) -> AsyncIterator[tuple[str, list[
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys", asked
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/keys", asked
+        finally:
+            if "hangs" in document:
+                document["hangs"].set()
 
 
 def jwk_of(key: Any, kid: str) -> dict[str, Any]:
@@ -206,7 +216,10 @@ def jwk_of(key: Any, kid: str) -> dict[str, Any]:
     }
 
 
-async def test_a_key_set_is_fetched_once_and_again_for_an_unknown_key_but_not_always() -> None:
+async def test_a_key_set_is_fetched_once_and_again_for_an_unknown_key_but_not_always(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backend.api.key_set._MOST_WAIT_S", limit(5.0))  # a first request may take longer than it waits
     first, other = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     async with key_server({"keys": [jwk_of(first, "one")]}) as (url, asked):
         who = authenticator(jwt_jwks_url=url, jwt_algorithm="ES256")
@@ -234,6 +247,79 @@ async def test_without_its_key_set_nobody_is_let_in() -> None:
         key = pem_of(ec.generate_private_key(ec.SECP256R1()))[0]
         with pytest.raises(Unavailable):
             await user_of(who, jwt.encode({"sub": "eve", "exp": time.time() + 60}, key, "ES256"))
+
+
+@asynccontextmanager
+async def open_key_set(url: str, **seconds: float) -> AsyncIterator[KeySet]:
+    keys = KeySet(url, "ES256", **seconds)
+    try:
+        yield keys
+    finally:
+        await keys.close()
+
+
+async def test_a_known_key_does_not_wait_for_a_key_server_that_hangs() -> None:
+    """The server hangs until the end of this test. On the build before, each request waited for it, or failed."""
+    document: dict[str, Any] = {"keys": [jwk_of(ec.generate_private_key(ec.SECP256R1()), "one")]}
+    async with key_server(document) as (url, asked), open_key_set(url, fresh_for=0, refetch_after=0) as keys:
+        assert await keys.find("one") is not None
+        document["hangs"] = asyncio.Event()
+        for _ in range(20):
+            assert await keys.find("one") is not None
+            await asyncio.sleep(0)
+        async with asyncio.timeout(LIMIT):
+            while len(asked) < 2:
+                await asyncio.sleep(0.01)
+        for unknown in ("two", "three"):
+            with pytest.raises(Unavailable):
+                await keys.find(unknown)
+        assert await keys.find("one") is not None
+        assert len(asked) == 2
+        document["keys"].append(jwk_of(ec.generate_private_key(ec.SECP256R1()), "two"))
+        document["hangs"].set()
+        async with asyncio.timeout(LIMIT):
+            while await found(keys, "two") is None:
+                await asyncio.sleep(0.01)
+
+
+async def found(keys: KeySet, key_id: str) -> jwt.PyJWK | None:
+    try:
+        return await keys.find(key_id)
+    except Unavailable:
+        return None
+
+
+async def test_keys_that_cannot_be_fetched_again_are_used_for_a_bounded_time() -> None:
+    document: dict[str, Any] = {"keys": [jwk_of(ec.generate_private_key(ec.SECP256R1()), "one")]}
+    async with (
+        key_server(document) as (url, _),
+        open_key_set(url, fresh_for=0, refetch_after=0) as used,
+        open_key_set(url, stale_for=0) as gone,
+    ):
+        for keys in (used, gone):
+            assert await keys.find("one") is not None
+        document["status"] = 500
+        for _ in range(3):
+            assert await used.find("one") is not None
+            await asyncio.sleep(0.02)
+        with pytest.raises(Unavailable):
+            await used.find("two")
+        assert await gone.find("one") is None
+
+
+async def test_a_key_server_that_hangs_or_is_away_is_no_error_of_ours(
+    postgres_dsn: str, redis_dsn: str, free_port: int
+) -> None:
+    document: dict[str, Any] = {"keys": [], "hangs": asyncio.Event()}
+    private = pem_of(ec.generate_private_key(ec.SECP256R1()))[0]
+    signed = jwt.encode({"sub": "eve", "exp": time.time() + 60}, private, "ES256", headers={"kid": "one"})
+    async with key_server(document) as (hanging, _):
+        for url in (hanging, f"http://127.0.0.1:{free_port}/keys"):
+            changes = {"jwt_verify_key": None, "jwt_jwks_url": url, "jwt_algorithm": "ES256"}
+            async with running_api(postgres_dsn, redis_dsn, executor=False, **changes) as api:
+                answer = await api.http.get("/api/chat/sessions", headers={"authorization": f"Bearer {signed}"})
+                assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+                assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_without_a_key_a_token_is_refused_and_no_token_is_anonymous() -> None:
@@ -269,66 +355,148 @@ def test_service_keys_fail_closed() -> None:
 
 BODIES = {
     ("post", "/api/chat/sessions/{session_id}/stream"): {"message": "x"},
+    ("post", "/api/chat/sessions/{session_id}/messages/pending"): {"message": "x"},
+    ("post", "/api/chat/sessions/{session_id}/leaf"): {"message_id": "m1"},
     ("patch", "/api/chat/sessions/{session_id}"): {"title": "mine now"},
+    ("patch", "/api/chat/sessions/{session_id}/title"): {"title": "mine now"},
+    ("post", "/api/chat/operations/{operation_id}/answer"): {"answer": "x"},
+    ("patch", "/api/chat/webhooks/{webhook_id}"): {"enabled": False},
 }
 NOT_FOUND = {
     "task_id": "task_not_found",
     "session_id": "session_not_found",
     "agent_id": "agent_not_found",
+    "operation_id": "operation_not_found",
+    "webhook_id": "webhook_not_found",
 }
-NOT_OBJECTS = {"/api/chat/sessions", "/api/chat"}
-FOR_SERVICES = "/api/chat/operations/"
+FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
+PUBLIC = {
+    "/", "/c/{session_id}", "/library", "/library/agents/{agent_id}", "/build", "/theme.js", "/assets/{name}", "/try",
+    "/try.js", "/try.css", "/favicon.ico", "/metrics", "/health", "/health/live", "/health/ready",
+    "/api/chat/health", "/api/chat/health/live", "/api/chat/health/ready", "/api/chat/openapi.json",
+    "/api/chat/config/ttl", "/api/chat/schema/tool-responses",
+}  # fmt: skip
+"""Routes that show nothing of anybody."""
+OF_THE_CALLER = {
+    ("GET", "/api/chat/sessions"), ("POST", "/api/chat/sessions"), ("POST", "/api/chat"), ("GET", "/api/chat/events"),
+    ("GET", "/api/chat/transports"), ("GET", "/api/chat/models"), ("GET", "/api/library/agents"),
+    ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
+    ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
+    ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
+    ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
+}  # fmt: skip
+"""Routes without an id of somebody's in their path. Where an id may be in the query or the body, `other_places` sends
+one; test_openai_api sends one in a header."""
 
 
-async def test_nobody_reaches_what_is_anothers_by_any_operation(postgres_dsn: str, redis_dsn: str) -> None:
-    async with api_house(postgres_dsn, redis_dsn) as api:
+def other_places(session: str) -> list[tuple[str, str, dict[str, Any] | None]]:
+    """Returns the requests that name a session elsewhere than in their path."""
+    chat = {"id": session, "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "x"}]}]}
+    return [
+        ("GET", f"/api/chat/events?session_id={session}", None),
+        ("POST", "/api/chat/sessions", {"id": session}),
+        *[("POST", "/api/chat", {**chat, "trigger": kind}) for kind in ("submit-message", "regenerate-message")],
+        ("POST", "/api/chat", {**chat, "messageId": "m"}),
+        (
+            "POST",
+            "/api/chat/ag-ui",
+            {"threadId": session, "runId": "r", "messages": [{"role": "user", "content": "x"}]},
+        ),
+    ]
+
+
+def routes_of(api: RunningApi) -> set[tuple[str, str]]:
+    """Returns every method and path of the application, those that the OpenAPI document does not show too."""
+    contexts = iter_route_contexts(api.app.routes)
+    return {(method, context.path.replace(":path", "")) for context in contexts for method in context.methods or ()}
+
+
+async def test_nobody_reaches_what_is_anothers_by_any_route(postgres_dsn: str, redis_dsn: str) -> None:
+    """A table of all routes, callers and ids. A new route is in it by itself, or fails here."""
+    async with running_api(postgres_dsn, redis_dsn) as api:
         user = new_user()
         owner, thief = api.as_user(user), api.as_user()
         session = await api.new_session(owner)
-        task = (await api.say(session, "secret words", owner)).chunks[0]["messageId"].removeprefix("msg_")
-        async with api.house.database.connection() as c:
+        chunks = (await api.say(session, '/tool find_library_agent {"query": "secret words"}', owner)).chunks
+        task = chunks[0]["messageId"].removeprefix("msg_")
+        call = next(chunk["toolCallId"] for chunk in chunks if chunk["type"] == "tool-output-available")
+        async with api.resources.database.connection() as c:
             agent = (await an_agent(c, user, description="secret words")).agent.id
-        document = (await api.http.get("/api/chat/openapi.json")).json()
-        operations = [
+        hook = await api.http.post("/api/chat/webhooks", json={"url": "https://secret.invalid/"}, headers=owner)
+        question = {"message": '/tool ask_user {"question": "secret words"}'}
+        path = f"/api/chat/sessions/{await api.new_session(owner)}/stream"
+        _, asking = await api.read("POST", path, params={"accept": "questions"}, json=question, headers=owner)
+        (asked,) = [chunk["output"] for chunk in asking.chunks if chunk["type"] == "tool-output-available"]
+        theirs = {"session_id": session, "task_id": task, "agent_id": agent, "operation_id": asked["operation_id"]}
+        theirs |= {"tool_call_id": call, "webhook_id": hook.json()["id"], "delivery_id": f"evt_{'0' * 32}"}
+        nowhere = "00000000-0000-4000-8000-000000000000"
+        nobodys = {"session_id": new_id(), "task_id": nowhere, "agent_id": nowhere, "operation_id": nowhere}
+        nobodys |= {"tool_call_id": call, "webhook_id": nowhere, "delivery_id": f"evt_{'0' * 32}"}
+        objects = {
             (method, path)
-            for path, methods in document["paths"].items()
-            for method in methods
-            if "{" in path and path not in NOT_OBJECTS and not path.startswith(FOR_SERVICES)
-        ]
-        assert len(operations) >= 14
-        strangers = [thief, {}, {"x-api-key": "a-service-key-of-the-tests-1"}]
-        for method, path in operations:
-            kind = next(code for name, code in NOT_FOUND.items() if f"{{{name}}}" in path)
-            body = BODIES.get((method, path))
-            nowhere = "00000000-0000-4000-8000-000000000000"
-            there = path.format(session_id=session, task_id=task, agent_id=agent, version=1)
-            random = path.format(session_id=new_id(), task_id=nowhere, agent_id=nowhere, version=1)
-            for headers in strangers:
-                foreign = await api.http.request(method, there, headers=headers, json=body)
-                missing = await api.http.request(method, random, headers=headers, json=body)
-                assert foreign.status_code == missing.status_code, (method, path)
-                assert "secret" not in foreign.text
-                if method == "get" and path.endswith("{session_id}/stream"):
-                    assert foreign.status_code == 204
-                elif path.endswith("assign-user") and "authorization" not in headers:
-                    assert foreign.status_code == 401
-                else:
-                    assert (foreign.status_code, foreign.json()["code"]) == (404, kind), (method, path)
-                    without_id = [{**one.json(), "request_id": ""} for one in (foreign, missing)]
-                    assert without_id[0] == without_id[1]
-            expired = await api.http.request(method, there, headers=bearer("x", lives=-60), json=body)
+            for method, path in routes_of(api)
+            if path not in PUBLIC
+            and (method.replace("HEAD", "GET"), path) not in OF_THE_CALLER
+            and path not in FOR_SERVICES
+        }
+        assert len(objects) >= 18
+        for method, path in objects:
+            code = next((code for name, code in NOT_FOUND.items() if f"{{{name}}}" in path), None)
+            assert code is not None, f"{method} {path} is in no table of this test"
+            body = BODIES.get((method.lower(), path))
+            for headers in (thief, {}, {"x-api-key": SERVICE_KEY}):
+                await _refuses(api, method, path, theirs, nobodys, code, headers, body)
+            expired = await api.http.request(
+                method, path.format(**theirs, version=1), headers=bearer("x", lives=-60), json=body
+            )
             assert expired.status_code == 401
-        chat = {"id": session, "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "x"}]}]}
-        for trigger in ("submit-message", "regenerate-message"):
-            stolen = await api.http.post("/api/chat", json={**chat, "trigger": trigger}, headers=thief)
-            assert (stolen.status_code, stolen.json()["code"]) == (404, "session_not_found")
+        for method, path, body in other_places(session):
+            for headers in (thief, {}):
+                foreign = await api.http.request(method, path, json=body, headers=headers)
+                assert (foreign.status_code, foreign.json()["code"]) == (404, "session_not_found"), (path, body)
+                assert "secret" not in foreign.text
+        for path in ("/api/chat/sessions", "/api/library/agents", "/api/chat/webhooks"):
+            for headers in (thief, {}):
+                answer = await api.http.get(path, headers=headers)
+                assert not [id for id in ("secret", session, agent) if id in answer.text]
+        assert (await api.http.delete("/api/chat/user", headers=thief)).status_code == 204
         mine = (await api.http.get(f"/api/chat/sessions/{session}", headers=owner)).json()
-        assert len(mine["messages"]) == 2
+        assert len(mine["messages"]) == 4
+        assert (await api.http.get(f"/api/chat/tasks/{task}/results/{call}", headers=owner)).status_code == 200
         assert (await api.http.get(f"/api/library/agents/{agent}", headers=owner)).status_code == 200
 
 
+async def _refuses(
+    api: RunningApi, method: str, path: str, theirs: Any, nobodys: Any, code: str, headers: Any, body: Any
+) -> None:
+    """Asserts that another user's object and one that does not exist get the same answer."""
+    foreign, missing = [
+        await api.http.request(method, path.format(**ids, version=1), headers=headers, json=body)
+        for ids in (theirs, nobodys)
+    ]
+    assert foreign.status_code == missing.status_code, (method, path)
+    assert "secret" not in foreign.text
+    if method in ("GET", "HEAD") and path.endswith("{session_id}/stream"):
+        assert foreign.status_code == 204
+    elif path.endswith("assign-user") and "authorization" not in headers:
+        assert foreign.status_code == 401
+    elif method == "HEAD":
+        assert foreign.status_code == 404
+    else:
+        assert (foreign.status_code, foreign.json()["code"]) == (404, code), (method, path)
+        assert {**foreign.json(), "request_id": ""} == {**missing.json(), "request_id": ""}
+
+
+def test_every_route_without_an_id_is_known(postgres_dsn: str) -> None:
+    """So that nobody adds one to the tables above and forgets what it shows."""
+    app = create_app(Settings(database_url=postgres_dsn, redis_url="redis://127.0.0.1:1/0"))
+    paths = {context.path.replace(":path", "") for context in iter_route_contexts(app.routes)}
+    assert {path for path in PUBLIC if path not in paths} == set()
+    assert {path for _, path in OF_THE_CALLER if path not in paths} == set()
+
+
 async def test_a_service_writes_notes_into_anybodys_session_with_its_key_alone(
-    api: ApiHouse,
+    api: RunningApi,
 ) -> None:
     """Tokens are required of users here. The turns count to the owner, and a key says nothing in a user's name."""
     key, owner = {"x-api-key": SERVICE_KEY}, bearer("an-owner", **RIGHT)
@@ -337,7 +505,7 @@ async def test_a_service_writes_notes_into_anybodys_session_with_its_key_alone(
     async with asyncio.timeout(LIMIT), api.http.stream("POST", path, json=note, headers=key) as answer:
         assert answer.status_code == 200, await answer.aread()
         task = answer.headers["x-resumable-stream-id"]
-    async with api.house.database.connection() as c:
+    async with api.resources.database.connection() as c:
         assert await c.fetchval("SELECT quota_key FROM tasks WHERE id = $1", task) == "user:an-owner"
     refused: dict[tuple[int, str], list[tuple[str, Any, dict[str, str]]]] = {
         (401, "unauthenticated"): [

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.integration.api_house import ApiHouse, api_house, new_id
+from tests.integration.running_api import RunningApi, new_id, running_api
 
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn, executor=False) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn, executor=False) as resources:
+        yield resources
 
 
 def is_problem(answer: httpx.Response, status: int, code: str) -> None:
@@ -25,6 +25,31 @@ def is_problem(answer: httpx.Response, status: int, code: str) -> None:
     assert {"type", "title", "status", "code", "detail", "request_id"} <= set(body)
     assert body["status"] == status
     assert body["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/chat/sessions"),
+        ("POST", "/api/chat/sessions"),
+        ("GET", "/api/chat/sessions/{id}"),
+        ("DELETE", "/api/chat/sessions/{id}"),
+        ("GET", "/api/chat/sessions/{id}/stream"),
+        ("POST", "/api/chat"),
+        ("GET", "/api/chat/events"),
+        ("GET", "/api/library/agents"),
+    ],
+)
+async def test_an_unknown_query_parameter_is_told(api: RunningApi, method: str, path: str) -> None:
+    known = {"limit": 1} if path.endswith(("sessions", "agents")) and method == "GET" else {}
+    query = {**known, "befor": 3, "Limit": "x"}
+    answer = await api.http.request(method, path.format(id=await api.new_session()), params=query)
+    is_problem(answer, 422, "unknown_field")
+    assert [field["path"] for field in answer.json()["fields"]] == ["query.befor", "query.Limit"]
+
+
+async def test_a_probe_may_ask_with_any_query(api: RunningApi) -> None:
+    assert (await api.http.get("/health/live", params={"at": 7})).status_code == 200
 
 
 BODIES: list[tuple[str, bytes, int, str]] = [
@@ -53,7 +78,7 @@ ENDPOINTS = [
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 @pytest.mark.parametrize(("body", "status", "code"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES])
 async def test_a_body_that_cannot_be_read(
-    api: ApiHouse, method: str, path: str, body: bytes, status: int, code: str
+    api: RunningApi, method: str, path: str, body: bytes, status: int, code: str
 ) -> None:
     answer = await api.http.request(method, path.format(id=new_id()), content=body, headers=JSON)
     is_problem(answer, status, code)
@@ -61,32 +86,32 @@ async def test_a_body_that_cannot_be_read(
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 @pytest.mark.parametrize("kind", ["text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data", "json"])
-async def test_a_body_of_another_type(api: ApiHouse, method: str, path: str, kind: str) -> None:
+async def test_a_body_of_another_type(api: RunningApi, method: str, path: str, kind: str) -> None:
     headers = {"content-type": kind} if kind else {}
     answer = await api.http.request(method, path.format(id=new_id()), content=b"{}", headers=headers)
     is_problem(answer, 415, "unsupported_media_type")
 
 
-async def test_a_charset_beside_the_type_is_fine(api: ApiHouse) -> None:
+async def test_a_charset_beside_the_type_is_fine(api: RunningApi) -> None:
     headers = {"content-type": "Application/JSON; charset=utf-8"}
-    assert (await api.http.post("/api/chat/sessions", content=b"{}", headers=headers)).status_code == 201
+    assert (await api.http.post("/api/chat/sessions", content=b"{}", headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/api/chat/sessions", "/api/chat/sessions/{id}", "/api/chat/sessions/{id}/stream"])
-async def test_unknown_fields_are_refused(api: ApiHouse, path: str) -> None:
+async def test_unknown_fields_are_refused(api: RunningApi, path: str) -> None:
     method = "PATCH" if path.endswith("{id}") else "POST"
     body = {"title": "x", "message": "x", "surprise": 1}
     answer = await api.http.request(method, path.format(id=new_id()), json=body)
     is_problem(answer, 422, "unknown_field")
 
 
-async def test_a_field_that_is_missing_is_told_beside_one_that_is_unknown(api: ApiHouse) -> None:
+async def test_a_field_that_is_missing_is_told_beside_one_that_is_unknown(api: RunningApi) -> None:
     answer = await api.http.post(f"/api/chat/sessions/{new_id()}/stream", json={"msg": "x"})
     is_problem(answer, 422, "validation_error")
     assert {field["path"] for field in answer.json()["fields"]} == {"body.message", "body.msg"}
 
 
-async def test_what_is_wrong_is_said_in_words_for_people(api: ApiHouse) -> None:
+async def test_what_is_wrong_is_said_in_words_for_people(api: RunningApi) -> None:
     array = await api.http.post(f"/api/chat/sessions/{new_id()}/stream", json=[])
     assert array.json()["fields"][0]["message"] == "Input should be a JSON object"
     for answer in (
@@ -101,24 +126,24 @@ async def test_what_is_wrong_is_said_in_words_for_people(api: ApiHouse) -> None:
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS[1:])
 @pytest.mark.parametrize("body", [b"", b"null"])
-async def test_no_body_where_one_is_needed(api: ApiHouse, method: str, path: str, body: bytes) -> None:
+async def test_no_body_where_one_is_needed(api: RunningApi, method: str, path: str, body: bytes) -> None:
     answer = await api.http.request(method, path.format(id=new_id()), content=body, headers=JSON)
     is_problem(answer, 422, "validation_error")
 
 
-async def test_a_body_over_the_limit(api: ApiHouse) -> None:
+async def test_a_body_over_the_limit(api: RunningApi) -> None:
     body = b'{"message": "' + b"x" * 1_048_576 + b'"}'
     answer = await api.http.post("/api/chat/sessions", content=body, headers=JSON)
     is_problem(answer, 413, "payload_too_large")
     assert "the limit is 1048576 bytes" in answer.json()["detail"]
 
 
-async def test_paths_and_methods_that_are_not_there(api: ApiHouse) -> None:
+async def test_paths_and_methods_that_are_not_there(api: RunningApi) -> None:
     for path in ("/nothing", "/api/chat/nothing", "/api/chat/sessions/", "/api/chat/sessions/x/y/z", "/docs", "/redoc"):
         is_problem(await api.http.get(path), 404, "not_found")
     wrong = await api.http.put("/api/chat/sessions", json={})
     is_problem(wrong, 405, "method_not_allowed")
-    assert set(wrong.headers["allow"].split(", ")) == {"GET", "POST"}
+    assert set(wrong.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
     is_problem(await api.http.delete("/api/chat/health"), 405, "method_not_allowed")
     is_problem(await api.http.request("OPTIONS", "/api/chat/sessions"), 405, "method_not_allowed")
 
@@ -126,7 +151,7 @@ async def test_paths_and_methods_that_are_not_there(api: ApiHouse) -> None:
 @pytest.mark.parametrize(
     "id", ["short", "x" * 65, "has.dots.in.it.and.more", "..%2f..%2f..%2fetc%2fpasswd", "%00" * 20, "ä" * 20]
 )
-async def test_a_session_id_that_cannot_be_one(api: ApiHouse, id: str) -> None:
+async def test_a_session_id_that_cannot_be_one(api: RunningApi, id: str) -> None:
     for method, path in (
         ("GET", ""),
         ("DELETE", ""),
@@ -143,22 +168,22 @@ async def test_a_session_id_that_cannot_be_one(api: ApiHouse, id: str) -> None:
     "query",
     ["limit=0", "limit=101", "limit=x", "limit=1e9", "offset=-1", "offset=99999999999999999999", "q=" + "x" * 201],
 )
-async def test_a_list_with_a_wrong_window(api: ApiHouse, query: str) -> None:
+async def test_a_list_with_a_wrong_window(api: RunningApi, query: str) -> None:
     is_problem(await api.http.get(f"/api/chat/sessions?{query}", headers=api.as_user()), 422, "validation_error")
 
 
 @pytest.mark.parametrize("query", ["q=%00", "q=a%00b", "%00=1"])
-async def test_nul_in_a_query(api: ApiHouse, query: str) -> None:
+async def test_nul_in_a_query(api: RunningApi, query: str) -> None:
     is_problem(await api.http.get(f"/api/chat/sessions?{query}", headers=api.as_user()), 422, "invalid_unicode")
 
 
 @pytest.mark.parametrize("query", ["q=%ff%fe", "q=%ed%a0%80", "q=%25_%5c", "q='%3b--", "q=%F0%9F%98%80", "q="])
-async def test_odd_searches_find_nothing_and_break_nothing(api: ApiHouse, query: str) -> None:
+async def test_odd_searches_find_nothing_and_break_nothing(api: RunningApi, query: str) -> None:
     answer = await api.http.get(f"/api/chat/sessions?{query}", headers=api.as_user())
     assert (answer.status_code, answer.json()["sessions"]) == (200, [])
 
 
 @pytest.mark.parametrize("title", ["", "   ", "x" * 201, 1, None])
-async def test_a_title_that_cannot_be_one(api: ApiHouse, title: object) -> None:
+async def test_a_title_that_cannot_be_one(api: RunningApi, title: object) -> None:
     id = await api.new_session()
     is_problem(await api.http.patch(f"/api/chat/sessions/{id}", json={"title": title}), 422, "validation_error")

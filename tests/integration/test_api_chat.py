@@ -8,27 +8,29 @@ from typing import Any
 
 import pytest
 
-from backend.chat import tasks
 from backend.chat.models import Caller, TurnRequest
+from backend.chat.store import tasks
 from backend.ids import SessionId, new_task_id
-from tests.integration.api_house import ApiHouse, api_house, new_id, send_raw
+from tests.integration.running_api import RunningApi, new_id, running_api, send_raw
 from tests.sse_client import StrictClient
 
 Headers = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn) as resources:
+        yield resources
 
 
 def user_message(id: str, text: str) -> dict[str, Any]:
     return {"id": id, "role": "user", "parts": [{"type": "text", "text": text}], "metadata": {"new": "key"}}
 
 
-async def chat(api: ApiHouse, session: str, *messages: Any, key: str | None = None, **body: Any) -> StrictClient:
-    headers = {"idempotency-key": key} if key is not None else {}
+async def chat(
+    api: RunningApi, session: str, *messages: Any, key: str | None = None, headers: Headers | None = None, **body: Any
+) -> StrictClient:
+    headers = (headers or {}) | ({"idempotency-key": key} if key is not None else {})
     answer, client = await api.read(
         "POST", "/api/chat", json={"id": session, "messages": messages, "tools": [], **body}, headers=headers
     )
@@ -37,20 +39,20 @@ async def chat(api: ApiHouse, session: str, *messages: Any, key: str | None = No
     return client
 
 
-async def ui(api: ApiHouse, session: str, **params: Any) -> list[Any]:
+async def ui(api: RunningApi, session: str, **params: Any) -> list[Any]:
     answer = await api.http.get(f"/api/chat/sessions/{session}", params={"format": "ui", **params})
     messages: list[Any] = answer.json()["messages"]
     return messages
 
 
-async def test_a_chat_begins_with_its_first_message(api: ApiHouse) -> None:
+async def test_a_chat_begins_with_its_first_message(api: RunningApi) -> None:
     session = new_id()
     client = await chat(api, session, user_message("m1", "/stream 3"), trigger="submit-message")
     again = await chat(api, session, user_message("m1", "/stream 3"))
     assert client.text == again.text == "0 1 2 "
     assert client.chunks[0]["messageId"] == again.chunks[0]["messageId"]
     assert await ui(api, session) == [
-        {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "/stream 3"}]},
+        {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "/stream 3"}], "metadata": {"new": "key"}},
         {
             "id": client.chunks[0]["messageId"],
             "role": "assistant",
@@ -61,7 +63,7 @@ async def test_a_chat_begins_with_its_first_message(api: ApiHouse) -> None:
     assert (await api.http.get(f"/api/chat/{session}/stream")).status_code == 204
 
 
-async def test_an_edit_takes_the_place_of_what_came_after(api: ApiHouse) -> None:
+async def test_an_edit_takes_the_place_of_what_came_after(api: RunningApi) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", "/stream 1"))
     await chat(api, session, user_message("m2", "/stream 2"))
@@ -77,7 +79,7 @@ async def test_an_edit_takes_the_place_of_what_came_after(api: ApiHouse) -> None
     assert [one["id"] for one in await ui(api, session)] == ["m1", twice.chunks[0]["messageId"]]
 
 
-async def test_two_copies_of_an_edit_are_one(api: ApiHouse) -> None:
+async def test_two_copies_of_an_edit_are_one(api: RunningApi) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", "/stream 1"))
     copies = await asyncio.gather(
@@ -87,7 +89,7 @@ async def test_two_copies_of_an_edit_are_one(api: ApiHouse) -> None:
     assert len(await ui(api, session)) == 2
 
 
-async def test_an_edit_makes_no_conversation(api: ApiHouse) -> None:
+async def test_an_edit_makes_no_conversation(api: RunningApi) -> None:
     """It may have been deleted meanwhile, by another tab."""
     session = new_id()
     body = {"id": session, "messages": [user_message("m1", "/stream 2")], "messageId": "m1"}
@@ -97,7 +99,7 @@ async def test_an_edit_makes_no_conversation(api: ApiHouse) -> None:
 
 
 @pytest.mark.parametrize("named", ["nothing", "answer", "question", "unknown"])
-async def test_another_answer_to_the_same_question(api: ApiHouse, named: str) -> None:
+async def test_another_answer_to_the_same_question(api: RunningApi, named: str) -> None:
     session = new_id()
     first = await chat(api, session, user_message("m1", "/stream 2"))
     names = {"answer": first.chunks[0]["messageId"], "question": "m1", "unknown": "who?"}
@@ -111,7 +113,7 @@ async def test_another_answer_to_the_same_question(api: ApiHouse, named: str) ->
     assert [one["id"] for one in await ui(api, session)] == ["m1", third.chunks[0]["messageId"]]
 
 
-async def test_an_earlier_answer_can_be_made_anew(api: ApiHouse) -> None:
+async def test_an_earlier_answer_can_be_made_anew(api: RunningApi) -> None:
     session = new_id()
     first = await chat(api, session, user_message("m1", "/stream 1"))
     await chat(api, session, user_message("m2", "/stream 2"))
@@ -138,18 +140,20 @@ async def test_an_earlier_answer_can_be_made_anew(api: ApiHouse) -> None:
         ({"trigger": "regenerate-message"}, 404, "session_not_found"),
     ],
 )
-async def test_a_chat_request_that_cannot_be_taken(api: ApiHouse, body: dict[str, Any], status: int, code: str) -> None:
+async def test_a_chat_request_that_cannot_be_taken(
+    api: RunningApi, body: dict[str, Any], status: int, code: str
+) -> None:
     answer = await api.http.post("/api/chat", json={"id": new_id(), **body})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_nothing_to_answer_again_is_said(api: ApiHouse) -> None:
+async def test_nothing_to_answer_again_is_said(api: RunningApi) -> None:
     session = await api.new_session()
     answer = await api.http.post("/api/chat", json={"id": session, "trigger": "regenerate-message"})
     assert (answer.status_code, answer.json()["code"]) == (404, "message_not_found")
 
 
-async def test_tools_and_failures_look_after_a_reload_as_they_did_in_the_stream(api: ApiHouse) -> None:
+async def test_tools_and_failures_look_after_a_reload_as_they_did_in_the_stream(api: RunningApi) -> None:
     session = new_id()
     words = '/tool add_understanding {"name":"Ada"}\n/tool no_such_tool {}'
     client = await chat(api, session, user_message("m1", words))
@@ -174,7 +178,7 @@ async def test_tools_and_failures_look_after_a_reload_as_they_did_in_the_stream(
     }
 
 
-async def test_a_page_of_ui_messages_holds_whole_messages(api: ApiHouse) -> None:
+async def test_a_page_of_ui_messages_holds_whole_messages(api: RunningApi) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", '/tool add_understanding {"name":"Ada"}'))
     whole = (await ui(api, session))[-1]
@@ -186,7 +190,7 @@ def ids_of(*clients: StrictClient) -> list[str]:
     return [client.chunks[0]["messageId"] for client in clients]
 
 
-async def test_the_history_shows_the_newest_answer_to_each_question_also_a_failure(api: ApiHouse) -> None:
+async def test_the_history_shows_the_newest_answer_to_each_question_also_a_failure(api: RunningApi) -> None:
     """`/fail` fails before anything is committed: its tasks leave no rows."""
     session = new_id()
     question = user_message("m1", "/fail")
@@ -205,10 +209,10 @@ async def test_the_history_shows_the_newest_answer_to_each_question_also_a_failu
     assert [one["id"] for one in await ui(api, session)] == ["m1", *ids_of(first)]
 
 
-async def test_while_a_question_is_answered_again_its_first_failure_is_not_shown(api: ApiHouse) -> None:
+async def test_while_a_question_is_answered_again_its_first_failure_is_not_shown(api: RunningApi) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", "/fail"))
-    async with api.house.database.connection() as c:  # nobody publishes it
+    async with api.resources.database.connection() as c:  # nobody publishes it
         await tasks.insert_task(
             c, task_id=new_task_id(), session_id=SessionId(session), caller=Caller(None, ""), request=TurnRequest(None),
             message_key=None, active=True,
@@ -224,7 +228,7 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("input", [nested(40), 10**20, "x" * 1_500_000], ids=["deep", "long number", "large"])
-async def test_whatever_stands_in_a_conversation_it_goes_on(api: ApiHouse, input: Any) -> None:
+async def test_whatever_stands_in_a_conversation_it_goes_on(api: RunningApi, input: Any) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", "/stream 1"))
     call = {"type": "dynamic-tool", "toolCallId": "c", "toolName": "t", "state": "input-available", "input": input}
@@ -242,13 +246,13 @@ async def test_whatever_stands_in_a_conversation_it_goes_on(api: ApiHouse, input
     ],
     ids=["deep", "long number", "large"],
 )
-async def test_what_the_user_says_is_taken_strictly(api: ApiHouse, part: Any, status: int, code: str) -> None:
+async def test_what_the_user_says_is_taken_strictly(api: RunningApi, part: Any, status: int, code: str) -> None:
     said = {"id": "m1", "role": "user", "parts": [part]}
     answer = await api.http.post("/api/chat", json={"id": new_id(), "messages": [user_message("m0", "x"), said]})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_a_conversation_may_be_larger_than_other_bodies_and_has_a_limit_too(api: ApiHouse) -> None:
+async def test_a_conversation_may_be_larger_than_other_bodies_and_has_a_limit_too(api: RunningApi) -> None:
     head = (
         f"POST /api/chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {2**24 + 1}\r\n\r\n"
     )

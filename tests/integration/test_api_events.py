@@ -1,25 +1,27 @@
-"""The event feed: what a page hears of turns, operations, titles and deletions."""
+"""Tests of the event feed, which informs pages about turns, operations, titles and deletions."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.fakes.outside_work import OutsideToolbox
-from tests.integration.api_house import LIMIT, SERVICE_KEY, ApiHouse, api_house
+from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, running_api
 from tests.servers.redis import RedisNode
 
 
 class Hints:
-    """What came over one feed."""
+    """The hints that one feed delivered. `ended` is set when the server has ended or cut the feed."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
+        self.ended = asyncio.Event()
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
@@ -31,25 +33,27 @@ class Hints:
                 assert block.startswith(b":"), block
 
     async def until(self, kind: str, count: int = 1, **facts: Any) -> dict[str, Any]:
-        """The count-th hint of that kind with these facts; waits for it."""
+        """Waits for the count-th hint of type `kind` with these `facts` and returns it."""
         async with asyncio.timeout(LIMIT):
             while True:
-                fitting = [h for h in self.seen if h["type"] == kind and facts.items() <= h.items()]
-                if len(fitting) >= count:
-                    return fitting[count - 1]
+                matching = [h for h in self.seen if h["type"] == kind and facts.items() <= h.items()]
+                if len(matching) >= count:
+                    return matching[count - 1]
                 await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def listening(api: ApiHouse, headers: dict[str, str] | None = None, **params: str) -> AsyncIterator[Hints]:
+async def listening(api: RunningApi, headers: dict[str, str] | None = None, **params: str) -> AsyncIterator[Hints]:
     hints = Hints()
 
     async def read() -> None:
         async with api.http.stream("GET", "/api/chat/events", headers=headers, params=params) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/event-stream")
-            async for data in answer.aiter_raw():
-                hints.feed(data)
+            with suppress(httpx.RemoteProtocolError, httpx.ReadError):
+                async for data in answer.aiter_raw():
+                    hints.feed(data)
+        hints.ended.set()
 
     reading = asyncio.create_task(read())
     try:
@@ -61,12 +65,12 @@ async def listening(api: ApiHouse, headers: dict[str, str] | None = None, **para
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn, toolbox=OutsideToolbox) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn, toolbox=OutsideToolbox) as resources:
+        yield resources
 
 
-async def test_a_page_hears_of_a_turn_and_of_what_the_server_started(api: ApiHouse) -> None:
+async def test_a_page_receives_hints_about_turns_operations_titles_and_deletions(api: RunningApi) -> None:
     mine = api.as_user()
     session = await api.new_session(mine)
     async with listening(api, mine) as hints:
@@ -91,7 +95,7 @@ async def test_a_page_hears_of_a_turn_and_of_what_the_server_started(api: ApiHou
         await hints.until("session-deleted", session_id=session)
 
 
-async def test_a_snapshot_tells_what_runs(api: ApiHouse) -> None:
+async def test_a_snapshot_lists_running_turns_and_operations(api: RunningApi) -> None:
     mine = api.as_user()
     session = await api.new_session(mine)
     await api.say(session, '/tool outside_work {"label": "a"}', mine)
@@ -110,24 +114,26 @@ async def test_a_snapshot_tells_what_runs(api: ApiHouse) -> None:
     await running
 
 
-async def test_nobody_hears_of_what_is_not_theirs(api: ApiHouse) -> None:
+async def test_a_feed_has_no_hints_about_sessions_of_others(api: RunningApi) -> None:
     mine, other = api.as_user(), api.as_user()
-    session = await api.new_session(mine)
+    session, others = await api.new_session(mine), await api.new_session(other)
     anonymous = await api.new_session()
-    async with listening(api, other) as theirs, listening(api, session_id=anonymous) as nobodys:
+    async with listening(api, other) as other_hints, listening(api, session_id=anonymous) as anonymous_hints:
         await api.say(session, "Hello", mine)
         await api.say(anonymous, "Hello")
-        await nobodys.until("turn-finished", session_id=anonymous)
-        assert {hint["type"] for hint in theirs.seen} == {"snapshot"}
-        assert {hint.get("session_id", anonymous) for hint in nobodys.seen} == {anonymous}
+        await anonymous_hints.until("turn-finished", session_id=anonymous)
+        await api.say(others, "Hello", other)
+        await other_hints.until("turn-finished", session_id=others)
+        assert {hint.get("session_id", others) for hint in other_hints.seen} == {others}
+        assert {hint.get("session_id", anonymous) for hint in anonymous_hints.seen} == {anonymous}
     foreign = await api.http.get("/api/chat/events", headers=other, params={"session_id": session})
     assert (foreign.status_code, foreign.json()["code"]) == (404, "session_not_found")
-    nameless = await api.http.get("/api/chat/events")
-    assert (nameless.status_code, nameless.json()["code"]) == (401, "unauthenticated")
+    without_token = await api.http.get("/api/chat/events")
+    assert (without_token.status_code, without_token.json()["code"]) == (401, "unauthenticated")
 
 
-async def test_after_a_lost_redis_a_page_gets_a_snapshot_anew(postgres_dsn: str, private_redis: RedisNode) -> None:
-    async with api_house(postgres_dsn, private_redis.dsn) as api:
+async def test_a_page_gets_a_new_snapshot_after_redis_was_lost(postgres_dsn: str, private_redis: RedisNode) -> None:
+    async with running_api(postgres_dsn, private_redis.dsn) as api:
         mine = api.as_user()
         session = await api.new_session(mine)
         async with listening(api, mine) as hints:

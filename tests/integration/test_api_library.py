@@ -1,4 +1,4 @@
-"""The library over HTTP, and the tool that searches it."""
+"""Tests of the library over HTTP, and of the tool that searches it."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 import pytest
 
-from backend.chat.library import SavedAgent
+from backend.chat.store.library import SavedAgent
 from backend.ids import new_library_agent_id
 from tests.integration.agents import an_agent
-from tests.integration.api_house import ApiHouse, api_house, new_user
+from tests.integration.running_api import RunningApi, new_user, running_api
 
 AGENTS = "/api/library/agents"
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn) as resources:
+        yield resources
 
 
-async def saved_by(api: ApiHouse, user: str, **changes: Any) -> SavedAgent:
-    async with api.house.database.connection() as c:
+async def saved_by(api: RunningApi, user: str, **changes: Any) -> SavedAgent:
+    async with api.resources.database.connection() as c:
         return await an_agent(c, user, **changes)
 
 
-def is_problem(answer: Any, status: int, code: str) -> None:
+def assert_problem(answer: Any, status: int, code: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_an_agent_is_read_by_either_id(api: ApiHouse) -> None:
+async def test_an_agent_is_read_by_either_id(api: RunningApi) -> None:
     user = new_user()
     saved = await saved_by(api, user, more={"secret": "its owner may see it"})
     summary = {
@@ -51,7 +51,7 @@ async def test_an_agent_is_read_by_either_id(api: ApiHouse) -> None:
         assert answer.json() == {**summary, **times, "node_count": 2, "link_count": 1, "graph": saved.graph}
 
 
-async def test_versions_are_read_newest_first_and_one_by_one(api: ApiHouse) -> None:
+async def test_versions_are_listed_newest_first_and_read_by_number(api: RunningApi) -> None:
     user = new_user()
     mine = api.as_user(user)
     saved = [await saved_by(api, user, name=f"name {n}", task_id=f"task {n}") for n in (1, 2, 3)]
@@ -66,24 +66,24 @@ async def test_versions_are_read_newest_first_and_one_by_one(api: ApiHouse) -> N
     for n in (1, 2, 3):
         one = (await api.http.get(f"{path}/{n}", headers=mine)).json()
         assert one == {**versions["versions"][3 - n], "graph": saved[n - 1].graph}
-    is_problem(await api.http.get(f"{path}/4", headers=mine), 404, "agent_not_found")
-    for no_number in ("0", "-1", "x", "1.5", "2147483648", "9" * 30):
-        is_problem(await api.http.get(f"{path}/{no_number}", headers=mine), 422, "validation_error")
+    assert_problem(await api.http.get(f"{path}/4", headers=mine), 404, "agent_not_found")
+    for invalid in ("0", "-1", "x", "1.5", "2147483648", "9" * 30):
+        assert_problem(await api.http.get(f"{path}/{invalid}", headers=mine), 422, "validation_error")
 
 
-async def test_a_deleted_agent_is_gone(api: ApiHouse) -> None:
+async def test_a_deleted_agent_is_not_found(api: RunningApi) -> None:
     user = new_user()
     mine = api.as_user(user)
     saved, kept = await saved_by(api, user), await saved_by(api, user, id="kept")
     assert (await api.http.delete(f"{AGENTS}/{saved.agent.id}", headers=mine)).status_code == 204
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("GET", "/versions/1")):
         gone = await api.http.request(method, f"{AGENTS}/{saved.agent.id}{path}", headers=mine)
-        is_problem(gone, 404, "agent_not_found")
+        assert_problem(gone, 404, "agent_not_found")
     listed = (await api.http.get(AGENTS, headers=mine)).json()
     assert [one["id"] for one in listed["agents"]] == [kept.agent.id]
 
 
-async def test_agents_are_listed_in_pages_and_searched(api: ApiHouse) -> None:
+async def test_agents_are_listed_in_pages_and_searched(api: RunningApi) -> None:
     user = new_user()
     mine = api.as_user(user)
     for name in ("first", "second", "100% third"):
@@ -105,31 +105,31 @@ async def test_agents_are_listed_in_pages_and_searched(api: ApiHouse) -> None:
     "query", ["limit=0", "limit=101", "limit=x", "limit=1e9", "offset=-1", "offset=99999999999999999999", "q=%00",
               "q=" + "x" * 201],
 )  # fmt: skip
-async def test_a_page_that_cannot_be_one(api: ApiHouse, query: str) -> None:
+async def test_invalid_page_parameters_are_refused(api: RunningApi, query: str) -> None:
     answer = await api.http.get(f"{AGENTS}?{query}", headers=api.as_user())
-    is_problem(answer, 422, "invalid_unicode" if "%00" in query else "validation_error")
+    assert_problem(answer, 422, "invalid_unicode" if "%00" in query else "validation_error")
 
 
 @pytest.mark.parametrize("id", ["x" * 129, "a%00b", "%0a", "%ff", "ä" * 128, "' OR 1=1 --", "%", "_"])
-async def test_an_id_that_names_nothing(api: ApiHouse, id: str) -> None:
+async def test_an_unknown_agent_id_is_not_found(api: RunningApi, id: str) -> None:
     user = new_user()
     await saved_by(api, user)
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("GET", "/versions/1")):
         answer = await api.http.request(method, f"{AGENTS}/{id}{path}", headers=api.as_user(user))
-        is_problem(answer, 404, "agent_not_found")
+        assert_problem(answer, 404, "agent_not_found")
     assert (await api.http.get(AGENTS, headers=api.as_user(user))).json()["total"] == 1
 
 
-async def test_who_is_nobody_has_no_library(api: ApiHouse) -> None:
+async def test_an_anonymous_caller_has_no_library(api: RunningApi) -> None:
     saved = await saved_by(api, new_user())
     assert (await api.http.get(AGENTS)).json() == {"agents": [], "total": 0}
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/versions"), ("GET", "/versions/1")):
         for id in (saved.agent.id, new_library_agent_id()):
-            is_problem(await api.http.request(method, f"{AGENTS}/{id}{path}"), 404, "agent_not_found")
+            assert_problem(await api.http.request(method, f"{AGENTS}/{id}{path}"), 404, "agent_not_found")
     assert (await api.http.get(AGENTS, headers={"authorization": "Bearer x"})).status_code == 401
 
 
-async def test_paths_and_methods_and_origins_are_treated_as_those_of_the_chat(api: ApiHouse) -> None:
+async def test_the_library_handles_paths_methods_and_origins_like_the_chat(api: RunningApi) -> None:
     for path in (
         "/api/library",
         f"{AGENTS}/",
@@ -137,10 +137,13 @@ async def test_paths_and_methods_and_origins_are_treated_as_those_of_the_chat(ap
         f"{AGENTS}/x/versions/1/z",
         "/api/library/openapi.json",
     ):
-        is_problem(await api.http.get(path), 404, "not_found")
-    for method, path, allowed in (("POST", AGENTS, {"GET"}), ("PATCH", f"{AGENTS}/x", {"GET", "DELETE"})):
+        assert_problem(await api.http.get(path), 404, "not_found")
+    for method, path, allowed in (
+        ("POST", AGENTS, {"GET", "HEAD"}),
+        ("PATCH", f"{AGENTS}/x", {"GET", "HEAD", "DELETE"}),
+    ):
         wrong = await api.http.request(method, path, json={})
-        is_problem(wrong, 405, "method_not_allowed")
+        assert_problem(wrong, 405, "method_not_allowed")
         assert set(wrong.headers["allow"].split(", ")) == allowed
     origin = "https://chat.example.com"
     answer = await api.http.get(f"{AGENTS}/x", headers={"origin": origin})
@@ -156,8 +159,8 @@ async def test_paths_and_methods_and_origins_are_treated_as_those_of_the_chat(ap
 # --- find_library_agent -------------------------------------------------------------------------------------------
 
 
-async def found(api: ApiHouse, query: str, user: str | None) -> dict[str, Any]:
-    """What the tool answered, as the conversation shows it."""
+async def found(api: RunningApi, query: str, user: str | None) -> dict[str, Any]:
+    """Calls the tool in a new session and returns its output as the conversation shows it."""
     headers = api.as_user(user) if user is not None else None
     session = await api.new_session(headers)
     await api.say(session, f'/tool find_library_agent {{"query":"{query}"}}', headers)
@@ -168,7 +171,7 @@ async def found(api: ApiHouse, query: str, user: str | None) -> dict[str, Any]:
     return output
 
 
-async def test_the_model_finds_agents_of_its_user_alone(api: ApiHouse) -> None:
+async def test_the_model_finds_only_agents_of_its_user(api: RunningApi) -> None:
     user = new_user()
     saved = await saved_by(api, user, description="long " * 1_000)
     await saved_by(api, new_user(), id="foreign")
@@ -188,7 +191,7 @@ async def test_the_model_finds_agents_of_its_user_alone(api: ApiHouse) -> None:
         assert (await found(api, nothing, user))["type"] == "no_results"
 
 
-async def test_the_model_is_told_that_nobody_has_no_library(api: ApiHouse) -> None:
+async def test_the_model_is_told_that_an_anonymous_caller_must_log_in(api: RunningApi) -> None:
     answer = await found(api, "mail", None)
     assert answer["type"] == "need_login"
     assert answer["message"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend.postgres import Database
-from tests.integration.api_house import LIMIT, ApiHouse, api_house, new_id
+from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ async def _forget_anonymous(database: Database) -> None:
         await c.execute("DELETE FROM sessions WHERE user_id IS NULL")
 
 
-async def status_of_a_turn(api: ApiHouse, forwarded_for: str) -> int:
+async def status_of_a_turn(api: RunningApi, forwarded_for: str) -> int:
     """Sends a message and goes when the answer begins; without an executor the turn stays."""
     session = await api.new_session()
     path, headers = f"/api/chat/sessions/{session}/stream", {"x-forwarded-for": forwarded_for}
@@ -40,7 +40,7 @@ async def test_limits_count_by_the_callers_address(
     postgres_dsn: str, redis_dsn: str, trusted: str, of_another: int
 ) -> None:
     changes: dict[str, Any] = {"trusted_proxies": trusted, "max_running_turns": 1, "max_waiting_turns": 0}
-    async with api_house(postgres_dsn, redis_dsn, executor=False, **changes) as api:
+    async with running_api(postgres_dsn, redis_dsn, executor=False, **changes) as api:
         one, other = (f"2001:db8:{new_id()[:4]}::{n}" for n in (1, 2))
         first = await status_of_a_turn(api, one)
         assert await status_of_a_turn(api, f"{other}, {one}") == 429

@@ -1,4 +1,4 @@
-"""Sessions over HTTP."""
+"""Tests of sessions over HTTP."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.api_house import LIMIT, ApiHouse, api_house, new_id, new_user
+from tests.integration.running_api import LIMIT, RunningApi, new_id, new_user, running_api
 
 WAITING_READERS = "SELECT count(*) FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted"
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn) as resources:
+        yield resources
 
 
-async def test_a_session_is_made_and_read(api: ApiHouse) -> None:
+async def test_a_session_is_created_and_read(api: RunningApi) -> None:
     user = new_user()
-    made = await api.http.post("/api/chat/sessions", json={"metadata": {"a": [1, None]}}, headers=api.as_user(user))
-    assert made.status_code == 201
-    assert set(made.json()) == {"id", "created_at", "user_id"}
-    assert made.json()["user_id"] == user
-    read = await api.http.get(f"/api/chat/sessions/{made.json()['id']}", headers=api.as_user(user))
+    created = await api.http.post("/api/chat/sessions", json={"metadata": {"a": [1, None]}}, headers=api.as_user(user))
+    assert created.status_code == 200
+    assert set(created.json()) == {"id", "created_at", "user_id"}
+    assert created.json()["user_id"] == user
+    read = await api.http.get(f"/api/chat/sessions/{created.json()['id']}", headers=api.as_user(user))
     assert read.status_code == 200
     body = read.json()
     assert body["metadata"] == {"a": [1, None]}
@@ -35,7 +35,7 @@ async def test_a_session_is_made_and_read(api: ApiHouse) -> None:
     assert "active_stream" not in body
 
 
-async def test_an_id_of_the_client_is_taken_and_taken_again(api: ApiHouse) -> None:
+async def test_an_id_of_the_client_is_accepted_repeatedly(api: RunningApi) -> None:
     id, mine = new_id(), api.as_user("owner-of-ids")
     first = await api.http.post("/api/chat/sessions", json={"id": id}, headers=mine)
     again = await api.http.post("/api/chat/sessions", json={"id": id}, headers=mine)
@@ -45,7 +45,7 @@ async def test_an_id_of_the_client_is_taken_and_taken_again(api: ApiHouse) -> No
     assert (foreign.status_code, foreign.json()["code"]) == (404, "session_not_found")
 
 
-async def test_sessions_are_listed_newest_first_searched_and_paged(api: ApiHouse) -> None:
+async def test_sessions_are_listed_newest_first_searched_and_paged(api: RunningApi) -> None:
     mine = api.as_user()
     ids = [await api.new_session(mine) for _ in range(3)]
     for id, title in zip(ids, ("One", "100% of two", "Three"), strict=True):
@@ -61,10 +61,10 @@ async def test_sessions_are_listed_newest_first_searched_and_paged(api: ApiHouse
     assert (await api.http.get("/api/chat/sessions")).json() == {"sessions": [], "total": 0}
 
 
-async def test_an_anonymous_session_becomes_a_users_once(api: ApiHouse) -> None:
+async def test_an_anonymous_session_becomes_a_users_once(api: RunningApi) -> None:
     id = await api.new_session()
-    nobody = await api.http.patch(f"/api/chat/sessions/{id}/assign-user")
-    assert nobody.status_code == 401
+    anonymous = await api.http.patch(f"/api/chat/sessions/{id}/assign-user")
+    assert anonymous.status_code == 401
     first = api.as_user()
     assert (await api.http.patch(f"/api/chat/sessions/{id}/assign-user", headers=first)).json() == {"status": "ok"}
     assert (await api.http.patch(f"/api/chat/sessions/{id}/assign-user", headers=api.as_user())).status_code == 404
@@ -72,7 +72,7 @@ async def test_an_anonymous_session_becomes_a_users_once(api: ApiHouse) -> None:
     assert (await api.http.get(f"/api/chat/sessions/{id}", headers=first)).status_code == 200
 
 
-async def test_a_deleted_session_is_gone(api: ApiHouse) -> None:
+async def test_a_deleted_session_is_not_found(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     await api.say(id, "hello", mine)
@@ -85,7 +85,7 @@ async def test_a_deleted_session_is_gone(api: ApiHouse) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
 
 
-async def test_rows_and_pages_of_a_conversation(api: ApiHouse) -> None:
+async def test_a_conversation_is_read_as_rows_in_pages(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     for n in range(3):
@@ -114,19 +114,19 @@ async def test_rows_and_pages_of_a_conversation(api: ApiHouse) -> None:
         [],
     ],
 )
-async def test_a_session_of_another_shape_is_refused(api: ApiHouse, body: object) -> None:
+async def test_an_invalid_session_body_is_refused(api: RunningApi, body: object) -> None:
     answer = await api.http.post("/api/chat/sessions", json=body)
     assert answer.status_code == 422
     assert answer.json()["code"] in ("validation_error", "unknown_field")
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}"])
-async def test_a_session_needs_no_body(api: ApiHouse, body: bytes) -> None:
+async def test_a_session_needs_no_body(api: RunningApi, body: bytes) -> None:
     answer = await api.http.post("/api/chat/sessions", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 201
+    assert answer.status_code == 200
 
 
-async def test_every_time_of_an_answer_has_one_form(api: ApiHouse) -> None:
+async def test_every_time_in_an_answer_has_the_same_format(api: RunningApi) -> None:
     id = await api.new_session()
     await api.say(id, "hello")
     session = await api.session(id)
@@ -134,12 +134,12 @@ async def test_every_time_of_an_answer_has_one_form(api: ApiHouse) -> None:
     assert all(re.fullmatch(r"[\d-]{10}T[\d:]{8}(\.\d+)?Z", time) for time in times), times
 
 
-async def test_a_session_that_is_deleted_while_it_is_read_is_read_whole(api: ApiHouse) -> None:
+async def test_a_session_deleted_during_a_read_is_read_as_a_whole(api: RunningApi) -> None:
     id = await api.new_session()
     await api.say(id, "hello")
     whole = {format: await api.session(id, format=format) for format in ("rows", "ui")}
-    async with api.house.database.transaction() as c:
-        await c.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")  # holds readers up between two statements
+    async with api.resources.database.transaction() as c:
+        await c.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")  # readers wait between two statements
         reading = [asyncio.create_task(api.session(id, format=format)) for format in whole]
         async with asyncio.timeout(LIMIT):
             while await c.fetchval(WAITING_READERS) < len(reading):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
+import httpx
 import pytest
 
 from backend.chat import keys
 from backend.ids import SessionId, StreamId, TaskId, new_task_id
-from tests.integration.api_house import LIMIT, ApiHouse, api_house, new_id
+from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 from tests.sse_client import StrictClient
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn) as resources:
+        yield resources
 
 
-async def test_a_message_gets_a_streamed_answer(api: ApiHouse) -> None:
+async def test_a_message_gets_a_streamed_answer(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     answer, client = await api.read(
@@ -29,7 +31,7 @@ async def test_a_message_gets_a_streamed_answer(api: ApiHouse) -> None:
     assert client.done
     assert client.text == "".join(f"{n} " for n in range(50))
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["cache-control"] == "no-cache, no-transform"
     assert answer.headers["x-accel-buffering"] == "no"
     assert answer.headers["x-vercel-ai-ui-message-stream"] == "v1"
     task_id = answer.headers["x-resumable-stream-id"]
@@ -39,14 +41,14 @@ async def test_a_message_gets_a_streamed_answer(api: ApiHouse) -> None:
     assert (task["status"], task["session_id"], task["kind"]) == ("completed", id, "turn")
 
 
-async def test_the_first_byte_is_a_comment_that_waits_for_nothing(api: ApiHouse) -> None:
+async def test_the_first_byte_is_a_comment_that_waits_for_nothing(api: RunningApi) -> None:
     id = await api.new_session()
     async with api.http.stream("POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 3 500"}) as answer:
         first = await anext(answer.aiter_raw())
         assert first.startswith(b": stream-open\n\n")
 
 
-async def test_a_stream_resumes_from_every_cursor_and_replays_without_one(api: ApiHouse) -> None:
+async def test_a_stream_resumes_from_every_cursor_and_replays_without_one(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     answer, whole = await api.read(
@@ -77,7 +79,7 @@ async def test_a_stream_resumes_from_every_cursor_and_replays_without_one(api: A
         assert again.parts == whole.parts
 
 
-async def test_nothing_runs_is_204_also_for_sessions_that_are_not_there(api: ApiHouse) -> None:
+async def test_nothing_runs_is_204_also_for_sessions_that_are_not_there(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     for path in (f"/api/chat/sessions/{id}/stream", f"/api/chat/{id}/stream"):
@@ -90,7 +92,7 @@ async def test_nothing_runs_is_204_also_for_sessions_that_are_not_there(api: Api
 @pytest.mark.parametrize(
     "cursor", ["garbage", "1", "1-", "-1-1", "1-1-1", "$", ">", "+", "-", "1" * 10_000, f"{2**64}-1", "1-1 ", "١-١"]
 )
-async def test_a_cursor_that_is_none_is_refused_and_not_echoed(api: ApiHouse, cursor: str) -> None:
+async def test_a_cursor_that_is_none_is_refused_and_not_echoed(api: RunningApi, cursor: str) -> None:
     id = await api.new_session()
     for path in (f"/api/chat/sessions/{id}/stream", f"/api/chat/tasks/{new_task_id()}/stream"):
         answer = await api.http.get(path, params={"last_message_id": cursor})
@@ -98,7 +100,7 @@ async def test_a_cursor_that_is_none_is_refused_and_not_echoed(api: ApiHouse, cu
         assert cursor not in answer.text or len(cursor) < 3
 
 
-async def test_a_cursor_that_cannot_be_served_is_gone(api: ApiHouse) -> None:
+async def test_a_cursor_that_cannot_be_served_is_gone(api: RunningApi) -> None:
     mine = api.as_user()
     one, other = await api.new_session(mine), await api.new_session(mine)
     first, second = await api.say(one, "hello", mine), await api.say(other, "hello", mine)
@@ -107,12 +109,12 @@ async def test_a_cursor_that_cannot_be_served_is_gone(api: ApiHouse) -> None:
         assert (answer.status_code, answer.json()["code"]) == (410, "cursor_expired"), cursor
 
 
-async def test_an_ended_task_whose_stream_is_gone_says_so(api: ApiHouse) -> None:
+async def test_an_ended_task_whose_stream_is_gone_says_so(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     client = await api.say(id, "hello", mine)
     task_id = client.chunks[0]["messageId"].removeprefix("msg_")
-    await api.house.streams.delete(keys.stream_key(SessionId(id), task_id))
+    await api.resources.streams.delete(keys.stream_key(SessionId(id), task_id))
     gone = await api.http.get(f"/api/chat/tasks/{task_id}/stream", headers=mine)
     assert (gone.status_code, gone.json()["code"]) == (410, "task_expired")
     late = await api.http.get(
@@ -127,12 +129,14 @@ def outputs_of(client: StrictClient) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("text", ["/say hello", '/tool add_understanding {"name":"Ada"}\n/tool no_such {}', "/fail"])
-async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is_gone(api: ApiHouse, text: str) -> None:
+async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is_gone(
+    api: RunningApi, text: str
+) -> None:
     mine, id = api.as_user(), new_id()
     body = {"id": id, "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": text}]}]}
     first_answer, first = await api.read("POST", "/api/chat", json=body, headers=mine)
     task_id = TaskId(first_answer.headers["x-resumable-stream-id"])
-    await api.house.streams.delete(keys.stream_key(SessionId(id), task_id))
+    await api.resources.streams.delete(keys.stream_key(SessionId(id), task_id))
     repeats = (
         ("/api/chat", body),
         ("/api/chat", {**body, "messageId": "m1"}),
@@ -150,7 +154,7 @@ async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is
         assert client.chunks[-2:] == first.chunks[-2:]
 
 
-async def test_the_same_message_id_is_one_turn_however_often_it_is_sent(api: ApiHouse) -> None:
+async def test_the_same_message_id_is_one_turn_however_often_it_is_sent(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     body = {"message": "/stream 5 5", "message_id": "the-same"}
@@ -170,7 +174,7 @@ async def test_the_same_message_id_is_one_turn_however_often_it_is_sent(api: Api
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "caf\xe9"])
-async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: ApiHouse, key: str) -> None:
+async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: RunningApi, key: str) -> None:
     id = await api.new_session()
     headers = [(b"idempotency-key", key.encode("latin-1"))]
     answer = await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "x"}, headers=headers)
@@ -196,19 +200,19 @@ async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: ApiHouse, k
         (None, "validation_error"),
     ],
 )
-async def test_a_message_that_cannot_be_taken(api: ApiHouse, body: object, code: str) -> None:
+async def test_a_message_that_cannot_be_taken(api: RunningApi, body: object, code: str) -> None:
     id = await api.new_session()
     answer = await api.http.post(f"/api/chat/sessions/{id}/stream", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
 
 
-async def test_a_message_of_exactly_the_limit_is_taken(api: ApiHouse) -> None:
+async def test_a_message_of_exactly_the_limit_is_taken(api: RunningApi) -> None:
     id = await api.new_session()
     await api.say(id, "/stream 1 0 " + "x" * (64_000 - 12))
 
 
-async def test_a_note_of_a_service_needs_a_key(api: ApiHouse) -> None:
-    from tests.integration.api_house import OLD_SERVICE_KEY, SERVICE_KEY
+async def test_a_note_of_a_service_needs_a_key(api: RunningApi) -> None:
+    from tests.integration.running_api import OLD_SERVICE_KEY, SERVICE_KEY
 
     id = await api.new_session()
     path, body = f"/api/chat/sessions/{id}/stream", {"message": "a note", "is_user_message": False}
@@ -229,7 +233,7 @@ async def test_a_note_of_a_service_needs_a_key(api: ApiHouse) -> None:
     assert {row["role"] for row in rows} == {"assistant"}
 
 
-async def test_tasks_that_are_not_there_or_not_yours_are_the_same_404(api: ApiHouse) -> None:
+async def test_tasks_that_are_not_there_or_not_yours_are_the_same_404(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     client = await api.say(id, "hello", mine)
@@ -242,7 +246,7 @@ async def test_tasks_that_are_not_there_or_not_yours_are_the_same_404(api: ApiHo
                 assert answer.json()["code"] == "task_not_found"
 
 
-async def test_head_answers_with_headers_and_opens_nothing(api: ApiHouse) -> None:
+async def test_head_answers_with_headers_and_opens_nothing(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     client = await api.say(id, "hello", mine)
@@ -254,7 +258,7 @@ async def test_head_answers_with_headers_and_opens_nothing(api: ApiHouse) -> Non
     assert len(api.app.open_streams) == 0
 
 
-async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: ApiHouse) -> None:
+async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     post = asyncio.create_task(
@@ -263,10 +267,8 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
     active = await api.active_stream(id, mine)
     path = f"/api/chat/tasks/{active['task_id']}/stream"
     readers = [asyncio.create_task(api.read("GET", path, headers=mine)) for _ in range(7)]
-    async with asyncio.timeout(LIMIT):
-        while len(api.app.open_streams) < 8:
-            await asyncio.sleep(0.02)
-    ninth = await api.http.get(path, headers=mine)
+    await api.reading(8)
+    ninth = await api.http.get("/api/chat/events", headers=mine)
     assert (ninth.status_code, ninth.json()["code"]) == (429, "too_many_streams")
     assert ninth.json()["detail"] == "8 streams are open, which is the limit; close one first."
     assert int(ninth.headers["retry-after"]) > 0
@@ -275,19 +277,55 @@ async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: A
     assert (await api.session(id, mine))["queued"] == []  # refused means: not accepted
     readers[0].cancel()
     await asyncio.gather(readers[0], return_exceptions=True)
-    async with asyncio.timeout(LIMIT):
-        while len(api.app.open_streams) == 8:
-            await asyncio.sleep(0.02)
+    await api.reading(7)
     readers[0] = asyncio.create_task(api.read("GET", path, headers=mine))
     await api.http.post(f"/api/chat/tasks/{active['task_id']}/cancel", headers=mine)
     for client in [post, *readers]:
         assert (await client)[1].done
-    async with asyncio.timeout(LIMIT):
-        while len(api.app.open_streams):
-            await asyncio.sleep(0.02)
+    await api.reading(0)
 
 
-async def test_a_client_that_goes_at_the_first_byte_loses_nothing(api: ApiHouse) -> None:
+async def test_a_newer_stream_takes_the_place_of_the_oldest_of_its_task(api: RunningApi) -> None:
+    """Behind a proxy that tells late that a client left, every reload of a silent answer would hold a place."""
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    path = f"/api/chat/sessions/{id}/stream"
+    async with AsyncExitStack() as left:
+        post = await left.enter_async_context(
+            api.http.stream("POST", path, json={"message": "/stream 2 60000"}, headers=mine)
+        )
+        task = f"/api/chat/tasks/{post.headers['x-resumable-stream-id']}"
+        for _ in range(20):
+            again = await left.enter_async_context(api.http.stream("GET", f"{task}/stream", headers=mine))
+            assert again.status_code == 200
+        async with asyncio.timeout(LIMIT):
+            with pytest.raises(httpx.RemoteProtocolError):  # cut, not ended
+                await post.aread()
+        async with asyncio.timeout(LIMIT):
+            while len(api.app.open_streams) > 8:
+                await asyncio.sleep(0.02)
+        feed = await api.http.get("/api/chat/events", headers=mine)
+        assert (feed.status_code, feed.json()["code"]) == (429, "too_many_streams")
+        await api.http.post(f"{task}/cancel", headers=mine)
+
+
+async def test_pages_that_are_too_many_do_not_cut_each_other_without_end(api: RunningApi) -> None:
+    mine = api.as_user()
+    id = await api.new_session(mine)
+    statuses = []
+    async with AsyncExitStack() as left:
+        post = api.http.stream(
+            "POST", f"/api/chat/sessions/{id}/stream", json={"message": "/stream 2 60000"}, headers=mine
+        )
+        task = f"/api/chat/tasks/{(await left.enter_async_context(post)).headers['x-resumable-stream-id']}"
+        for _ in range(50):
+            again = await left.enter_async_context(api.http.stream("GET", f"{task}/stream", headers=mine))
+            statuses.append(again.status_code)
+        await api.http.post(f"{task}/cancel", headers=mine)
+    assert statuses == [200] * 39 + [429] * 11  # 7 free places, then four for each place
+
+
+async def test_a_client_that_goes_at_the_first_byte_loses_nothing(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     async with api.http.stream(

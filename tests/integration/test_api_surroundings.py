@@ -1,25 +1,28 @@
-"""What stands around the conversations: health, metrics, the page, CORS, the schema, the log."""
+"""Tests of the API apart from conversations: health, metrics, the page, CORS, the schema and the log."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from fastapi.routing import iter_route_contexts
 from jsonschema import Draft202012Validator
 
-from backend.chat.tool_responses import ErrorResponse
-from tests.integration.api_house import ApiHouse, api_house, new_id
+from backend.chat.protocol.tool_responses import ErrorResponse
+from backend.ids import new_task_id
+from tests.integration.running_api import RunningApi, new_id, running_api
 from tests.servers.redis import RedisNode
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn, executor=False) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn, executor=False) as resources:
+        yield resources
 
 
-async def test_health_is_the_same_under_the_prefix_and_at_the_root(api: ApiHouse) -> None:
+async def test_health_is_the_same_under_the_prefix_and_at_the_root(api: RunningApi) -> None:
     for prefix in ("", "/api/chat"):
         health = (await api.http.get(f"{prefix}/health")).json()
         assert health["status"] == "ok"
@@ -27,11 +30,11 @@ async def test_health_is_the_same_under_the_prefix_and_at_the_root(api: ApiHouse
         assert (await api.http.get(f"{prefix}/health/live")).json() == {"status": "ok"}
         ready = await api.http.get(f"{prefix}/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-        assert set(ready.json()["checks"]) == {"postgres", "redis", "hub", "turns", "completions"}
+        assert set(ready.json()["checks"]) == {"postgres", "redis", "hub", "turns", "clock", "completions"}
 
 
-async def test_without_redis_it_is_not_ready_and_says_what_is_away(postgres_dsn: str, private_redis: RedisNode) -> None:
-    async with api_house(postgres_dsn, private_redis.dsn, executor=False) as api:
+async def test_without_redis_the_api_is_not_ready_and_names_redis(postgres_dsn: str, private_redis: RedisNode) -> None:
+    async with running_api(postgres_dsn, private_redis.dsn, executor=False) as api:
         assert (await api.http.get("/health/ready")).status_code == 200
         await private_redis.kill()
         ready = await api.http.get("/health/ready")
@@ -44,14 +47,14 @@ async def test_without_redis_it_is_not_ready_and_says_what_is_away(postgres_dsn:
         await private_redis.start()
 
 
-async def test_metrics_count_requests_by_route(api: ApiHouse) -> None:
+async def test_metrics_count_requests_by_route(api: RunningApi) -> None:
     await api.http.get(f"/api/chat/sessions/{new_id()}")
     text = (await api.http.get("/metrics")).text
     assert 'http_requests_total{method="GET",route="/api/chat/sessions/{session_id}",status="404"}' in text
     assert "sse_open_streams 0.0" in text
 
 
-async def test_the_plain_form_runs_its_own_files_only(api: ApiHouse) -> None:
+async def test_the_try_page_loads_only_its_own_files(api: RunningApi) -> None:
     page = await api.http.get("/try")
     assert page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]
@@ -68,7 +71,7 @@ async def test_the_plain_form_runs_its_own_files_only(api: ApiHouse) -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://chat.example.com", "http://localhost:5173"])
-async def test_our_origins_may_read(api: ApiHouse, origin: str) -> None:
+async def test_allowed_origins_may_read(api: RunningApi, origin: str) -> None:
     id = await api.new_session()
     for answer in (
         await api.http.get("/api/chat/sessions", headers={"origin": origin}),
@@ -85,12 +88,46 @@ async def test_our_origins_may_read(api: ApiHouse, origin: str) -> None:
     assert "last-event-id" in preflight.headers["access-control-allow-headers"]
 
 
+async def test_a_page_may_send_headers_of_tracing_and_those_that_are_set(postgres_dsn: str, redis_dsn: str) -> None:
+    origin = {"origin": "https://chat.example.com", "access-control-request-method": "POST"}
+    changes: dict[str, Any] = {"cors_headers": "X-Csrf-Token, x-tenant", "cors_credentials": True}
+    async with running_api(postgres_dsn, redis_dsn, executor=False, **changes) as api:
+        preflight = await api.http.options("/api/chat", headers=origin)
+        allowed = {name.strip() for name in preflight.headers["access-control-allow-headers"].split(",")}
+        assert {"sentry-trace", "baggage", "traceparent", "user-agent", "x-csrf-token", "x-tenant"} <= allowed
+        answer = await api.http.get("/api/chat/sessions", headers=origin)
+        for one in (preflight, answer):
+            assert one.headers["access-control-allow-credentials"] == "true"
+        other = await api.http.get("/api/chat/sessions", headers={"origin": "https://evil.example"})
+        assert "access-control-allow-credentials" not in other.headers
+
+
+async def test_cookies_are_not_taken_from_pages_unless_that_is_set(api: RunningApi) -> None:
+    answer = await api.http.get("/api/chat/sessions", headers={"origin": "https://chat.example.com"})
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_whatever_answers_get_answers_head(api: RunningApi) -> None:
+    """Uptime monitors ask by HEAD."""
+    id = await api.new_session()
+    paths = [context.path or "" for context in iter_route_contexts(api.app.routes) if "GET" in (context.methods or ())]
+    for path in paths:
+        ids = {"session_id": id, "task_id": new_task_id(), "tool_call_id": "x", "agent_id": "x", "version": 1}
+        known = path.replace(":path", "").format(**ids, name="x", model="copilot", webhook_id=new_task_id())
+        if path.endswith(("/stream", "/events")):
+            continue  # tested with the streams
+        got, head = await api.http.get(known), await api.http.head(known)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"], path
+    assert {"/", "/health/ready", "/metrics", "/api/chat/health", "/api/chat/sessions/{session_id}"} <= set(paths)
+
+
 @pytest.mark.parametrize(
     "origin",
     ["null", "https://evil.example", "http://chat.example.com", "https://chat.example.com.evil.example",
      "https://sub.chat.example.com", "https://chat.example.com:8443", "https://xchat.example.com"],
 )  # fmt: skip
-async def test_no_other_origin_may(api: ApiHouse, origin: str) -> None:
+async def test_other_origins_may_not_read(api: RunningApi, origin: str) -> None:
     for method in ("GET", "OPTIONS"):
         headers = {"origin": origin, "access-control-request-method": "GET"}
         answer = await api.http.request(method, "/api/chat/sessions", headers=headers)
@@ -98,31 +135,34 @@ async def test_no_other_origin_may(api: ApiHouse, origin: str) -> None:
         assert answer.headers["vary"] == "Origin"
 
 
-async def test_the_schema_of_tool_responses_holds_for_one(api: ApiHouse) -> None:
+async def test_a_tool_response_is_valid_under_the_published_schema(api: RunningApi) -> None:
     schema = (await api.http.get("/api/chat/schema/tool-responses")).json()
     Draft202012Validator.check_schema(schema)
     named = {one["properties"]["type"]["const"] for one in schema["$defs"].values() if "type" in one["properties"]}
-    assert len(named) == 32
+    assert len(named) == 33
     assert {"operation_started", "agent_saved", "web_fetch", "feature_request_created"} <= named
     response = ErrorResponse(message="no", error="x").model_dump(mode="json", exclude_none=True)
     assert Draft202012Validator(schema).is_valid(response)
-    assert not Draft202012Validator(schema).is_valid({"type": "unheard_of", "message": ""})
+    assert not Draft202012Validator(schema).is_valid({"type": "unknown", "message": ""})
 
 
-async def test_the_ttl_is_told(api: ApiHouse) -> None:
-    told = (await api.http.get("/api/chat/config/ttl")).json()
-    assert told == {"stream_ttl_seconds": 3600, "stream_ttl_ms": 3_600_000}
+async def test_the_ttl_of_streams_is_published(api: RunningApi) -> None:
+    ttl = (await api.http.get("/api/chat/config/ttl")).json()
+    assert ttl == {"stream_ttl_seconds": 3600, "stream_ttl_ms": 3_600_000}
 
 
-async def test_a_request_is_one_line_of_log_without_secrets(api: ApiHouse, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_is_logged_in_one_line_without_secrets(
+    api: RunningApi, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         await api.http.post(
-            "/api/chat/sessions?q=canary-query",
+            "/api/chat/sessions",
             json={"metadata": {"a": "canary-body"}},
             headers={"x-api-key": "canary-key", **api.as_user("canary-user")},
         )
-    lines = [record for record in caplog.records if record.name == "backend.api.door"]
-    assert len(lines) == 1
-    assert (lines[0].method, lines[0].path, lines[0].status) == ("POST", "/api/chat/sessions", 201)  # type: ignore[attr-defined]
-    ours = [record for record in caplog.records if not record.name.startswith("http")]
-    assert "canary" not in "".join(str(vars(record)) for record in ours)
+        await api.http.get("/api/chat/sessions?q=canary-query")
+    lines = [record for record in caplog.records if record.name == "backend.api.middleware"]
+    assert len(lines) == 2
+    assert (lines[0].method, lines[0].path, lines[0].status) == ("POST", "/api/chat/sessions", 200)  # type: ignore[attr-defined]
+    application_records = [record for record in caplog.records if not record.name.startswith("http")]
+    assert "canary" not in "".join(str(vars(record)) for record in application_records)

@@ -1,4 +1,4 @@
-"""Turns of one session: busy ones, cancelled ones, and a reload in the middle of one."""
+"""Tests of the turns of a session: queued ones, cancelled ones, and a reload during one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from backend.chat import flows, tasks
+from backend.chat.flows import start
 from backend.chat.models import OnBusy, TurnRequest
+from backend.chat.store import tasks
 from backend.ids import new_session_id
 from tests.e2e.sse import words_for
-from tests.integration.api_house import LIMIT, ApiHouse, api_house
 from tests.integration.rows import new_user
+from tests.integration.running_api import LIMIT, RunningApi, running_api
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn) as resources:
+        yield resources
 
 
-async def test_a_busy_session_queues_rejects_or_is_interrupted(api: ApiHouse) -> None:
+async def test_a_busy_session_queues_rejects_or_is_interrupted(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     path = f"/api/chat/sessions/{id}/stream"
@@ -42,37 +43,44 @@ async def test_a_busy_session_queues_rejects_or_is_interrupted(api: ApiHouse) ->
     assert cancelled.chunks[-1]["messageMetadata"]["status"] == "cancelled"
     _, last = await queued
     assert last.text == "0 1 "
-    said = [row["content"] for row in (await api.session(id, mine))["messages"] if row["role"] == "user"]
-    assert said == ["/stream 2000 20", "/stream 3", "/stream 2"]
+    questions = [row["content"] for row in (await api.session(id, mine))["messages"] if row["role"] == "user"]
+    assert questions == ["/stream 2000 20", "/stream 3", "/stream 2"]
 
 
-async def test_the_last_interruption_goes_first(postgres_dsn: str, redis_dsn: str) -> None:
-    async with api_house(postgres_dsn, redis_dsn, executor=False) as api:
+async def test_the_last_interruption_runs_first(postgres_dsn: str, redis_dsn: str) -> None:
+    async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
         mine, session_id = new_user(), new_session_id()
 
-        async def said(text: str, on_busy: OnBusy = OnBusy.QUEUE) -> None:
+        async def send(text: str, on_busy: OnBusy = OnBusy.QUEUE) -> None:
             request = TurnRequest(text)
-            await flows.start_turn(
-                api.house, mine, session_id, request, message_key=None, on_busy=on_busy, create_session=True
+            await start.start_turn(
+                api.resources, mine, session_id, request, message_key=None, on_busy=on_busy, create_session=True
             )
 
         for text in ("active", "queued"):
-            await said(text)
+            await send(text)
         for text in ("first", "second", "third"):
-            await said(text, OnBusy.INTERRUPT)
-        async with api.house.database.connection() as c:
+            await send(text, OnBusy.INTERRUPT)
+        async with api.resources.database.connection() as c:
             waiting = [task.request.text for task in await tasks.queued_tasks(c, session_id)]
         assert waiting == ["third", "second", "first", "queued"]
 
 
-async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(api: ApiHouse) -> None:
+async def test_a_reload_during_an_answer_finds_the_stream_and_no_partial_answer(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     path = f"/api/chat/sessions/{id}/stream"
     words = words_for(1.5)
     running = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {words} 10"}, headers=mine))
     active = await api.active_stream(id, mine)
-    assert active == {"task_id": active["task_id"], "last_message_id": "0-0", "operation_id": None, "tool_name": None}
+    assert active == {
+        "task_id": active["task_id"],
+        "turn_id": active["task_id"],
+        "started_at": active["started_at"],
+        "last_message_id": "0-0",
+        "operation_id": None,
+        "tool_name": None,
+    }
     rows = (await api.session(id, mine))["messages"]
     assert [row["role"] for row in rows] == ["user"]
     ui = (await api.session(id, mine, format="ui"))["messages"]
@@ -82,7 +90,7 @@ async def test_a_reload_in_mid_answer_finds_the_stream_and_not_half_the_answer(a
     assert first_tab.text == second_tab.text == "".join(f"{n} " for n in range(words))
 
 
-async def test_a_cancelled_turn_ends_cancelled_and_says_no_more(api: ApiHouse) -> None:
+async def test_a_cancelled_turn_ends_with_abort_and_finish(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     path = f"/api/chat/sessions/{id}/stream"
@@ -97,9 +105,9 @@ async def test_a_cancelled_turn_ends_cancelled_and_says_no_more(api: ApiHouse) -
         assert (answer.status_code, answer.json()) == (200, {"cancelled": False, "reason": "no_active_task"})
 
 
-async def test_a_user_has_so_many_turns_and_no_more(postgres_dsn: str, redis_dsn: str) -> None:
+async def test_a_user_has_a_limited_number_of_running_and_waiting_turns(postgres_dsn: str, redis_dsn: str) -> None:
     limits = {"max_running_turns": 2, "max_waiting_turns": 1}
-    async with api_house(postgres_dsn, redis_dsn, executor=False, **limits) as api:
+    async with running_api(postgres_dsn, redis_dsn, executor=False, **limits) as api:
         mine = api.as_user()
         sessions = [await api.new_session(mine) for _ in range(3)]
 
@@ -125,7 +133,7 @@ async def test_a_user_has_so_many_turns_and_no_more(postgres_dsn: str, redis_dsn
             assert (await api.http.delete(f"/api/chat/sessions/{session}", headers=mine)).status_code == 204
 
 
-async def test_words_that_look_like_frames_come_through_as_they_are(api: ApiHouse) -> None:
+async def test_text_that_looks_like_sse_frames_arrives_unchanged(api: RunningApi) -> None:
     words = "a\u2028b\u2029c\x85d\x0be\\n\\r: data:x event:y id:1-1 [DONE] \U0001f600 </script>"
     session = await api.new_session()
     client = await api.say(session, words)

@@ -1,4 +1,4 @@
-"""What goes over the wire, byte by byte: how streams end, what slow and rude clients get."""
+"""Tests of the bytes on the wire: the ends of streams, and the answers to slow or invalid clients."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from contextlib import suppress
 
 import pytest
 
-from backend.api.pace import Pace
+from backend.api.timeouts import Timeouts
 from backend.api.tokens import LEEWAY
-from backend.chat import cancelling
+from backend.chat.flows import delete
 from backend.chat.models import Caller
 from backend.ids import SessionId
-from tests.integration.api_house import LIMIT, ApiHouse, api_house, get, post, send_raw, token
+from tests.integration.running_api import LIMIT, RunningApi, get, post, running_api, send_raw, token
 from tests.speed import limit
 
 LAST_CHUNK = b"\r\n0\r\n\r\n"
-QUICK = Pace(heartbeat_every=0.2, send_timeout=limit(2), tick=0.05, head_timeout=limit(0.8), body_timeout=limit(0.8))
-"""Impatient, but not so that it drops good clients on a slow machine."""
+QUICK = Timeouts(
+    heartbeat_every=0.2, send_timeout=limit(2), tick=0.05, head_timeout=limit(0.8), body_timeout=limit(0.8)
+)
+"""Short timeouts that do not drop good clients on a slow machine."""
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn, pace=QUICK, max_body_bytes=20_000) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn, timeouts=QUICK, max_body_bytes=20_000) as resources:
+        yield resources
 
 
-async def test_a_stream_that_came_to_its_end_ends_cleanly(api: ApiHouse) -> None:
+async def test_a_finished_stream_ends_cleanly(api: RunningApi) -> None:
     id = await api.new_session()
     answer = await send_raw(
         api.port, post(f"/api/chat/sessions/{id}/stream", b'{"message":"hi"}'), until=b"\r\n0\r\n\r\n"
@@ -37,7 +39,7 @@ async def test_a_stream_that_came_to_its_end_ends_cleanly(api: ApiHouse) -> None
     assert b"data: [DONE]\n\n" in answer.data
 
 
-async def test_a_silent_stream_has_heartbeats(api: ApiHouse) -> None:
+async def test_a_quiet_stream_has_heartbeats(api: RunningApi) -> None:
     id = await api.new_session()
     request = post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 2 1500"}')
     answer = await send_raw(api.port, request, until=LAST_CHUNK)
@@ -46,7 +48,7 @@ async def test_a_silent_stream_has_heartbeats(api: ApiHouse) -> None:
 
 
 async def test_a_stopping_server_aborts_its_streams(postgres_dsn: str, redis_dsn: str) -> None:
-    async with api_house(postgres_dsn, redis_dsn, pace=QUICK) as api:
+    async with running_api(postgres_dsn, redis_dsn, timeouts=QUICK) as api:
         id = await api.new_session()
         request = post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 2000 50"}')
         reading = asyncio.create_task(send_raw(api.port, request))
@@ -62,7 +64,7 @@ async def test_a_stopping_server_aborts_its_streams(postgres_dsn: str, redis_dsn
         await _delete(api, id)
 
 
-async def test_a_stream_that_cannot_go_on_is_aborted(api: ApiHouse) -> None:
+async def test_a_dropped_stream_is_aborted_without_a_clean_end(api: RunningApi) -> None:
     id = await api.new_session()
     reading = asyncio.create_task(
         send_raw(api.port, post(f"/api/chat/sessions/{id}/stream", b'{"message":"/stream 2000 50"}'))
@@ -78,12 +80,12 @@ async def test_a_stream_that_cannot_go_on_is_aborted(api: ApiHouse) -> None:
     await _delete(api, id)
 
 
-async def _delete(api: ApiHouse, session: str) -> None:
-    """Ends what runs there, too; also when its server has stopped."""
-    await cancelling.delete_session(api.house, Caller(None, "192.0.2.9"), SessionId(session))
+async def _delete(api: RunningApi, session: str) -> None:
+    """Deletes the session and ends its turns, even if its server has stopped."""
+    await delete.delete_session(api.resources, Caller(None, "192.0.2.9"), SessionId(session))
 
 
-async def test_a_token_that_ends_ends_its_stream(api: ApiHouse) -> None:
+async def test_a_stream_ends_when_its_token_expires(api: RunningApi) -> None:
     mine = f"authorization: Bearer {token('expiring', lives=limit(2) - LEEWAY)}"
     made = await send_raw(
         api.port, post("/api/chat/sessions", b'{"id":"a-session-of-someone-expiring"}', mine), until=b"}"
@@ -99,7 +101,7 @@ async def test_a_token_that_ends_ends_its_stream(api: ApiHouse) -> None:
     assert (again.status, again.code) == (401, "unauthenticated")
 
 
-async def test_a_body_over_the_limit_is_refused_before_it_is_read(api: ApiHouse) -> None:
+async def test_a_body_over_the_limit_is_refused_before_it_is_read(api: RunningApi) -> None:
     head = "\r\n".join(
         ["POST /api/chat/sessions HTTP/1.1", "host: x", "content-type: application/json", "content-length: 20001"]
     )
@@ -108,7 +110,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(api: ApiHouse)
     assert b"connection: close" in answer.head
 
 
-async def test_a_chunked_body_over_the_limit_is_refused_and_the_connection_closed(api: ApiHouse) -> None:
+async def test_a_chunked_body_over_the_limit_is_refused_and_the_connection_closed(api: RunningApi) -> None:
     head = "\r\n".join(
         ["POST /api/chat/sessions HTTP/1.1", "host: x", "content-type: application/json", "transfer-encoding: chunked"]
     )
@@ -117,7 +119,7 @@ async def test_a_chunked_body_over_the_limit_is_refused_and_the_connection_close
     assert (answer.status, answer.code, answer.closed) == (413, "payload_too_large", True)
 
 
-async def test_a_body_that_never_ends_is_given_up(api: ApiHouse) -> None:
+async def test_a_body_that_never_ends_times_out(api: RunningApi) -> None:
     head = "\r\n".join(
         ["POST /api/chat/sessions HTTP/1.1", "host: x", "content-type: application/json", "content-length: 10"]
     )
@@ -126,23 +128,23 @@ async def test_a_body_that_never_ends_is_given_up(api: ApiHouse) -> None:
 
 
 @pytest.mark.parametrize("head", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: x\r\n"])
-async def test_a_head_that_never_ends_is_given_up(api: ApiHouse, head: bytes) -> None:
+async def test_a_head_that_never_ends_times_out(api: RunningApi, head: bytes) -> None:
     answer = await send_raw(api.port, head)
     assert (answer.data, answer.closed) == (b"", True)
 
 
-async def test_a_head_that_drips_on_a_used_connection_is_given_up(api: ApiHouse) -> None:
+async def test_an_incomplete_second_head_on_a_connection_times_out(api: RunningApi) -> None:
     answer = await send_raw(api.port, get("/api/chat/health") + b"GET / HTTP/1.1\r\nhost: x\r\n")
     assert answer.closed
     assert answer.status == 200
 
 
-async def test_what_is_not_http_gets_a_problem(api: ApiHouse) -> None:
+async def test_bytes_that_are_not_http_get_a_problem_document(api: RunningApi) -> None:
     answer = await send_raw(api.port, b"\x16\x03\x01 hello\r\n\r\n")
     assert (answer.status, answer.code, answer.closed) == (400, "bad_request", True)
 
 
-async def test_size_is_checked_before_the_token_and_the_token_before_the_body(api: ApiHouse) -> None:
+async def test_the_size_is_checked_before_the_token_and_the_token_before_the_body(api: RunningApi) -> None:
     bad = "authorization: Bearer nonsense"
     head = "POST /api/chat/sessions HTTP/1.1\r\nhost: x\r\n"
     too_long = await send_raw(api.port, (head + f"{bad}\r\ncontent-length: 20001\r\n\r\n").encode())
@@ -153,7 +155,7 @@ async def test_size_is_checked_before_the_token_and_the_token_before_the_body(ap
     assert (kind.status, kind.code) == (415, "unsupported_media_type")
 
 
-async def test_clients_that_come_and_go_leave_nothing_behind(api: ApiHouse) -> None:
+async def test_clients_that_connect_and_disconnect_leave_no_stream_behind(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     authorization = f"authorization: {mine['authorization']}"

@@ -1,4 +1,4 @@
-"""The stores of docker-compose.yml, started by hand the same way: there is no docker engine where the tests run."""
+"""Tests of the stores of docker-compose.yml. They run without Docker, which the test machine lacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import yaml
 
 from backend.embedded import Child
 from backend.embedded.valkey import valkey_binary
+from tests import ROOT
 from tests.servers.ports import free_port
-from tests.servers.rabbitmq import rabbit_node
+from tests.servers.rabbitmq import RabbitNode
 
-ROOT = Path(__file__).parents[2]
 PASSWORD = "3c1f0e5a9b7d2468"
 
 
-async def test_redis_starts_with_the_password_and_keeps_everything(short_path: Path) -> None:
+async def test_redis_starts_with_the_password_and_evicts_nothing(short_path: Path) -> None:
     port = free_port()
     (short_path / "redis-server").symlink_to(valkey_binary())
     shell, flag, script = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["redis"]["command"]
@@ -48,6 +48,6 @@ async def test_redis_starts_with_the_password_and_keeps_everything(short_path: P
         await server.stop()
 
 
-async def test_rabbitmq_takes_the_settings_file(short_path: Path) -> None:
-    async with rabbit_node(short_path, (ROOT / "deploy" / "rabbitmq.conf").read_text()) as node:
-        assert "10800000" in await node.ctl("eval", "application:get_env(rabbit, consumer_timeout).")
+async def test_rabbitmq_applies_the_settings_file(rabbitmq: RabbitNode) -> None:
+    assert "consumer_timeout = 10800000" in (ROOT / "deploy" / "rabbitmq.conf").read_text()
+    assert "10800000" in await rabbitmq.eval("application:get_env(rabbit, consumer_timeout)")

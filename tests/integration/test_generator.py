@@ -1,4 +1,4 @@
-"""The client of the agent generator against the generator of examples/, in a process of its own."""
+"""Tests of the client of the agent generator against the generator of examples/ in another process."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ async def client(generator: GeneratorNode) -> AsyncIterator[Generator]:
 
 
 async def failure_of(client: Generator, line: str, operation: OperationId | None = None) -> GeneratorFailure:
-    """How work ends to which this is to happen."""
+    """Sends work with the directive `line`, which must fail, and returns the failure."""
     with pytest.raises(GeneratorFailure) as caught:
         await client.send(Work.update(f"More. [generator: {line}]", AGENT), operation or new_operation(), TASK)
     return caught.value
 
 
 async def works_of(generator: GeneratorNode, operation: OperationId) -> dict[str, Any] | None:
-    async with httpx.AsyncClient(base_url=generator.url, trust_env=False) as browser:
-        works = (await browser.get("/works")).json()
+    async with httpx.AsyncClient(base_url=generator.url, trust_env=False) as http:
+        works = (await http.get("/works")).json()
     return next((work for work in works if work["key"] == operation), None)
 
 
@@ -96,14 +96,14 @@ async def test_a_vague_description_gets_a_better_one(client: Generator, descript
     assert isinstance(await client.decompose(answer.suggested_goal), Instructions)
 
 
-async def test_what_cannot_be_done_is_said_with_a_reason(client: Generator) -> None:
+async def test_an_unachievable_description_gets_a_reason_and_a_suggestion(client: Generator) -> None:
     answer = await client.decompose("Every day, read the minds of my customers and guarantee that they buy")
     assert isinstance(answer, UnachievableGoal)
     assert "minds" in answer.reason
     assert isinstance(await client.decompose(answer.suggested_goal), Instructions)
 
 
-async def test_what_is_missing_is_asked_for_until_it_is_answered(client: Generator) -> None:
+async def test_an_incomplete_description_gets_questions_until_it_is_answered(client: Generator) -> None:
     description = "Summarize the news about coffee and mail the summary"
     answer = await client.decompose(description)
     assert isinstance(answer, ClarifyingQuestions)
@@ -119,7 +119,7 @@ async def test_agents_of_the_library_are_used_by_name(client: Generator) -> None
     assert "Agent: Coffee Post" in [step["block_name"] for step in answer.steps]
 
 
-async def test_a_failing_description_is_a_failure(client: Generator) -> None:
+async def test_a_failed_description_raises_a_generator_failure(client: Generator) -> None:
     with pytest.raises(GeneratorFailure) as caught:
         await client.decompose(f"{GOAL} [generator: decompose fail error_type=llm_parse_error]")
     assert caught.value.error_type is ErrorType.LLM_PARSE_ERROR
@@ -134,7 +134,7 @@ async def test_a_description_cannot_be_accepted_for_later(client: Generator) -> 
 # --- work ---------------------------------------------------------------------------------------------------------
 
 
-async def test_an_agent_that_is_made_at_once_has_nodes_and_links_between_them(client: Generator) -> None:
+async def test_a_new_agent_has_linked_nodes(client: Generator) -> None:
     goal = await client.decompose(f"{GOAL}\n[generator: 200]")
     assert isinstance(goal, Instructions)
     made = await client.send(Work.generate(goal), new_operation(), TASK)
@@ -156,7 +156,7 @@ async def test_a_changed_agent_keeps_its_id(client: Generator) -> None:
     assert len(made.agent_json["nodes"]) == 1
 
 
-async def test_an_agent_from_a_template_is_one_of_its_own(client: Generator) -> None:
+async def test_an_agent_from_a_template_gets_its_own_id(client: Generator) -> None:
     work = Work.modify_template(AGENT, "In German, please [generator: 200]", "for my shop")
     made = await client.send(work, new_operation(), TASK)
     assert isinstance(made, AgentMade)
@@ -164,7 +164,7 @@ async def test_an_agent_from_a_template_is_one_of_its_own(client: Generator) -> 
     assert made.agent_json["name"] == "Old"
 
 
-async def test_work_may_come_to_questions(client: Generator) -> None:
+async def test_work_may_end_with_questions(client: Generator) -> None:
     answer = await client.send(Work.update("More [generator: 200 clarify]", AGENT), new_operation(), TASK)
     assert isinstance(answer, ClarifyingQuestions)
 
@@ -195,7 +195,7 @@ async def test_work_is_sent_as_the_same_bytes_each_time() -> None:
 
 
 @pytest.mark.parametrize("kind", ["validation_error", "patch_error", "llm_parse_error"])
-async def test_work_that_fails_says_how(client: Generator, kind: str) -> None:
+async def test_failed_work_reports_its_error_type(client: Generator, kind: str) -> None:
     failure = await failure_of(client, f"200 fail error_type={kind}")
     assert failure.error_type == kind
     assert failure.details["details"] == {"step": 1}
@@ -217,11 +217,11 @@ async def test_each_status_has_its_error_type(client: Generator, status: int, ki
 
 
 @pytest.mark.parametrize("fault", ["malformed", "huge"])
-async def test_an_answer_that_cannot_be_read_is_an_invalid_response(client: Generator, fault: str) -> None:
+async def test_an_unreadable_answer_is_an_invalid_response(client: Generator, fault: str) -> None:
     assert (await failure_of(client, fault)).error_type is ErrorType.INVALID_RESPONSE
 
 
-async def test_an_answer_that_is_packed_is_not_unpacked() -> None:
+async def test_a_compressed_answer_is_not_decompressed() -> None:
     async with receiver() as inbox, opened("127.0.0.1", inbox.port) as client:
         inbox.headers["content-encoding"] = "gzip"
         assert (await failure_of(client, "200")).error_type is ErrorType.INVALID_RESPONSE
@@ -230,13 +230,13 @@ async def test_an_answer_that_is_packed_is_not_unpacked() -> None:
 
 
 @pytest.mark.parametrize("fault", ["status=429 retry-after=0", "status=503", "drop"])
-async def test_what_may_pass_is_tried_again(client: Generator, fault: str) -> None:
+async def test_a_temporary_failure_is_retried(client: Generator, fault: str) -> None:
     made = await client.send(Work.update(f"More [generator: 200 {fault} times=2]", AGENT), new_operation(), TASK)
     assert isinstance(made, AgentMade)
 
 
 @pytest.mark.parametrize("fault", ["status=500", "status=408", "status=504", "status=400", "malformed"])
-async def test_what_will_not_pass_is_not_tried_again(client: Generator, fault: str) -> None:
+async def test_a_permanent_failure_is_not_retried(client: Generator, fault: str) -> None:
     await failure_of(client, f"200 {fault} times=1")
 
 
@@ -244,53 +244,55 @@ async def test_a_connection_that_breaks_each_time_is_a_connection_error(client: 
     assert (await failure_of(client, "drop")).error_type is ErrorType.CONNECTION_ERROR
 
 
-async def test_where_nobody_listens_is_a_connection_error(free_port: int) -> None:
+async def test_a_closed_port_is_a_connection_error(free_port: int) -> None:
     async with opened("127.0.0.1", free_port) as client:
         assert (await failure_of(client, "200")).error_type is ErrorType.CONNECTION_ERROR
         assert not await client.healthy()
 
 
-async def test_a_host_that_has_no_address_is_a_connection_error() -> None:
+async def test_an_unknown_host_is_a_connection_error() -> None:
     async with opened("no-such-host.invalid", 8000) as client:
         assert (await failure_of(client, "200")).error_type is ErrorType.CONNECTION_ERROR
 
 
-async def test_what_takes_longer_than_its_limit_is_a_timeout(generator: GeneratorNode) -> None:
+async def test_a_call_longer_than_its_limit_is_a_timeout(generator: GeneratorNode) -> None:
     async with opened(generator.host, generator.port, Patience(total=0.5)) as client:
         assert (await failure_of(client, "200 delay=600")).error_type is ErrorType.TIMEOUT
 
 
-async def test_nobody_waits_for_a_try_that_would_come_too_late(client: Generator) -> None:
-    failure = await failure_of(client, "status=429 retry-after=3600")  # waiting for it would end as a timeout
+async def test_a_retry_that_would_come_too_late_is_not_waited_for(generator: GeneratorNode) -> None:
+    patience = Patience(total=limit(20), backoff=0.01, longest_wait=limit(60))
+    async with opened(generator.host, generator.port, patience) as client:
+        failure = await failure_of(client, "status=429 retry-after=3600")  # a wait would end as a timeout
     assert failure.error_type is ErrorType.RATE_LIMIT
 
 
-async def test_a_long_wait_that_is_asked_for_is_cut(generator: GeneratorNode) -> None:
+async def test_a_long_retry_after_is_cut_to_the_longest_wait(generator: GeneratorNode) -> None:
     patience = Patience(total=limit(60), backoff=0.01, longest_wait=0.05)
     async with opened(generator.host, generator.port, patience) as client:
         work = Work.update("More [generator: 200 status=429 retry-after=3600 times=2]", AGENT)
         assert isinstance(await client.send(work, new_operation(), TASK), AgentMade)
 
 
-async def test_a_call_that_is_cancelled_gives_its_connection_back(generator: GeneratorNode) -> None:
+async def test_a_cancelled_call_returns_its_connection_to_the_pool(generator: GeneratorNode) -> None:
     async with opened(generator.host, generator.port, connections=1) as client:
         for _ in range(3):
             operation = new_operation()
             job = asyncio.ensure_future(failure_of(client, "200 delay=10", operation))
-            await begun(generator, operation)
+            await wait_until_started(generator, operation)
             job.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await job
         assert isinstance(await client.send(Work.update("[generator: 200]", AGENT), new_operation(), TASK), AgentMade)
 
 
-async def begun(generator: GeneratorNode, operation: OperationId) -> None:
+async def wait_until_started(generator: GeneratorNode, operation: OperationId) -> None:
     async with asyncio.timeout(limit(20)):
         while not await works_of(generator, operation):
-            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+            await asyncio.sleep(0.02)  # between two checks of a bounded wait
 
 
-async def test_a_proxy_in_the_environment_is_not_asked(
+async def test_a_proxy_in_the_environment_is_not_used(
     generator: GeneratorNode, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -299,16 +301,14 @@ async def test_a_proxy_in_the_environment_is_not_asked(
         assert await client.healthy()
 
 
-async def test_a_generator_that_is_there_is_healthy(client: Generator) -> None:
+async def test_a_running_generator_is_healthy(client: Generator) -> None:
     assert await client.healthy()
 
 
-# --- the same work again ------------------------------------------------------------------------------------------
+# --- repeated work ------------------------------------------------------------------------------------------------
 
 
-async def test_the_same_work_again_gets_the_same_answer_and_is_done_once(
-    client: Generator, generator: GeneratorNode
-) -> None:
+async def test_repeated_work_gets_the_same_answer_and_is_done_once(client: Generator, generator: GeneratorNode) -> None:
     work, operation = Work.update("More [generator: 200 delay=0.2]", AGENT), new_operation()
     answers = await asyncio.gather(*(client.send(work, operation, TASK) for _ in range(20)))
     answers.append(await client.send(Work.from_json(work.as_json()), operation, TASK))
@@ -317,19 +317,19 @@ async def test_the_same_work_again_gets_the_same_answer_and_is_done_once(
     assert await works_of(generator, operation) == {"key": operation, "asked": 21, "done": 1}
 
 
-async def test_work_whose_answer_was_not_waited_for_is_answered_when_it_is_asked_for_again(
+async def test_work_that_timed_out_is_answered_when_it_is_requested_again(
     generator: GeneratorNode, client: Generator
 ) -> None:
     work, operation = Work.update(f"More [generator: 200 delay={limit(1.5)}]", AGENT), new_operation()
-    async with opened(generator.host, generator.port, Patience(total=limit(0.6))) as hasty:
+    async with opened(generator.host, generator.port, Patience(total=limit(0.6))) as impatient_client:
         with pytest.raises(GeneratorFailure) as caught:
-            await hasty.send(work, operation, TASK)
+            await impatient_client.send(work, operation, TASK)
         assert caught.value.error_type is ErrorType.TIMEOUT
     assert isinstance(await client.send(work, operation, TASK), AgentMade)
     assert await works_of(generator, operation) == {"key": operation, "asked": 2, "done": 1}
 
 
-async def test_another_work_under_the_same_operation_is_refused(client: Generator) -> None:
+async def test_different_work_under_the_same_operation_is_refused(client: Generator) -> None:
     operation = new_operation()
     await client.send(Work.update("More [generator: 200]", AGENT), operation, TASK)
     assert (await failure_of(client, "200", operation)).error_type is ErrorType.HTTP_ERROR

@@ -1,4 +1,4 @@
-"""How the generator of examples/ tells outcomes: to a real receiver, and into a real Redis Stream."""
+"""Tests of the outcomes that the generator of examples/ delivers to a webhook and to a Redis stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def inbox() -> AsyncIterator[Receiver]:
 
 
 async def ask(generator: GeneratorNode, line: str, callback: str | None, *, status: int = 202) -> str:
-    """Asks for a changed agent; the operation's id."""
+    """Requests a changed agent and returns the id of the operation."""
     operation = str(uuid.uuid4())
     body = {
         "update_request": f"More [generator: {line}]", "current_agent_json": {"id": "a", "name": "A"},
@@ -39,7 +39,7 @@ async def ask(generator: GeneratorNode, line: str, callback: str | None, *, stat
     return operation
 
 
-async def test_an_outcome_comes_with_a_signature(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_an_outcome_is_delivered_with_a_signature(generator: GeneratorNode, inbox: Receiver) -> None:
     operation = await ask(generator, "202-webhook", inbox.url("/api/chat/operations/o/complete"))
     request = await inbox.next()
     assert (request.method, request.path) == ("POST", "/api/chat/operations/o/complete")
@@ -51,14 +51,14 @@ async def test_an_outcome_comes_with_a_signature(generator: GeneratorNode, inbox
     assert "x-api-key" not in request.headers
 
 
-async def test_an_outcome_comes_with_the_key(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_an_outcome_is_delivered_with_the_api_key_if_requested(generator: GeneratorNode, inbox: Receiver) -> None:
     await ask(generator, "202-webhook keyed", inbox.url("/complete"))
     request = await inbox.next()
     assert request.headers["x-api-key"] == API_KEY
     assert "webhook-signature" not in request.headers
 
 
-async def test_a_failure_is_told_in_words(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_a_failure_is_delivered_with_its_error_type_and_text(generator: GeneratorNode, inbox: Receiver) -> None:
     await ask(generator, "202-webhook fail error_type=validation_error", inbox.url("/complete"))
     outcome = (await inbox.next()).json()
     assert set(outcome) == {"success", "error"}
@@ -66,7 +66,7 @@ async def test_a_failure_is_told_in_words(generator: GeneratorNode, inbox: Recei
     assert outcome["error"].startswith("validation_error: ")
 
 
-async def test_an_outcome_is_told_again_until_it_is_taken(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_an_outcome_is_delivered_again_until_it_is_accepted(generator: GeneratorNode, inbox: Receiver) -> None:
     inbox.answer_with([500, 503, 302, 204])
     await ask(generator, "202-webhook duplicate=2", inbox.url("/complete"))
     tries = [await inbox.next() for _ in range(5)]
@@ -77,9 +77,9 @@ async def test_an_outcome_is_told_again_until_it_is_taken(generator: GeneratorNo
         Webhook(WEBHOOK_SECRET).verify(request.body, request.headers)
 
 
-async def test_an_outcome_that_is_refused_is_not_told_again(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_a_refused_outcome_is_not_delivered_again(generator: GeneratorNode, inbox: Receiver) -> None:
     inbox.answer_with([404])
-    await ask(generator, "202-webhook duplicate=2 progress=1", inbox.url("/complete"))  # the report is refused
+    await ask(generator, "202-webhook duplicate=2 progress=1", inbox.url("/complete"))  # the progress report is refused
     paths = [(await inbox.next()).path for _ in range(3)]
     assert paths == ["/progress", "/complete", "/complete"]
     inbox.answer_with([409])
@@ -88,26 +88,28 @@ async def test_an_outcome_that_is_refused_is_not_told_again(generator: Generator
     assert inbox.waiting == 0
 
 
-async def test_a_receiver_that_was_away_gets_the_outcome_later(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_a_receiver_that_was_unavailable_gets_the_outcome_later(
+    generator: GeneratorNode, inbox: Receiver
+) -> None:
     await inbox.stop()
     operation = await ask(generator, "202-webhook", inbox.url("/complete"))
-    await logged(generator, f"the outcome of operation {operation} is not taken yet")
+    await wait_for_log(generator, f"the outcome of operation {operation} was not accepted yet")
     await inbox.listen()
     assert (await inbox.next()).json()["success"]
 
 
-async def logged(generator: GeneratorNode, words: str) -> None:
+async def wait_for_log(generator: GeneratorNode, text: str) -> None:
     async with asyncio.timeout(limit(20)):
-        while words not in generator.log.read_text():
-            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+        while text not in generator.log.read_text():
+            await asyncio.sleep(0.02)  # between two checks of a bounded wait
 
 
-async def test_the_same_outcome_may_come_more_than_once(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_an_outcome_may_be_delivered_several_times(generator: GeneratorNode, inbox: Receiver) -> None:
     await ask(generator, "202-webhook duplicate 3", inbox.url("/complete"))
     assert len({(await inbox.next()).body for _ in range(3)}) == 1
 
 
-async def test_progress_is_reported_on_the_way(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_progress_is_reported_before_the_outcome(generator: GeneratorNode, inbox: Receiver) -> None:
     await ask(generator, "202-webhook progress", inbox.url("/operations/o/complete"))
     requests = [await inbox.next() for _ in range(4)]
     assert [request.path for request in requests] == ["/operations/o/progress"] * 3 + ["/operations/o/complete"]
@@ -116,27 +118,29 @@ async def test_progress_is_reported_on_the_way(generator: GeneratorNode, inbox: 
         Webhook(WEBHOOK_SECRET).verify(request.body, request.headers)
 
 
-async def test_outcomes_come_by_the_redis_stream_too(private_redis: RedisNode, tmp_path: Path) -> None:
+async def test_outcomes_are_delivered_through_the_redis_stream_as_well(
+    private_redis: RedisNode, tmp_path: Path
+) -> None:
     async with (
         generator_node(tmp_path, redis=private_redis.dsn, GENERATOR_ANSWER="stream") as generator,
         Redis.from_url(private_redis.dsn, decode_responses=True) as redis,
     ):
         made = await ask(generator, "duplicate=2", None)
-        entries = await added(redis, "0-0", 2)
+        entries = await wait_for_entries(redis, "0-0", 2)
         documents = [json.loads(fields["data"]) for _, fields in entries]
         assert [set(fields) for _, fields in entries] == [{"data"}] * 2
         assert documents[0] == documents[1]
         assert set(documents[0]) == {"operation_id", "task_id", "success", "result"}
         assert (documents[0]["operation_id"], documents[0]["task_id"]) == (made, "t")
         failed = await ask(generator, "202-stream fail", None)
-        [(_, fields)] = await added(redis, entries[-1][0], 1)
+        [(_, fields)] = await wait_for_entries(redis, entries[-1][0], 1)
         outcome = json.loads(fields["data"])
         assert set(outcome) == {"operation_id", "task_id", "success", "error"}
         assert (outcome["operation_id"], outcome["success"]) == (failed, False)
 
 
-async def added(redis: Redis, after: str, count: int) -> list[Any]:
-    """So many entries after that one, when they are there."""
+async def wait_for_entries(redis: Redis, after: str, count: int) -> list[Any]:
+    """Waits for `count` entries after the id `after` and returns them."""
     entries: list[Any] = []
     async with asyncio.timeout(limit(20)):
         while len(entries) < count:
@@ -146,7 +150,7 @@ async def added(redis: Redis, after: str, count: int) -> list[Any]:
     return entries
 
 
-async def test_work_whose_outcome_could_not_be_told_is_refused(tmp_path: Path, inbox: Receiver) -> None:
+async def test_work_whose_outcome_could_not_be_delivered_is_refused(tmp_path: Path, inbox: Receiver) -> None:
     async with generator_node(tmp_path, GENERATOR_CALLBACK_BASE=inbox.url("/api/")) as generator:
         await ask(generator, "202-webhook", None, status=422)
         await ask(generator, "202-stream", inbox.url("/api/complete"), status=422)
@@ -162,9 +166,9 @@ async def test_a_generator_without_secrets_sends_none(tmp_path: Path, inbox: Rec
         assert not {"x-api-key", "webhook-id"} & set((await inbox.next()).headers)
 
 
-async def test_no_secret_stands_in_the_log(generator: GeneratorNode, inbox: Receiver) -> None:
+async def test_the_log_contains_no_secret(generator: GeneratorNode, inbox: Receiver) -> None:
     inbox.answer_with([500])
     operation = await ask(generator, "202-webhook keyed", inbox.url("/complete"))
-    await logged(generator, f"outcome 1 of 1 of operation {operation}")
+    await wait_for_log(generator, f"outcome 1 of 1 of operation {operation}")
     assert API_KEY not in generator.log.read_text()
     assert WEBHOOK_SECRET not in generator.log.read_text()

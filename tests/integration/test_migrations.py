@@ -16,16 +16,16 @@ import pytest
 from backend.errors import ConfigError, Unavailable
 from backend.migrating import FOLDER, migrate, read_migrations
 from backend.postgres import Database
+from tests import ROOT
 from tests.integration.catalog import catalog_of, execute
 from tests.speed import limit
 
-ROOT = FOLDER.parent.parent
 SECOND = "20990101000000_second"
 
 
 @pytest.fixture(scope="session")
 async def schema_as_sql() -> str:
-    """What schema.prisma asks for, as SQL, by the prisma CLI of `prisma/`."""
+    """Returns the SQL that makes the tables of schema.prisma, from the prisma CLI in `prisma/`."""
     if shutil.which("npm") is None:
         pytest.fail("the prisma CLI needs Node and npm: apt-get install -y npm")
     command = "prisma/prisma.sh migrate diff --from-empty --to-schema-datamodel schema.prisma --script"
@@ -103,7 +103,7 @@ async def test_migrations_are_recorded_as_prisma_does(empty_postgres_dsn: str) -
 async def test_processes_that_start_at_once_migrate_once(empty_postgres_dsn: str) -> None:
     async with asyncio.timeout(limit(60)):
         applied = await asyncio.gather(*(migrate(empty_postgres_dsn) for _ in range(4)))
-    assert sorted(applied, key=len) == [[], [], [], [migration.name for migration in read_migrations()]]
+    assert sorted(name for names in applied for name in names) == [migration.name for migration in read_migrations()]
 
 
 async def test_only_what_is_new_is_applied(empty_postgres_dsn: str, folder: Path) -> None:
@@ -137,7 +137,7 @@ async def test_a_migration_that_another_tool_left_half_applied_is_refused(empty_
     await migrate(empty_postgres_dsn)
     begun = "INSERT INTO _prisma_migrations (id, checksum, migration_name) VALUES ('1', 'c', 'other')"
     await execute(empty_postgres_dsn, begun)
-    with pytest.raises(ConfigError, match="other was begun and not finished"):
+    with pytest.raises(ConfigError, match="other was begun but not finished"):
         await migrate(empty_postgres_dsn)
     await execute(empty_postgres_dsn, "UPDATE _prisma_migrations SET rolled_back_at = now() WHERE id = '1'")
     assert await migrate(empty_postgres_dsn) == []

@@ -1,4 +1,4 @@
-"""Operations: from the call that begins one to the words that tell of its outcome."""
+"""Tests of operations, from the call that starts one to the continuation that answers its outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import pytest
 
 from tests.e2e.sse import words_for
 from tests.fakes.outside_work import OutsideToolbox
-from tests.integration.api_house import LIMIT, OLD_SERVICE_KEY, SERVICE_KEY, ApiHouse, api_house, new_id, post, send_raw
+from tests.integration.running_api import (
+    LIMIT,
+    OLD_SERVICE_KEY,
+    SERVICE_KEY,
+    RunningApi,
+    new_id,
+    post,
+    running_api,
+    send_raw,
+)
 from tests.sse_client import StrictClient
 
 WORDS = words_for(1.5)
@@ -22,13 +31,13 @@ START = '/tool outside_work {"label": "a"}'
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[ApiHouse]:
-    async with api_house(postgres_dsn, redis_dsn, toolbox=OutsideToolbox) as house:
-        yield house
+async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
+    async with running_api(postgres_dsn, redis_dsn, toolbox=OutsideToolbox) as resources:
+        yield resources
 
 
-async def begin(api: ApiHouse, mine: dict[str, str], text: str = START) -> tuple[str, dict[str, Any]]:
-    """A session in which a turn has begun an operation and ended: its id, and what the call was told."""
+async def begin(api: RunningApi, mine: dict[str, str], text: str = START) -> tuple[str, dict[str, Any]]:
+    """Runs a turn that starts an operation. Returns the session's id and the output of the call."""
     session = await api.new_session(mine)
     client = await api.say(session, text, mine)
     outputs = [chunk["output"] for chunk in client.chunks if chunk["type"] == "tool-output-available"]
@@ -36,12 +45,12 @@ async def begin(api: ApiHouse, mine: dict[str, str], text: str = START) -> tuple
     return session, outputs[0]
 
 
-async def complete(api: ApiHouse, operation: str, **body: Any) -> httpx.Response:
+async def complete(api: RunningApi, operation: str, **body: Any) -> httpx.Response:
     body.setdefault("success", True)
     return await api.http.post(f"/api/chat/operations/{operation}/complete", json=body, headers=KEY)
 
 
-async def ended(api: ApiHouse, task: str, mine: dict[str, str]) -> StrictClient:
+async def ended(api: RunningApi, task: str, mine: dict[str, str]) -> StrictClient:
     answer, client = await api.read("GET", f"/api/chat/tasks/{task}/stream", headers=mine)
     assert answer.status_code == 200, answer.text
     return client
@@ -53,7 +62,7 @@ def result_of(session: dict[str, Any]) -> dict[str, Any]:
     return output
 
 
-async def test_an_outcome_continues_the_conversation_by_itself(api: ApiHouse) -> None:
+async def test_an_outcome_starts_a_continuation_of_the_conversation(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     seen = await api.session(session, mine)
@@ -85,13 +94,13 @@ async def test_an_outcome_continues_the_conversation_by_itself(api: ApiHouse) ->
     assert shown[1]["parts"][1]["output"] == shown[2]["parts"][1]["output"]
 
 
-async def test_a_failure_is_told(api: ApiHouse) -> None:
+async def test_the_model_gets_the_error_of_a_failed_operation(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     answer = await complete(api, started["operation_id"], success=False, error="No more wood.")
     assert answer.status_code == 200
-    told = await ended(api, started["task_id"], mine)
-    assert told.text == "The work of outside_work has ended: No more wood."
+    continuation = await ended(api, started["task_id"], mine)
+    assert continuation.text == "The work of outside_work has ended: No more wood."
     assert result_of(await api.session(session, mine)) == {
         "type": "error",
         "message": "No more wood.",
@@ -100,7 +109,7 @@ async def test_a_failure_is_told(api: ApiHouse) -> None:
     }
 
 
-async def test_the_same_outcome_again_changes_nothing_and_another_one_is_refused(api: ApiHouse) -> None:
+async def test_a_repeated_outcome_changes_nothing_and_a_different_one_is_refused(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     operation = started["operation_id"]
@@ -114,11 +123,11 @@ async def test_the_same_outcome_again_changes_nothing_and_another_one_is_refused
         refused = await complete(api, operation, **other)
         assert (refused.status_code, refused.json()["code"]) == (409, "already_completed")
     assert result_of(await api.session(session, mine))["outputs"] == {"n": 1, "m": [2]}
-    said = [row for row in (await api.session(session, mine))["messages"] if row["role"] == "assistant"]
-    assert len(said) == 3, "the call, its comment, and one continuation"
+    answers = [row for row in (await api.session(session, mine))["messages"] if row["role"] == "assistant"]
+    assert len(answers) == 3, "the call, its comment, and one continuation"
 
 
-async def test_a_success_without_a_result_is_completed(api: ApiHouse) -> None:
+async def test_a_success_without_a_result_is_completed(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     assert (await complete(api, started["operation_id"])).status_code == 200
@@ -126,8 +135,8 @@ async def test_a_success_without_a_result_is_completed(api: ApiHouse) -> None:
     assert result_of(await api.session(session, mine))["outputs"] == {"status": "completed"}
 
 
-async def test_a_user_who_writes_meanwhile_is_answered_at_once_and_the_continuation_waits_its_turn(
-    api: ApiHouse,
+async def test_messages_are_answered_during_an_operation_and_its_continuation_waits_for_them(
+    api: RunningApi,
 ) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
@@ -139,16 +148,16 @@ async def test_a_user_who_writes_meanwhile_is_answered_at_once_and_the_continuat
     waiting = await api.session(session, mine)
     assert waiting["active_stream"]["task_id"] != started["task_id"]
     assert [one["status"] for one in waiting["operations"]] == ["queued"]
-    assert waiting["queued"] == [], "no message of the user waits"
+    assert waiting["queued"] == [], "no message of the user is waiting"
     _, answered = await busy
     assert answered.text == "".join(f"{n} " for n in range(WORDS))
-    told = await ended(api, started["task_id"], mine)
-    assert told.chunks[-1]["messageMetadata"]["status"] == "completed"
-    assert [row["content"] for row in (await api.session(session, mine))["messages"]][-1] == told.text
+    continuation = await ended(api, started["task_id"], mine)
+    assert continuation.chunks[-1]["messageMetadata"]["status"] == "completed"
+    assert [row["content"] for row in (await api.session(session, mine))["messages"]][-1] == continuation.text
 
 
 @pytest.mark.parametrize("by", ["task", "session"])
-async def test_a_cancelled_operation_is_gone(api: ApiHouse, by: str) -> None:
+async def test_a_cancelled_operation_takes_no_outcome(api: RunningApi, by: str) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     reading = asyncio.create_task(ended(api, started["task_id"], mine))
@@ -178,19 +187,22 @@ async def test_a_cancelled_operation_is_gone(api: ApiHouse, by: str) -> None:
         reading.cancel()
 
 
-async def test_an_operation_whose_time_is_over_is_given_up_and_told(api: ApiHouse) -> None:
+async def test_an_operation_past_its_deadline_is_given_up_and_the_model_learns_it(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
-    async with api.house.database.connection() as c:
+    async with api.resources.database.connection() as c:
         await c.execute("UPDATE tasks SET deadline_at = now() WHERE id = $1", started["task_id"])
-    told = await ended(api, started["task_id"], mine)
-    assert told.text == "The work of outside_work has ended: The work was not finished in time, so it was given up."
+    continuation = await ended(api, started["task_id"], mine)
+    assert (
+        continuation.text
+        == "The work of outside_work has ended: The work was not finished in time, so it was given up."
+    )
     late = await complete(api, started["operation_id"])
     assert (late.status_code, late.json()["code"]) == (410, "operation_gone")
     assert result_of(await api.session(session, mine))["error"] == "operation_timeout"
 
 
-async def test_progress_is_shown_to_readers_and_in_the_session(api: ApiHouse) -> None:
+async def test_progress_is_shown_to_readers_and_in_the_session(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     path = f"/api/chat/operations/{started['operation_id']}/progress"
@@ -201,19 +213,19 @@ async def test_progress_is_shown_to_readers_and_in_the_session(api: ApiHouse) ->
     assert operation["progress"] == {"percent": 42.5, "message": "sawing"}
     assert (await complete(api, started["operation_id"])).status_code == 200
     seen = await ended(api, started["task_id"], mine)
-    said = [chunk for chunk in seen.chunks if chunk["type"] == "data-progress"]
-    assert [one["data"] for one in said] == [
+    reports = [chunk for chunk in seen.chunks if chunk["type"] == "data-progress"]
+    assert [one["data"] for one in reports] == [
         {"percent": 10, "message": "sawing"},
         {"percent": 42.5, "message": "sawing"},
     ]
-    assert {one["id"] for one in said} == {operation["tool_call_id"]}
+    assert {one["id"] for one in reports} == {operation["tool_call_id"]}
     over = await api.http.post(path, json={"percent": 99}, headers=KEY)
     assert (over.status_code, over.json()["code"]) == (410, "operation_gone")
     shown = (await api.session(session, mine, format="ui"))["messages"][-1]["parts"]
     assert [part["type"] for part in shown] == ["step-start", "dynamic-tool", "data-progress", "step-start", "text"]
 
 
-async def test_what_a_wrong_sender_gets(api: ApiHouse) -> None:
+async def test_an_outcome_with_a_wrong_key_id_or_body_is_refused(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     path = f"/api/chat/operations/{started['operation_id']}/complete"
@@ -231,7 +243,7 @@ async def test_what_a_wrong_sender_gets(api: ApiHouse) -> None:
         answer = await api.http.post(path, json=body, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key"), keys
     foreign = await api.http.post(path, json=body, headers=mine)
-    assert foreign.status_code == 401, "a user's token is no service key"
+    assert foreign.status_code == 401, "the token of a user is not a service key"
     for id in (new_id(), "x", "..%2f", started["task_id"], "00000000-0000-0000-0000-000000000000"):
         answer = await api.http.post(f"/api/chat/operations/{id}/complete", json=body, headers=KEY)
         assert answer.status_code == 404, id
@@ -252,13 +264,15 @@ async def test_what_a_wrong_sender_gets(api: ApiHouse) -> None:
     assert (answer_to_large.status, answer_to_large.code) == (413, "payload_too_large")
     nul = await api.http.post(path, json={"success": True, "result": "a\0b"}, headers=KEY)
     assert (nul.status_code, nul.json()["code"]) == (422, "invalid_unicode")
-    assert result_of(await api.session(session, mine))["type"] == "operation_pending", "nothing of it was applied"
+    assert result_of(await api.session(session, mine))["type"] == "operation_pending", (
+        "none of the refused bodies was applied"
+    )
     old = await api.http.post(path, json=body, headers={"x-api-key": OLD_SERVICE_KEY})
     assert old.status_code == 200
     assert "old_key_used_total 1.0" in (await api.http.get("/metrics")).text
 
 
-async def test_a_result_is_data_whatever_it_says(api: ApiHouse) -> None:
+async def test_a_result_is_stored_as_plain_data_whatever_it_contains(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     result = {"html": "<script>alert(1)</script>", "ansi": "\x1b[31m", "lines": "a\r\nb\u2028c", "__proto__": {"x": 1}}
@@ -270,7 +284,7 @@ async def test_a_result_is_data_whatever_it_says(api: ApiHouse) -> None:
     assert json.dumps(outputs)
 
 
-async def test_two_operations_of_one_step_end_each_by_itself(api: ApiHouse) -> None:
+async def test_two_operations_of_one_step_end_independently(api: RunningApi) -> None:
     mine = api.as_user()
     session = await api.new_session(mine)
     client = await api.say(session, f"{START}\n{START}", mine)
@@ -288,15 +302,15 @@ async def test_two_operations_of_one_step_end_each_by_itself(api: ApiHouse) -> N
     assert {row["parts"][0]["output"]["type"] for row in rows} == {"block_output", "error"}
 
 
-async def test_another_user_finds_nothing(api: ApiHouse) -> None:
+async def test_another_user_cannot_find_an_operation(api: RunningApi) -> None:
     mine, other = api.as_user(), api.as_user()
     _, started = await begin(api, mine)
     for method, path in (("GET", ""), ("GET", "/stream"), ("POST", "/cancel")):
         answer = await api.http.request(method, f"/api/chat/tasks/{started['task_id']}{path}", headers=other)
         assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
-    mates = await api.new_session(other)
+    other_session = await api.new_session(other)
     asked = {"operation_id": started["operation_id"]}
-    client = await api.say(mates, f"/tool check_operation_status {json.dumps(asked)}", other)
+    client = await api.say(other_session, f"/tool check_operation_status {json.dumps(asked)}", other)
     assert "There is no such operation" in client.text
     assert (await complete(api, started["operation_id"])).status_code == 200
     async with asyncio.timeout(LIMIT):

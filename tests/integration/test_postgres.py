@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 
 from backend.chat.models import Json
-from backend.chat.sessions import create_session, set_title
+from backend.chat.store.sessions import create_session, set_title
 from backend.errors import ConfigError, InvalidUnicode, Unavailable
 from backend.ids import new_session_id
-from backend.postgres import Address, Connection, Database
+from backend.postgres import Connection, Database
+from backend.postgres_address import Address
 from tests.integration.catalog import execute
 from tests.servers.postgres import PostgresNode
 from tests.speed import limit
@@ -56,7 +57,7 @@ async def test_a_pool_recovers_when_its_connections_are_ended(empty_postgres_dsn
 
 
 async def test_a_connection_that_is_ended_is_unavailable_whenever_it_is_used(empty_postgres_dsn: str) -> None:
-    """What the server said at the end is read in one round of the loop, and that it closed in a later one."""
+    """The last words of the server are read in one round of the event loop, and its close in a later one."""
     async with Database.open(empty_postgres_dsn, size=10) as database, asyncio.timeout(limit(30)):
         in_hand, ended = asyncio.Barrier(10), asyncio.Event()
 
@@ -103,7 +104,7 @@ async def test_a_pool_that_is_used_up_is_unavailable_and_waits_no_longer(empty_p
 
 
 async def test_a_deadlock_is_unavailable_to_one_and_the_other_goes_on(database: Database, c: Connection) -> None:
-    ids = [(await create_session(c, new_session_id(), None, {}))[0].id for _ in range(2)]
+    ids = [(await create_session(c, new_session_id(), None, {})).session.id for _ in range(2)]
     locked = asyncio.Barrier(2)
 
     async def lock(first: str, second: str) -> None:
@@ -157,7 +158,7 @@ async def test_a_transaction_that_is_cancelled_leaves_nothing_and_gives_its_conn
 async def test_whoever_stands_still_in_a_transaction_keeps_its_row_no_longer_than_others_wait(
     database: Database, c: Connection
 ) -> None:
-    """As a process does that is frozen between two statements."""
+    """A process does that if it is frozen between two statements."""
     session = new_session_id()
     await create_session(c, session, None, {})
     others_may = asyncio.Event()

@@ -1,4 +1,4 @@
-"""How a connection to Redis is lost."""
+"""Losses of a connection to Redis, also while its client is closed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError
 
 from backend.redis import open_redis
-from tests.integration.reading_room import until
+from tests.integration.reader_rig import until
 from tests.servers.proxy import FaultProxy, Mode
 from tests.servers.redis import RedisNode
 from tests.speed import limit
@@ -39,7 +39,7 @@ def test_a_connection_that_was_reset_a_moment_ago_is_a_server_that_is_away(
 
 
 async def _used_while_it_closes(dsn: str, rounds: int) -> None:
-    """As by a job that was cancelled, and does its last act when its client is being closed."""
+    """Sends a command while the client is being closed, as a cancelled job does in its last act."""
     async with open_redis(dsn, pool_size=2) as redis:
         late = asyncio.ensure_future(redis.ping())
         await _rounds(rounds)

@@ -1,4 +1,4 @@
-"""What a turn costs Redis does not grow with the number of tasks: every look-up is by key."""
+"""The cost of a turn in Redis does not grow with the number of tasks: every look-up is by key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 from backend.config import load_settings
 from backend.ids import new_session_id
 from backend.resources import open_resources
-from tests.integration.test_executor import Office, working
+from tests.integration.test_executor import ApiSide, working
 from tests.servers.redis import RedisNode
 
 # per-process jobs: they run by the clock, not by the turn
@@ -35,14 +35,14 @@ async def test_the_commands_of_a_turn_are_few_and_the_same_after_many_turns(
     postgres_dsn: str, private_redis: RedisNode
 ) -> None:
     settings = load_settings(files=(), database_url=postgres_dsn, redis_url=private_redis.dsn, queue="redis")
-    async with open_resources(settings) as house, working(settings):
-        office = Office(house, settings)
+    async with open_resources(settings) as resources, working(settings):
+        api_side = ApiSide(resources, settings)
 
         async def cost_of_turns(n: int) -> dict[str, int]:
-            before = await calls_of(house.redis)
+            before = await calls_of(resources.redis)
             for _ in range(n):
-                await office.read(await office.ask("/stream 20", new_session_id()))
-            after = await calls_of(house.redis)
+                await api_side.read(await api_side.ask("/stream 20", new_session_id()))
+            after = await calls_of(resources.redis)
             return {name: calls - before.get(name, 0) for name, calls in after.items()}
 
         await cost_of_turns(1)

@@ -1,4 +1,4 @@
-"""Executors' heartbeats, the sweeper's lock, and what users told about themselves."""
+"""Tests of the executors' heartbeats, the lock of the sweeper, and the facts about users."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from backend.chat import executors, sessions
-from backend.chat.understanding import MAX_LIST, merge_understanding
+from backend.chat.store import executors, sessions
+from backend.chat.store.business_profile import MAX_LIST, merge_understanding
 from backend.errors import SessionNotFound
 from backend.ids import new_executor_id, new_session_id
 from backend.postgres import Connection, Database
@@ -16,7 +16,7 @@ from tests.integration.rows import a_session, new_user
 from tests.speed import limit
 
 
-async def test_an_executor_is_seen_when_it_beats(c: Connection) -> None:
+async def test_a_heartbeat_updates_when_an_executor_was_seen(c: Connection) -> None:
     executor_id = new_executor_id()
     assert await executors.last_seen(c, executor_id) is None
     await executors.beat(c, executor_id)
@@ -28,7 +28,7 @@ async def test_an_executor_is_seen_when_it_beats(c: Connection) -> None:
     assert await executors.last_seen(c, executor_id) is None
 
 
-async def test_executors_that_were_silent_for_long_are_pruned(c: Connection) -> None:
+async def test_executors_without_recent_heartbeats_are_pruned(c: Connection) -> None:
     old, young = new_executor_id(), new_executor_id()
     for executor_id in (old, young):
         await executors.beat(c, executor_id)
@@ -38,13 +38,13 @@ async def test_executors_that_were_silent_for_long_are_pruned(c: Connection) -> 
     assert await executors.last_seen(c, young) is not None
 
 
-async def test_one_sweeps_at_a_time(database: Database, c: Connection) -> None:
+async def test_only_one_executor_sweeps_at_a_time(database: Database, c: Connection) -> None:
     async with database.connection() as other:
         async with executors.sweeping(c) as mine:
             async with executors.sweeping(other) as theirs:
                 assert (mine, theirs) == (True, False)
             async with executors.sweeping(other) as theirs:
-                assert not theirs, "who did not get it does not let go of it"
+                assert not theirs, "an executor that did not get the lock does not release it"
         async with executors.sweeping(other) as theirs:
             assert theirs
 
@@ -57,8 +57,8 @@ async def test_facts_are_merged(c: Connection) -> None:
     owner = f"user:{new_user().user_id}"
     assert await facts_of(c, owner) == {}
     await merge_understanding(c, owner, {"name": "Ann", "tools": ["excel"], "shop": {"city": "Oslo", "size": 2}})
-    told = {"name": "Anna", "tools": ["sap", "excel"], "shop": {"size": 3}, "industry": None, "goal": "less typing"}
-    merged = await merge_understanding(c, owner, told)
+    update = {"name": "Anna", "tools": ["sap", "excel"], "shop": {"size": 3}, "industry": None, "goal": "less typing"}
+    merged = await merge_understanding(c, owner, update)
     assert merged == await facts_of(c, owner)
     assert merged == {
         "name": "Anna",
@@ -73,21 +73,21 @@ async def test_facts_are_merged(c: Connection) -> None:
     assert kept["name"] == "Anna"
 
 
-async def test_facts_told_at_once_are_all_kept(database: Database, c: Connection) -> None:
+async def test_concurrently_merged_facts_are_all_kept(database: Database, c: Connection) -> None:
     owner = f"user:{new_user().user_id}"
 
-    async def tell(n: int) -> None:
+    async def merge(n: int) -> None:
         async with database.connection() as mine:
             await merge_understanding(mine, owner, {f"fact{n}": n, "all": [n]})
 
     async with asyncio.timeout(limit(30)):
-        await asyncio.gather(*(tell(n) for n in range(8)))
+        await asyncio.gather(*(merge(n) for n in range(8)))
     known = await facts_of(c, owner)
     assert sorted(known["all"]) == list(range(8))
     assert len(known) == 9
 
 
-async def test_what_an_anonymous_session_told_goes_with_it(c: Connection) -> None:
+async def test_the_facts_of_an_anonymous_session_are_deleted_with_it(c: Connection) -> None:
     session_id = await a_session(c)
     owner = f"session:{session_id}"
     await merge_understanding(c, owner, {"name": "Ann"})

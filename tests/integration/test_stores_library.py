@@ -1,4 +1,4 @@
-"""The library in Postgres: versions, whose agents they are, and finding them."""
+"""Tests of the library in Postgres: the versions, the owners and the search of agents."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from backend.chat import library
-from backend.chat.library import SavedAgent
+from backend.chat.store import library
+from backend.chat.store.library import SavedAgent
 from backend.errors import AgentNotFound, InvalidUnicode
 from backend.ids import TaskId, UserId, new_library_agent_id, new_task_id
-from backend.postgres import Connection, Database, absence_named
+from backend.postgres import Connection, Database, translated_errors
 from tests.integration.agents import a_graph, agent_json, an_agent
-from tests.integration.api_house import LIMIT
 from tests.integration.rows import new_user
+from tests.integration.running_api import LIMIT
 
-WAITING_SAVES = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%library_agents%'"
+WAITING_SAVES = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%advisory%'"
 
 
 def a_user() -> UserId:
@@ -42,12 +42,12 @@ async def test_an_agent_is_read_as_it_was_saved(c: Connection) -> None:
     assert agent.page_link == "/build?flowID=graph-1"
 
 
-async def test_a_link_to_the_builder_holds_any_id(c: Connection) -> None:
+async def test_a_link_to_the_builder_escapes_any_id(c: Connection) -> None:
     saved = await an_agent(c, a_user(), id="a b&c/d?é")
     assert saved.agent.page_link == "/build?flowID=a%20b%26c%2Fd%3F%C3%A9"
 
 
-async def test_an_edit_is_a_new_version_and_the_old_one_stays(c: Connection) -> None:
+async def test_an_edit_is_a_new_version_and_keeps_the_old_one(c: Connection) -> None:
     user = a_user()
     first = await an_agent(c, user, version=40)
     second = await an_agent(c, user, name="Better", nodes=[], links=[], is_active=False, task_id=TaskId("t"))
@@ -72,7 +72,7 @@ async def test_the_same_graph_id_is_another_agent_for_another_user(c: Connection
     assert one.agent.version == other.agent.version == 1
 
 
-async def test_saves_at_once_make_a_version_each(database: Database) -> None:
+async def test_concurrent_saves_make_one_version_each(database: Database) -> None:
     user = a_user()
 
     async def save(n: int) -> SavedAgent:
@@ -95,7 +95,7 @@ async def test_saves_at_once_make_a_version_each(database: Database) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_a_second_save_waits_for_the_first_ones_transaction(database: Database, kept: bool) -> None:
+async def test_a_second_save_waits_for_the_transaction_of_the_first(database: Database, kept: bool) -> None:
     user = a_user()
 
     async def save_second() -> SavedAgent:
@@ -119,7 +119,8 @@ async def test_a_save_that_fails_inside_a_transaction_leaves_the_transaction_usa
     user = a_user()
     async with database.transaction() as c:
         await an_agent(c, user, name="kept")
-        with pytest.raises(InvalidUnicode), absence_named():  # the agent's row is written, the version's cannot be
+        # the row of the agent is written before that of the version fails
+        with pytest.raises(InvalidUnicode), translated_errors():
             await an_agent(c, user, name="lost", task_id=TaskId("a\0b"))
         assert (await library.get_agent(c, user, "graph-1")).agent.version == 1
         await an_agent(c, user, id="graph-2")
@@ -129,7 +130,7 @@ async def test_a_save_that_fails_inside_a_transaction_leaves_the_transaction_usa
         assert (await library.agent_versions(c, user, "graph-1", limit=10, offset=0))[1] == 1
 
 
-async def test_text_that_postgres_cannot_hold_is_stored_without_it(c: Connection) -> None:
+async def test_characters_that_postgres_cannot_store_are_replaced_in_an_agent(c: Connection) -> None:
     user = a_user()
     saved = await an_agent(c, user, name="a\0b", description="\ud800", more={"\0": "x\udfff😀"})
     assert (saved.agent.name, saved.agent.description) == ("a\ufffdb", "\ufffd")
@@ -143,20 +144,20 @@ async def test_an_agent_of_another_user_is_not_found(c: Connection) -> None:
     saved = await an_agent(c, owner)
     for user in (a_user(), UserId("")):
         for id in (saved.agent.id, "graph-1", new_library_agent_id()):
-            for asking in (
+            for call in (
                 library.get_agent(c, user, id),
                 library.agent_versions(c, user, id, limit=1, offset=0),
                 library.get_version(c, user, id, 1),
                 library.delete_agent(c, user, id),
             ):
                 with pytest.raises(AgentNotFound):
-                    await asking
+                    await call
         assert await library.list_agents(c, user, limit=10, offset=0, query=None) == ([], 0)
         assert await library.find_agents(c, user, f"sorter {saved.agent.id} graph-1", 10) == []
     assert await library.get_agent(c, owner, saved.agent.id) == saved
 
 
-async def test_a_library_id_goes_before_the_same_graph_id(c: Connection) -> None:
+async def test_a_library_id_takes_precedence_over_an_equal_graph_id(c: Connection) -> None:
     user = a_user()
     first = await an_agent(c, user)
     twin = await an_agent(c, user, id=first.agent.id, name="Twin")
@@ -165,7 +166,7 @@ async def test_a_library_id_goes_before_the_same_graph_id(c: Connection) -> None
     assert (await library.get_agent(c, user, first.agent.id)).agent == twin.agent
 
 
-async def test_a_deleted_agent_is_gone_with_its_versions_and_begins_anew(c: Connection) -> None:
+async def test_an_agent_is_deleted_with_its_versions_and_may_be_saved_as_a_new_one(c: Connection) -> None:
     user = a_user()
     saved, kept = await an_agent(c, user), await an_agent(c, user, id="kept")
     await an_agent(c, user)
@@ -180,7 +181,7 @@ async def test_a_deleted_agent_is_gone_with_its_versions_and_begins_anew(c: Conn
     assert again.agent.id != saved.agent.id
 
 
-async def test_agents_are_listed_last_saved_first_in_pages(c: Connection) -> None:
+async def test_agents_are_listed_in_pages_with_the_last_saved_first(c: Connection) -> None:
     user = a_user()
     made = [(await an_agent(c, user, id=f"g{n}")).agent for n in range(4)]
     made[1] = (await an_agent(c, user, id="g1")).agent
@@ -204,7 +205,7 @@ async def test_a_list_is_searched_literally_in_names_and_descriptions(c: Connect
     assert all(query.lower() in f"{agent.name} {agent.description}".lower() for agent in found)
 
 
-async def test_agents_are_found_by_words_best_first_and_by_ids_before_all(c: Connection) -> None:
+async def test_agents_are_found_by_words_best_match_first_and_by_ids_before_others(c: Connection) -> None:
     user = a_user()
     for id, name, description in (
         ("forecast-1", "Weather report", "Sends the forecast by MAIL"),

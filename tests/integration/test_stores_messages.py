@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from backend.chat import messages
 from backend.chat.models import (
     ContextPart,
     NewMessage,
@@ -16,11 +15,13 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
-from backend.chat.sessions import get_session
+from backend.chat.part_json import parse_parts, parts_json
+from backend.chat.store import branches, messages
+from backend.chat.store.sessions import get_session
 from backend.errors import Fenced
 from backend.ids import new_session_id, new_task_id
 from backend.postgres import Connection, Database
-from tests.integration.rows import NOBODY, a_session, a_task, said
+from tests.integration.rows import NOBODY, a_session, a_task, text_message
 from tests.speed import limit
 
 PARTS: tuple[Part, ...] = (
@@ -48,15 +49,15 @@ async def test_a_message_is_read_as_it_was_written(c: Connection) -> None:
     assert (written.role, written.parts, written.message_id) == (Role.USER, PARTS, "client-1")
     call = written.parts[3]
     assert isinstance(call, ToolCallPart)
-    assert list(call.input) == ["z", "a", "m"], "what the model said keeps its order"
+    assert list(call.input) == ["z", "a", "m"], "the input keeps the order of its keys"
 
 
-def test_a_part_of_a_type_that_a_newer_version_wrote_is_left_out() -> None:
-    stored = [*messages.parts_json(PARTS), {"type": "hologram", "data": 1}]
-    assert messages.parse_parts(stored) == PARTS
+def test_a_part_of_an_unknown_type_is_left_out() -> None:
+    stored = [*parts_json(PARTS), {"type": "hologram", "data": 1}]
+    assert parse_parts(stored) == PARTS
 
 
-async def test_text_that_postgres_cannot_hold_is_replaced_in_a_row(c: Connection) -> None:
+async def test_characters_that_postgres_cannot_store_are_replaced_in_a_message(c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
     output = {"type": "web_fetch", "text": "a\0b\ud800c", "big": 2**70, "escaped": "\\u0000"}
@@ -71,72 +72,78 @@ async def test_text_that_postgres_cannot_hold_is_replaced_in_a_row(c: Connection
     assert part.output["big"] == 2**70
 
 
-async def test_rows_of_one_step_stand_in_their_order_and_only_the_first_has_the_client_id(c: Connection) -> None:
+async def test_rows_of_a_step_keep_their_order_and_only_the_first_has_the_client_id(c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
-    await messages.append_messages(c, session_id, task.id, 0, [said("q")])
-    new = [said("a", Role.ASSISTANT), said("b", Role.TOOL), said("c", Role.TOOL)]
+    await messages.append_messages(c, session_id, task.id, 0, [text_message("q")])
+    new = [text_message("a", Role.ASSISTANT), text_message("b", Role.TOOL), text_message("c", Role.TOOL)]
     written = await messages.append_messages(c, session_id, task.id, 1, new, message_id="m")
     assert [(row.sequence, row.text) for row in written] == [(2, "a"), (3, "b"), (4, "c")]
     assert [row.message_id for row in written] == ["m", None, None]
     assert await messages.append_messages(c, session_id, task.id, 2, []) == []
 
 
-async def test_a_message_moves_its_session_up(c: Connection) -> None:
+async def test_a_message_updates_the_time_of_its_session(c: Connection) -> None:
     session_id = await a_session(c)
     before = await get_session(c, session_id, NOBODY)
-    await messages.append_messages(c, session_id, (await a_task(c, session_id)).id, 0, [said("q")])
+    await messages.append_messages(c, session_id, (await a_task(c, session_id)).id, 0, [text_message("q")])
     assert (await get_session(c, session_id, NOBODY)).updated_at > before.updated_at
 
 
-async def test_a_second_write_of_a_step_is_refused_and_takes_no_number(database: Database, c: Connection) -> None:
+async def test_a_second_write_of_a_step_is_refused_and_uses_no_sequence_number(
+    database: Database, c: Connection
+) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
-    await messages.append_messages(c, session_id, task.id, 1, [said("once")])
+    await messages.append_messages(c, session_id, task.id, 1, [text_message("once")])
     with pytest.raises(Fenced):
         async with database.transaction() as again:
-            await messages.append_messages(again, session_id, task.id, 1, [said("twice")])
-    [after] = await messages.append_messages(c, session_id, task.id, 2, [said("next")])
+            await messages.append_messages(again, session_id, task.id, 1, [text_message("twice")])
+    [after] = await messages.append_messages(c, session_id, task.id, 2, [text_message("next")])
     assert after.sequence == 2
 
 
-async def test_a_message_for_a_session_that_is_gone_is_refused(c: Connection) -> None:
+async def test_a_message_for_a_deleted_session_is_refused(c: Connection) -> None:
     with pytest.raises(Fenced):
-        await messages.append_messages(c, new_session_id(), new_task_id(), 0, [said("lost")])
+        await messages.append_messages(c, new_session_id(), new_task_id(), 0, [text_message("lost")])
 
 
-async def test_twenty_appends_at_once_are_numbered_without_gaps(database: Database, c: Connection) -> None:
+async def test_concurrent_appends_are_numbered_without_gaps(database: Database, c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
 
     async def append(step: int) -> None:
         async with database.transaction() as writer:
-            await messages.append_messages(writer, session_id, task.id, step, [said(f"{step}a"), said(f"{step}b")])
+            await messages.append_messages(
+                writer, session_id, task.id, step, [text_message(f"{step}a"), text_message(f"{step}b")]
+            )
 
     async with asyncio.timeout(limit(30)):
         await asyncio.gather(*(append(step) for step in range(20)))
     rows = await messages.visible_messages(c, session_id, limit=100)
     assert [row.sequence for row in rows] == list(range(1, 41))
-    assert all(a.step == b.step for a, b in zip(rows[::2], rows[1::2], strict=True)), "a commit's rows stay together"
+    assert all(a.step == b.step for a, b in zip(rows[::2], rows[1::2], strict=True)), (
+        "the rows of a commit stay together"
+    )
 
 
 async def test_messages_are_paged_backwards_and_shown_forwards(c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
     for step in range(5):
-        await messages.append_messages(c, session_id, task.id, step, [said(str(step))])
+        await messages.append_messages(c, session_id, task.id, step, [text_message(str(step))])
     newest = await messages.visible_messages(c, session_id, limit=2)
     assert [row.sequence for row in newest] == [4, 5]
     older = await messages.visible_messages(c, session_id, limit=2, before=newest[0].sequence)
     assert [row.sequence for row in older] == [2, 3]
 
 
-async def test_a_running_answer_is_left_out_but_its_question_stays(c: Connection) -> None:
+async def test_a_running_answer_is_left_out_and_its_question_is_not(c: Connection) -> None:
     session_id = await a_session(c)
     first, running = await a_task(c, session_id, active=False), await a_task(c, session_id)
     for task in (first, running):
-        await messages.append_messages(c, session_id, task.id, 0, [said("question")])
-        await messages.append_messages(c, session_id, task.id, 1, [said("answer", Role.ASSISTANT)])
+        await messages.append_messages(c, session_id, task.id, 0, [text_message("question")])
+        await messages.append_messages(c, session_id, task.id, 1, [text_message("answer", Role.ASSISTANT)])
     shown = await messages.visible_messages(c, session_id, limit=10, without_task=running.id)
     assert [(row.sequence, row.text) for row in shown] == [(1, "question"), (2, "answer"), (3, "question")]
 
@@ -144,10 +151,11 @@ async def test_a_running_answer_is_left_out_but_its_question_stays(c: Connection
 async def test_superseded_rows_are_kept_and_no_longer_shown(c: Connection) -> None:
     session_id = await a_session(c)
     first, edit = await a_task(c, session_id, active=False), await a_task(c, session_id)
-    await messages.append_messages(c, session_id, first.id, 0, [said("teh")], message_id="m1")
-    await messages.append_messages(c, session_id, first.id, 1, [said("what?", Role.ASSISTANT)])
-    await messages.append_messages(c, session_id, edit.id, 0, [said("the")], message_id="m1")
-    await messages.supersede_from(c, session_id, 1, edit.id)
+    await messages.append_messages(c, session_id, first.id, 0, [text_message("teh")], message_id="m1")
+    await messages.append_messages(c, session_id, first.id, 1, [text_message("what?", Role.ASSISTANT)])
+    await branches.begin_at(c, edit, 0)
+    assert await branches.make_current(c, session_id, 0, edit.id)
+    await messages.append_messages(c, session_id, edit.id, 0, [text_message("the")], message_id="m1")
     assert [row.text for row in await messages.visible_messages(c, session_id, limit=10)] == ["the"]
     assert len(await messages.messages_of_task(c, first.id)) == 2
     found = await messages.find_user_message(c, session_id, "m1")
@@ -155,16 +163,18 @@ async def test_superseded_rows_are_kept_and_no_longer_shown(c: Connection) -> No
     assert found.sequence == 3
 
 
-async def test_the_last_user_message_is_found_up_to_a_place(c: Connection) -> None:
+async def test_the_last_user_message_is_found_up_to_a_sequence_number(c: Connection) -> None:
     session_id = await a_session(c)
     assert await messages.last_user_message(c, session_id) is None
     task = await a_task(c, session_id)
     for step, role in enumerate([Role.USER, Role.ASSISTANT, Role.USER, Role.ASSISTANT]):
-        await messages.append_messages(c, session_id, task.id, step, [said("x", role)], message_id=f"m{step}")
+        await messages.append_messages(c, session_id, task.id, step, [text_message("x", role)], message_id=f"m{step}")
     last, before = (
         await messages.last_user_message(c, session_id),
         await messages.last_user_message(c, session_id, at_or_before=2),
     )
     assert (last and last.sequence, before and before.sequence) == (3, 1)
-    assert await messages.find_user_message(c, session_id, "m1") is None, "an assistant's row is not a user's"
+    assert await messages.find_user_message(c, session_id, "m1") is None, (
+        "the row of an assistant is not a user message"
+    )
     assert await messages.find_user_message(c, session_id, "m9") is None

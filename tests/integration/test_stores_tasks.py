@@ -5,9 +5,9 @@ import asyncio
 import asyncpg
 import pytest
 
-from backend.chat import tasks
 from backend.chat.models import Caller, ContextPart, Task, TaskKind, TaskStatus, Turn, TurnRequest, Usage
-from backend.chat.task_rows import parse_request, request_json
+from backend.chat.store import tasks
+from backend.chat.store.task_rows import parse_request, request_json
 from backend.errors import TaskNotFound
 from backend.ids import SessionId, new_executor_id, new_task_id
 from backend.postgres import Connection, Database
@@ -65,17 +65,17 @@ async def test_a_task_is_read_as_it_was_written(c: Connection, request_: TurnReq
     assert await tasks.find_tasks(c, [task_id, new_task_id()]) == [written]
 
 
-def test_a_request_that_a_newer_version_wrote_is_read() -> None:
+def test_a_request_written_by_a_newer_version_is_read() -> None:
     request = TurnRequest("hi", "m-1", ContextPart("u", "c"), revises="m-0")
     assert parse_request({**request_json(request), "mood": "good"}) == request
 
 
-def test_a_request_that_an_older_version_wrote_is_read() -> None:
+def test_a_request_written_by_an_older_version_is_read() -> None:
     assert parse_request({"text": None, "message_id": None, "supersedes": 3}) == TurnRequest(None)
 
 
 @pytest.mark.parametrize("lock", [False, True])
-async def test_a_task_is_reached_by_whoever_reaches_its_session(c: Connection, lock: bool) -> None:
+async def test_a_task_is_found_by_whoever_may_read_its_session(c: Connection, lock: bool) -> None:
     owner = new_user()
     mine = await a_task(c, await a_session(c, owner), owner)
     anonymous = await a_task(c, await a_session(c))
@@ -95,33 +95,33 @@ async def test_a_session_has_one_active_task_and_a_key_is_used_once(c: Connectio
         await a_task(c, session_id)
     with pytest.raises(asyncpg.UniqueViolationError, match="message_key"):
         await a_task(c, session_id, active=False, key="k")
-    assert await a_task(c, await a_session(c), key="k"), "another session's keys are its own"
+    assert await a_task(c, await a_session(c), key="k"), "keys are unique within a session only"
 
 
-async def test_numbers_rise(c: Connection) -> None:
+async def test_task_numbers_increase(c: Connection) -> None:
     session_id = await a_session(c)
     made = [await a_task(c, session_id, active=False) for _ in range(3)]
     assert sorted({task.number for task in made}) == [task.number for task in made]
 
 
-async def test_waiting_turns_run_by_priority_and_then_in_their_order(c: Connection) -> None:
+async def test_waiting_turns_run_by_priority_and_then_in_order_of_arrival(c: Connection) -> None:
     session_id = await a_session(c)
     running = await a_task(c, session_id)
     first, second = [await a_task(c, session_id, active=False) for _ in range(2)]
     urgent = await a_task(c, session_id, active=False, priority=1)
     assert [task.id for task in await tasks.queued_tasks(c, session_id)] == [urgent.id, first.id, second.id]
-    assert await tasks.activate_next(c, session_id) is None, "one is active"
+    assert await tasks.activate_next(c, session_id) is None, "a turn is active"
     for expected in (urgent, first, second):
         await _end(c, await _active(c, session_id))
         activated = await tasks.activate_next(c, session_id)
         assert activated is not None
         assert (activated.id, activated.active, activated.status) == (expected.id, True, TaskStatus.QUEUED)
     await _end(c, await _active(c, session_id))
-    assert await tasks.activate_next(c, session_id) is None, "none waits"
+    assert await tasks.activate_next(c, session_id) is None, "no turn waits"
     assert (await tasks.get_task(c, running.id)).status is TaskStatus.COMPLETED
 
 
-async def test_only_a_waiting_turn_is_asked_for_something_else(c: Connection) -> None:
+async def test_only_a_waiting_turn_can_get_another_request(c: Connection) -> None:
     session_id = await a_session(c)
     running, waiting = await a_task(c, session_id), await a_task(c, session_id, active=False)
     changed = await tasks.change_request(c, waiting.id, TurnRequest("another", "m-1"))
@@ -141,10 +141,10 @@ async def _active(c: Connection, session_id: SessionId) -> Task:
 async def _end(c: Connection, task: Task) -> Task:
     claimed = await tasks.claim_task(c, task.id, new_executor_id(), seen_owner=task.owner, seen_attempt=task.attempt)
     assert claimed is not None
-    return (await tasks.finish_task(c, claimed, status=TaskStatus.COMPLETED, error=None, usage=Usage()))[0]
+    return (await tasks.finish_task(c, claimed, status=TaskStatus.COMPLETED, error=None, usage=Usage())).task
 
 
-async def test_turns_are_counted_by_whoever_asked_for_them(database: Database, c: Connection) -> None:
+async def test_turns_are_counted_per_caller(database: Database, c: Connection) -> None:
     user = new_user()
     session_id = await a_session(c, user)
     running = await a_task(c, session_id, user)
@@ -159,7 +159,7 @@ async def test_turns_are_counted_by_whoever_asked_for_them(database: Database, c
         assert await tasks.count_turns(counting, user.quota_key) == (1, 2)
 
 
-async def test_posts_at_once_cannot_pass_a_quota(database: Database) -> None:
+async def test_concurrent_posts_cannot_exceed_a_quota(database: Database) -> None:
     user, quota = new_user(), 3
 
     async def post() -> bool:
@@ -175,13 +175,13 @@ async def test_posts_at_once_cannot_pass_a_quota(database: Database) -> None:
     assert sum(taken) == quota
 
 
-async def test_another_users_posts_do_not_wait_for_a_count(database: Database) -> None:
+async def test_posts_of_different_callers_do_not_wait_for_each_other(database: Database) -> None:
     async with database.transaction() as one, database.transaction() as other, asyncio.timeout(limit(20)):
         await tasks.count_turns(one, Caller(None, "192.0.2.1").quota_key)
         assert await tasks.count_turns(other, Caller(None, "2001:db8::1").quota_key) == (0, 0)
 
 
-async def test_a_turn_that_nobody_published_is_found(c: Connection) -> None:
+async def test_an_unpublished_turn_is_found(c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
     await a_task(c, session_id, active=False)
@@ -196,10 +196,10 @@ async def test_a_turn_that_nobody_published_is_found(c: Connection) -> None:
     assert not await found(3600, 0)
     await tasks.mark_published(c, [task.id])
     assert not await found(0, 3600)
-    assert await found(0, 0), "published and never taken"
+    assert await found(0, 0), "the turn was published but never claimed"
     claimed = await tasks.claim_task(c, task.id, new_executor_id(), seen_owner=None, seen_attempt=0)
     assert claimed is not None
     assert not await found(0, 0)
     assert await tasks.release_claim(c, claimed.id, claimed.owner)
-    assert not await found(0, 3600), "handed back, so the broker has it"
+    assert not await found(0, 3600), "the turn was handed back, so the broker has it"
     assert await found(0, 0)

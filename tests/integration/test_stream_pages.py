@@ -1,4 +1,4 @@
-"""How much of a stream a reader holds at once: what a page weighs, not how many entries it has."""
+"""Tests of the pages in which a reader loads a stream. Their size in bytes is limited."""
 
 from __future__ import annotations
 
@@ -7,58 +7,58 @@ from typing import Any
 
 import pytest
 
-from backend.chat.chunks import END
-from backend.chat.reading import attach
-from backend.chat.streams import FIRST_PAGE, PAGE_BYTES, Entry, Streams
+from backend.chat.protocol.chunks import END
+from backend.chat.streams.reader import attach
+from backend.chat.streams.streams import FIRST_PAGE, PAGE_BYTES, Entry, Streams
 from backend.ids import BEGINNING
-from tests.integration.reading_room import ReadingRoom, key_of, reading_room, text_of, turn_of
+from tests.integration.reader_rig import ReaderRig, key_of, reader_rig, text_of, turn_of
 from tests.sse_client import StrictClient
 
 
 @pytest.fixture(scope="module")
-async def room(redis_dsn: str) -> AsyncIterator[ReadingRoom]:
-    async with reading_room(redis_dsn) as room:
-        yield room
+async def rig(redis_dsn: str) -> AsyncIterator[ReaderRig]:
+    async with reader_rig(redis_dsn) as rig:
+        yield rig
 
 
-class WeighedStreams(Streams):
-    """Notes what each of its pages weighs."""
+class MeasuredStreams(Streams):
+    """Streams that record the size in bytes of each page."""
 
-    def __init__(self, room: ReadingRoom) -> None:
-        super().__init__(room.redis, 60)
-        self.weights: list[int] = []
+    def __init__(self, rig: ReaderRig) -> None:
+        super().__init__(rig.redis, 60)
+        self.sizes_in_bytes: list[int] = []
 
     async def page(self, *args: Any, **kwargs: Any) -> list[Entry]:
         found = await super().page(*args, **kwargs)
-        self.weights.append(sum(len(entry.body) for entry in found))
+        self.sizes_in_bytes.append(sum(len(entry.body) for entry in found))
         return found
 
 
-async def replay(room: ReadingRoom, deltas: int, text: str) -> tuple[StrictClient, list[int]]:
-    task = room.task()
-    await room.write(task, [*turn_of(deltas, text=text), END])
-    streams, client = WeighedStreams(room), StrictClient()
-    reader = await attach(room.hub, streams, task, None, accepts=frozenset(), messages_of=room.messages_of)
+async def replay(rig: ReaderRig, deltas: int, text: str) -> tuple[StrictClient, list[int]]:
+    task = rig.task()
+    await rig.write(task, [*turn_of(deltas, text=text), END])
+    streams, client = MeasuredStreams(rig), StrictClient()
+    reader = await attach(rig.hub, streams, task, None, accepts=frozenset(), messages_of=rig.messages_of)
     async for data in reader:
         client.feed(data)
     assert client.done
-    return client, streams.weights
+    return client, streams.sizes_in_bytes
 
 
-async def test_a_reader_of_large_entries_holds_a_bounded_piece_of_them(room: ReadingRoom) -> None:
+async def test_a_reader_of_large_entries_holds_few_of_them_at_once(rig: ReaderRig) -> None:
     large = 32 << 10
-    client, weights = await replay(room, 200, "x" * large)
+    client, sizes_in_bytes = await replay(rig, 200, "x" * large)
     assert len(client.text) == 200 * large
-    assert max(weights) < (FIRST_PAGE + 1) * large
-    assert sum(weight > 2 * PAGE_BYTES for weight in weights) == 1, "only the first page was a guess"
+    assert max(sizes_in_bytes) < (FIRST_PAGE + 1) * large
+    assert sum(size > 2 * PAGE_BYTES for size in sizes_in_bytes) == 1, "only the size of the first page is a guess"
 
 
-async def test_entries_larger_than_a_page_come_one_by_one_and_small_ones_after_them_in_thousands(
-    room: ReadingRoom,
+async def test_entries_larger_than_a_page_are_read_one_by_one_and_small_ones_in_thousands(
+    rig: ReaderRig,
 ) -> None:
-    task, streams = room.task(), WeighedStreams(room)
+    task, streams = rig.task(), MeasuredStreams(rig)
     huge, small = turn_of(40, text="x" * (PAGE_BYTES + 1))[:-3], turn_of(3000)[3:]
-    await room.write(task, [*huge, *small])
+    await rig.write(task, [*huge, *small])
     found = [page async for page in streams.pages(key_of(task), BEGINNING)]
     assert sum(map(len, found)) == len(huge) + len(small)
     sizes = [len(page) for page in found]
@@ -66,7 +66,7 @@ async def test_entries_larger_than_a_page_come_one_by_one_and_small_ones_after_t
     assert sizes[-2] == 1000
 
 
-async def test_a_replay_of_small_entries_takes_few_pages(room: ReadingRoom) -> None:
-    client, weights = await replay(room, 5000, "word{} ")
+async def test_a_replay_of_small_entries_takes_few_pages(rig: ReaderRig) -> None:
+    client, sizes_in_bytes = await replay(rig, 5000, "word{} ")
     assert client.text == text_of(5000)
-    assert len(weights) < 12
+    assert len(sizes_in_bytes) < 12

@@ -1,4 +1,4 @@
-"""Chunks enter a stream in order, each exactly once, whatever Redis and the network do meanwhile."""
+"""Tests that each chunk enters a stream exactly once and in order despite faults of Redis and the network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from backend.chat.chunks import END, Chunk, Data, Start, TextDelta, TextEnd, TextStart, encode
 from backend.chat.keys import stream_key
-from backend.chat.streams import Entry, Streams
-from backend.chat.writing import BUFFER_CAP, Flusher
+from backend.chat.protocol.chunks import END, Chunk, Data, Start, TextDelta, TextEnd, TextStart, encode
+from backend.chat.streams.streams import Entry, Streams
+from backend.chat.streams.writer import BUFFER_CAP, Flusher
 from backend.errors import Fenced, StreamGone, StreamUnavailable, Unavailable
 from backend.ids import BEGINNING, SessionId, StreamId, TaskId
 from tests.speed import limit
@@ -61,9 +61,7 @@ async def flusher(redis: Redis) -> AsyncIterator[Flusher]:
 # --- appending ----------------------------------------------------------------------------------------------------
 
 
-async def test_chunks_are_entries_under_dense_ids_in_the_order_of_their_appending(
-    flusher: Flusher, streams: Streams
-) -> None:
+async def test_chunks_are_stored_in_order_under_consecutive_ids(flusher: Flusher, streams: Streams) -> None:
     key, chunks = new_key(), [Start("m1"), TextStart("t1"), TextDelta("t1", "hello"), TextEnd("t1")]
     writer = flusher.writer(key, 1001, create=True)
     for chunk in chunks:
@@ -76,7 +74,7 @@ async def test_chunks_are_entries_under_dense_ids_in_the_order_of_their_appendin
     assert [entry.body for entry in entries] == [*map(encode, chunks), END]
 
 
-async def test_deltas_that_wait_together_leave_as_one(flusher: Flusher, streams: Streams) -> None:
+async def test_waiting_deltas_are_merged(flusher: Flusher, streams: Streams) -> None:
     key = new_key()
     writer = flusher.writer(key, 1001, create=True)
     for i in range(1000):
@@ -87,7 +85,7 @@ async def test_deltas_that_wait_together_leave_as_one(flusher: Flusher, streams:
     assert text_of(entries) == "".join(f"{i};" for i in range(1000))
 
 
-async def test_a_chunk_leaves_although_nobody_drains(flusher: Flusher, streams: Streams) -> None:
+async def test_a_chunk_is_flushed_without_a_drain(flusher: Flusher, streams: Streams) -> None:
     key = new_key()
     await flusher.writer(key, 1001, create=True).append(TextDelta("t1", "now"))
     async with asyncio.timeout(limit(20)):
@@ -107,7 +105,7 @@ async def test_a_batch_is_announced_once_with_its_ids_and_bytes(redis: Redis, fl
     assert message["data"] == b'1001-1 1001-2 {"type":"start","messageId":"m1"}\n{"type":"text-start","id":"t1"}'
 
 
-async def test_every_append_gives_the_stream_its_full_life_again(redis: Redis, flusher: Flusher) -> None:
+async def test_every_append_resets_the_ttl_of_the_stream(redis: Redis, flusher: Flusher) -> None:
     key = new_key()
     writer = flusher.writer(key, 1001, create=True)
     for chunk in (Start("m1"), TextStart("t1")):
@@ -117,7 +115,7 @@ async def test_every_append_gives_the_stream_its_full_life_again(redis: Redis, f
         await redis.expire(key, 30)
 
 
-async def test_a_long_backlog_goes_in_several_batches_and_stays_whole(flusher: Flusher, streams: Streams) -> None:
+async def test_a_long_backlog_is_written_completely_in_several_batches(flusher: Flusher, streams: Streams) -> None:
     key = new_key()
     writer = flusher.writer(key, 1001, create=True)
     await writer.append(*(Data("n", i) for i in range(3000)))
@@ -131,7 +129,7 @@ async def test_a_drain_with_nothing_to_do_returns_at_once(flusher: Flusher) -> N
     assert await flusher.writer(new_key(), 1001, create=True).drain() == StreamId(1001, 0)
 
 
-_acts = st.lists(
+_actions = st.lists(
     st.one_of(
         st.builds(TextDelta, st.sampled_from(["t1", "t2"]), st.text(max_size=8)),
         st.builds(Data, st.just("n"), st.integers(0, 9)),
@@ -142,32 +140,32 @@ _acts = st.lists(
 
 
 @settings(max_examples=60, suppress_health_check=list(HealthCheck), print_blob=True)
-@given(acts=_acts)
-async def test_however_appends_and_flushes_interleave_every_part_keeps_its_text(
-    redis_dsn: str, acts: list[Chunk | str]
+@given(actions=_actions)
+async def test_every_part_keeps_its_text_however_appends_and_flushes_interleave(
+    redis_dsn: str, actions: list[Chunk | str]
 ) -> None:
     key = new_key()
     async with Redis.from_url(redis_dsn) as redis, Flusher(redis, ttl=TTL) as flusher:
         writer = flusher.writer(key, 1001, create=True)
-        for act in acts:
-            if act == "drain":
+        for action in actions:
+            if action == "drain":
                 await writer.drain()
-            elif act == "yield":
+            elif action == "yield":
                 await asyncio.sleep(0)
             else:
-                await writer.append(act)
+                await writer.append(action)
         await writer.drain()
         entries = await whole(Streams(redis, TTL), key)
     assert_dense(entries, 1001)
-    sent = [act for act in acts if isinstance(act, TextDelta)]
+    sent = [action for action in actions if isinstance(action, TextDelta)]
     found = [orjson.loads(body) for _, body in entries]
     for part in ("t1", "t2"):
         texts = [chunk["delta"] for chunk in found if chunk.get("id") == part]
         assert "".join(texts) == "".join(chunk.delta for chunk in sent if chunk.id == part)
-    assert [c["data"] for c in found if "data" in c] == [act.data for act in acts if isinstance(act, Data)]
+    assert [c["data"] for c in found if "data" in c] == [action.data for action in actions if isinstance(action, Data)]
 
 
-async def test_a_batch_of_which_the_first_half_is_there_is_completed_and_announced_whole(
+async def test_a_half_written_batch_is_completed_and_announced_as_a_whole(
     redis: Redis, flusher: Flusher, streams: Streams
 ) -> None:
     key = new_key()
@@ -182,65 +180,65 @@ async def test_a_batch_of_which_the_first_half_is_there_is_completed_and_announc
     assert [e.body for e in await whole(streams, key)] == [encode(Start("m1")), encode(TextStart("t1"))]
 
 
-# --- who may append -----------------------------------------------------------------------------------------------
+# --- fencing ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_zombie_is_fenced_and_nothing_of_it_is_stored_or_announced(
-    redis: Redis, flusher: Flusher, streams: Streams
-) -> None:
+async def test_a_fenced_writer_stores_and_announces_nothing(redis: Redis, flusher: Flusher, streams: Streams) -> None:
     key = new_key()
-    zombie, heir = (flusher.writer(key, fence, create=True) for fence in (1001, 1002))
-    await zombie.append(Start("m1"))
-    await zombie.drain()
-    await heir.append(TextStart("t2"))
-    await heir.drain()
+    outdated, successor = (flusher.writer(key, fence, create=True) for fence in (1001, 1002))
+    await outdated.append(Start("m1"))
+    await outdated.drain()
+    await successor.append(TextStart("t2"))
+    await successor.drain()
     before = await whole(streams, key)
     async with redis.pubsub() as channel:
         await channel.subscribe(key)
         await channel.get_message(timeout=limit(20))
-        await zombie.append(TextDelta("t1", "late"))
+        await outdated.append(TextDelta("t1", "late"))
         with pytest.raises(Fenced):
-            await zombie.drain()
-        await heir.append(TextEnd("t2"))
-        await heir.drain()
+            await outdated.drain()
+        await successor.append(TextEnd("t2"))
+        await successor.drain()
         assert (await channel.get_message(timeout=limit(20)))["data"].startswith(b"1002-2 1002-2 ")
     assert (await whole(streams, key))[:-1] == before
 
 
-async def test_a_zombie_that_never_wrote_is_fenced_too(flusher: Flusher) -> None:
+async def test_an_outdated_writer_is_fenced_at_its_first_write(flusher: Flusher) -> None:
     key = new_key()
-    heir, zombie = (flusher.writer(key, fence, create=True) for fence in (1002, 1001))
-    await heir.append(Start("m1"))
-    await heir.drain()
-    await zombie.append(Start("m1"))
+    successor, outdated = (flusher.writer(key, fence, create=True) for fence in (1002, 1001))
+    await successor.append(Start("m1"))
+    await successor.drain()
+    await outdated.append(Start("m1"))
     with pytest.raises(Fenced):
-        await zombie.drain()
+        await outdated.drain()
 
 
-async def test_a_fenced_writer_says_so_at_every_call(flusher: Flusher) -> None:
+async def test_a_fenced_writer_raises_fenced_at_every_call(flusher: Flusher) -> None:
     key = new_key()
-    heir, zombie = (flusher.writer(key, fence, create=True) for fence in (1002, 1001))
-    await heir.append(Start("m1"))
-    await heir.drain()
-    await zombie.append(Start("m1"))
-    for call in (zombie.drain, lambda: zombie.append(Start("m1")), lambda: zombie.control(END), zombie.drain):
+    successor, outdated = (flusher.writer(key, fence, create=True) for fence in (1002, 1001))
+    await successor.append(Start("m1"))
+    await successor.drain()
+    await outdated.append(Start("m1"))
+    for call in (outdated.drain, lambda: outdated.append(Start("m1")), lambda: outdated.control(END), outdated.drain):
         with pytest.raises(Fenced):
             await call()
 
 
-async def test_a_zombie_is_fenced_when_all_that_its_heir_wrote_was_deleted(flusher: Flusher, streams: Streams) -> None:
+async def test_a_writer_is_fenced_even_if_all_entries_of_its_successor_were_deleted(
+    flusher: Flusher, streams: Streams
+) -> None:
     key = new_key()
-    zombie, heir = (flusher.writer(key, fence, create=True) for fence in (1001, 1002))
-    await zombie.append(Start("m1"))
-    await zombie.drain()
-    await heir.append(TextStart("t2"))
-    await streams.remove(key, [await heir.drain()])
-    await zombie.append(TextStart("t1"))
+    outdated, successor = (flusher.writer(key, fence, create=True) for fence in (1001, 1002))
+    await outdated.append(Start("m1"))
+    await outdated.drain()
+    await successor.append(TextStart("t2"))
+    await streams.remove(key, [await successor.drain()])
+    await outdated.append(TextStart("t1"))
     with pytest.raises(Fenced):
-        await zombie.drain()
+        await outdated.drain()
 
 
-async def test_a_stream_that_vanished_is_gone_and_is_not_made_again(flusher: Flusher, streams: Streams) -> None:
+async def test_a_vanished_stream_is_gone_and_is_not_created_again(flusher: Flusher, streams: Streams) -> None:
     key = new_key()
     writer = flusher.writer(key, 1001, create=True)
     await writer.append(Start("m1"))
@@ -255,7 +253,7 @@ async def test_a_stream_that_vanished_is_gone_and_is_not_made_again(flusher: Flu
 async def test_a_stream_that_lost_acknowledged_entries_is_gone(
     redis: Redis, flusher: Flusher, streams: Streams
 ) -> None:
-    """A Redis that came back with an older state."""
+    """Redis was restarted with an older state."""
     key = new_key()
     writer = flusher.writer(key, 1001, create=True)
     await writer.append(Start("m1"), TextStart("t1"), TextEnd("t1"))
@@ -269,17 +267,19 @@ async def test_a_stream_that_lost_acknowledged_entries_is_gone(
     assert await streams.top(key) == StreamId(1001, 1)
 
 
-async def test_a_writer_that_may_not_make_the_stream_finds_it_gone(flusher: Flusher) -> None:
+async def test_a_writer_that_may_not_create_the_stream_finds_it_gone(flusher: Flusher) -> None:
     writer = flusher.writer(new_key(), 1001, create=False)
     await writer.append(Start("m1"))
     with pytest.raises(StreamGone):
         await writer.drain()
 
 
-# --- one's trouble is not the others' -----------------------------------------------------------------------------
+# --- isolation of writers -----------------------------------------------------------------------------------------
 
 
-async def test_a_chunk_that_json_cannot_say_is_refused_and_harms_no_other(flusher: Flusher, streams: Streams) -> None:
+async def test_a_chunk_that_json_cannot_represent_is_refused_and_affects_no_other(
+    flusher: Flusher, streams: Streams
+) -> None:
     bad, good = new_key(), new_key()
     writer, other = (flusher.writer(key, 1001, create=True) for key in (bad, good))
     await other.append(Start("m2"))
@@ -293,7 +293,7 @@ async def test_a_chunk_that_json_cannot_say_is_refused_and_harms_no_other(flushe
     assert [e.body for e in await whole(streams, good)] == [encode(Start("m2"))]
 
 
-async def test_a_part_id_that_is_no_text_ends_its_own_writer_only(flusher: Flusher) -> None:
+async def test_a_part_id_that_is_not_text_fails_its_own_writer_only(flusher: Flusher) -> None:
     writer, other = (flusher.writer(new_key(), 1001, create=True) for _ in range(2))
     await writer.append(TextDelta(object(), "x"))  # type: ignore[arg-type]
     await other.append(Start("m2"))
@@ -302,7 +302,7 @@ async def test_a_part_id_that_is_no_text_ends_its_own_writer_only(flusher: Flush
     assert await other.drain() == StreamId(1001, 1)
 
 
-async def test_a_stream_that_refuses_does_not_hold_up_the_others_and_goes_on_when_it_can(
+async def test_a_stream_that_refuses_writes_does_not_delay_others_and_recovers(
     redis: Redis, flusher: Flusher, streams: Streams
 ) -> None:
     blocked, free = new_key(), new_key()
@@ -317,7 +317,7 @@ async def test_a_stream_that_refuses_does_not_hold_up_the_others_and_goes_on_whe
     assert text_of(await whole(streams, blocked)) == text_of(await whole(streams, free))
 
 
-async def test_a_stream_that_refuses_to_the_end_is_unavailable(redis: Redis) -> None:
+async def test_a_stream_that_refuses_writes_until_the_deadline_is_unavailable(redis: Redis) -> None:
     key = new_key()
     await redis.set(key, "a string", ex=TTL)
     async with Flusher(redis, ttl=TTL, deadline=limit(0.5)) as flusher:
@@ -343,10 +343,10 @@ async def test_scripts_that_redis_forgot_are_loaded_again(redis: Redis, flusher:
         assert text_of(entries) == "abc"
 
 
-# --- limits and leaving -------------------------------------------------------------------------------------------
+# --- limits and closing -------------------------------------------------------------------------------------------
 
 
-async def test_what_a_closed_flusher_still_holds_is_said_to_be_lost(redis: Redis) -> None:
+async def test_chunks_left_in_a_closed_flusher_are_reported_as_lost(redis: Redis) -> None:
     flusher = Flusher(redis, ttl=TTL)
     writer = flusher.writer(new_key(), 1001, create=True)
     await writer.append(Start("m1"))
@@ -362,7 +362,7 @@ async def test_what_a_closed_flusher_still_holds_is_said_to_be_lost(redis: Redis
         await late.drain()
 
 
-async def test_a_full_buffer_suspends_until_there_is_room(redis: Redis, streams: Streams) -> None:
+async def test_an_append_to_a_full_buffer_waits_for_space(redis: Redis, streams: Streams) -> None:
     flusher, key, piece, pieces = Flusher(redis, ttl=TTL), new_key(), "x" * 10_000, 0
     writer = flusher.writer(key, 1001, create=True)
     while pieces < 2 * BUFFER_CAP // len(piece):
@@ -384,7 +384,7 @@ async def test_a_full_buffer_suspends_until_there_is_room(redis: Redis, streams:
 # --- plain operations ---------------------------------------------------------------------------------------------
 
 
-async def test_pages_end_where_they_are_told_to(flusher: Flusher, streams: Streams) -> None:
+async def test_a_page_ends_at_the_given_id(flusher: Flusher, streams: Streams) -> None:
     key = new_key()
     writer = flusher.writer(key, 1001, create=True)
     await writer.append(*(Data("n", i) for i in range(9)))
@@ -403,7 +403,7 @@ async def test_a_missing_stream_is_empty(streams: Streams) -> None:
     await streams.delete(key)
 
 
-async def test_refresh_gives_each_stream_its_full_life_again(redis: Redis, flusher: Flusher, streams: Streams) -> None:
+async def test_refresh_resets_the_ttl_of_each_stream(redis: Redis, flusher: Flusher, streams: Streams) -> None:
     keys = [new_key(), new_key()]
     for key in keys:
         writer = flusher.writer(key, 1001, create=True)
@@ -414,7 +414,7 @@ async def test_refresh_gives_each_stream_its_full_life_again(redis: Redis, flush
     assert [TTL - 5 <= await redis.ttl(key) <= TTL for key in keys] == [True, True]
 
 
-async def test_a_redis_that_is_away_is_unavailable() -> None:
-    async with Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0)) as nobody:
+async def test_an_unreachable_redis_raises_unavailable() -> None:
+    async with Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0)) as client:
         with pytest.raises(Unavailable):
-            await Streams(nobody, TTL).top(new_key())
+            await Streams(client, TTL).top(new_key())

@@ -1,4 +1,4 @@
-"""What is appended is in the stream exactly once, although Redis stops, lies, forgets or answers into the void."""
+"""Tests that an appended chunk is stored exactly once although Redis stops, loses data, or loses its replies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from backend.chat.chunks import END, Data, TextDelta
-from backend.chat.streams import Streams
-from backend.chat.writing import Flusher, StreamWriter
+from backend.chat.protocol.chunks import END, Data, TextDelta
+from backend.chat.streams.streams import Streams
+from backend.chat.streams.writer import Flusher, StreamWriter
 from backend.errors import StreamGone, StreamUnavailable
 from backend.ids import StreamId
 from tests.integration.test_stream_writing import TTL, assert_dense, new_key, text_of, whole
@@ -28,7 +28,7 @@ SOON = limit(30)
 
 
 def connect(port: int, *, retries: int = 0) -> Redis:
-    """With `retries` the client repeats by itself what it had no answer to, as redis-py does when nobody says no."""
+    """Opens a client. With `retries` it repeats unanswered commands itself, as redis-py does by default."""
     return Redis(host="127.0.0.1", port=port, socket_timeout=limit(5), retry=Retry(NoBackoff(), retries))
 
 
@@ -51,7 +51,7 @@ async def flushing(port: int, *, deadline: float = SOON, retries: int = 0) -> As
 
 
 async def write_numbers(writer: StreamWriter, count: int, rng: random.Random) -> str:
-    """Appends `0;1;2;…` with pauses; the whole text."""
+    """Appends `0;1;2;…` with pauses, ends the stream and drains. Returns the key of the stream."""
     for i in range(count):
         await writer.append(TextDelta("t1", f"{i};") if rng.random() < 0.8 else Data("n", i))
         await asyncio.sleep(rng.choice((0, 0, 0.001, 0.005)))
@@ -71,27 +71,29 @@ async def assert_numbers_once_in_order(streams: Streams, key: str, fence: int, c
     assert entries[-1].body == END
 
 
-# --- replies that are lost ----------------------------------------------------------------------------------------
+# --- lost replies -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("retries", [0, 3], ids=["ours alone", "the client's too"])
-async def test_no_chunk_comes_twice_when_replies_are_lost(proxy: FaultProxy, streams: Streams, retries: int) -> None:
+@pytest.mark.parametrize("retries", [0, 3], ids=["retries of the writer", "retries of the client as well"])
+async def test_no_chunk_is_stored_twice_when_replies_are_lost(
+    proxy: FaultProxy, streams: Streams, retries: int
+) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng, count, keys = random.Random(seed), 30, [new_key() for _ in range(200)]
 
-    async def nemesis() -> None:
+    async def inject_faults() -> None:
         while True:
             await proxy.switch(rng.choice((Mode.LOSE_REPLIES, Mode.LOSE_REPLIES, Mode.RESET, Mode.PASS)))
             await asyncio.sleep(rng.uniform(0.005, 0.05))
 
     async with flushing(proxy.port, retries=retries) as flusher:
-        trouble = asyncio.ensure_future(nemesis())
+        faults = asyncio.ensure_future(inject_faults())
         writing = [write_numbers(flusher.writer(key, 1001, create=True), count, rng) for key in keys]
         jobs = asyncio.gather(*writing)
         await asyncio.wait({jobs, asyncio.ensure_future(asyncio.sleep(3))}, return_when=asyncio.FIRST_COMPLETED)
-        trouble.cancel()
-        await asyncio.wait({trouble})
+        faults.cancel()
+        await asyncio.wait({faults})
         await proxy.switch(Mode.PASS)
         await asyncio.wait_for(jobs, SOON)
     assert proxy.lost > 0
@@ -99,7 +101,7 @@ async def test_no_chunk_comes_twice_when_replies_are_lost(proxy: FaultProxy, str
         await assert_numbers_once_in_order(streams, key, 1001, count)
 
 
-async def test_the_very_first_append_counts_once_when_its_reply_is_lost(proxy: FaultProxy, streams: Streams) -> None:
+async def test_the_first_append_is_stored_once_when_its_reply_is_lost(proxy: FaultProxy, streams: Streams) -> None:
     keys = [new_key() for _ in range(300)]
     async with flushing(proxy.port) as flusher:
         async with proxy.failing(Mode.LOSE_REPLIES):
@@ -132,11 +134,11 @@ async def test_a_retry_sends_the_same_batch_and_new_chunks_wait_behind_it(proxy:
     assert [orjson.loads(body)["delta"] for _, body in await whole(streams, key)] == ["a", "b"]
 
 
-# --- waiting and giving up ----------------------------------------------------------------------------------------
+# --- deadlines ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [Mode.DOWN, Mode.RESET, Mode.BLACKHOLE, Mode.LOSE_REPLIES])
-async def test_past_the_deadline_the_attempt_is_told(proxy: FaultProxy, streams: Streams, mode: Mode) -> None:
+async def test_a_writer_raises_unavailable_after_the_deadline(proxy: FaultProxy, streams: Streams, mode: Mode) -> None:
     async with flushing(proxy.port, deadline=limit(1)) as flusher:
         async with proxy.failing(mode):
             writer = flusher.writer(new_key(), 1001, create=True)
@@ -146,13 +148,13 @@ async def test_past_the_deadline_the_attempt_is_told(proxy: FaultProxy, streams:
         with pytest.raises(StreamUnavailable):
             await writer.append(TextDelta("t1", "b"))
         key = new_key()
-        heir = flusher.writer(key, 1002, create=True)
-        await heir.append(TextDelta("t1", "c"))
-        await asyncio.wait_for(heir.drain(), SOON)
+        successor = flusher.writer(key, 1002, create=True)
+        await successor.append(TextDelta("t1", "c"))
+        await asyncio.wait_for(successor.drain(), SOON)
     assert text_of(await whole(streams, key)) == "c"
 
 
-async def test_between_two_tries_there_is_a_pause(proxy: FaultProxy) -> None:
+async def test_retries_have_pauses_between_them(proxy: FaultProxy) -> None:
     async with flushing(proxy.port, deadline=limit(1)) as flusher, proxy.failing(Mode.RESET):
         writer = flusher.writer(new_key(), 1001, create=True)
         await writer.append(TextDelta("t1", "a"))
@@ -161,7 +163,7 @@ async def test_between_two_tries_there_is_a_pause(proxy: FaultProxy) -> None:
         assert 2 <= proxy.accepted <= limit(20)
 
 
-async def test_a_cancelled_wait_harms_nobody(proxy: FaultProxy, streams: Streams) -> None:
+async def test_a_cancelled_drain_affects_no_other(proxy: FaultProxy, streams: Streams) -> None:
     keys = [new_key(), new_key()]
     async with flushing(proxy.port) as flusher:
         writer, other = (flusher.writer(key, 1001, create=True) for key in keys)
@@ -179,10 +181,10 @@ async def test_a_cancelled_wait_harms_nobody(proxy: FaultProxy, streams: Streams
     assert [text_of(await whole(streams, key)) for key in keys] == ["ab", "a"]
 
 
-# --- a Redis in trouble -------------------------------------------------------------------------------------------
+# --- outages of Redis ---------------------------------------------------------------------------------------------
 
 
-async def test_a_redis_that_froze_for_three_seconds_costs_nothing_but_time(private_redis: RedisNode) -> None:
+async def test_writers_survive_a_redis_that_freezes_for_three_seconds(private_redis: RedisNode) -> None:
     rng, keys = random.Random(1), [new_key() for _ in range(30)]
     async with flushing(private_redis.port) as flusher, connect(private_redis.port) as redis:
         jobs = asyncio.gather(*(write_numbers(flusher.writer(key, 1001, create=True), 200, rng) for key in keys))
@@ -195,7 +197,7 @@ async def test_a_redis_that_froze_for_three_seconds_costs_nothing_but_time(priva
             await assert_numbers_once_in_order(Streams(redis, TTL), key, 1001, 200)
 
 
-async def test_a_redis_that_was_killed_and_came_back_goes_on_where_it_was(private_redis: RedisNode) -> None:
+async def test_writers_continue_after_redis_was_killed_and_restarted(private_redis: RedisNode) -> None:
     rng, keys = random.Random(2), [new_key() for _ in range(30)]
     async with flushing(private_redis.port) as flusher, connect(private_redis.port) as redis:
         jobs = asyncio.gather(*(write_numbers(flusher.writer(key, 1001, create=True), 200, rng) for key in keys))
@@ -207,7 +209,7 @@ async def test_a_redis_that_was_killed_and_came_back_goes_on_where_it_was(privat
             await assert_numbers_once_in_order(Streams(redis, TTL), key, 1001, 200)
 
 
-async def test_a_redis_that_was_emptied_is_noticed_by_every_writer(private_redis: RedisNode) -> None:
+async def test_every_writer_notices_that_redis_was_emptied(private_redis: RedisNode) -> None:
     async with flushing(private_redis.port) as flusher, connect(private_redis.port) as redis:
         writers = [flusher.writer(new_key(), 1001, create=True) for _ in range(20)]
         for writer in writers:
@@ -225,7 +227,7 @@ async def _fill_up(redis: Redis) -> None:
     await redis.config_set("maxmemory", 1)
 
 
-async def _empty(redis: Redis) -> None:
+async def _free(redis: Redis) -> None:
     await redis.config_set("maxmemory", 0)
 
 
@@ -253,31 +255,31 @@ async def _unblock(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hurt", "heal"),
+    ("fault", "repair"),
     [
-        pytest.param(_fill_up, _empty, id="out of memory"),
+        pytest.param(_fill_up, _free, id="out of memory"),
         pytest.param(_demote, _promote, id="read-only"),
         pytest.param(_block, _unblock, id="busy"),
     ],
 )
-async def test_what_redis_refuses_for_now_is_appended_later(private_redis: RedisNode, hurt, heal) -> None:  # type: ignore[no-untyped-def]
+async def test_writes_that_redis_refuses_temporarily_are_retried(private_redis: RedisNode, fault, repair) -> None:  # type: ignore[no-untyped-def]
     key = new_key()
     async with flushing(private_redis.port) as flusher, connect(private_redis.port) as redis:
         writer = flusher.writer(key, 1001, create=True)
         await writer.append(TextDelta("t1", "a"))
         await writer.drain()
-        await hurt(redis)
+        await fault(redis)
         await writer.append(TextDelta("t1", "b"))
         waiting = asyncio.ensure_future(writer.drain())
         done, _ = await asyncio.wait({waiting}, timeout=0.3)
         assert not done
         await writer.append(TextDelta("t1", "c"))
-        await heal(redis)
+        await repair(redis)
         assert await asyncio.wait_for(waiting, SOON) == StreamId(1001, 3)
         assert text_of(await whole(Streams(redis, TTL), key)) == "abc"
 
 
-async def test_a_refusal_with_no_end_is_said_and_nothing_was_written(private_redis: RedisNode) -> None:
+async def test_a_permanent_refusal_raises_unavailable_and_writes_nothing(private_redis: RedisNode) -> None:
     key = new_key()
     async with flushing(private_redis.port, deadline=limit(1)) as flusher, connect(private_redis.port) as redis:
         await _fill_up(redis)

@@ -1,4 +1,4 @@
-"""A stream whose writer died is taken up from its checkpoint, also by the third and fourth who try."""
+"""Tests of takeovers: a stream whose writer died is continued from its checkpoint, even by later attempts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from backend.chat.chunks import (
+from backend.chat.keys import stream_key
+from backend.chat.models import Task, TaskKind, TaskStatus, TurnRequest, Usage
+from backend.chat.protocol.chunks import (
     END,
     FENCE,
     Abort,
@@ -29,15 +31,13 @@ from backend.chat.chunks import (
     ToolOutputAvailable,
     encode,
 )
-from backend.chat.endings import ensure_terminal
-from backend.chat.keys import stream_key
-from backend.chat.markers import ANEW, RESET, Event, Marker
-from backend.chat.models import Task, TaskKind, TaskStatus, TurnRequest, Usage
-from backend.chat.streams import PAGE, Entry, Streams
-from backend.chat.writing import Flusher, StreamWriter
+from backend.chat.streams.streams import PAGE, Entry, Streams
+from backend.chat.streams.takeover_marker import ANEW, RESET, Event, Marker
+from backend.chat.streams.terminal import ensure_terminal
+from backend.chat.streams.writer import Flusher, StreamWriter
 from backend.errors import Fenced, Unavailable
 from backend.ids import BEGINNING, SessionId, StreamId, TaskId
-from executor.takeover import Takeover, take_over
+from executor.turns.takeover import Takeover, take_over
 from tests.speed import limit
 
 TTL = 60
@@ -97,7 +97,7 @@ async def flusher(redis: Redis) -> AsyncIterator[Flusher]:
 
 
 async def write(flusher: Flusher, task: Task, *chunks: Chunk | bytes) -> StreamWriter:
-    """What an attempt wrote before it died, one entry a chunk."""
+    """Writes one entry for each chunk, as an attempt did before it died."""
     writer = flusher.writer(key_of(task), task.fence, create=True)
     for chunk in chunks:
         await (writer.control(chunk) if isinstance(chunk, bytes) else writer.append(chunk))
@@ -114,8 +114,8 @@ async def whole(streams: Streams, task: Task) -> list[Entry]:
     return [entry async for page in streams.pages(key_of(task), BEGINNING) for entry in page]
 
 
-def shown(entries: Sequence[Entry]) -> list[bytes]:
-    """The chunks a late reader gets, with a marker as the `start-step` that it stands for."""
+def visible_chunks(entries: Sequence[Entry]) -> list[bytes]:
+    """Returns the chunks that a late reader gets. A marker becomes the `start-step` that it represents."""
     bodies = []
     for _, body in entries:
         marker = Marker.find(body)
@@ -131,7 +131,7 @@ def the_marker(entries: Sequence[Entry]) -> Marker:
     return marker
 
 
-# --- the tail goes, the marker stays ------------------------------------------------------------------------------
+# --- the tail and the marker --------------------------------------------------------------------------------------
 
 
 async def test_the_tail_after_the_checkpoint_is_replaced_by_a_fence_and_a_marker(
@@ -168,7 +168,7 @@ async def test_without_a_checkpoint_the_tail_begins_after_start(flusher: Flusher
     assert the_marker(entries).checkpoint == entries[0].id == StreamId(first.fence, 1)
 
 
-async def test_inside_a_step_the_marker_holds_no_events(flusher: Flusher, streams: Streams) -> None:
+async def test_a_marker_inside_a_step_has_no_events(flusher: Flusher, streams: Streams) -> None:
     first = new_task()
     call = ToolInputAvailable("c1", "look_up", {})
     dead = await write(flusher, first, Start("m1"), StartStep(), call)
@@ -178,12 +178,10 @@ async def test_inside_a_step_the_marker_holds_no_events(flusher: Flusher, stream
     await take_over(streams, flusher, second, mid_step=True)
     entries = await whole(streams, second)
     assert the_marker(entries) == Marker(checkpoint, StreamId(first.fence, 4), True, ())
-    assert shown(entries) == [encode(c) for c in (Start("m1"), StartStep(), call)]
+    assert visible_chunks(entries) == [encode(c) for c in (Start("m1"), StartStep(), call)]
 
 
-async def test_an_attempt_that_died_at_its_checkpoint_leaves_a_marker_all_the_same(
-    flusher: Flusher, streams: Streams
-) -> None:
+async def test_an_attempt_that_died_at_its_checkpoint_still_leaves_a_marker(flusher: Flusher, streams: Streams) -> None:
     first = new_task()
     dead = await write(flusher, first, Start("m1"), *FIRST_STEP)
     second = next_attempt(first, dead.last)
@@ -192,7 +190,9 @@ async def test_an_attempt_that_died_at_its_checkpoint_leaves_a_marker_all_the_sa
     assert marker == Marker(dead.last, dead.last, False, ())
 
 
-async def test_a_tail_of_several_pages_goes_in_one_command(redis: Redis, flusher: Flusher, streams: Streams) -> None:
+async def test_a_tail_of_several_pages_is_removed_in_one_command(
+    redis: Redis, flusher: Flusher, streams: Streams
+) -> None:
     first = new_task()
     dead = await write(flusher, first, Start("m1"), StartStep())
     for i in range(PAGE + 300):
@@ -207,7 +207,7 @@ async def test_a_tail_of_several_pages_goes_in_one_command(redis: Redis, flusher
 
 
 async def _commands_on(redis: Redis, key: str, work: Coroutine[object, object, object]) -> list[str]:
-    """The commands that name the key while `work` is done."""
+    """Awaits `work`. Returns the commands on `key` that Redis ran meanwhile."""
     commands: list[str] = []
     async with redis.monitor() as monitor:
         await work
@@ -221,43 +221,41 @@ async def _commands_on(redis: Redis, key: str, work: Coroutine[object, object, o
                         return commands
 
 
-# --- zombies ------------------------------------------------------------------------------------------------------
+# --- fencing ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_zombie_that_wakes_after_the_takeover_is_fenced_and_not_announced(
+async def test_an_attempt_that_wakes_after_its_takeover_is_fenced_and_not_announced(
     redis: Redis, flusher: Flusher, streams: Streams
 ) -> None:
     first = new_task()
-    zombie = await write(flusher, first, Start("m1"), *HALF_STEP)
+    outdated = await write(flusher, first, Start("m1"), *HALF_STEP)
     second = next_attempt(first)
     taken = await take_over(streams, flusher, second, mid_step=False)
     before = await whole(streams, second)
     async with redis.pubsub() as channel:
         await channel.subscribe(key_of(first))
         await channel.get_message(timeout=limit(20))
-        await zombie.append(TextDelta("t2", "late"))
+        await outdated.append(TextDelta("t2", "late"))
         with pytest.raises(Fenced):
-            await zombie.drain()
+            await outdated.drain()
         await append(taken.writer, TextStart("t2"))
         assert (await channel.get_message(timeout=limit(20)))["data"].startswith(f"{second.fence}-3 ".encode())
     assert (await whole(streams, second))[:-1] == before
 
 
-async def test_a_zombie_that_writes_while_it_is_taken_over_is_fenced_or_removed(
-    flusher: Flusher, streams: Streams
-) -> None:
+async def test_writes_during_a_takeover_are_fenced_or_removed(flusher: Flusher, streams: Streams) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
     for _ in range(50):
         first = new_task()
-        zombie = await write(flusher, first, Start("m1"), StartStep(), TextStart("t2"))
+        outdated = await write(flusher, first, Start("m1"), StartStep(), TextStart("t2"))
 
-        async def go_on(zombie: StreamWriter = zombie) -> None:
+        async def keep_writing(outdated: StreamWriter = outdated) -> None:
             while True:
-                await append(zombie, TextDelta("t2", "x"))
+                await append(outdated, TextDelta("t2", "x"))
 
-        writing = asyncio.ensure_future(go_on())
+        writing = asyncio.ensure_future(keep_writing())
         for _ in range(rng.randrange(12)):
             await asyncio.sleep(0)
         second = next_attempt(first)
@@ -265,10 +263,12 @@ async def test_a_zombie_that_writes_while_it_is_taken_over_is_fenced_or_removed(
         with pytest.raises(Fenced):
             await asyncio.wait_for(writing, limit(20))
         await append(taken.writer, TextStart("t2"))
-        assert shown(await whole(streams, second)) == [encode(c) for c in (Start("m1"), StartStep(), TextStart("t2"))]
+        assert visible_chunks(await whole(streams, second)) == [
+            encode(c) for c in (Start("m1"), StartStep(), TextStart("t2"))
+        ]
 
 
-async def test_an_attempt_that_was_overtaken_cannot_take_over(flusher: Flusher, streams: Streams) -> None:
+async def test_an_attempt_older_than_the_stream_cannot_take_over(flusher: Flusher, streams: Streams) -> None:
     first = new_task()
     await write(flusher, first, Start("m1"))
     second = next_attempt(first)
@@ -280,15 +280,15 @@ async def test_an_attempt_that_was_overtaken_cannot_take_over(flusher: Flusher, 
     assert await whole(streams, third) == before
 
 
-# --- the one who takes over dies too ------------------------------------------------------------------------------
+# --- takeovers that die -------------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):
-    """Stands for kill -9."""
+    """An exception in place of kill -9."""
 
 
 class DyingStreams(Streams):
-    """Dies at the n-th of its moments: before and after each command."""
+    """Streams that die at a given moment. There is one before and one after each command."""
 
     def __init__(self, redis: Redis, moments: int) -> None:
         super().__init__(redis, TTL)
@@ -326,10 +326,10 @@ async def take_over_or_die(redis: Redis, flusher: Flusher, task: Task, moments: 
 
 @pytest.mark.parametrize("with_checkpoint", [False, True])
 @pytest.mark.parametrize("moments", range(9))
-async def test_a_takeover_that_dies_anywhere_is_taken_over_in_turn(
+async def test_a_takeover_that_died_at_any_point_can_be_taken_over(
     redis: Redis, flusher: Flusher, streams: Streams, moments: int, with_checkpoint: bool
 ) -> None:
-    """After the fence, before the marker, before the removal, and after it all."""
+    """The moments lie after the fence, before the marker, before the removal, and after the takeover."""
     first = new_task()
     dead = await write(flusher, first, Start("m1"), *FIRST_STEP)
     checkpoint = dead.last if with_checkpoint else None
@@ -343,14 +343,14 @@ async def test_a_takeover_that_dies_anywhere_is_taken_over_in_turn(
     await append(taken.writer, TextStart("t4"))
     entries = await whole(streams, third)
     kept = [Start("m1"), *FIRST_STEP] if with_checkpoint else [Start("m1")]
-    assert shown(entries) == [encode(c) for c in (*kept, StartStep(), TextStart("t4"))]
+    assert visible_chunks(entries) == [encode(c) for c in (*kept, StartStep(), TextStart("t4"))]
     marker = the_marker(entries)
     assert marker.checkpoint == (checkpoint or StreamId(first.fence, 1))
-    assert_tells_of_the_dead(marker, first, second)
+    assert_events_of_the_dead(marker, first, second)
 
 
-def assert_tells_of_the_dead(marker: Marker, first: Task, second: Task) -> None:
-    """Each event of the first attempt's tail once and in order; then, if the second got that far, its marker's."""
+def assert_events_of_the_dead(marker: Marker, first: Task, second: Task) -> None:
+    """Checks that the marker has each event of the first attempt once and in order, then any of the second."""
     assert list(marker.events) == sorted(set(marker.events), key=lambda event: event[:2])
     of_first = [event.kind for event in marker.events if event.fence == first.fence]
     assert of_first[-2:] == ["start-step", "text-start"]
@@ -359,7 +359,7 @@ def assert_tells_of_the_dead(marker: Marker, first: Task, second: Task) -> None:
     assert marker.dead_top.fence == second.fence
 
 
-async def test_a_marker_tells_of_all_attempts_since_the_checkpoint(flusher: Flusher, streams: Streams) -> None:
+async def test_a_marker_has_the_events_of_all_attempts_since_the_checkpoint(flusher: Flusher, streams: Streams) -> None:
     first = new_task()
     await write(flusher, first, Start("m1"), *HALF_STEP)
     second = next_attempt(first)
@@ -377,10 +377,10 @@ async def test_a_marker_tells_of_all_attempts_since_the_checkpoint(flusher: Flus
     )
 
 
-# --- the stream is not there, or not whole ------------------------------------------------------------------------
+# --- missing and incomplete streams -------------------------------------------------------------------------------
 
 
-async def test_a_stream_that_is_gone_begins_anew(redis: Redis, flusher: Flusher, streams: Streams) -> None:
+async def test_a_missing_stream_is_started_again(redis: Redis, flusher: Flusher, streams: Streams) -> None:
     second = replace(new_task(), attempt=2, checkpoint=StreamId(7001, 6))
     taken = await take_over(streams, flusher, second, mid_step=False)
     assert taken.anew
@@ -391,8 +391,8 @@ async def test_a_stream_that_is_gone_begins_anew(redis: Redis, flusher: Flusher,
     assert await redis.ttl(key_of(second)) > 0
 
 
-async def test_a_stream_without_its_checkpoint_begins_anew(flusher: Flusher, streams: Streams) -> None:
-    """Redis came back with an older state: what is left of the stream cannot be gone on from."""
+async def test_a_stream_without_its_checkpoint_is_started_again(flusher: Flusher, streams: Streams) -> None:
+    """Redis was restarted with an older state, so the rest of the stream cannot be continued."""
     first = new_task()
     await write(flusher, first, Start("m1"), StartStep())
     second = next_attempt(first, StreamId(first.fence, 6))
@@ -401,7 +401,7 @@ async def test_a_stream_without_its_checkpoint_begins_anew(flusher: Flusher, str
     assert [e.body for e in await whole(streams, second)] == [FENCE, ANEW.encode()]
 
 
-async def test_a_stream_that_died_before_its_start_begins_anew(flusher: Flusher, streams: Streams) -> None:
+async def test_a_stream_without_its_start_chunk_is_started_again(flusher: Flusher, streams: Streams) -> None:
     first = new_task()
     await write(flusher, first, FENCE)
     second = next_attempt(first)
@@ -413,7 +413,7 @@ async def test_a_stream_that_died_before_its_start_begins_anew(flusher: Flusher,
 @pytest.mark.parametrize("moments", range(7))
 @pytest.mark.parametrize("checkpoint", [None, StreamId(7001, 6)])
 @pytest.mark.parametrize("written", [(), (Start("m1"),), (Start("m1"), StartStep(), TextStart("t2"))])
-async def test_a_new_beginning_that_died_is_begun_anew_or_gone_on_with(
+async def test_a_restart_that_died_is_restarted_or_continued(
     redis: Redis,
     flusher: Flusher,
     streams: Streams,
@@ -430,29 +430,29 @@ async def test_a_new_beginning_that_died_is_begun_anew_or_gone_on_with(
     if taken.anew:
         await append(taken.writer, Start("m1"), StartStep())
     entries = await whole(streams, third)
-    assert shown(entries) == [encode(Start("m1")), encode(StartStep())]
+    assert visible_chunks(entries) == [encode(Start("m1")), encode(StartStep())]
     markers = [marker for _, body in entries if (marker := Marker.find(body))]
     assert markers[0].anew
 
 
-async def test_a_redis_that_is_away_is_unavailable(flusher: Flusher, redis: Redis) -> None:
-    class Away(Streams):
+async def test_an_unreachable_redis_raises_unavailable(flusher: Flusher, redis: Redis) -> None:
+    class Unreachable(Streams):
         async def page(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             raise Unavailable
 
     with pytest.raises(Unavailable):
-        await take_over(Away(redis, TTL), flusher, replace(new_task(), attempt=2), mid_step=False)
+        await take_over(Unreachable(redis, TTL), flusher, replace(new_task(), attempt=2), mid_step=False)
 
 
-# --- an ended task that is delivered again ------------------------------------------------------------------------
+# --- the end of a task delivered again ----------------------------------------------------------------------------
 
 FINISH = Finish("stop", {"status": "completed"})
 
 
 @pytest.mark.parametrize(
-    ("there", "terminal", "end"),
+    ("stored", "terminal", "end"),
     [
-        pytest.param((*HALF_STEP, TextEnd("t2"), FinishStep()), (FINISH,), (FINISH,), id="nothing of it"),
+        pytest.param((*HALF_STEP, TextEnd("t2"), FinishStep()), (FINISH,), (FINISH,), id="no part of it"),
         pytest.param((*HALF_STEP, TextEnd("t2")), (FinishStep(), FINISH), (FinishStep(), FINISH), id="an open step"),
         pytest.param(HALF_STEP, (Abort(), FINISH), (TextEnd("t2"), FinishStep(), Abort(), FINISH), id="an open part"),
         pytest.param((*FIRST_STEP, Abort()), (Abort(), FINISH), (FINISH,), id="half of it"),
@@ -460,15 +460,15 @@ FINISH = Finish("stop", {"status": "completed"})
         pytest.param((*FIRST_STEP, FINISH, END), (FinishStep(), FINISH), None, id="all of it"),
     ],
 )
-async def test_what_is_missing_of_an_end_is_added_once(
+async def test_the_missing_part_of_an_end_is_added_once(
     flusher: Flusher,
     streams: Streams,
-    there: Sequence[Chunk | bytes],
+    stored: Sequence[Chunk | bytes],
     terminal: Sequence[Chunk],
     end: Sequence[Chunk] | None,
 ) -> None:
     task = new_task()
-    await write(flusher, task, Start("m1"), *there)
+    await write(flusher, task, Start("m1"), *stored)
     before = await whole(streams, task)
     for _ in range(2):
         await ensure_terminal(streams, flusher, task, terminal)
@@ -476,7 +476,7 @@ async def test_what_is_missing_of_an_end_is_added_once(
         assert added == ([] if end is None else [*map(encode, end), END])
 
 
-async def test_the_end_that_two_write_at_once_is_there_once(redis: Redis, flusher: Flusher, streams: Streams) -> None:
+async def test_an_end_written_concurrently_is_stored_once(redis: Redis, flusher: Flusher, streams: Streams) -> None:
     task = new_task()
     await write(flusher, task, Start("m1"), *HALF_STEP)
     async with Flusher(redis, ttl=TTL) as another:
@@ -493,14 +493,14 @@ async def test_an_end_is_not_added_under_a_newer_attempt(flusher: Flusher, strea
         await ensure_terminal(streams, flusher, first, (FINISH,))
 
 
-async def test_a_stream_that_is_gone_stays_gone(flusher: Flusher, streams: Streams) -> None:
+async def test_a_missing_stream_gets_no_end(flusher: Flusher, streams: Streams) -> None:
     task = new_task()
     await ensure_terminal(streams, flusher, task, (FINISH,))
     assert await streams.top(key_of(task)) is None
 
 
-async def test_an_attempt_that_ended_without_a_word_still_ends_its_stream(flusher: Flusher, streams: Streams) -> None:
-    """Whoever ends a task that no executor runs has claimed it and written nothing."""
+async def test_an_attempt_that_wrote_nothing_still_ends_its_stream(flusher: Flusher, streams: Streams) -> None:
+    """An attempt that only ends a task without an executor has claimed it and written nothing."""
     first = new_task()
     await write(flusher, first, Start("m1"), *HALF_STEP)
     second = next_attempt(first)

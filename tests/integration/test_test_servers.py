@@ -1,4 +1,4 @@
-"""The servers that the tests stand on work, and can be hurt."""
+"""Tests of the servers that other tests use: they work, and survive being killed."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from tests.servers.redis import RedisNode
 from tests.speed import limit
 
 
-async def _ask(dsn: str, question: str) -> object:
+async def _fetch(dsn: str, statement: str) -> object:
     connection = await asyncpg.connect(dsn, timeout=limit(20))
     try:
-        return await connection.fetchval(question)
+        return await connection.fetchval(statement)
     finally:
         await connection.close()
 
 
-async def test_a_database_of_one_test_is_empty(empty_postgres_dsn: str) -> None:
-    assert await _ask(empty_postgres_dsn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+async def test_the_database_for_one_test_is_empty(empty_postgres_dsn: str) -> None:
+    assert await _fetch(empty_postgres_dsn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
 
 
-async def test_the_redis_of_the_run_answers(redis_dsn: str) -> None:
+async def test_the_shared_redis_answers(redis_dsn: str) -> None:
     async with redis.asyncio.Redis.from_url(redis_dsn) as client:
         assert await client.ping()
 
 
-async def test_the_rabbitmq_of_the_run_takes_messages(rabbitmq_dsn: str) -> None:
+async def test_the_shared_rabbitmq_delivers_messages(rabbitmq_dsn: str) -> None:
     async with await aio_pika.connect(rabbitmq_dsn, timeout=limit(20)) as connection:
         channel = await connection.channel(on_return_raises=True)
         queue = await channel.declare_queue(exclusive=True)
@@ -39,7 +39,7 @@ async def test_the_rabbitmq_of_the_run_takes_messages(rabbitmq_dsn: str) -> None
         await message.ack()
 
 
-async def test_a_killed_redis_keeps_what_it_acknowledged(private_redis: RedisNode) -> None:
+async def test_a_killed_redis_keeps_acknowledged_writes(private_redis: RedisNode) -> None:
     async with redis.asyncio.Redis.from_url(private_redis.dsn) as client:
         await client.set("kept", "yes")
     await private_redis.kill()
@@ -48,18 +48,18 @@ async def test_a_killed_redis_keeps_what_it_acknowledged(private_redis: RedisNod
         assert await client.get("kept") == b"yes"
 
 
-async def test_a_killed_postgres_keeps_what_it_committed(private_postgres: PostgresNode) -> None:
-    await _ask(private_postgres.dsn, "CREATE TABLE kept AS SELECT 1 AS one")
+async def test_a_killed_postgres_keeps_committed_rows(private_postgres: PostgresNode) -> None:
+    await _fetch(private_postgres.dsn, "CREATE TABLE kept AS SELECT 1 AS one")
     await private_postgres.kill()
     await private_postgres.start()
-    assert await _ask(private_postgres.dsn, "SELECT one FROM kept") == 1
+    assert await _fetch(private_postgres.dsn, "SELECT one FROM kept") == 1
 
 
-async def test_a_killed_rabbitmq_comes_back_with_its_durable_queues(private_rabbitmq: RabbitNode) -> None:
+async def test_a_killed_rabbitmq_restarts_with_its_durable_queues(private_rabbitmq: RabbitNode) -> None:
     async with await aio_pika.connect(private_rabbitmq.dsn, timeout=limit(20)) as connection:
         channel = await connection.channel()
         await channel.declare_queue("kept", durable=True)
-    await private_rabbitmq.ctl("eval", "mnesia:sync_log().")  # what a broker was told is not on its disk at once
+    await private_rabbitmq.eval("mnesia:sync_log()")  # a broker writes its definitions to disk with a delay
     await private_rabbitmq.kill()
     await private_rabbitmq.start()
     assert "kept" in await private_rabbitmq.ctl("list_queues", "name")

@@ -1,4 +1,4 @@
-"""What holds for turns and cancel wishes, whichever broker carries them."""
+"""Tests of turns and cancel requests on the queue, over both brokers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from backend.chat.turns import TurnQueue
+from backend.chat.queue.turn_queue import TurnQueue
 from backend.errors import Unavailable
 from backend.ids import TaskId
 from tests.integration.turn_queues import Rig, new_turn, rig_for, soon, until, until_healthy
@@ -46,7 +46,6 @@ async def test_a_turn_arrives_once_and_is_gone_after_its_ack(rig: Rig) -> None:
         async with queue.consume(5) as deliveries:
             delivery = await soon(anext(deliveries))
             assert delivery.turn == turn
-            assert not delivery.redelivered
             await delivery.ack()
     async with rig.open("b") as queue, queue.consume(5) as deliveries:
         await queue.publish(marker)
@@ -93,7 +92,6 @@ async def test_a_turn_that_is_handed_back_comes_again_to_whoever_is_free(rig: Ri
             assert await delivery.hand_back()
             again = await soon(anext(deliveries))
             assert again.turn == turn
-            assert again.redelivered
             await again.ack()
 
 
@@ -119,7 +117,6 @@ async def test_a_turn_in_the_hands_of_an_executor_that_died_comes_to_another(rig
         async with b.consume(1) as deliveries:
             again = await soon(anext(deliveries))
             assert again.turn == turn
-            assert again.redelivered
             await again.ack()
 
 
@@ -180,17 +177,6 @@ async def test_an_unreadable_message_goes_to_the_dead_letters_and_the_next_one_i
             await letter.ack()
 
 
-async def test_a_refused_turn_goes_to_the_dead_letters_with_the_reason_and_once(rig: Rig) -> None:
-    first, second = new_turn(), new_turn()
-    async with rig.open("a") as queue, queue.consume(2) as deliveries, queue.dead_turns() as letters:
-        for turn, reason in ((first, "crashed 3 times"), (second, "no such task")):
-            await queue.publish(turn)
-            await (await soon(anext(deliveries))).refuse(reason)
-            letter = await soon(anext(letters))
-            assert (letter.task_id, letter.reason) == (turn.task_id, reason)
-            await letter.ack()
-
-
 async def test_settling_twice_changes_nothing(rig: Rig) -> None:
     first, second = new_turn(), new_turn()
     async with rig.open("a") as queue, queue.consume(1) as deliveries:
@@ -198,7 +184,6 @@ async def test_settling_twice_changes_nothing(rig: Rig) -> None:
         delivery = await soon(anext(deliveries))
         await delivery.ack()
         assert not await delivery.hand_back()
-        await delivery.refuse("again")
         await queue.publish(second)
         delivery = await soon(anext(deliveries))
         assert delivery.turn == second
@@ -209,21 +194,21 @@ async def test_a_cancel_wish_reaches_every_listener(rig: Rig) -> None:
     async with (
         rig.open("a") as a,
         rig.open("b") as b,
-        a.cancel_wishes() as first,
-        a.cancel_wishes() as second,
-        b.cancel_wishes() as third,
+        a.cancel_requests() as first,
+        a.cancel_requests() as second,
+        b.cancel_requests() as third,
     ):
         for name in ("t-1", "t-2"):
-            await b.wish_cancel(TaskId(name))
+            await b.publish_cancel(TaskId(name))
         for wishes in (first, second, third):
             assert [await soon(anext(wishes)) for _ in range(2)] == ["t-1", "t-2"]
 
 
 async def test_a_cancel_wish_that_nobody_hears_is_no_error(rig: Rig) -> None:
     async with rig.open("a") as queue:
-        await queue.wish_cancel(TaskId("t-1"))
+        await queue.publish_cancel(TaskId("t-1"))
         await rig.proxy.switch(Mode.DOWN)
-        await soon(queue.wish_cancel(TaskId("t-1")))
+        await soon(queue.publish_cancel(TaskId("t-1")))
 
 
 async def test_publishing_while_the_broker_is_away_fails_at_once_and_works_when_it_is_back(rig: Rig) -> None:
@@ -264,7 +249,7 @@ async def test_a_queue_can_be_opened_while_the_broker_is_away(rig: Rig) -> None:
 
 
 async def test_consuming_and_listening_go_on_after_the_connections_were_lost(rig: Rig) -> None:
-    async with rig.open("a") as queue, queue.consume(3) as deliveries, queue.cancel_wishes() as wishes:
+    async with rig.open("a") as queue, queue.consume(3) as deliveries, queue.cancel_requests() as wishes:
         for mode in (Mode.RESET, Mode.DOWN):
             await rig.proxy.switch(mode)
             await until(lambda: _unhealthy(queue))
@@ -275,7 +260,7 @@ async def test_consuming_and_listening_go_on_after_the_connections_were_lost(rig
             delivery = await soon(anext(deliveries))
             assert delivery.turn == turn
             await delivery.ack()
-            await queue.wish_cancel(turn.task_id)
+            await queue.publish_cancel(turn.task_id)
             assert await soon(anext(wishes)) == turn.task_id
 
 
@@ -316,7 +301,7 @@ async def test_everything_goes_on_after_the_server_was_killed_and_started_again(
         rig_for(kind, server.dsn) as rig,
         rig.open("a") as queue,
         queue.consume(2) as deliveries,
-        queue.cancel_wishes() as wishes,
+        queue.cancel_requests() as wishes,
     ):
         before, between = new_turn(), new_turn()
         await queue.publish(before)
@@ -333,5 +318,5 @@ async def test_everything_goes_on_after_the_server_was_killed_and_started_again(
             seen.add(delivery.turn)
             await delivery.ack()
         assert seen <= {before, between}
-        await queue.wish_cancel(between.task_id)
+        await queue.publish_cancel(between.task_id)
         assert await soon(anext(wishes)) == between.task_id

@@ -1,4 +1,4 @@
-"""An executor whose side job has ended must not go on without it: it ends, for whoever keeps it running."""
+"""Tests that an executor ends if one of its side jobs does, so that its supervisor restarts it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from backend.chat.turns import DeadTurn, TurnQueue
+from backend.chat.queue.turn_queue import DeadTurn, TurnQueue
 from backend.config import load_settings
 from backend.resources import open_resources
-from executor.crew import Crew
 from executor.heartbeat import Heartbeat
-from executor.llm.model import open_model
+from executor.llm.models import open_models
 from executor.tools import open_toolbox
+from executor.turns.context import ExecutorContext
 from executor.worker import Worker
 from tests.speed import limit
 
 
 class _WithoutDeadLetters:
-    """A queue whose dead letters end at once, or whose library cancels who waits for them."""
+    """A queue whose iteration over dead letters ends at once, or is cancelled by the library."""
 
     def __init__(self, queue: TurnQueue, *, cancels: bool) -> None:
         self._queue = queue
@@ -42,16 +42,16 @@ class _WithoutDeadLetters:
         yield
 
 
-@pytest.mark.parametrize("cancels", [False, True], ids=["it returns", "it is cancelled by others"])
-async def test_an_executor_ends_when_one_of_its_side_jobs_does(
+@pytest.mark.parametrize("cancels", [False, True], ids=["it returns", "it is cancelled"])
+async def test_an_executor_ends_when_one_of_its_side_jobs_ends(
     postgres_dsn: str, redis_dsn: str, *, cancels: bool
 ) -> None:
     settings = load_settings(
         files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
     )
-    async with open_resources(settings) as whole, open_model(settings) as model:
-        house = replace(whole, turns=_WithoutDeadLetters(whole.turns, cancels=cancels))
-        worker = Worker(house, Crew(settings, model, None, open_toolbox(settings), Heartbeat(house)))
+    async with open_resources(settings) as whole, open_models(settings) as models:
+        resources = replace(whole, turn_queue=_WithoutDeadLetters(whole.turn_queue, cancels=cancels))
+        worker = Worker(resources, ExecutorContext(settings, models, open_toolbox(settings), Heartbeat(resources)))
         with pytest.raises(ExceptionGroup) as ended:
             async with asyncio.timeout(limit(30)):
                 await worker.run(asyncio.Event())

@@ -1,4 +1,4 @@
-"""The two turn queues, each on names of a test's own, behind a proxy that can fail."""
+"""Rigs for the two turn queues, each with names of its own and behind a proxy that can fail."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from redis.asyncio import Redis
 from yarl import URL
 
 from backend.chat.models import Turn
-from backend.chat.rabbit_deliveries import message_of
-from backend.chat.rabbit_turns import open_rabbit_turns
-from backend.chat.redis_deliveries import BODY, QueueKeys
-from backend.chat.redis_turns import open_redis_turns
-from backend.chat.turns import TurnQueue
+from backend.chat.queue.rabbitmq import open_rabbit_turns
+from backend.chat.queue.rabbitmq_consumer import message_of
+from backend.chat.queue.redis import open_redis_turns
+from backend.chat.queue.redis_consumer import BODY, QueueKeys
+from backend.chat.queue.turn_queue import TurnQueue
+from backend.errors import Unavailable
 from backend.ids import ExecutorId, SessionId, TaskId
 from backend.rabbitmq import Topology
 from backend.redis import open_redis
@@ -26,12 +27,21 @@ from tests.servers.proxy import FaultProxy
 from tests.speed import limit
 
 SOON = limit(20)
-"""Seconds within which what must happen has happened."""
+"""Seconds within which an expected event must happen."""
 T = TypeVar("T")
 
 
 def new_turn() -> Turn:
     return Turn(TaskId(str(uuid.uuid4())), SessionId(str(uuid.uuid4())))
+
+
+async def published(queue: TurnQueue, turn: Turn) -> bool:
+    """Publishes a turn. Returns False if the queue is unavailable."""
+    try:
+        await queue.publish(turn)
+    except Unavailable:
+        return False
+    return True
 
 
 async def soon(awaited: Awaitable[T], within: float = SOON) -> T:
@@ -40,7 +50,7 @@ async def soon(awaited: Awaitable[T], within: float = SOON) -> T:
 
 
 async def until(is_so: Callable[[], Awaitable[bool]], within: float = SOON) -> None:
-    """Waits until it is so."""
+    """Waits until `is_so` returns True. Raises TimeoutError after `within` seconds."""
     async with asyncio.timeout(within):
         while not await is_so():
             await asyncio.sleep(0.02)
@@ -57,10 +67,10 @@ class Rig(Protocol):
     proxy: FaultProxy
 
     def open(self, name: str) -> AbstractAsyncContextManager[TurnQueue]:
-        """The queue as the process `name` has it; leaving it is that process's death."""
+        """Opens the queue for the process `name`. The process dies at the end of the block."""
 
     async def put(self, body: bytes) -> None:
-        """Puts any bytes where turns are."""
+        """Adds any bytes to the queue of turns."""
 
 
 class RabbitRig:
@@ -77,7 +87,7 @@ class RabbitRig:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[AbstractChannel]:
-        """A channel of the test's own, past the proxy."""
+        """Opens a channel for the test that bypasses the proxy."""
         connection = await aio_pika.connect(self.dsn)
         async with connection, connection.channel() as channel:
             yield await channel.get_underlay_channel()
@@ -108,7 +118,7 @@ class RedisRig:
         self.dsn = dsn
         self.dead: set[ExecutorId] = set()
         self.looks = 0
-        """How often somebody has asked who is dead."""
+        """The number of calls of `who_is_dead`."""
         self.through_proxy = str(URL(dsn).with_host(proxy.host).with_port(proxy.port))
 
     async def who_is_dead(self, ids: Sequence[ExecutorId]) -> set[ExecutorId]:
@@ -125,7 +135,7 @@ class RedisRig:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Redis]:
-        """A client of the test's own, past the proxy."""
+        """Opens a client for the test that bypasses the proxy."""
         async with open_redis(self.dsn, pool_size=4) as redis:
             yield redis
 

@@ -1,4 +1,4 @@
-"""A hub, streams and a writer over real Redis, for the tests of reading."""
+"""A hub, streams and a writer over a real Redis, for the tests of readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 
 from redis.asyncio import Redis
 
-from backend.chat.chunks import (
+from backend.chat.keys import stream_key
+from backend.chat.models import Message, Task, TaskKind, TaskStatus, TurnRequest, Usage
+from backend.chat.protocol.chunks import (
     Chunk,
     Finish,
     FinishStep,
@@ -22,12 +24,10 @@ from backend.chat.chunks import (
     TextStart,
     encode,
 )
-from backend.chat.following import Hub
-from backend.chat.keys import stream_key
-from backend.chat.models import Message, Task, TaskKind, TaskStatus, TurnRequest, Usage
-from backend.chat.reading import attach
-from backend.chat.streams import Streams
-from backend.chat.writing import Flusher, StreamWriter
+from backend.chat.streams.hub import Hub
+from backend.chat.streams.reader import attach
+from backend.chat.streams.streams import Streams
+from backend.chat.streams.writer import Flusher, StreamWriter
 from backend.ids import TaskId, new_session_id, new_task_id
 from backend.redis import open_redis
 from tests.speed import limit
@@ -51,7 +51,7 @@ def key_of(task: Task) -> str:
 
 
 def turn_of(deltas: int, *, text: str = "word{} ") -> list[Chunk]:
-    """One whole turn: a step with one text of so many deltas."""
+    """Returns the chunks of a whole turn, whose only step has one text of `deltas` deltas."""
     words = [TextDelta("t1", text.format(n)) for n in range(deltas)]
     end: list[Chunk] = [TextEnd("t1"), FinishStep(), Finish("stop", {"status": "completed"})]
     return [Start("msg_1"), StartStep(), TextStart("t1"), *words, *end]
@@ -62,7 +62,7 @@ def text_of(deltas: int) -> str:
 
 
 @dataclass(repr=False)
-class ReadingRoom:
+class ReaderRig:
     redis: Redis
     streams: Streams
     flusher: Flusher
@@ -70,7 +70,7 @@ class ReadingRoom:
     rows: dict[TaskId, Task] = field(default_factory=dict)
     messages: dict[TaskId, list[Message]] = field(default_factory=dict)
 
-    async def look_up(self, ids: Sequence[TaskId]) -> list[Task]:
+    async def find_tasks(self, ids: Sequence[TaskId]) -> list[Task]:
         return [self.rows[id] for id in ids if id in self.rows]
 
     async def messages_of(self, id: TaskId) -> list[Message]:
@@ -91,7 +91,7 @@ class ReadingRoom:
     async def write(
         self, task: Task, chunks: Sequence[Chunk | bytes], *, first: int = 1, silently: bool = False
     ) -> None:
-        """One entry a chunk, exactly, in one transaction; `silently`: nobody is told."""
+        """Writes one entry for each chunk in one transaction. If `silently`, publishes no notification."""
         key, fence = key_of(task), task.fence
         bodies = [one if isinstance(one, bytes) else encode(one) for one in chunks]
         async with self.redis.pipeline(transaction=True) as pipe:
@@ -104,7 +104,7 @@ class ReadingRoom:
             await pipe.execute()
 
     async def read(self, task: Task, client: StrictClient, *, at_most: int | None = None) -> StrictClient:
-        """Reads on from the client's cursor, to the end or until `at_most` more events were taken."""
+        """Reads from the client's cursor to the end, or until the client has `at_most` more chunks."""
         accepts = frozenset({"reset-step"}) if client.accepts_reset else frozenset()
         got = len(client.chunks)
         async with asyncio.timeout(LIMIT):
@@ -125,16 +125,16 @@ class ReadingRoom:
 
 
 @asynccontextmanager
-async def reading_room(dsn: str) -> AsyncIterator[ReadingRoom]:
+async def reader_rig(dsn: str) -> AsyncIterator[ReaderRig]:
     async with open_redis(dsn, pool_size=8) as redis, Flusher(redis, ttl=60, deadline=LIMIT) as flusher:
         streams = Streams(redis, ttl=60)
-        room = ReadingRoom(redis, streams, flusher, None)  # type: ignore[arg-type]
-        async with Hub(dsn, streams, room.look_up, tick=TICK) as room.hub:
-            yield room
+        rig = ReaderRig(redis, streams, flusher, None)  # type: ignore[arg-type]
+        async with Hub(dsn, streams, rig.find_tasks, tick=TICK) as rig.hub:
+            yield rig
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Waits, at most LIMIT, until the coroutine function says yes."""
+    """Waits until `condition` returns True. Raises TimeoutError after LIMIT seconds."""
     async with asyncio.timeout(LIMIT):
         while not await condition():
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A real API server and a real executor with the scripted model, in the tests' own loop, over real stores."""
+"""A real API server and a real executor with the scripted model, over real stores and in the loop of the tests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import jwt
 import orjson
 
 from backend.api.app import ChatApp, create_app
-from backend.api.pace import Pace
 from backend.api.server import ChatServer, build_server
+from backend.api.timeouts import Timeouts
+from backend.chat.resources import Resources
 from backend.config import Settings
-from backend.resources import Resources, open_resources
-from executor.crew import Crew
+from backend.resources import open_resources
 from executor.heartbeat import Heartbeat
-from executor.llm.model import open_model
+from executor.llm.models import open_models
 from executor.tools import open_toolbox
 from executor.tools.tool import Toolbox
+from executor.turns.context import ExecutorContext
 from executor.worker import Worker
 from tests.speed import limit
 from tests.sse_client import StrictClient
@@ -43,6 +44,7 @@ SETTINGS: Mapping[str, Any] = {
     "frontend_base_url": "https://chat.example.com, http://localhost:5173/",
     "shutdown_grace": 2,
     "max_open_streams": 8,
+    "max_new_sessions": 100_000,
 }
 
 
@@ -64,12 +66,12 @@ def new_id() -> str:
 
 
 @dataclass
-class ApiHouse:
-    """`http` is an anonymous client of the server; `house` what both processes would be connected to."""
+class RunningApi:
+    """A running API server: `http` is an anonymous client of it, and `resources` are connected to its stores."""
 
     server: ChatServer
     app: ChatApp
-    house: Resources
+    resources: Resources
     http: httpx.AsyncClient
 
     @property
@@ -81,7 +83,7 @@ class ApiHouse:
 
     async def new_session(self, headers: Mapping[str, str] | None = None) -> str:
         answer = await self.http.post("/api/chat/sessions", json={}, headers=headers)
-        assert answer.status_code == 201, answer.text
+        assert answer.status_code == 200, answer.text
         id: str = answer.json()["id"]
         return id
 
@@ -92,12 +94,18 @@ class ApiHouse:
         return body
 
     async def active_stream(self, id: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Waits until something runs in the session."""
+        """Returns the active stream of the session, for which it waits up to LIMIT seconds."""
         async with asyncio.timeout(LIMIT):
             while (active := (await self.session(id, headers)).get("active_stream")) is None:
                 await asyncio.sleep(0.02)
         found: dict[str, Any] = active
         return found
+
+    async def reading(self, count: int) -> None:
+        """Waits up to LIMIT seconds until the API has `count` open streams: a request that began may arrive later."""
+        async with asyncio.timeout(LIMIT):
+            while len(self.app.open_streams) != count:
+                await asyncio.sleep(0.02)
 
     async def read(
         self, method: str, path: str, *, client: StrictClient | None = None, within: float = LIMIT, **request: Any
@@ -123,27 +131,27 @@ class ApiHouse:
 
 
 def without_comments(data: bytes) -> bytes:
-    """Comments are frames of their own."""
+    """Removes the comments, which are frames of their own."""
     return data.replace(b": stream-open\n\n", b"").replace(b": keep-alive\n\n", b"")
 
 
 @asynccontextmanager
-async def api_house(
+async def running_api(
     postgres_dsn: str,
     redis_dsn: str,
     *,
     executor: bool = True,
-    pace: Pace = Pace(),
+    timeouts: Timeouts = Timeouts(),
     toolbox: Callable[[Settings], Toolbox] = open_toolbox,
     **changes: Any,
-) -> AsyncIterator[ApiHouse]:
-    """Settings come from here alone, not from the machine's environment."""
+) -> AsyncIterator[RunningApi]:
+    """Runs the server and the executor. Takes no setting from the environment of the machine."""
     stores = {"database_url": postgres_dsn, "redis_url": redis_dsn}
     settings = Settings(**{**SETTINGS, **stores, **changes})
     async with AsyncExitStack() as stack:
-        gc.collect()  # what an earlier test has leaked is told now; a server that starts freezes all that is there
-        house = await stack.enter_async_context(open_resources(settings))
-        app = create_app(settings, pace=pace)
+        gc.collect()  # reports what earlier tests leaked, before the start of the server freezes all objects
+        resources = await stack.enter_async_context(open_resources(settings))
+        app = create_app(settings, timeouts=timeouts)
         server = build_server(settings, app)
         serving = asyncio.create_task(server.serve())
         stack.push_async_callback(_stop_server, server, serving)
@@ -156,7 +164,7 @@ async def api_house(
         client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{server.port}", timeout=LIMIT, limits=httpx.Limits(max_connections=None)
         )
-        yield ApiHouse(server, app, house, await stack.enter_async_context(client))
+        yield RunningApi(server, app, resources, await stack.enter_async_context(client))
 
 
 async def _stop_server(server: ChatServer, serving: asyncio.Task[None]) -> None:
@@ -168,9 +176,9 @@ async def _stop_server(server: ChatServer, serving: asyncio.Task[None]) -> None:
 @asynccontextmanager
 async def executing(settings: Settings, toolbox: Callable[[Settings], Toolbox] = open_toolbox) -> AsyncIterator[None]:
     stop = asyncio.Event()
-    async with open_resources(settings) as house, open_model(settings) as model:
-        crew = Crew(settings, model, None, toolbox(settings), Heartbeat(house))
-        working = asyncio.create_task(Worker(house, crew).run(stop))
+    async with open_resources(settings) as resources, open_models(settings) as models:
+        context = ExecutorContext(settings, models, toolbox(settings), Heartbeat(resources))
+        working = asyncio.create_task(Worker(resources, context).run(stop))
         try:
             yield
         finally:
@@ -190,7 +198,7 @@ def get(path: str, *headers: str) -> bytes:
 
 @dataclass
 class RawAnswer:
-    """What came over the wire, and whether the connection was closed by the server."""
+    """The bytes of an answer, and True in `closed` if the server closed the connection."""
 
     data: bytes
     closed: bool
@@ -214,7 +222,7 @@ class RawAnswer:
 
 
 async def send_raw(port: int, request: bytes, *, within: float = LIMIT, until: bytes | None = None) -> RawAnswer:
-    """Sends bytes as they are and reads until the server closes, or `until` was read."""
+    """Sends `request` unchanged. Reads until the server closes the connection or `until` was read."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     data = bytearray()
     try:

@@ -1,4 +1,4 @@
-"""What the tests of agents share: a household with a generator, and words to ask it."""
+"""A stack with a generator, and messages that create agents, for the tests of agents."""
 
 from __future__ import annotations
 
@@ -11,54 +11,68 @@ from typing import Any
 
 import httpx
 
+from tests import ROOT
+from tests.e2e.chat_api import asked, ending_of, history_of, open_session
 from tests.e2e.sse import SseStream
-from tests.e2e.stack import ROOT, Servers, Stack, open_stack
-from tests.e2e.talk import asked, ending_of, history_of, open_session
+from tests.e2e.stack import Servers, Stack, open_stack
 from tests.servers.generator import GeneratorNode
 from tests.servers.ports import free_port
 from tests.speed import limit
 
 GOAL = "Every morning at 8 read my mail, pick the bills and send me a summary"
-Told = tuple[str, dict[str, Any]]
 
 
 @asynccontextmanager
-async def household(servers: Servers, generator: GeneratorNode, folder: Path) -> AsyncIterator[Stack]:
+async def open_agent_stack(
+    servers: Servers, generator: GeneratorNode, folder: Path, **more: str
+) -> AsyncIterator[Stack]:
+    """Starts one API and one executor that use the generator. `more` are further settings."""
     port = free_port()
     settings = {
         **generator.settings,
         "PLATFORM_BASE_URL": f"http://127.0.0.1:{port}",
         "OPERATION_TIMEOUT": "60",
         "AGENT_TEMPLATES_DIR": str(ROOT / "examples" / "agent_templates"),
+        **more,
     }
     async with open_stack(servers, folder, executors=1, apis=0, **settings) as stack:
         await stack.start_api(port=port)
         yield stack
 
 
-def create(how: str = "", **more: Any) -> str:
-    said = {"description": f"{GOAL} {how}".strip(), **more}
-    return f"/tool create_agent {json.dumps(said)}"
+def create(options: str = "", **more: Any) -> str:
+    """Returns a message that creates an agent. `options` go to the generator, `more` are arguments of the tool."""
+    arguments = {"description": f"{GOAL} {options}".strip(), **more}
+    return f"/tool create_agent {json.dumps(arguments)}"
 
 
 async def outputs(stream: SseStream) -> list[dict[str, Any]]:
+    """Reads the rest of a stream and returns the outputs of its tool calls."""
     await stream.rest()
     return [e.chunk["output"] for e in stream.events if e.chunk["type"] == "tool-output-available"]
 
 
-async def begin(client: httpx.AsyncClient, text: str) -> Told:
-    """A session in which an operation was begun, and what the call was told."""
+async def begin(client: httpx.AsyncClient, text: str) -> tuple[str, dict[str, Any]]:
+    """Starts an operation in a new session. Returns the session's id and the output of the call."""
     session = await open_session(client)
     async with asked(client, session, text) as stream:
-        (told,) = await outputs(stream)
-    assert told["type"] == "operation_started", told
+        (started,) = await outputs(stream)
+    assert started["type"] == "operation_started", started
     assert ending_of(stream.events) == "completed"
-    return session, told
+    return session, started
+
+
+async def works_of(generator: GeneratorNode) -> list[dict[str, Any]]:
+    """Returns all work that the generator has received since its start."""
+    async with httpx.AsyncClient(base_url=generator.url, trust_env=False, timeout=limit(20)) as client:
+        found: list[dict[str, Any]] = (await client.get("/works")).json()
+    return found
 
 
 @asynccontextmanager
 async def next_work(generator: GeneratorNode) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any]]]]:
-    """A question that is answered when the generator has got more work than before the block: with the newest one."""
+    """Yields a function that waits until the generator has received work since the block began. It returns the newest
+    work."""
     async with httpx.AsyncClient(base_url=generator.url, trust_env=False) as client:
 
         async def works() -> list[dict[str, Any]]:
@@ -77,7 +91,7 @@ async def next_work(generator: GeneratorNode) -> AsyncIterator[Callable[[], Awai
 
 
 async def result_in(client: httpx.AsyncClient, session: str) -> dict[str, Any]:
-    """What stands in the place of the call now."""
+    """Returns the current output of the session's call."""
     messages = await history_of(client, session)
     part = next(p for m in messages for p in m["parts"] if p["type"] == "dynamic-tool")
     output: dict[str, Any] = part["output"]

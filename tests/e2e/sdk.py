@@ -1,4 +1,4 @@
-"""The AI SDK's own clients, from a Node process beside the tests: see tests/web/lib/story.mjs for what it can play."""
+"""Runs the AI SDK's own clients in a Node process. tests/web/lib/story.mjs lists the acts that it can play."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tests import ROOT
 from tests.servers.node_process import node_process
-from tests.servers.starting import Words
+from tests.servers.starting import OutputFile
 from tests.speed import limit
 
-WEB = Path(__file__).parent.parent / "web"
+WEB = ROOT / "tests" / "web"
 VERSIONS = ("5.0.200", "5.0.277", "6.0.324", "7.0.173")
 _INSTALL_LIMIT = limit(300)
 ACT_LIMIT = limit(30)
@@ -26,7 +26,7 @@ Act = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """What one page saw. `legs` are its fetches, each with the `requests` that fed it and their `events`."""
+    """The state of one page. `legs` are the fetches of its chat, each with its `requests` and their `events`."""
 
     messages: list[dict[str, Any]]
     status: str
@@ -49,7 +49,7 @@ class Tab:
         return [message["role"] for message in self.messages]
 
     def parts(self, kind: str) -> list[dict[str, Any]]:
-        """The last message's parts of that type."""
+        """Returns the last message's parts of that type."""
         return [part for part in self.last["parts"] if part["type"] == kind]
 
     def requests(self, leg: int = -1) -> list[dict[str, Any]]:
@@ -57,17 +57,17 @@ class Tab:
         return requests
 
     def chunks(self, leg: int = -1) -> list[dict[str, Any]]:
-        """What one fetch was fed, over all of its connections."""
+        """Returns the chunks of one fetch, over all of its connections."""
         return [json.loads(event["data"]) for request in self.requests(leg) for event in request["events"]]
 
     def finished(self) -> list[dict[str, Any]]:
-        """The calls of `onFinish`."""
+        """Returns the calls of `onFinish`."""
         return [call for call in self.calls if call["call"] == "onFinish"]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`faults` is empty when every tab saw a correct stream and holds correct messages."""
+    """The result of a story. `faults` is empty if every tab saw a correct stream and holds correct messages."""
 
     faults: list[str]
     tabs: dict[str, Tab]
@@ -75,11 +75,11 @@ class Report:
 
 
 class SdkClients:
-    """Plays stories, any number at once. Open with `open_sdk_clients`."""
+    """Plays stories (lists of acts), any number at once. Open it with `open_sdk_clients`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, words: Words) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, output_file: OutputFile) -> None:
         self._process = process
-        self._words = words
+        self._output_file = output_file
         self._over = False
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next = 0
@@ -94,7 +94,7 @@ class SdkClients:
         headers: Mapping[str, str] | None = None,
         within: float = ACT_LIMIT,
     ) -> Report:
-        """One story over one session; no act may take longer than `within` seconds."""
+        """Plays one story over one session and returns its report. No act may take longer than `within` seconds."""
         number = self._next = self._next + 1
         job = {
             "id": number, "sdk": sdk, "base": base, "session": session, "headers": dict(headers or {}),
@@ -112,7 +112,7 @@ class SdkClients:
         return Report(report["faults"], tabs, report["results"])
 
     async def read_reports(self) -> None:
-        """Hands each report to the story that waits for it, until the process ends."""
+        """Passes each report to the story that waits for it, until the process ends."""
         assert self._process.stdout is not None
         try:
             while line := await self._process.stdout.readline():
@@ -127,19 +127,19 @@ class SdkClients:
                     answer.set_exception(self._ended())
 
     def _ended(self) -> RuntimeError:
-        return RuntimeError(f"the Node process ended:\n{self._words.tail()}")
+        return RuntimeError(f"the Node process ended:\n{self._output_file.tail()}")
 
 
 @asynccontextmanager
 async def open_sdk_clients() -> AsyncIterator[SdkClients]:
-    """Installs what is missing (npm ci), starts Node, and ends it with the block."""
+    """Installs the clients if necessary (npm ci) and starts Node. Ends it when the block is left."""
     await install()
     async with node_process(WEB, "client.mjs", peer=SdkClients, read=SdkClients.read_reports) as clients:
         yield clients
 
 
 async def install() -> None:
-    """Raises RuntimeError when Node or npm is missing: the clients are part of the tests, not an extra."""
+    """Installs the clients. Raises RuntimeError if Node or npm is missing, because these tests are not optional."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         raise RuntimeError("the AI SDK tests need Node 20 and npm: apt-get install nodejs npm")
     installed, wanted = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
@@ -152,7 +152,7 @@ async def install() -> None:
 
 
 async def run(*command: str, within: float) -> tuple[int | None, str]:
-    """Runs a command in tests/web; its exit code and what it printed."""
+    """Runs a command in tests/web. Returns its exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         *command, cwd=WEB, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -1,4 +1,4 @@
-"""Reads our event streams the way the WHATWG wrote them down: lines end at CRLF, LF or CR, and at nothing else."""
+"""Reads event streams as the WHATWG specifies: lines end at CRLF, LF or CR, and at nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event with data; `id` is the cursor behind it."""
+    """One event with data. `id` is the cursor behind it."""
 
     id: str | None
     data: str
@@ -35,14 +35,14 @@ class Event:
 
 
 class SseParser:
-    """Cuts bytes into events. `comments` counts the comment lines."""
+    """Splits bytes into events. `comments` counts the comment lines."""
 
     def __init__(self) -> None:
         self._pending = b""
         self.comments = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that `data` made whole."""
+        """Returns the events that `data` completed."""
         self._pending += data
         events: list[Event] = []
         start = 0
@@ -69,9 +69,9 @@ class SseParser:
 
 
 class SseStream:
-    """One open response: an async iterator of its chunks' events, which ends at `[DONE]` or raises what httpx raises.
+    """An open response, as an async iterator of its events. It ends at `[DONE]` or raises what httpx raises.
 
-    `events` are those read so far, `last_id` the cursor behind them, `done` whether `[DONE]` came.
+    `events` holds the events read so far, `last_id` the cursor behind them. `done` is True once `[DONE]` has come.
     """
 
     def __init__(self, response: httpx.Response) -> None:
@@ -109,13 +109,13 @@ class SseStream:
         await self._source.aclose()
 
     async def rest(self) -> list[Event]:
-        """Reads to the end; all events of this response."""
+        """Reads to the end and returns all events of this response."""
         async for _ in self:
             pass
         return self.events
 
     async def until(self, count: int) -> list[Event]:
-        """Reads until `count` events have come in all (or the stream has ended)."""
+        """Reads until `count` events have come in all, or the stream has ended. Returns all events so far."""
         while len(self.events) < count:
             if await anext(self._source, None) is None:
                 break
@@ -132,7 +132,7 @@ async def open_stream(
     cursor: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[SseStream]:
-    """Sends the request; the stream is closed (the client goes away) when the block is left."""
+    """Sends the request. The client disconnects when the block is left."""
     sent = {**(headers or {}), **({"last-event-id": cursor} if cursor is not None else {})}
     async with client.stream(method, path, json=json, headers=sent) as response:
         stream = SseStream(response)
@@ -143,7 +143,8 @@ async def open_stream(
 
 
 def text_of(events: Iterable[Event]) -> str:
-    """What a client shows: the text of all steps; `reset-step` takes back that of the step it stands in."""
+    """Returns the text that a client shows, that is the text of all steps. `reset-step` removes the text of its
+    step."""
     steps = [""]
     for event in events:
         if '"text-delta"' in event.data:
@@ -160,11 +161,11 @@ def types_of(events: Iterable[Event]) -> list[str]:
 
 
 def words_for(seconds: float, delay_ms: int = 10) -> int:
-    """Returns how many words an answer (`/stream N DELAY_MS`) has that lasts so long on the usual machine, and longer
-    on a slower one: whoever must meet it in the middle is slower there too."""
+    """Returns the number of words of an answer (`/stream N DELAY_MS`) that lasts `seconds` on the usual machine. It
+    lasts longer on a slower machine, because a test that must act during the answer is slower there, too."""
     return round(lasting(seconds) * 1000 / delay_ms)
 
 
 def counted(n: int) -> str:
-    """The text that the scripted model streams for `/stream n`."""
+    """Returns the text that the scripted model streams for `/stream n`."""
     return "".join(f"{number} " for number in range(n))

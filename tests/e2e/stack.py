@@ -1,4 +1,4 @@
-"""The real thing, as an operator runs it: API and executor processes over given servers, with an environment each."""
+"""Starts API and executor processes over given servers, each with its own environment, as an operator does."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import jwt
 
-from tests.servers.nursery import Process, start
+from tests import ROOT
+from tests.servers.fork_server import Process, start
 from tests.servers.ports import free_port
 from tests.speed import limit
 
-ROOT = Path(__file__).parent.parent.parent
 JWT_KEY = "the-key-of-the-end-to-end-tests-0123456789"
 START_LIMIT = limit(60)
 STOP_LIMIT = limit(45)
@@ -31,7 +31,7 @@ _PORT_OF = {"api": "PORT", "executor": "EXECUTOR_PORT"}
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where the stores are."""
+    """The addresses of the stores. Without RabbitMQ, the queue is in Redis."""
 
     postgres: str
     redis: str
@@ -47,7 +47,7 @@ class Servers:
 
 @dataclass(slots=True)
 class Child:
-    """One process of ours and its log."""
+    """An API or executor process and its log."""
 
     kind: str
     number: int
@@ -72,7 +72,7 @@ class Child:
             self.process.send_signal(number)
 
     async def ended(self, within: float = STOP_LIMIT) -> int:
-        """Its exit code; TimeoutError when it runs on."""
+        """Waits for the end and returns the exit code. Raises TimeoutError after `within` seconds."""
         return await asyncio.wait_for(self.process.wait(), within)
 
     def log_tail(self) -> str:
@@ -92,7 +92,7 @@ class Stack:
 
     @property
     def apis(self) -> list[Child]:
-        """Those that run, in the order in which they were started."""
+        """The running ones, in the order in which they were started."""
         return self._running("api")
 
     @property
@@ -101,7 +101,7 @@ class Stack:
 
     @property
     def executors(self) -> list[Child]:
-        """Those that run, in the order in which they were started."""
+        """The running ones, in the order in which they were started."""
         return self._running("executor")
 
     def _running(self, kind: str) -> list[Child]:
@@ -115,6 +115,10 @@ class Stack:
     async def start_executor(self, **settings: str) -> Child:
         return await self._start("executor", None, settings)
 
+    async def start_again(self, child: Child) -> Child:
+        """Starts a process like one that has ended, on the same port."""
+        return await self._start(child.kind, child.port, {})
+
     async def _start(self, kind: str, port: int | None, settings: Mapping[str, str]) -> Child:
         child = await self.spawn(kind, port=port, **settings)
         await ready(child)
@@ -123,12 +127,14 @@ class Stack:
     async def spawn(
         self, kind: str, *, port: int | None = None, program: Sequence[str] | None = None, **settings: str
     ) -> Child:
-        """Starts an `api` or an `executor` and does not wait for it. `program`: what `python -m` runs in its place."""
+        """Starts an `api` or an `executor` and does not wait until it is ready. `program` is the module that `python
+        -m` runs instead, with its arguments."""
         number, port = next(self._numbers), port or free_port()
         log = self.folder / f"{kind}-{number}.log"
         environment = {
             "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root"), "PYTHONPATH": str(ROOT),
             "PYTHONFAULTHANDLER": "1", "CHAT_PROVIDER": "scripted", "JWT_VERIFY_KEY": JWT_KEY, "LOG_FORMAT": "console",
+            "MAX_NEW_SESSIONS": "100000",
             "DATA_DIR": str(self.folder), **self.servers.environment, **self.settings, _PORT_OF[kind]: str(port),
             **settings,
         }  # fmt: skip
@@ -138,7 +144,7 @@ class Stack:
         return child
 
     async def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to those that do not end."""
+        """Sends SIGTERM to all processes, then SIGKILL to those that do not end."""
         for child in self.children:
             child.send(signal.SIGTERM)
         for child in self.children:
@@ -153,7 +159,7 @@ class Stack:
 
     @asynccontextmanager
     async def client(self, user: str | None = None, *, base: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
-        """An HTTP client of that user (anonymous without one). A read may take 30 s (of a usual machine)."""
+        """Opens an HTTP client of that user, or an anonymous one. Its read timeout is 30 s on the usual machine."""
         limits = httpx.Limits(max_connections=None)
         timeout = httpx.Timeout(limit(30), connect=limit(20))
         headers = bearer(user) if user is not None else {}
@@ -177,7 +183,7 @@ def new_session() -> str:
 
 
 async def ready(child: Child, within: float = START_LIMIT) -> None:
-    """Waits until the process says that it is ready; RuntimeError with its log when it ends or is late."""
+    """Waits until the process is ready. Raises RuntimeError with its log if it ends or is late."""
     deadline = time.monotonic() + within
     answer = "nothing"
     async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as client:
@@ -190,7 +196,7 @@ async def ready(child: Child, within: float = START_LIMIT) -> None:
                 if response.status_code == 200:
                     return
                 answer = response.text
-            await asyncio.sleep(0.05)  # between two questions of a bounded wait
+            await asyncio.sleep(0.05)  # between two checks of a bounded wait
     raise RuntimeError(f"{child.name} is not ready ({answer})\n{child.log_tail()}")
 
 
@@ -198,7 +204,7 @@ async def ready(child: Child, within: float = START_LIMIT) -> None:
 async def open_stack(
     servers: Servers, folder: Path, *, executors: int = 1, apis: int = 1, **settings: str
 ) -> AsyncIterator[Stack]:
-    """Starts the processes (settings: names of the environment) and stops them all when the block is left."""
+    """Starts the processes, with `settings` as environment variables. Stops them all when the block is left."""
     stack = Stack(servers, folder, settings)
     async with AsyncExitStack() as cleanup:
         cleanup.push_async_callback(stack.stop)

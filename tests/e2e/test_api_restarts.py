@@ -1,4 +1,5 @@
-"""API processes come and go, and readers move from one to another: what they read stays exact."""
+"""Tests of readers that move from one API process to another, because that stopped or was replaced. Texts stay
+exact."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.chat_api import asked, assert_ids_rise, followed, open_session, until_answered
 from tests.e2e.sdk import VERSIONS, Act, SdkClients
 from tests.e2e.sse import Event, counted, text_of, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
-from tests.e2e.talk import asked, assert_ids_rise, followed, open_session, until_answered
 from tests.speed import limit
 
 WORDS = words_for(3)
@@ -21,15 +22,15 @@ LONG_ENOUGH = f"/stream {WORDS} 10"
 
 
 @pytest.fixture
-async def two_doors(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
+async def two_apis(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
     async with open_stack(servers, tmp_path, apis=2) as stack:
         yield stack
 
 
-async def test_a_reader_may_change_to_another_api_in_mid_answer(two_doors: Stack) -> None:
-    first, second = two_doors.apis
+async def test_a_reader_may_change_to_another_api_in_mid_answer(two_apis: Stack) -> None:
+    first, second = two_apis.apis
     user = new_user()
-    async with two_doors.client(user, base=first.url) as one, two_doors.client(user, base=second.url) as other:
+    async with two_apis.client(user, base=first.url) as one, two_apis.client(user, base=second.url) as other:
         session = await open_session(one)
         async with asked(one, session, LONG_ENOUGH) as stream:
             events = [*await stream.until(20)]
@@ -43,13 +44,13 @@ async def test_a_reader_may_change_to_another_api_in_mid_answer(two_doors: Stack
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-async def test_an_api_that_ends_breaks_its_streams_off_and_the_rest_is_read_from_the_other(
-    two_doors: Stack, how: signal.Signals
+async def test_an_api_that_stops_breaks_its_streams_and_another_serves_the_rest(
+    two_apis: Stack, how: signal.Signals
 ) -> None:
-    """A clean end would look like the answer's own."""
-    first, second = two_doors.apis
+    """The API must not end its streams cleanly, because that would look like the end of the answer."""
+    first, second = two_apis.apis
     user = new_user()
-    async with two_doors.client(user, base=first.url) as one, two_doors.client(user, base=second.url) as other:
+    async with two_apis.client(user, base=first.url) as one, two_apis.client(user, base=second.url) as other:
         session = await open_session(one)
         async with asked(one, session, LONG_ENOUGH) as stream:
             await stream.until(20)
@@ -65,9 +66,9 @@ async def test_an_api_that_ends_breaks_its_streams_off_and_the_rest_is_read_from
 
 
 async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_replaced(
-    two_doors: Stack, sdk_clients: SdkClients
+    two_apis: Stack, sdk_clients: SdkClients
 ) -> None:
-    first = two_doors.apis[0]
+    first = two_apis.apis[0]
 
     async def one_client(sdk: str, user: str, session: str) -> None:
         opened: Act = {"act": "open", "tab": "a", "resilient": True}
@@ -82,9 +83,9 @@ async def test_sdk_clients_that_attach_again_do_not_notice_that_the_api_was_repl
     users = [(sdk, new_user(), new_session()) for sdk in VERSIONS]
     playing = [asyncio.create_task(one_client(*user)) for user in users]
     for _, user, session in users:
-        async with two_doors.client(user, base=first.url) as client:
+        async with two_apis.client(user, base=first.url) as client:
             await until_answered(client, session)
     first.send(signal.SIGTERM)
     await first.ended()
-    await two_doors.start_api(port=first.port)
+    await two_apis.start_api(port=first.port)
     await asyncio.wait_for(asyncio.gather(*playing), limit(60))

@@ -1,4 +1,4 @@
-"""Cancelled turns: running, waiting, at any moment, and with their session."""
+"""Tests of cancelled turns: running, waiting, at any moment, and with their session."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from random import Random
 import httpx
 import pytest
 
+from tests.e2e.chat_api import asked, ending_of, followed, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sse import counted, text_of, types_of, words_for
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import asked, ending_of, followed, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.speed import limit
 
 pytestmark = over_both_queues
@@ -74,8 +74,8 @@ async def test_a_session_deleted_during_a_turn_is_gone_with_its_streams(stack: S
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_a_cancel_at_any_moment_wins_or_loses_everywhere_alike(stack: Stack, seed: int) -> None:
-    """The answer to the cancel, the stream, the task and the conversation tell one story."""
+async def test_a_cancel_at_any_moment_wins_or_loses_everywhere(stack: Stack, seed: int) -> None:
+    """The answer to the cancel, the stream, the task and the conversation must agree."""
     chance = Random(seed)
 
     async def one(client: httpx.AsyncClient, moment: float) -> None:

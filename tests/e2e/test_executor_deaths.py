@@ -1,4 +1,5 @@
-"""Executors that stop or die in mid-answer: the turn goes on elsewhere, and no page opened later shows a word twice."""
+"""Tests of executors that stop or die in mid-answer. Another executor continues, and no later page shows a text
+twice."""
 
 from __future__ import annotations
 
@@ -9,10 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.chat_api import (
+    asked,
+    ending_of,
+    history_of,
+    open_session,
+    read_with_cuts,
+    task_of,
+    text_in,
+    until_answered,
+)
 from tests.e2e.sdk import VERSIONS, SdkClients
 from tests.e2e.sse import counted, text_of, words_for
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
-from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in, until_answered
 from tests.faults.scale import FULL
 from tests.speed import limit
 
@@ -27,7 +37,7 @@ either_way = pytest.mark.parametrize(
     indirect=["servers"],
     scope="module",
 )
-"""Killed over RabbitMQ, stopped over the embedded queue; in `make faults` each over both."""
+"""Kills over RabbitMQ and stops over the Redis queue. In `make faults`, both over each queue."""
 LEARN = '/tool add_understanding {"user_name":"Ada"}'
 WORDS = words_for(3)
 TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream {WORDS} 10"
@@ -37,13 +47,13 @@ TWO_STEPS_TEXT = counted(10) + SECOND_STEP
 
 @pytest.fixture
 async def pair(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
-    """One API and two executors, which give up their turns half a second after SIGTERM."""
+    """A stack with two executors, which give up their turns half a second after SIGTERM."""
     async with open_stack(servers, tmp_path, executors=2, SHUTDOWN_GRACE="0.5", MAX_CRASHES="20") as stack:
         yield stack
 
 
 def executor_of(stack: Stack, task: str) -> Child:
-    """The one whose log says that it took the turn."""
+    """Returns the executor whose log names the task."""
     return next(child for child in stack.executors if task in child.log.read_text())
 
 
@@ -77,7 +87,7 @@ async def test_a_turn_whose_executor_ends_in_mid_answer_is_finished_by_another(
 async def test_every_sdk_client_survives_the_death_of_an_executor(
     pair: Stack, sdk_clients: SdkClients, how: signal.Signals
 ) -> None:
-    """Each version reads along; a page that is opened afterwards sees the whole answer once."""
+    """Each version reads the answer live. A page that is opened afterwards shows the whole answer once."""
 
     async def one_client(sdk: str, user: str, session: str) -> str:
         headers = bearer(user)

@@ -14,8 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.stack import ROOT, Servers, Stack, new_user, open_stack
-from tests.e2e.talk import asked, ending_of, followed, history_of, open_session, task_of
+from tests import ROOT
+from tests.e2e.chat_api import asked, ending_of, followed, history_of, open_session, task_of
+from tests.e2e.stack import Servers, Stack, new_user, open_stack
+from tests.fakes.running import words_in
 from tests.servers.ports import free_port
 from tests.servers.process_tree import all_gone, descendants
 from tests.speed import limit
@@ -45,7 +47,7 @@ async def stack_with(servers: Servers, folder: Path, mcp: Mapping[str, Any], **s
 
 
 async def outputs_of(client: httpx.AsyncClient, *calls: str) -> list[dict[str, Any]]:
-    """What the tools of one turn, called side by side, answered; the turn itself must complete."""
+    """Returns the answers of tools that one turn calls side by side. Fails if the turn does not complete."""
     session = await open_session(client)
     async with asked(client, session, "\n".join(f"/tool {call}" for call in calls)) as stream:
         events = await asyncio.wait_for(stream.rest(), LIMIT)
@@ -96,9 +98,17 @@ async def test_an_executor_starts_and_answers_beside_servers_that_do_not_exist(
     async with stack_with(plain_servers, tmp_path, away) as stack, stack.client(new_user()) as client:
         none, nobody = await outputs_of(client, "none_tool", "nobody_tool")
         assert (none["error"], nobody["error"]) == ("tool_unavailable", "tool_unavailable")
-        log = stack.executors[0].log.read_text()
-        assert "an MCP server is away  server=none why=its command cannot be run" in log
-        assert "an MCP server is away  server=nobody why=Connection refused" in log
+        executor = stack.executors[0]
+        async with httpx.AsyncClient(base_url=executor.url, timeout=LIMIT) as http:
+            report = (await http.get("/health")).json()["mcp_servers"]
+            metrics = (await http.get("/metrics")).text
+        assert report["none"] == {"connected": False, "tools": 0, "why": "its command cannot be run"}
+        assert report["nobody"] == {"connected": False, "tools": 0, "why": "Connection refused"}
+        assert 'mcp_server_up{server="nobody"} 0.0' in metrics
+        assert 'mcp_server_failures_total{reason="exited",server="none"}' in metrics
+        log = executor.log.read_text()
+        assert "an MCP server is unavailable  server=none error=its command cannot be run" in log
+        assert "an MCP server is unavailable  server=nobody error=Connection refused" in log
         assert SECRET not in log
 
 
@@ -134,13 +144,29 @@ async def test_a_tool_that_is_an_operation_ends_after_its_turn_also_when_its_exe
         cancelled = await client.post(f"/api/chat/tasks/{task}/cancel")
         assert cancelled.json() == {"cancelled": True, "task_id": task}
         async with asyncio.timeout(LIMIT):
-            while "cancelled" not in (marks.read_text() if marks.exists() else ""):
-                await asyncio.sleep(0.05)
+            while "cancelled" not in words_in(marks):
+                await asyncio.sleep(0.05)  # between two looks of a bounded wait
         session, task = await begun('one_sleep {"seconds": 600}')
         (executor,) = stack.executors
         await stack.start_executor()
         executor.send(signal.SIGKILL)
         assert (await result(session, task))["error"] == "interrupted_unknown_effect"
+
+
+async def test_the_progress_of_an_operation_reaches_its_stream(plain_servers: Servers, tmp_path: Path) -> None:
+    careless = {"command": sys.executable, "args": ["-m", "tests.fakes.careless_mcp_server"], "env": HERE}
+    mcp = {"one": {**careless, "operations": ["wait"]}}
+    async with stack_with(plain_servers, tmp_path, mcp) as stack, stack.client(new_user()) as client:
+        await until_there(client, 'one_say {"text": "{\\"id\\": @ID@, \\"result\\": {\\"content\\": []}}"}')
+        session = await open_session(client)
+        async with asked(client, session, f'/tool one_wait {{"steps": 3, "pause": {limit(1.5)}}}') as stream:
+            events = await asyncio.wait_for(stream.rest(), LIMIT)
+        (told,) = [e.chunk["output"] for e in events if e.chunk["type"] == "tool-output-available"]
+        async with followed(client, told["task_id"]) as stream:
+            events = await asyncio.wait_for(stream.rest(), LIMIT)
+        assert ending_of(events) == "completed"
+        shown = [e.chunk["data"] for e in events if e.chunk["type"] == "data-progress"]
+        assert shown[-1]["message"] == "step 3"
 
 
 async def test_cancelling_a_turn_cancels_its_call(plain_servers: Servers, tmp_path: Path) -> None:
@@ -151,14 +177,14 @@ async def test_cancelling_a_turn_cancels_its_call(plain_servers: Servers, tmp_pa
         session = await open_session(client)
         async with asked(client, session, '/tool one_sleep {"seconds": 600}') as stream:
             async with asyncio.timeout(LIMIT):
-                while not marks.exists():
+                while not words_in(marks):
                     await asyncio.sleep(0.02)  # between two looks of a bounded wait
             cancelled = (await client.post(f"/api/chat/sessions/{session}/cancel")).json()
             assert (cancelled["cancelled"], cancelled.get("reason")) == (True, None)
             assert ending_of(await stream.rest()) == "cancelled"
             assert (await task_of(client, stream.task_id))["status"] == "cancelled"
         async with asyncio.timeout(LIMIT):
-            while marks.read_text().split() != ["begun", "cancelled"]:
+            while words_in(marks) != ["begun", "cancelled"]:
                 await asyncio.sleep(0.02)  # between two looks of a bounded wait
 
 
@@ -187,3 +213,63 @@ async def test_a_wrong_file_stops_the_executor_in_one_line(plain_servers: Server
         (line,) = executor.log.read_text().splitlines()
         assert line.startswith(f"executor: MCP_SERVERS_FILE: {file}, mcpServers.x.timeout: ")
         assert SECRET not in line
+
+
+async def test_what_servers_ask_when_their_executor_is_killed_and_when_it_is_drained(
+    plain_servers: Servers, tmp_path: Path
+) -> None:
+    """A question of the older protocol waits with its call; one of the newer protocol does not need the executor."""
+    marks = tmp_path / "marks"
+    ask = {"command": sys.executable, "args": ["-m", "tests.fakes.asking_mcp_server"]}
+    mcp = {
+        "old": {**ask, "env": {**HERE, "OLDER": "1", "MARKS": str(marks)}},
+        "new": {**ask, "env": {**HERE, "MARKS": str(marks)}},
+    }
+    settings = {"ASK_USER": "always", "SHUTDOWN_GRACE": str(limit(10))}
+    async with stack_with(plain_servers, tmp_path, mcp, **settings) as stack, stack.client(new_user()) as client:
+
+        async def question_in(session: str) -> dict[str, Any]:
+            async with asyncio.timeout(LIMIT):
+                while not (found := (await client.get(f"/api/chat/sessions/{session}")).json()["operations"]):
+                    await asyncio.sleep(0.05)  # between two looks of a bounded wait
+            (one,) = found
+            return dict(one)
+
+        async def answered(question: dict[str, Any]) -> httpx.Response:
+            body = {"answer": {"city": "Oslo"}}
+            return await client.post(f"/api/chat/operations/{question['operation_id']}/answer", json=body)
+
+        async def output_in(session: str) -> dict[str, Any]:
+            parts = [part for part in (await history_of(client, session))[1]["parts"] if part["type"] == "dynamic-tool"]
+            return dict(parts[0]["output"] if "output" in parts[0] else {"error": parts[0]["errorText"]})
+
+        for server in ("old", "new"):
+            await until_there(client, f"{server}_ready")
+        live, durable, late = [await open_session(client) for _ in range(3)]
+        async with asked(client, durable, '/tool new_reserve {"days": 1}') as stream:
+            await asyncio.wait_for(stream.rest(), LIMIT)
+        kept = await question_in(durable)
+        async with asked(client, live, '/tool old_book {"days": 1}') as stream:
+            open_ = await question_in(live)
+            stack.executors[0].send(signal.SIGKILL)
+            second = await stack.start_executor()
+            assert ending_of(await asyncio.wait_for(stream.rest(), LIMIT)) == "completed"
+        assert "unknown" in str(await output_in(live))
+        async with asyncio.timeout(LIMIT):
+            while (await client.get(f"/api/chat/sessions/{live}")).json()["operations"]:
+                await asyncio.sleep(0.05)  # between two looks of a bounded wait
+        assert (await answered(open_)).status_code == 410
+        assert (await question_in(durable))["operation_id"] == kept["operation_id"]
+        for server in ("old", "new"):
+            await until_there(client, f"{server}_ready")
+        assert (await answered(kept)).status_code == 200
+        async with followed(client, kept["task_id"]) as stream:
+            assert ending_of(await asyncio.wait_for(stream.rest(), LIMIT)) == "completed"
+        assert "accept {'city': 'Oslo'}" in str(await output_in(durable))
+        async with asked(client, late, '/tool old_book {"days": 2}') as stream:
+            await question_in(late)
+            second.send(signal.SIGTERM)
+            assert ending_of(await asyncio.wait_for(stream.rest(), LIMIT)) == "completed"
+        output = await output_in(late)
+        assert "cancel" in str(output["outputs"])
+        assert "went on without" in output["message"]

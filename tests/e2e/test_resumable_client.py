@@ -1,4 +1,5 @@
-"""Our npm package against the running service: whatever breaks in mid-answer, the page shows the exact text, once."""
+"""Tests of the npm package of this project against the running service. Whatever breaks in mid-answer, a page shows the
+exact text once."""
 
 from __future__ import annotations
 
@@ -9,18 +10,18 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from tests.e2e.chat_api import history_of, text_in, until_answered
 from tests.e2e.resumable import Page, build_package, open_pages
 from tests.e2e.sdk import VERSIONS
 from tests.e2e.sse import counted, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
-from tests.e2e.talk import history_of, text_in, until_answered
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import lasting
 
 CHUNKS = words_for(3)
 ANSWER = f"/stream {CHUNKS} 10"
 QUICK = {"minDelayMs": 50, "maxDelayMs": 500, "idleMs": round(lasting(2500)), "attempts": 1000}
-"""A page of these tests does not wait for three heartbeats."""
+"""Options that make a page reconnect sooner than by default, which is after three missed heartbeats."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,13 +31,13 @@ async def package() -> None:
 
 @pytest.fixture(scope="module")
 async def pair(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """One API and two executors. A test that ends one of them starts another in its place."""
+    """A stack with one API and two executors. A test that ends a process starts another in its place."""
     async with open_stack(servers, tmp_path_factory.mktemp("pair"), executors=2) as stack:
         yield stack
 
 
 class Visitors:
-    """A page of each AI SDK version, each with a user of its own."""
+    """A page of each AI SDK version, each with its own user."""
 
     def __init__(self, stack: Stack, *, base: str | None = None, accept: bool = False) -> None:
         self.stack = stack
@@ -47,7 +48,7 @@ class Visitors:
         ]
 
     async def reading(self) -> None:
-        """Returns when every answer has begun to stream."""
+        """Waits until every answer has begun to stream."""
         async with asyncio.TaskGroup() as waiting:
             for _, user, session in self.users:
                 waiting.create_task(self._read(user, session))
@@ -56,8 +57,8 @@ class Visitors:
         async with self.stack.client(user) as client:
             await until_answered(client, session)
 
-    async def assert_kept_once(self) -> None:
-        """What a page that is opened now shows."""
+    async def assert_stored_once(self) -> None:
+        """Asserts that a page which is opened now shows the question and the exact answer once."""
         for _, user, session in self.users:
             async with self.stack.client(user) as client:
                 question, answer = await history_of(client, session)
@@ -74,29 +75,29 @@ async def test_no_page_notices_that_the_api_was_killed_in_mid_answer(pair: Stack
     await api.ended()
     await pair.start_api(port=api.port)
     for seen in await opened:
-        seen.assert_untroubled()
+        seen.assert_no_error()
         assert seen.text == counted(CHUNKS)
         assert "reconnecting" in seen.states
         assert [request["method"] for request in seen.requests].count("POST") == 1
         assert seen.requests[-1]["cursor"]
-    await visitors.assert_kept_once()
+    await visitors.assert_stored_once()
 
 
 async def test_no_page_shows_an_error_when_an_executor_is_killed_in_mid_answer(pair: Stack) -> None:
-    """Versions that know `reset-step` have the exact text at once, the others when they are opened again."""
+    """Versions that accept `reset-step` show the exact text at once, the others when they are opened again."""
     visitors = Visitors(pair, accept=True)
     opened = asyncio.create_task(open_pages(visitors.pages, **QUICK))
     await visitors.reading()
     max(pair.executors, key=lambda executor: executor.log.read_text().count("turn runs")).send(signal.SIGKILL)
     for page, seen in zip(visitors.pages, await opened, strict=True):
-        seen.assert_untroubled()
+        seen.assert_no_error()
         assert seen.text == counted(CHUNKS) if page.accept else seen.text.endswith(counted(CHUNKS))
-    await visitors.assert_kept_once()
+    await visitors.assert_stored_once()
     await pair.start_executor()
 
 
-async def test_five_seconds_without_a_network_cost_no_page_a_word(pair: Stack) -> None:
-    """A network that swallows, one that resets, one that refuses: all at once, each before pages of its own."""
+async def test_no_page_loses_text_when_the_network_fails_for_five_seconds(pair: Stack) -> None:
+    """Three networks fail at the same time, each with its own pages: one drops data, one resets, one refuses."""
     async with AsyncExitStack() as proxies:
 
         async def outage(mode: Mode) -> None:
@@ -105,12 +106,12 @@ async def test_five_seconds_without_a_network_cost_no_page_a_word(pair: Stack) -
             opened = asyncio.create_task(open_pages(visitors.pages, **QUICK))
             await visitors.reading()
             async with proxy.failing(mode):
-                await asyncio.sleep(lasting(5))  # what is tested: an outage of that length
+                await asyncio.sleep(lasting(5))  # the tested outage lasts this long
             for seen in await opened:
-                seen.assert_untroubled()
+                seen.assert_no_error()
                 assert seen.text == counted(CHUNKS), mode
                 assert seen.states[0] == "reconnecting"
-            await visitors.assert_kept_once()
+            await visitors.assert_stored_once()
 
         async with asyncio.TaskGroup() as outages:
             for mode in (Mode.BLACKHOLE, Mode.RESET, Mode.DOWN):
@@ -125,7 +126,7 @@ async def test_a_message_whose_answer_was_lost_is_sent_again_and_answered_once(p
         await visitors.reading()
         await proxy.switch(Mode.PASS)
         for seen in await opened:
-            seen.assert_untroubled()
+            seen.assert_no_error()
             assert seen.text == counted(CHUNKS)
             assert [request["method"] for request in seen.requests].count("POST") >= 2
-        await visitors.assert_kept_once()
+        await visitors.assert_stored_once()

@@ -1,4 +1,4 @@
-"""The checker must find faults, else its silence proves nothing."""
+"""Tests the checker of the AI SDK tests, whose results prove nothing unless it finds faults."""
 
 from tests import speed
 from tests.e2e import sdk

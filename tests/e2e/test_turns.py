@@ -1,4 +1,4 @@
-"""Turns over HTTP, through queue, executors and Redis and back, with both turn queues."""
+"""Tests of turns over HTTP, through queue, executor and Redis and back, with both turn queues."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Any
 import asyncpg
 import httpx
 
-from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, words_for
-from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import (
+from tests.e2e.chat_api import (
     asked,
     assert_ids_rise,
     ending_of,
@@ -22,6 +19,9 @@ from tests.e2e.talk import (
     read_with_cuts,
     text_in,
 )
+from tests.e2e.conftest import over_both_queues
+from tests.e2e.sse import counted, text_of, words_for
+from tests.e2e.stack import Stack, new_user
 from tests.speed import limit
 
 pytestmark = over_both_queues
@@ -31,7 +31,7 @@ SHORT = words_for(0.4)
 
 
 async def test_twenty_sessions_at_once_reach_two_readers_each_exactly(stack: Stack) -> None:
-    """Ten users, two sessions each; one reader of each turn goes away and comes back three times."""
+    """Ten users have two sessions each. One of two readers of each turn disconnects and reconnects three times."""
 
     async def one_session(client: httpx.AsyncClient) -> None:
         session = await open_session(client)
@@ -93,7 +93,7 @@ async def test_turns_of_one_session_never_overlap_and_those_of_different_session
 
 
 async def spans_of(stack: Stack, tasks: list[str]) -> list[tuple[Any, Any]]:
-    """When each task ran, from its row."""
+    """Returns the start and the end of each task, from its row."""
     connection = await asyncpg.connect(stack.servers.postgres)
     try:
         rows = await connection.fetch("SELECT started_at, finished_at FROM tasks WHERE id::text = ANY($1)", tasks)
@@ -119,7 +119,7 @@ async def test_a_message_to_a_busy_session_waits_for_its_turn(stack: Stack) -> N
         ]  # fmt: skip
 
 
-async def test_a_message_that_will_not_wait_is_refused_with_the_running_task(stack: Stack) -> None:
+async def test_a_message_that_must_not_wait_is_refused_and_names_the_running_task(stack: Stack) -> None:
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with asked(client, session, LONG) as running:
@@ -151,7 +151,7 @@ async def test_an_interrupting_message_ends_the_running_turn_and_passes_those_th
 
 
 async def test_the_same_message_id_twenty_times_at_once_is_one_turn(stack: Stack) -> None:
-    """Those that the limit of open streams sends away come again, as clients do."""
+    """Requests that exceed the limit of open streams are repeated, as clients do."""
     async with stack.client(new_user()) as client:
         session = await open_session(client)
 
@@ -162,8 +162,8 @@ async def test_the_same_message_id_twenty_times_at_once_is_one_turn(stack: Stack
                         return stream.task_id, text_of(await stream.rest())
                     assert stream.status == 429
                     assert int(stream.response.headers["retry-after"]) >= 1
-                await asyncio.sleep(0.05)  # less than it asks for: a bounded wait
-            raise AssertionError("never let in")
+                await asyncio.sleep(0.05)  # less than Retry-After, in a bounded wait
+            raise AssertionError("was never accepted")
 
         answers = await asyncio.wait_for(asyncio.gather(*(one() for _ in range(20))), limit(60))
         assert len(set(answers)) == 1

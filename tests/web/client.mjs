@@ -1,5 +1,6 @@
-// Plays stories with the real AI SDK clients. One JSON job a line on stdin (lib/story.mjs says what is in it, plus an
-// `id` of the caller's), one JSON report a line on stdout, in the order in which they end. Ends when stdin does.
+// Plays stories with the real AI SDK clients. Reads one JSON job per line from stdin: the fields that lib/story.mjs
+// lists, and an `id` of the caller. Writes one JSON report per line to stdout, in the order in which the stories end.
+// Ends when stdin does.
 import { createInterface } from 'node:readline';
 import { playStory } from './lib/story.mjs';
 

@@ -1,9 +1,11 @@
-// Runs one example of docs/clients.md as it stands there: {file, base, headers, ...} on stdin, what came of it on stdout.
-// The example's folder has a node_modules; addresses are those of a page that the service's origin serves.
+// Runs one example of docs/clients.md exactly as written there. Reads {file, base, headers, ...} from stdin and writes
+// the result to stdout. The example's folder has a node_modules. Relative URLs are resolved against `base`, the
+// service.
 import { text as textOf } from 'node:stream/consumers';
 import { pathToFileURL } from 'node:url';
 import { EventSource as RealEventSource } from 'eventsource';
 import { Window } from 'happy-dom';
+import { loadSdk, openChat } from './lib/chat.mjs';
 
 const LIMIT_MS = 30_000;
 const { file, base, headers, ...job } = JSON.parse(await textOf(process.stdin));
@@ -21,6 +23,7 @@ globalThis.EventSource = class extends RealEventSource {
 };
 
 const example = await import(pathToFileURL(file));
+const joinedText = (parts) => parts.map((part) => (part.type === 'text' ? part.text : '')).join('');
 const joined = (chunks) => chunks.map((chunk) => (chunk.type === 'text-delta' ? chunk.delta : '')).join('');
 
 const acts = {
@@ -30,7 +33,7 @@ const acts = {
     return { text: joined(chunks) };
   },
 
-  /** Says on stdout when it has begun. */
+  /** Writes a newline to stdout at the first chunk. */
   async 'event-source'({ task }) {
     const chunks = [];
     await example.follow(task, (chunk) => chunks.push(chunk) === 1 && process.stdout.write('\n'));
@@ -47,23 +50,57 @@ const acts = {
     return seen;
   },
 
-  /** Watches until a turn has ended; says on stdout when it hears the feed. */
+  /** Answers a question with each of the answers. */
+  async question({ output, answers }) {
+    const texts = [];
+    for (const answer of answers) {
+      const chunks = [];
+      const failure = await example.answerQuestion(output, answer, (chunk) => chunks.push(chunk)).catch((error) => error);
+      texts.push(failure?.message ?? joined(chunks));
+    }
+    return { texts };
+  },
+
+  /** Follows the feed until a turn has ended. Writes a newline to stdout at the first event. */
   async feed() {
-    const heard = [];
+    const events = [];
     const end = new AbortController();
     const page = {
-      showRunning: () => heard.push('snapshot') === 1 && process.stdout.write('\n'),
-      follow: (session, task) => heard.push(['started', session, task]),
-      refresh: (session) => (heard.push(['finished', session]), end.abort()),
-      rename: (session, title) => heard.push(['title', session, title]),
+      showRunning: () => events.push('snapshot') === 1 && process.stdout.write('\n'),
+      follow: (session, task) => events.push(['started', session, task]),
+      refresh: (session) => (events.push(['finished', session]), end.abort()),
+      rename: (session, title) => events.push(['title', session, title]),
     };
     await example.watch(page, end.signal).catch((error) => {
       if (!end.signal.aborted) throw error;
     });
-    return { heard };
+    return { events };
   },
 
-  /** A page: somebody types a text and reads the answer; `reload`: and reloads the page when it has begun. */
+  /** A tab of one SDK version that shows a conversation; ends when it has the wanted number of messages. */
+  async 'second-tab'({ session, sdk, wanted }) {
+    const ai = await loadSdk(sdk);
+    let task;
+    const { messages } = await (await fetch(`/api/chat/sessions/${session}?format=ui`)).json();
+    const { chat } = openChat(ai, { base, session, messages, wire: { fetch: globalThis.fetch }, task: () => task });
+    const end = new AbortController();
+    const page = {
+      status: () => chat.status,
+      setMessages: (all) => (chat.messages = all),
+      resumeAt: (named) => ((task = named), chat.resumeStream()),
+    };
+    const following = example.followOtherTabs(session, page, end.signal).catch((error) => {
+      if (!end.signal.aborted) throw error;
+    });
+    process.stdout.write('\n');
+    const whole = () => chat.status === 'ready' && chat.messages.length >= wanted && chat.messages.at(-1).metadata?.status;
+    await until(whole);
+    end.abort();
+    await following;
+    return { messages: chat.messages.map(({ id, role, parts }) => [id, role, joinedText(parts)]) };
+  },
+
+  /** Opens a page, sends a text and waits for the answer. With `reload`, reloads the page in mid-answer. */
   async page({ session, text, reload }) {
     const window = new Window({ url: base });
     for (const name of ['window', 'document', 'navigator']) Object.defineProperty(globalThis, name, { value: name === 'window' ? window : window[name], configurable: true });
@@ -82,7 +119,7 @@ const acts = {
     const ready = () => window.document.querySelector('button')?.textContent === 'Send' && !window.document.querySelector('button').disabled;
     await until(ready);
     window.document.querySelector('button').click();
-    await until(() => all('.assistant')[0]);
+    await until(() => all('.assistant')[0] || all('[role=alert]')[0]);
     if (reload) {
       root.unmount();
       root = open();

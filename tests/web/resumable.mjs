@@ -1,5 +1,5 @@
-// Chats of people who use our package: one JSON job on stdin, {options, chats: [{sdk, base, session, headers, text,
-// accept?}]}; all are sent at once, and one JSON array of what each page saw comes on stdout.
+// Runs chats that use this project's npm package. Reads one JSON job from stdin, {options, chats: [{sdk, base, session,
+// headers, text, accept?}]}, sends all messages at once, and writes a JSON array of what each page saw to stdout.
 import { text as textOf } from 'node:stream/consumers';
 import { resumable } from '../../web/packages/resumable-chat/dist/index.js';
 import { loadSdk, openChat } from './lib/chat.mjs';

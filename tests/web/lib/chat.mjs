@@ -1,4 +1,4 @@
-// The SDK's own chat, without React: AbstractChat over DefaultChatTransport is what useChat runs.
+// Opens the SDK's own chat without React. useChat, too, runs AbstractChat over DefaultChatTransport.
 export const VERSIONS = ['5.0.200', '5.0.277', '6.0.324', '7.0.173'];
 const loaded = new Map();
 
@@ -42,8 +42,9 @@ class ChatState {
 }
 
 /**
- * A chat and what it told its application: `statuses` in order, `calls` of its callbacks. With a `task` it resumes at
- * that task's stream, which cannot end unseen between the history and the resume; else at the SDK's default address.
+ * Opens a chat. Returns it with its `statuses` in order and the `calls` of its callbacks. With a `task` it resumes at
+ * that task's stream, which it can read even if the task ends between the history and the resume. Without one it
+ * resumes at the SDK's default address. `task` may be a function that names the task of each resume.
  */
 export function openChat(ai, { base, session, messages, wire, task }) {
   const statuses = [];
@@ -54,9 +55,10 @@ export function openChat(ai, { base, session, messages, wire, task }) {
     transport: new ai.DefaultChatTransport({
       api: `${base}/api/chat`,
       fetch: wire.fetch,
-      prepareReconnectToStreamRequest: task && (() => ({ api: `${base}/api/chat/tasks/${task}/stream` })),
+      prepareReconnectToStreamRequest: task && (() => ({ api: `${base}/api/chat/tasks/${typeof task === 'function' ? task() : task}/stream` })),
     }),
-    sendAutomaticallyWhen: ai.lastAssistantMessageIsCompleteWithToolCalls,
+    sendAutomaticallyWhen: (state) =>
+      ai.lastAssistantMessageIsCompleteWithToolCalls(state) || (ai.lastAssistantMessageIsCompleteWithApprovalResponses?.(state) ?? false),
     onError: (error) => calls.push({ call: 'onError', error: error.message }),
     onData: (part) => calls.push({ call: 'onData', part }),
     onToolCall: ({ toolCall }) => void calls.push({ call: 'onToolCall', tool: toolCall.toolName }),

@@ -1,4 +1,5 @@
-// Judges what a tab saw: the wire, each chunk by the SDK's own schema and by our table, the order, and the messages.
+// Checks what a tab saw: the wire format, each chunk by the SDK's schema and by the table in protocol.mjs, the order of
+// the chunks, and the messages.
 import { Grammar, shapeFaults } from './protocol.mjs';
 import { isChunk, isDone } from './wire.mjs';
 
@@ -10,7 +11,7 @@ const HEADERS = {
 };
 const OPEN_STATES = ['streaming', 'input-streaming', 'input-available'];
 
-/** All faults of one tab, as sentences. */
+/** Returns all faults of one tab as sentences. */
 export async function faultsOf(ai, tab) {
   const faults = [];
   for (const [index, leg] of tab.wire.legs.entries()) {
@@ -28,7 +29,10 @@ async function legFaults(ai, leg, accept) {
   const faults = [...streams.flatMap(wireFaults), ...cursorFaults(streams)];
   const unreadable = await schemaFaults(ai, streams);
   if (unreadable.length > 0) return [...faults, ...unreadable];
-  const grammar = new Grammar();
+  const grammar = new Grammar({
+    continues: accept.some((word) => ['tool-approval-request', 'page-tools'].includes(word)),
+    pageTools: accept.includes('page-tools'),
+  });
   for (const chunk of chunksOf(leg)) {
     faults.push(...shapeFaults(chunk, accept));
     grammar.read(chunk);
@@ -56,7 +60,7 @@ function wireFaults(request) {
   return faults;
 }
 
-/** Ids rise over all the responses that fed one body: the same id twice is a chunk shown twice. */
+/** Checks that ids rise over all the responses of one fetch, because a repeated id is a chunk that is shown twice. */
 function cursorFaults(streams) {
   const faults = [];
   let last = [-1n, -1n];
@@ -86,11 +90,12 @@ async function schemaFaults(ai, streams) {
 
 const brief = (result) => `${JSON.stringify(result.rawValue)?.slice(0, 200)} ${result.error.name}`;
 
-function clientFaults({ chat, calls, sends, wire }) {
+function clientFaults({ chat, calls, sends, wire, accept }) {
   const faults = [];
   const failed = wire.legs.some((leg) => leg.requests.some((request) => request.status >= 400) || errorOf(leg) !== undefined);
   if (chat.status !== 'ready' && !failed) faults.push(`the chat ends in status ${chat.status}: ${chat.error}`);
-  for (const { tool } of calls.filter(({ call }) => call === 'onToolCall')) faults.push(`the client was asked to run ${tool}`);
+  const asked = accept.includes('page-tools') ? [] : calls.filter(({ call }) => call === 'onToolCall');
+  for (const { tool } of asked) faults.push(`the client was asked to run ${tool}`);
   const posts = wire.legs.filter((leg) => leg.requests[0]?.method === 'POST').length;
   if (posts !== sends) faults.push(`${posts} posts for ${sends} sent messages`);
   return faults;
@@ -103,7 +108,7 @@ async function messageFaults(ai, { chat, wire }) {
   const faults = [];
   const ids = messages.map((message) => message.id);
   for (const id of new Set(ids)) if (ids.filter((other) => other === id).length > 1) faults.push(`two messages ${id}`);
-  if (wire.legs.at(-1)?.stopped) return faults; // what a page held when it was left may be anything
+  if (wire.legs.at(-1)?.stopped) return faults; // the messages of a page that was left may be incomplete
   if (messages.length > 0) {
     const checked = await ai.safeValidateUIMessages({ messages });
     if (!checked.success) faults.push(`messages refused by the SDK: ${checked.error.message.slice(0, 300)}`);
@@ -114,7 +119,7 @@ async function messageFaults(ai, { chat, wire }) {
   return faults;
 }
 
-/** The last message must be what the last stream told: its id, its text, nothing twice. */
+/** Checks that the last message has the id and exactly the text of the last stream. */
 function assemblyFaults({ chat, wire }) {
   const leg = wire.legs.at(-1);
   if (leg === undefined || leg.stopped || leg.requests[0]?.status !== 200) return [];
@@ -122,10 +127,10 @@ function assemblyFaults({ chat, wire }) {
   const message = chat.messages.at(-1);
   const faults = [];
   const id = chunks.find((chunk) => chunk.type === 'start')?.messageId;
-  if (message?.id !== id) faults.push(`the last message is ${message?.id}, the stream said ${id}`);
+  if (message?.id !== id) faults.push(`the last message is ${message?.id}, the stream named ${id}`);
   const shown = message?.parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
-  const told = textOf(chunks);
-  if (shown !== told) faults.push(`the client shows ${shown?.length} characters, the stream told ${told.length}`);
+  const sent = textOf(chunks);
+  if (shown !== sent) faults.push(`the client shows ${shown?.length} characters, the stream has ${sent.length}`);
   return faults;
 }
 

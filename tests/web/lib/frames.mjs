@@ -1,6 +1,6 @@
-// Server-sent events, read the way the WHATWG wrote them down: lines end at CRLF, LF or CR and at nothing else.
+// Parses server-sent events as the WHATWG specifies: lines end at CRLF, LF or CR and at nothing else.
 
-/** Cuts a byte stream into events. `push(bytes)` returns what became whole: {id, event, data, comment, raw}. */
+/** Splits a byte stream into events. `push(bytes)` returns the completed ones, as {id, event, data, comment, raw}. */
 export class FrameScanner {
   #decoder = new TextDecoder('utf-8', { fatal: true });
   #pending = '';
@@ -15,7 +15,7 @@ export class FrameScanner {
     return frames;
   }
 
-  /** What has come and is not a whole event. */
+  /** The text of an event that is not complete yet. */
   get rest() {
     return this.#pending;
   }

@@ -1,5 +1,6 @@
-// What every client from ai 5.0.200 on accepts, as a table and a grammar of our own, independent of the SDK's code.
-// Old clients refuse keys that their schema lacks, so a key outside the table is a fault though new ones let it pass.
+// The chunks that every client from ai 5.0.200 on accepts, as a table and a grammar that are independent of the SDK's
+// code. Old clients refuse keys that their schema lacks, so a key outside the table is a fault, even if new clients
+// accept it.
 
 const CALL = ['providerExecuted', 'dynamic'];
 const shape = (required, optional = []) => ({ required, optional });
@@ -32,9 +33,10 @@ const DATA_SHAPE = shape(['data'], ['id', 'transient']);
 const FINISH_REASONS = ['stop', 'length', 'content-filter', 'tool-calls', 'error', 'other'];
 const NULLABLE = ['input', 'output', 'data'];
 
-/** Faults in the keys of one chunk. `accept`: chunk types that the client said it takes beyond the common ones. */
+/** Returns the faults in the keys of one chunk. `accept` lists further chunk types that the client accepts. */
 export function shapeFaults(chunk, accept = []) {
-  if (accept.includes(chunk.type) && chunk.type === 'reset-step') return [];
+  if (accept.includes(chunk.type) && ['reset-step', 'tool-approval-request'].includes(chunk.type)) return [];
+  if (accept.includes('tool-approval-request') && chunk.type === 'tool-output-denied') return [];
   const known = chunk.type?.startsWith('data-') ? DATA_SHAPE : SHAPES[chunk.type];
   if (known === undefined) return [`unknown chunk type ${chunk.type}`];
   const { type: _, ...fields } = chunk;
@@ -48,7 +50,7 @@ export function shapeFaults(chunk, accept = []) {
   return faults;
 }
 
-/** Reads the chunks of one message in their order and notes what no correct stream does. */
+/** Reads the chunks of one message in order, and collects faults in the order. */
 export class Grammar {
   faults = [];
   #index = -1;
@@ -59,6 +61,15 @@ export class Grammar {
   #parts = new Map(); // text and reasoning of this step: kind and id -> open | ended
   #calls = new Map(); // tool calls: id -> {state, flags, step}
   #step = 0;
+
+  /**
+   * `continues`: the message may continue one in which calls were made that got their output later. `pageTools`: calls
+   * that are not `providerExecuted` are the page's, and stay open.
+   */
+  constructor({ continues = false, pageTools = false } = {}) {
+    this.continues = continues;
+    this.pageTools = pageTools;
+  }
 
   read(chunk) {
     this.#index++;
@@ -76,7 +87,7 @@ export class Grammar {
     else if (type === 'finish') this.#finish();
   }
 
-  /** Call when the whole message should have come. */
+  /** Must be called when the whole message should have come. */
   end() {
     if (!this.#finished) this.#fault('the stream ended without finish');
   }
@@ -101,7 +112,7 @@ export class Grammar {
     if (!this.#inStep) this.#fault('finish-step outside a step');
     this.#inStep = false;
     for (const [id, state] of this.#parts) if (state === 'open') this.#fault(`finish-step with ${id} open`);
-    for (const [id, call] of this.#calls) if (call.state !== 'ended') this.#fault(`finish-step with tool call ${id} ${call.state}`);
+    for (const [id, call] of this.#calls) if (call.state !== 'ended' && !call.ofPage) this.#fault(`finish-step with tool call ${id} ${call.state}`);
   }
 
   #resetStep() {
@@ -130,12 +141,14 @@ export class Grammar {
   #readCall(chunk) {
     const { type, toolCallId: id } = chunk;
     const flags = `${chunk.providerExecuted} ${chunk.dynamic}`;
-    const call = this.#calls.get(id) ?? { state: 'not there', step: this.#step };
-    const next = NEXT_OF_CALL[type]?.[call.state];
+    const ofPage = this.pageTools && chunk.providerExecuted === undefined && type.startsWith('tool-input-');
+    const call = this.#calls.get(id) ?? { state: 'not there', step: this.#step, ofPage };
+    const given = this.continues && ['tool-output-available', 'tool-output-denied'].includes(type) && call.state === 'not there';
+    const next = given ? 'ended' : NEXT_OF_CALL[type]?.[call.state];
     if (!this.#inStep) this.#fault(`${type} outside a step`);
     if (next === undefined) this.#fault(`${type} of ${id}, which is ${call.state}`);
-    if (type !== 'tool-input-delta') {
-      if (flags !== 'true true') this.#fault(`${type} without providerExecuted and dynamic`);
+    if (!['tool-input-delta', 'tool-approval-request', 'tool-output-denied'].includes(type)) {
+      if (flags !== (call.ofPage ? 'undefined true' : 'true true')) this.#fault(`${type} without providerExecuted and dynamic`);
     }
     this.#calls.set(id, { ...call, state: next ?? call.state });
   }
@@ -146,6 +159,7 @@ const NEXT_OF_CALL = {
   'tool-input-delta': { streaming: 'streaming' },
   'tool-input-available': { 'not there': 'called', streaming: 'called' },
   'tool-input-error': { 'not there': 'ended', streaming: 'ended' },
+  'tool-approval-request': { called: 'ended' }, // of this message; the output comes in the next one
   'tool-output-available': { called: 'ended', ended: 'ended' }, // the same output again is a replacement, and allowed
   'tool-output-error': { called: 'ended', ended: 'ended' },
 };

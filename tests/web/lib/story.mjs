@@ -1,24 +1,26 @@
-// Plays a story with one session and any number of tabs, and reports what every tab saw.
+// Plays a story, which is a list of acts in one session with any number of tabs, and reports what every tab saw.
 import { loadSdk, openChat } from './chat.mjs';
 import { faultsOf } from './check.mjs';
 import { isChunk, Wire } from './wire.mjs';
 
 const LIMIT_MS = 20_000;
-/** On a busy machine ai 5.0.200 now and then goes on waiting for a body whose fetch it has aborted. */
+/** After a stop, ai 5.0.200 sometimes keeps waiting for a body whose fetch it has aborted; this is how long it may. */
 const STOP_MS = 2_000;
 
 /**
  * job: {sdk, base, session, headers?, limit_ms?, acts: [{act, ...}]}. Acts, in order:
- *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?}   a page; hydrate: with the session's history;
- *             attach: 'session' (the SDK's default) or 'task', the one that the history says is running, or the
- *             `task` that is named
- *   send      {tab, text, wait?, message_id?}     message_id: an edit of that message
- *   regenerate {tab, wait?}
- *   resume    {tab, wait?}      what useChat({resume: true}) does on mount
- *   received  {tab, events}     wait until the tab has received so many data events
- *   stop      {tab}             what a reload does: the page's requests are gone
- *   settled   {tab}             wait until what was sent or resumed with wait: false has ended
- *   cancel    {}                POST /sessions/{id}/cancel
+ *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?, task?}   opens a page. With hydrate it loads the
+ *             session's history. attach is 'session' (the SDK's default) or 'task': the given `task`, or the one that
+ *             is running according to the history. lib/wire.mjs explains the other options.
+ *   send      {tab, text, wait?, message_id?, body?}     sends a message, or an edit of the message `message_id`
+ *   regenerate {tab, wait?}     answers the last question again
+ *   resume    {tab, wait?}      does what useChat({resume: true}) does on mount
+ *   approve   {tab, decisions}  answers the requests for an approval in their order, and waits for what follows
+ *   output    {tab, outputs}    gives the waiting calls of the page's tools their outputs, and waits for what follows
+ *   received  {tab, events}     waits until the tab has received so many data events
+ *   stop      {tab}             ends the page's requests, as a reload does
+ *   settled   {tab}             waits until what was sent or resumed with wait: false has ended
+ *   cancel    {}                sends POST /sessions/{id}/cancel
  */
 export async function playStory(job) {
   const story = new Story(await loadSdk(job.sdk), job);
@@ -57,7 +59,7 @@ class Story {
   }
 
   async open({ tab, hydrate = false, accept, cuts, resilient, attach, task: named }) {
-    const { messages, active_stream: active } = hydrate ? await this.#history() : { messages: [] };
+    const { messages, active_stream: active } = hydrate ? await this.#history(accept) : { messages: [] };
     const { base, session, headers } = this;
     const wire = new Wire(base, session, { headers, accept, cuts, resilient, attach });
     const task = attach === 'task' ? (named ?? active?.task_id) : undefined;
@@ -66,9 +68,9 @@ class Story {
     return { messages, task: active?.task_id };
   }
 
-  async send({ tab, text, wait = true, message_id: messageId }) {
+  async send({ tab, text, wait = true, message_id: messageId, body }) {
     this.tabs.get(tab).sends++;
-    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId }), wait);
+    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId }, body && { body }), wait);
   }
 
   async regenerate({ tab, wait = true }) {
@@ -78,6 +80,30 @@ class Story {
 
   async resume({ tab, wait = true }) {
     await this.#run(tab, (chat) => chat.resumeStream(), wait);
+  }
+
+  async approve({ tab: name, decisions }) {
+    const tab = this.tabs.get(name);
+    const waiting = tab.chat.messages.at(-1).parts.filter((part) => part.state === 'approval-requested');
+    if (waiting.length !== decisions.length) throw new Error(`${waiting.length} parts wait for an approval`);
+    tab.sends++; // the SDK posts by itself when the last one is answered
+    for (const [at, { approval }] of waiting.entries())
+      await tab.chat.addToolApprovalResponse({ id: approval.id, approved: decisions[at], reason: 'so' });
+    await this.#untilReady(tab.chat);
+  }
+
+  async output({ tab: name, outputs }) {
+    const { chat, ...tab } = this.tabs.get(name);
+    const waiting = chat.messages.at(-1).parts.filter((part) => part.state === 'input-available');
+    if (waiting.length !== outputs.length) throw new Error(`${waiting.length} calls wait for the page`);
+    this.tabs.get(name).sends = tab.sends + 1; // the SDK posts by itself when the last one has its output
+    for (const [at, { toolCallId, toolName: tool }] of waiting.entries()) await chat.addToolOutput({ tool, toolCallId, output: outputs[at] });
+    await this.#untilReady(chat);
+  }
+
+  async #untilReady(chat) {
+    do await new Promise((resolve) => setTimeout(resolve, 20));
+    while (chat.status !== 'ready' && chat.status !== 'error');
   }
 
   received = ({ tab, events }) => this.tabs.get(tab).wire.received(events);
@@ -99,8 +125,8 @@ class Story {
     if (wait) await tab.running;
   }
 
-  async #history() {
-    const answer = await this.#ask('GET', '?format=ui');
+  async #history(accept) {
+    const answer = await this.#ask('GET', `?format=ui${accept ? `&accept=${accept}` : ''}`);
     return answer.status === 404 ? { messages: [] } : answer.body;
   }
 

@@ -1,5 +1,5 @@
-// The fetch that a chat is given. It keeps a journal of what crossed the wire, and can play a bad network: cut a
-// response after so many events and attach again with Last-Event-ID while the chat reads on from one body.
+// Provides the fetch of a chat. It keeps a journal of all requests and events, and can simulate a bad network: it cuts
+// a response after so many events and reconnects with Last-Event-ID, while the chat keeps reading one body.
 import { FrameScanner } from './frames.mjs';
 
 const SHOWN_HEADERS = ['content-type', 'cache-control', 'x-accel-buffering', 'x-vercel-ai-ui-message-stream', 'x-resumable-stream-id', 'content-encoding', 'content-length'];
@@ -11,9 +11,9 @@ const PAUSE_MS = 100;
  *   options.headers    sent with every request (authorization)
  *   options.accept     chunk types beyond the common subset, sent as ?accept=
  *   options.cuts       [n, m, ...]: the first response is cut after n data events, the next after m, later ones not
- *   options.resilient  attach again after any loss, not only after our own cuts
- *   options.attach     'session' (default) or 'task': where to attach again
- * `legs` is the journal: one leg per fetch of the chat, with every request that fed it.
+ *   options.resilient  reconnects after any loss, not only after the cuts
+ *   options.attach     'session' (default) or 'task': the stream to which it reconnects
+ * `legs` is the journal: one leg per fetch of the chat, with all of its requests.
  */
 export class Wire {
   legs = [];
@@ -41,7 +41,7 @@ export class Wire {
     return new Promise((resolve) => this.waiting.push({ count, resolve }));
   }
 
-  /** What closing the page does: every connection that is still open is gone. */
+  /** Ends every connection that is still open, as closing the page does. */
   abandon() {
     for (const { cutter, reader } of this.connections) {
       cutter.abort(new Error('the page is gone'));
@@ -66,7 +66,7 @@ export class Wire {
     return connection;
   }
 
-  /** The bytes as they come, journalled on the way. */
+  /** Returns a body with the bytes as they come, and writes their events to the journal. */
   #plainBody(connection) {
     return new ReadableStream({
       pull: async (out) => {
@@ -93,7 +93,7 @@ export class Wire {
     return undefined;
   }
 
-  /** Whole events only, from as many connections as it takes. */
+  /** Returns a body of whole events, from as many connections as necessary. */
   #patchedBody(leg, connection, init) {
     const encoder = new TextEncoder();
     let left = this.cuts.shift() ?? Infinity;
@@ -102,7 +102,7 @@ export class Wire {
         if (left <= 0) this.#cut(connection);
         if (connection.entry.end !== 'open') {
           if (leg.stopped) return out.error(init.signal.reason);
-          connection = await this.#attachAgain(leg, init);
+          connection = await this.#reconnect(leg, init);
           if (connection === null) return out.close();
           left = this.cuts.shift() ?? Infinity;
           continue;
@@ -135,8 +135,8 @@ export class Wire {
     connection.reader.cancel().catch(() => {});
   }
 
-  /** A new connection behind the last event received; null when the server says that nothing is left. */
-  async #attachAgain(leg, init) {
+  /** Opens a new connection behind the last received event. Returns null if the server answers that nothing is left. */
+  async #reconnect(leg, init) {
     const task = leg.requests[0].headers['x-resumable-stream-id'];
     const path = this.options.attach === 'task' ? `/api/chat/tasks/${task}/stream` : `/api/chat/${this.session}/stream`;
     const cursor = leg.requests.flatMap((request) => request.frames).findLast((frame) => frame.id !== undefined)?.id;
@@ -147,7 +147,7 @@ export class Wire {
       if (status === 200) return connection;
       if (status === 204) return null;
       if (attempt === ATTEMPTS || init.signal?.aborted || (status !== undefined && status < 500)) {
-        throw new Error(`attaching again failed: ${status ?? connection.error}`);
+        throw new Error(`reconnecting failed: ${status ?? connection.error}`);
       }
       leg.requests.pop();
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
@@ -165,7 +165,7 @@ export const isChunk = (frame) => frame.data !== undefined && frame.data !== '[D
 
 export const isDone = (request) => request.frames.at(-1)?.data === '[DONE]';
 
-/** The frames up to and with the `limit`-th data event; those behind it were never received. */
+/** Returns the frames up to and including the `limit`-th data event. Those behind it count as never received. */
 function upTo(frames, limit) {
   let chunks = 0;
   const end = frames.findIndex((frame) => isChunk(frame) && ++chunks === limit);

@@ -3,22 +3,22 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { VERSIONS } from '../lib/chat.mjs';
 import { playStory } from '../lib/story.mjs';
-import { framesOf, goodText, goodTurn, serve } from './standin.mjs';
+import { framesOf, goodText, goodTurn, serve } from './fake_api.mjs';
 
 const SEND = [{ act: 'open', tab: 'a' }, { act: 'send', tab: 'a', text: 'hello' }];
 
 async function play(sdk, server, acts = SEND, options = {}) {
-  const standin = await serve(server);
+  const api = await serve(server);
   try {
-    return await playStory({ sdk, base: standin.base, session: 'session-of-the-selftest', acts, limit_ms: 5000, ...options });
+    return await playStory({ sdk, base: api.base, session: 'session-of-the-selftest', acts, limit_ms: 5000, ...options });
   } finally {
-    await standin.close();
+    await api.close();
   }
 }
 
 const textOfTab = (tab) => tab.messages.at(-1).parts.filter((part) => part.type === 'text').map((part) => part.text).join('');
 
-/** The good turn's frames, with `change` done to its chunks. */
+/** Returns the good turn's frames, after applying `change` to its chunks. */
 const spoilt = (change) => {
   const chunks = goodTurn();
   return framesOf(change(chunks) ?? chunks);
@@ -87,14 +87,14 @@ for (const sdk of VERSIONS) {
     const history = [{ id: 'msg_0', role: 'assistant', parts: [{ type: 'text', text: 'Caf', state: 'done' }] }];
     const acts = [{ act: 'open', tab: 'a' }, { act: 'send', tab: 'a', text: 'x', wait: false }, { act: 'received', tab: 'a', events: 5 }, { act: 'stop', tab: 'a' },
       { act: 'open', tab: 'b', hydrate: true }, { act: 'resume', tab: 'b' }];
-    const good = await play(sdk, { frames: framesOf(goodTurn()), pace: 2 }, acts);
+    const good = await play(sdk, { frames: framesOf(goodTurn()), delay: 2 }, acts);
     assert.deepEqual(good.faults, []);
-    const bad = await play(sdk, { frames: framesOf(goodTurn()), pace: 2, history: [{ ...history[0], id: 'msg_1' }] }, acts);
-    if (sdk === '5.0.200') assert.match(bad.faults.join('\n'), /the client shows/); // newer ones replace it
+    const bad = await play(sdk, { frames: framesOf(goodTurn()), delay: 2, history: [{ ...history[0], id: 'msg_1' }] }, acts);
+    if (sdk === '5.0.200') assert.match(bad.faults.join('\n'), /the client shows/); // newer clients replace the message
   });
 
   test(`ai ${sdk}: a stream that never ends is a fault, not a hang`, async () => {
-    const { faults } = await play(sdk, { frames: framesOf(goodTurn()), pace: 500 }, SEND, { limit_ms: 300 });
+    const { faults } = await play(sdk, { frames: framesOf(goodTurn()), delay: 500 }, SEND, { limit_ms: 300 });
     assert.match(faults.join('\n'), /longer than 300 ms/);
   });
 }

@@ -1,4 +1,4 @@
-// A small server that speaks one session's part of the protocol from a list of chunks, right or spoilt on purpose.
+// A small fake of the API that serves one session's stream from a list of frames, correct ones or wrong ones.
 import { createServer } from 'node:http';
 
 const HEADERS = {
@@ -10,7 +10,7 @@ const HEADERS = {
 };
 const BY_SERVER = { providerExecuted: true, dynamic: true };
 
-/** One turn of two steps: reasoning and two tool calls, then text. */
+/** Returns the chunks of a correct turn of two steps: reasoning and two tool calls, then text. */
 export function goodTurn() {
   return [
     { type: 'start', messageId: 'msg_1' },
@@ -40,17 +40,17 @@ export const goodText = 'Caf\u00e9 a\u2028b \ud83d\ude42 data: x\n\n';
 
 const ascii = (value) => JSON.stringify(value).replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 
-/** The frames of the turn as the server should send them. */
+/** Returns the frames of the turn as the server should send them. */
 export const framesOf = (chunks) => [...chunks.map((chunk, i) => `id: 1001-${i + 2}\ndata: ${ascii(chunk)}\n\n`), 'data: [DONE]\n\n'];
 
 /**
- * Serves `frames` at every stream path, behind the cursor when there is one. `pace` ms between frames; `history`
- * is what the session's history shows. Ends a POST's story where the frames end.
+ * Serves `frames` at every stream path, from behind the cursor if there is one, with `delay` ms between them. `history`
+ * is the session's history.
  */
-export async function serve({ frames, pace = 0, history = [], headers = {} }) {
+export async function serve({ frames, delay = 0, history = [], headers = {} }) {
   let running = false;
   const server = createServer(async (request, response) => {
-    const url = new URL(request.url, 'http://standin');
+    const url = new URL(request.url, 'http://fake');
     if (url.searchParams.get('format') === 'ui') return json(response, { messages: history });
     if (url.pathname.endsWith('/cancel')) return json(response, { cancelled: running });
     if (request.method === 'GET' && !running) return response.writeHead(204).end();
@@ -61,7 +61,7 @@ export async function serve({ frames, pace = 0, history = [], headers = {} }) {
     response.writeHead(200, { ...HEADERS, ...headers });
     response.write(': stream-open\n\n');
     for (const frame of frames.slice(from)) {
-      if (pace > 0) await new Promise((resolve) => setTimeout(resolve, pace));
+      if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
       if (response.destroyed) return undefined;
       response.write(frame);
     }

@@ -1,4 +1,4 @@
-"""How the tests talk to the service over plain HTTP: open a session, ask, read along, look at what was kept."""
+"""Calls of the chat API over plain HTTP that tests share: open a session, ask, read a stream, read what is stored."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tests.speed import limit
 
 async def open_session(client: httpx.AsyncClient) -> str:
     response = await client.post("/api/chat/sessions", json={})
-    assert response.status_code == 201, response.text
+    assert response.status_code == 200, response.text
     session: str = response.json()["id"]
     return session
 
 
 @asynccontextmanager
 async def asked(client: httpx.AsyncClient, session: str, text: str, **more: Any) -> AsyncIterator[SseStream]:
-    """Posts a message; its stream. `more` are fields of the body (message_id, on_busy)."""
+    """Posts a message and yields its stream. `more` are fields of the body, such as message_id and on_busy."""
     path = f"/api/chat/sessions/{session}/stream"
     async with open_stream(client, "POST", path, json={"message": text, **more}) as stream:
         yield stream
 
 
 async def converse(client: httpx.AsyncClient, session: str, *texts: str) -> None:
-    """Posts the messages, each when the one before it was answered."""
+    """Posts the messages, each after the previous one was answered."""
     for text in texts:
         async with asked(client, session, text) as stream:
             await stream.rest()
@@ -38,22 +38,22 @@ async def converse(client: httpx.AsyncClient, session: str, *texts: str) -> None
 
 @asynccontextmanager
 async def followed(client: httpx.AsyncClient, task: str, *, cursor: str | None = None) -> AsyncIterator[SseStream]:
-    """Reads a task's stream along, from behind the cursor."""
+    """Opens a task's stream behind the cursor."""
     async with open_stream(client, "GET", f"/api/chat/tasks/{task}/stream", cursor=cursor) as stream:
         yield stream
 
 
 async def until_answered(client: httpx.AsyncClient, session: str) -> None:
-    """Waits until an answer in that session, which somebody else may still open, has begun to stream."""
+    """Waits until an answer in that session has begun to stream. The session may not exist yet."""
     async with asyncio.timeout(limit(20)):
         while "active_stream" not in (state := await client.get(f"/api/chat/sessions/{session}")).json():
-            await asyncio.sleep(0.05)  # between two questions of a bounded wait
+            await asyncio.sleep(0.05)  # between two checks of a bounded wait
         async with followed(client, state.json()["active_stream"]["task_id"]) as stream:
             await stream.until(5)
 
 
 async def read_with_cuts(client: httpx.AsyncClient, task: str, cuts: Sequence[int]) -> list[Event]:
-    """All of the task's events, by a client that goes away and comes back after so many events each time."""
+    """Reads all of the task's events with a client that disconnects after so many events each time and reconnects."""
     events: list[Event] = []
     for cut in [*cuts, None]:
         cursor = events[-1].id if events else None
@@ -66,7 +66,7 @@ async def read_with_cuts(client: httpx.AsyncClient, task: str, cuts: Sequence[in
 
 
 async def history_of(client: httpx.AsyncClient, session: str) -> list[dict[str, Any]]:
-    """The session's messages as the AI SDK would show them."""
+    """Returns the session's messages in the format of the AI SDK."""
     response = await client.get(f"/api/chat/sessions/{session}", params={"format": "ui"})
     assert response.status_code == 200, response.text
     messages: list[dict[str, Any]] = response.json()["messages"]
@@ -85,7 +85,7 @@ async def task_of(client: httpx.AsyncClient, task: str) -> dict[str, Any]:
 
 
 def ending_of(events: Sequence[Event]) -> str:
-    """How the stream says that its task ended."""
+    """Returns the status in the stream's `finish` chunk."""
     last = events[-1].chunk
     assert last["type"] == "finish", last
     status: str = last["messageMetadata"]["status"]

@@ -1,6 +1,6 @@
-"""What the tests of the page share: a browser, a stack with a generator, and a chat page of a new user.
+"""Fixtures of the page's tests: a browser, a stack with a generator, and chat pages of new users.
 
-Without chromium or npm these tests are skipped, and say what would bring them.
+Without chromium or npm these tests are skipped, with the command that installs it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 import pytest
 
+from tests import ROOT
 from tests.browser.chat_page import ChatPage
 from tests.browser.driving import FOLDER, Browser, open_browser
-from tests.e2e.agents import household
-from tests.e2e.stack import ROOT, Servers, Stack, bearer, new_user
+from tests.e2e.agents import open_agent_stack
+from tests.e2e.stack import Servers, Stack, bearer, new_user
 from tests.own_stores import generator, postgres_dsn, redis_dsn
 from tests.servers.chromium_install import HINT, find
 from tests.servers.generator import GeneratorNode
@@ -38,7 +39,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-async def house(
+async def shared_stack(
     browser: Browser,
     postgres_dsn: str,
     redis_dsn: str,
@@ -46,30 +47,31 @@ async def house(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stack]:
     servers = Servers(postgres_dsn, redis_dsn)
-    async with household(servers, generator, tmp_path_factory.mktemp("home")) as stack:
+    async with open_agent_stack(servers, generator, tmp_path_factory.mktemp("stack")) as stack:
         yield stack
 
 
 @pytest.fixture
-async def home(house: Stack) -> Stack:
-    """One API and one executor, whole at the beginning of each test; a test that ends one starts another."""
-    return await made_whole(house)
+async def stack(shared_stack: Stack) -> Stack:
+    """One API and one executor. Both run at the beginning of each test."""
+    return await repaired(shared_stack)
 
 
-async def made_whole(house: Stack) -> Stack:
-    if not house.apis:
-        await house.start_api(port=next(child.port for child in house.children if child.kind == "api"))
-    if not house.executors:
-        await house.start_executor()
-    return house
+async def repaired(shared_stack: Stack) -> Stack:
+    """Starts an API and an executor if the last test has left none. Returns the stack."""
+    if not shared_stack.apis:
+        await shared_stack.start_api(port=next(child.port for child in shared_stack.children if child.kind == "api"))
+    if not shared_stack.executors:
+        await shared_stack.start_executor()
+    return shared_stack
 
 
 @pytest.fixture
-async def open_page(browser: Browser, home: Stack) -> AsyncIterator[OpenPage]:
-    """Opens the page: of a new user, or (`user=`) another tab of one, or of nobody (`known=False`); `at=`: a path,
-    `base=`: another way to the API.
+async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
+    """A function that opens the page of a new user. `user` opens another tab of that user, `known=False` a page without
+    a token. `at` is the path, and `base` the URL of the API, for example of a proxy.
 
-    At the end of the test its pages must not have complained of anything.
+    The test fails if the console of one of its pages shows an error.
     """
     opened: list[ChatPage] = []
 
@@ -79,13 +81,13 @@ async def open_page(browser: Browser, home: Stack) -> AsyncIterator[OpenPage]:
         user = user or new_user()
         token = bearer(user)["authorization"].removeprefix("Bearer ") if known else None
         tab = await browser.open(user, token, **window)
-        page = ChatPage(tab, user, base or home.base)
+        page = ChatPage(tab, user, base or stack.base)
         opened.append(page)
         await page.go(at)
         return page
 
     yield open
-    complaints = [line for page in opened for line in await page.tab.errors()]
+    errors = [line for page in opened for line in await page.tab.errors()]
     for page in opened:
         await page.tab.close()
-    assert complaints == []
+    assert errors == []

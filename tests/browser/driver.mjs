@@ -1,5 +1,5 @@
-// Drives chromium for the tests: one JSON job a line on stdin ({id, do, tab, ...}), one answer a line on stdout.
-// Every wait has the limit that the job names, in milliseconds.
+// Drives chromium for the tests. Reads one JSON job per line from stdin ({id, do, tab, ...}) and writes one answer per
+// line to stdout. Every wait has the limit that the job names, in milliseconds.
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
 import puppeteer from "puppeteer-core";
@@ -8,17 +8,18 @@ const browser = await puppeteer.launch({
   executablePath: process.argv[2],
   headless: process.argv[2].endsWith("headless-shell") ? "shell" : true,
   args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--force-color-profile=srgb",
-    // the browser's own buttons and lists, which nobody sees, are pages that cost as much as ours
-    "--disable-features=PreloadTopChromeWebUI,WebUIOmniboxPopup,InitialWebUI"],
+    // the browser's own toolbars and lists, which nobody sees, are pages that cost as much CPU as the tested page
+    "--disable-features=PreloadTopChromeWebUI,WebUIOmniboxPopup,InitialWebUI",
+    "--host-resolver-rules=MAP rebound.test 127.0.0.1"], // what a foreign name server may answer
   pipe: true,
-  timeout: 0, // whoever waits for the first job bounds it
+  timeout: 0, // the caller bounds the wait for the first job
   protocolTimeout: 600_000,
 });
 const axe = readFileSync(new URL("node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 const contexts = new Map();
 const tabs = new Map();
 
-async function opened({ tab, user, token, width = 1200, height = 800, scheme = "light", still = false }) {
+async function opened({ tab, user, token, width = 1200, height = 800, scheme = "light", still = true }) {
   const context = contexts.get(user) ?? (await browser.createBrowserContext());
   contexts.set(user, context);
   const page = await context.newPage();
@@ -38,7 +39,8 @@ async function opened({ tab, user, token, width = 1200, height = 800, scheme = "
   tabs.set(tab, { page, errors });
 }
 
-// Asked from outside: the page's policy forbids what puppeteer's own waiting needs. A page that navigates is asked again.
+// Polls the page, because its policy forbids what puppeteer's own waiting needs. An error during a navigation is
+// ignored.
 async function until({ page }, { code, limit }) {
   const end = Date.now() + limit;
   for (;;) {
@@ -58,7 +60,7 @@ const acts = {
   eval: ({ page }, { code }) => page.evaluate(code),
   until,
   click: async ({ page }, { selector, limit }) => {
-    await page.bringToFront(); // what lies behind is not painted, and never counts as standing still
+    await page.bringToFront(); // a tab in the background is not painted, so an element in it never counts as stable
     await page.locator(selector).setTimeout(limit).click();
   },
   hover: async ({ page }, { selector, limit }) => {
@@ -86,7 +88,7 @@ const acts = {
   shoot: ({ page }, { path }) => page.screenshot({ path }).then(() => null),
   size: ({ page }, { width, height }) => page.setViewport({ width, height }),
   axe: async ({ page }) => {
-    const client = await page.createCDPSession(); // the page's policy does not bind what comes this way
+    const client = await page.createCDPSession(); // the page's policy does not apply to scripts that come this way
     await client.send("Runtime.evaluate", { expression: axe });
     const { violations } = await page.evaluate(() => window.axe.run());
     return violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, at: nodes.map((node) => node.html.slice(0, 200)) }));

@@ -1,4 +1,4 @@
-"""Pictures of the main screens.  Usage: python -m tests.browser.shots URL FOLDER, with `make run` at that URL."""
+"""Takes screenshots of the main views. Usage: python -m tests.browser.shots URL FOLDER, with `make run` at that URL."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def shoot(url: str, folder: Path) -> None:
         page = ChatPage(await browser.open("shots", width=1100, height=720), "local", url)
         await page.go("/")
         await page.tab.shoot(folder / "empty.png")
-        await page.say(_ANSWER)
+        await page.send(_ANSWER)
         await page.until_idle()
-        await page.say("Create an agent that reads my mail every morning at 8 and sends me a summary")
+        await page.send("Create an agent that reads my mail every morning at 8 and sends me a summary")
         await page.until_idle(3)
         await page.tab.shoot(folder / "conversation.png")
         await page.go("/")
-        await page.say(f"/tool create_agent {_PREVIEW}")
+        await page.send(f"/tool create_agent {_PREVIEW}")
         await page.until_idle()
         await page.tab.shoot(folder / "preview.png")
         dark = ChatPage(await browser.open("shots", width=1100, height=720, scheme="dark"), "local", url)

@@ -1,4 +1,4 @@
-"""Code in an answer: coloured when it stands still, and exactly what was written, also when it is copied."""
+"""Tests of code in an answer: it is highlighted once it is complete, and its text is exact, even when it is copied."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from tests.browser.chat_page import FIELD
 from tests.browser.conftest import OpenPage
+from tests.e2e.chat_api import converse, open_session
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import converse, open_session
 
 CODE = """\
 @cache
@@ -18,18 +18,21 @@ def area(r: float) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_code_is_coloured_and_exact_and_so_is_its_copy(open_page: OpenPage, home: Stack, scheme: str) -> None:
+async def test_code_is_highlighted_and_copied_exactly(open_page: OpenPage, stack: Stack, scheme: str) -> None:
     user = new_user()
     answer = f"Look:\n\n```python\n{CODE}\n```\n\n```klingon\nnuqneH\n```\n\nThat is all."
-    async with home.client(user) as client:
+    async with stack.client(user) as client:
         session = await open_session(client)
         await converse(client, session, "/say " + answer.replace("\n", "\r"))  # a command is a line
     page = await open_page(user, f"/c/{session}", scheme=scheme)
     await page.tab.until("document.querySelectorAll('figure code span').length > 5")
-    assert await page.tab.js("[...document.querySelectorAll('figure code')].map((one) => one.textContent)") == [
-        CODE,
-        "nuqneH",
-    ]
+    await page.tab.shows(
+        "[...document.querySelectorAll('figure code')].map((one) => one.textContent)",
+        [
+            CODE,
+            "nuqneH",
+        ],
+    )
     colours = "new Set([...document.querySelectorAll('figure span')].map((one) => getComputedStyle(one).color)).size"
     assert await page.tab.js(colours) >= 5
     assert await page.serious_faults() == []
@@ -38,12 +41,12 @@ async def test_code_is_coloured_and_exact_and_so_is_its_copy(open_page: OpenPage
     await page.tab.js(f"document.querySelector('{FIELD}').focus()")
     await page.tab.chord("Control", "v")
     await page.tab.until(f"document.querySelector('{FIELD}').value !== ''")
-    assert await page.tab.js(f"document.querySelector('{FIELD}').value") == CODE
+    await page.tab.shows(f"document.querySelector('{FIELD}').value", CODE)
 
 
-async def test_a_footnote_is_reached_and_left_again_in_its_own_answer(open_page: OpenPage, home: Stack) -> None:
+async def test_a_footnote_links_there_and_back_within_its_own_answer(open_page: OpenPage, stack: Stack) -> None:
     user = new_user()
-    async with home.client(user) as client:
+    async with stack.client(user) as client:
         session = await open_session(client)
         await converse(client, session, *["/say So[^1] it is.\r\r[^1]: Or so it seems."] * 2)
     page = await open_page(user, f"/c/{session}")
@@ -51,5 +54,5 @@ async def test_a_footnote_is_reached_and_left_again_in_its_own_answer(open_page:
     ids = await page.tab.js("[...document.querySelectorAll('.prose :is(a, li)[id]')].map((one) => one.id)")
     assert len(set(ids)) == len(ids) == 4
     leads = "(one) => one.closest('article').querySelector(one.hash) !== null"
-    assert await page.tab.js(f"[...document.querySelectorAll('.prose a')].map({leads})") == [True] * 4
+    await page.tab.shows(f"[...document.querySelectorAll('.prose a')].map({leads})", [True] * 4)
     assert await page.serious_faults() == []

@@ -1,4 +1,4 @@
-"""The library on the page: many agents, found by a word, their versions, and none of it lost by a failure."""
+"""Tests of the library on the page: many agents, search, versions, and failed requests."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def _graph(id: str, steps: int) -> str:
     return json.dumps({"id": id, "name": id, "description": "", "nodes": nodes, "links": []})
 
 
-async def _fill(home: Stack, user: str, agents: int, versions: int = 1) -> None:
-    """So many agents, `Agent 1` saved last; the version N of each has N steps."""
-    connection = await asyncpg.connect(home.servers.postgres)
+async def _fill(stack: Stack, user: str, agents: int, versions: int = 1) -> None:
+    """Saves so many agents, `Agent 1` last. Version N of each has N steps."""
+    connection = await asyncpg.connect(stack.servers.postgres)
     try:
         ids = [f"{user}-{n}" for n in range(1, agents + 1)]
         await connection.executemany(
@@ -36,17 +36,18 @@ async def _fill(home: Stack, user: str, agents: int, versions: int = 1) -> None:
         await connection.close()
 
 
-async def test_all_agents_are_shown_when_asked_for_and_found_by_a_word(open_page: OpenPage, home: Stack) -> None:
+async def test_all_agents_can_be_listed_and_searched(open_page: OpenPage, stack: Stack) -> None:
     user = new_user()
-    await _fill(home, user, 120)
+    await _fill(stack, user, 120)
     page = await open_page(user, "/library")
     for rows in (50, 100, 120):
         await page.tab.until(f"{_ROWS} === {rows}")
         if rows < 120:
             await page.tab.click(_MORE)
-    assert await page.tab.js("[...document.querySelectorAll('.agents strong')].map((name) => name.textContent)") == [
-        f"Agent {n}" for n in range(1, 121)
-    ]
+    await page.tab.shows(
+        "[...document.querySelectorAll('.agents strong')].map((name) => name.textContent)",
+        [f"Agent {n}" for n in range(1, 121)],
+    )
     assert not await page.tab.js("document.querySelector('.sheet').innerText.includes('Show more')")
     await page.tab.type('[aria-label="Search agents"]', "agent 77")
     await page.tab.until(f"{_ROWS} === 1")
@@ -55,12 +56,12 @@ async def test_all_agents_are_shown_when_asked_for_and_found_by_a_word(open_page
     await page.tab.back()
     await page.tab.until(f"{_ROWS} === 1")
     await page.tab.type('[aria-label="Search agents"]', "777")
-    await page.tab.until("document.querySelector('.sheet .empty')?.innerText === 'No agent is called that.'")
+    await page.tab.until("document.querySelector('.sheet .empty')?.innerText === 'No agent has that name.'")
 
 
-async def test_a_list_that_could_not_be_had_says_so_until_it_can(open_page: OpenPage, home: Stack) -> None:
+async def test_a_list_that_cannot_be_loaded_shows_an_error_until_it_can(open_page: OpenPage, stack: Stack) -> None:
     user = new_user()
-    await _fill(home, user, 1)
+    await _fill(stack, user, 1)
     page = await open_page(user, "/library")
     await page.tab.until(f"{_ROWS} === 1")
     await page.tab.offline(True)
@@ -69,15 +70,13 @@ async def test_a_list_that_could_not_be_had_says_so_until_it_can(open_page: Open
     assert not await page.tab.js("document.querySelector('.sheet').innerText.includes('No agent')")
     await page.tab.offline(False)
     await page.tab.click(".sheet .problem button")
-    await page.tab.until("document.querySelector('.sheet .empty')?.innerText === 'No agent is called that.'")
+    await page.tab.until("document.querySelector('.sheet .empty')?.innerText === 'No agent has that name.'")
     assert await page.tab.js("document.querySelector('.sheet .problem')") is None
 
 
-async def test_an_older_version_is_shown_with_its_graph_and_told_from_the_newest(
-    open_page: OpenPage, home: Stack
-) -> None:
+async def test_an_older_version_is_shown_with_its_graph_and_marked_as_older(open_page: OpenPage, stack: Stack) -> None:
     user = new_user()
-    await _fill(home, user, 1, versions=60)
+    await _fill(stack, user, 1, versions=60)
     page = await open_page(user, "/library")
     await page.tab.click(".agents a")
     await page.tab.until("document.querySelectorAll('.graph rect').length === 60")
@@ -86,16 +85,16 @@ async def test_an_older_version_is_shown_with_its_graph_and_told_from_the_newest
     await page.tab.until("document.querySelectorAll('.versions li').length === 60")
     await page.tab.click(".versions li:last-child button")
     await page.tab.until("document.querySelectorAll('.graph rect').length === 1")
-    assert await page.tab.js("document.querySelector('.versions [aria-pressed=true] strong').innerText") == "Version 1"
-    assert await page.tab.js("document.querySelector('.graph + .note').innerText") == (
-        "Version 1, not the newest (60): 1 step, 0 links"
+    await page.tab.shows("document.querySelector('.versions [aria-pressed=true] strong').innerText", "Version 1")
+    await page.tab.shows(
+        "document.querySelector('.graph + .note').innerText", "Version 1, not the newest (60): 1 step, 0 links"
     )
     assert await page.serious_faults() == []
 
 
-async def test_an_agent_is_deleted_when_it_was_asked_twice(open_page: OpenPage, home: Stack) -> None:
+async def test_an_agent_is_deleted_after_a_confirmation(open_page: OpenPage, stack: Stack) -> None:
     user = new_user()
-    await _fill(home, user, 2)
+    await _fill(stack, user, 2)
     page = await open_page(user, "/library")
     await page.tab.click(".agents a")
     await page.tab.click(".sheet button::-p-text(Delete)")
@@ -107,4 +106,4 @@ async def test_an_agent_is_deleted_when_it_was_asked_twice(open_page: OpenPage, 
     assert await page.path() == "/library"
     await page.reload()
     await page.tab.until(f"{_ROWS} === 1")
-    assert await page.tab.js("document.querySelector('.agents strong').innerText") == "Agent 2"
+    await page.tab.shows("document.querySelector('.agents strong').innerText", "Agent 2")

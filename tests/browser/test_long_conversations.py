@@ -1,17 +1,17 @@
-"""A conversation too long to stand in the page as a whole: what is read is exact and stays in its place."""
+"""Tests of a conversation that is too long to be rendered as a whole: texts are exact and stay in place."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.browser.chat_page import AT_END, SEEN, spoken
-from tests.browser.conftest import OpenPage, made_whole
+from tests.browser.chat_page import AT_END, SEEN, stream_text
+from tests.browser.conftest import OpenPage, repaired
+from tests.e2e.chat_api import converse, open_session
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import converse, open_session
 
 TURNS = 150
 MOST_IN_THE_PAGE = 100
-"""Articles; how tall they are decides, and the window has 800 pixels."""
+"""Most articles that are rendered at a time. The number depends on their height, in a window of 800 pixels."""
 
 _ARTICLES = "document.querySelectorAll('.thread article').length"
 _FIRST = "document.querySelector('.bubble').textContent === '/stream 1'"
@@ -20,17 +20,17 @@ _BEING_READ = "[...document.querySelectorAll('.thread article')].find((one) => o
 
 
 @pytest.fixture(scope="module")
-async def long_session(house: Stack) -> tuple[str, str]:
-    """A user and their session: `/stream 1` to `/stream 150`, each answered."""
+async def long_session(shared_stack: Stack) -> tuple[str, str]:
+    """The name of a user and the path of their session, with `/stream 1` to `/stream 150` and their answers."""
     user = new_user()
-    home = await made_whole(house)
-    async with home.client(user) as client:
+    stack = await repaired(shared_stack)
+    async with stack.client(user) as client:
         session = await open_session(client)
         await converse(client, session, *[f"/stream {n}" for n in range(1, TURNS + 1)])
     return user, f"/c/{session}"
 
 
-async def test_it_opens_at_its_end_and_each_message_is_read_once_in_order_with_few_in_the_page(
+async def test_scrolling_shows_each_message_once_in_order_with_few_in_the_page(
     open_page: OpenPage, long_session: tuple[str, str]
 ) -> None:
     page = await open_page(*long_session)
@@ -42,14 +42,14 @@ async def test_it_opens_at_its_end_and_each_message_is_read_once_in_order_with_f
     async for messages in page.read_downwards():
         read += messages
         most = max(most, await page.tab.js(_ARTICLES))
-    assert read == [text for n in range(1, TURNS + 1) for text in (f"/stream {n}", spoken(n))]
+    assert read == [text for n in range(1, TURNS + 1) for text in (f"/stream {n}", stream_text(n))]
     assert most < MOST_IN_THE_PAGE
     assert await page.serious_faults() == []
 
 
 @pytest.mark.parametrize("anchoring", ["auto", "none"])  # none: as in Safari
 @pytest.mark.parametrize("top", [0, 700])
-async def test_what_is_read_stays_where_it_is_when_older_messages_come(
+async def test_the_text_on_screen_stays_in_place_when_older_messages_load(
     open_page: OpenPage, long_session: tuple[str, str], top: int, anchoring: str
 ) -> None:
     page = await open_page(*long_session, height=1200)
@@ -66,13 +66,11 @@ async def test_what_is_read_stays_where_it_is_when_older_messages_come(
         return [one.dataset.message, one.getBoundingClientRect().top];
     }})()""")
     await page.tab.until(f"document.querySelectorAll('.group').length > {groups}")
-    await page.tab.until("document.querySelector('.group:empty + .group article') !== null")  # those above are there
+    await page.tab.until("document.querySelector('.group:empty + .group article') !== null")  # those above are loaded
     await page.tab.until(f"Math.abs({_TOP_OF.format(read)} - {place}) < 2")
 
 
-async def test_what_a_reader_has_begun_is_not_lost_by_scrolling(
-    open_page: OpenPage, long_session: tuple[str, str]
-) -> None:
+async def test_scrolling_keeps_what_a_reader_has_begun(open_page: OpenPage, long_session: tuple[str, str]) -> None:
     page = await open_page(*long_session)
     await page.until_text(f"{TURNS - 2} {TURNS - 1}")
     await page.tab.wheel(-6000)
@@ -87,7 +85,7 @@ async def test_what_a_reader_has_begun_is_not_lost_by_scrolling(
     assert (await page.tab.js("document.querySelector('#read textarea').value")).endswith(" and more")
 
 
-async def test_who_goes_up_in_the_moment_in_which_the_conversation_shrinks_is_not_pulled_back(
+async def test_scrolling_up_while_the_conversation_shrinks_is_not_undone(
     open_page: OpenPage, long_session: tuple[str, str]
 ) -> None:
     page = await open_page(*long_session)
@@ -107,9 +105,9 @@ async def test_who_goes_up_in_the_moment_in_which_the_conversation_shrinks_is_no
     assert place > 2000
 
 
-async def test_one_small_step_of_the_wheel_lets_go_of_the_end(open_page: OpenPage) -> None:
+async def test_one_small_wheel_step_stops_following_the_end(open_page: OpenPage) -> None:
     page = await open_page(height=500)
-    await page.say("/stream 600 1\n/stream 4000 30")
+    await page.send("/stream 600 1\n/stream 4000 30")
     await page.until_text("599 0 1")
     await page.tab.wheel(-30)
     left = "(b => b.scrollHeight - b.clientHeight - b.scrollTop)(document.querySelector('.scroll'))"

@@ -1,4 +1,4 @@
-"""Who uses no mouse, a small screen, other colours or no motion has the whole page, too."""
+"""Tests of the page with the keyboard alone, on a small screen, with other colours, and without motion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack
 
 STEADY = 0.1
-"""The layout shift that web.dev calls good, at most."""
+"""The largest cumulative layout shift that web.dev calls good."""
 _WATCH = """(() => {
   const seen = (e) => e.checkVisibility({ visibilityProperty: true }) && e.tabIndex >= 0 && !e.disabled;
   const all = [...document.querySelectorAll('a[href], button, input, textarea, summary, [tabindex]')].filter(seen);
@@ -21,9 +21,9 @@ _WIDER = """[document.documentElement, ...document.querySelectorAll('.scroll, .s
   .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.className || box.tagName)"""
 
 
-async def test_the_keyboard_alone_reaches_everything_and_opens_it(open_page: OpenPage) -> None:
+async def test_everything_can_be_reached_and_opened_with_the_keyboard(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.say('/reason hm\n/stream 5\n/tool find_library_agent {"query": "mail"}')
+    await page.send('/reason hm\n/stream 5\n/tool find_library_agent {"query": "mail"}')
     await page.until_idle()
     path = await page.path()
     await page.tab.until("document.querySelector('.sidebar li') !== null")
@@ -43,7 +43,7 @@ async def test_the_keyboard_alone_reaches_everything_and_opens_it(open_page: Ope
     await page.until_idle()
 
 
-async def test_the_first_stop_skips_the_sidebar(open_page: OpenPage) -> None:
+async def test_the_first_tab_stop_skips_the_sidebar(open_page: OpenPage) -> None:
     page = await open_page()
     await page.tab.js("document.querySelector('.sidebar .brand').focus()")
     await page.tab.chord("Shift", "Tab")
@@ -52,12 +52,12 @@ async def test_the_first_stop_skips_the_sidebar(open_page: OpenPage) -> None:
     )
     await page.tab.press("Enter")
     await page.tab.press("Tab")
-    assert await page.tab.js("document.activeElement.closest('main') !== null")
-    await page.say("/stream 5")
+    await page.tab.until("document.activeElement.closest('main') !== null")
+    await page.send("/stream 5")
     await page.until_idle()
 
 
-async def test_chosen_colours_are_there_before_anything_is_painted(open_page: OpenPage) -> None:
+async def test_the_chosen_colours_apply_before_the_first_paint(open_page: OpenPage) -> None:
     page = await open_page(scheme="light")
     ground = "getComputedStyle(document.body).backgroundColor"
     light = await page.tab.js(ground)
@@ -69,28 +69,28 @@ async def test_chosen_colours_are_there_before_anything_is_painted(open_page: Op
         requestAnimationFrame(look);""")
     await page.reload()
     await page.tab.until("document.querySelector('[aria-label=\"Light colours\"]') !== null && painted.length > 3")
-    assert await page.tab.js("[...new Set(painted)]") == [dark]
+    await page.tab.shows("[...new Set(painted)]", [dark])
     await page.tab.click('[aria-label="Light colours"]')
     await page.tab.until(f"{ground} === '{light}'")
 
 
-async def test_nothing_moves_for_somebody_who_wants_no_motion(open_page: OpenPage) -> None:
+async def test_nothing_is_animated_for_a_user_who_prefers_reduced_motion(open_page: OpenPage) -> None:
     for still in (False, True):
         page = await open_page(still=still)
-        await page.say("/stream 5000 10")
+        await page.send("/stream 5000 10")
         await page.tab.until("document.querySelector('.sidebar .pulse') !== null")
         assert (await page.tab.js("document.getAnimations().length") == 0) == still
         await page.tab.click('[aria-label="Stop"]')
         await page.until_idle()
 
 
-async def test_long_words_and_names_make_nothing_wider_than_a_phone(open_page: OpenPage, home: Stack) -> None:
+async def test_long_words_and_names_make_nothing_wider_than_a_phone(open_page: OpenPage, stack: Stack) -> None:
     page = await open_page(width=360, height=640)
     long = "x" * 600
-    await page.say(f'/reason {long}\n/say {long} `{long}`\n/tool find_library_agent {{"query": "{long[:200]}"}}')
+    await page.send(f'/reason {long}\n/say {long} `{long}`\n/tool find_library_agent {{"query": "{long[:200]}"}}')
     await page.until_idle()
     session = await page.session()
-    connection = await asyncpg.connect(home.servers.postgres)
+    connection = await asyncpg.connect(stack.servers.postgres)
     try:
         await connection.execute("UPDATE sessions SET title = $1 WHERE id = $2", long[:200], session)
         await connection.execute(
@@ -119,9 +119,9 @@ async def test_long_words_and_names_make_nothing_wider_than_a_phone(open_page: O
     assert await page.tab.js(_WIDER) == []
 
 
-async def test_nothing_jumps_while_a_conversation_opens_and_goes_on(open_page: OpenPage) -> None:
+async def test_the_layout_does_not_shift_while_a_conversation_opens_and_grows(open_page: OpenPage) -> None:
     writer = await open_page()
-    await writer.say("/reason hm\n/stream 300")
+    await writer.send("/reason hm\n/stream 300")
     await writer.until_idle()
     page = await open_page(writer.user, "/library")
     await page.tab.before("""window.moved = 0;
@@ -129,7 +129,7 @@ async def test_nothing_jumps_while_a_conversation_opens_and_goes_on(open_page: O
             .observe({ type: "layout-shift", buffered: true });""")
     await page.go(await writer.path())
     await page.until_idle()
-    await writer.say("/stream 200 10")
+    await writer.send("/stream 200 10")
     await page.until_text("5 6")
     await page.until_idle(2)
     moved = await page.tab.js("window.moved")

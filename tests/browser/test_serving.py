@@ -1,4 +1,4 @@
-"""How the page is served: at all of its addresses, by a strict policy, small, and cached for as long as it can be."""
+"""Tests of how the page is served: at all of its addresses, with a strict policy, small, and cached."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 from tests.e2e.stack import Stack
 
 FIRST_LOAD = 200_000
-"""Bytes, compressed, until the page can be used."""
+"""The limit, in compressed bytes, for what is loaded before the page can be used."""
 
 
-async def test_the_page_stands_at_all_of_its_addresses_with_a_strict_policy(home: Stack) -> None:
-    async with home.client() as client:
+async def test_the_page_is_served_at_all_of_its_addresses_with_a_strict_policy(stack: Stack) -> None:
+    async with stack.client() as client:
         for path in ("/", "/c/0123456789abcdef", "/library", "/library/agents/x", "/build?flowID=x"):
             page = await client.get(path)
             assert page.status_code == 200
@@ -27,8 +27,8 @@ async def test_the_page_stands_at_all_of_its_addresses_with_a_strict_policy(home
         assert (await client.get("/try")).text.count("<form") == 1
 
 
-async def test_the_first_load_is_small_and_its_files_are_kept_for_ever(home: Stack) -> None:
-    async with home.client() as client:
+async def test_the_first_load_is_small_and_its_files_are_cached_as_immutable(stack: Stack) -> None:
+    async with stack.client() as client:
         page = await client.get("/")
         size = 0
         for path in [*re.findall(r'(?:src|href)="(/[^"]+\.(?:js|css))"', page.text), "/"]:

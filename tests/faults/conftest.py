@@ -1,4 +1,4 @@
-"""What fault tests share: the seed of a run, and stores to hurt."""
+"""Fixtures of the fault tests: the seed of a run, and private stores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["generator", "postgres_dsn", "redis_dsn"]
 
 @pytest.fixture
 def seed() -> int:
-    """Printed, so that a failure shows it: FAULT_SEED=… runs the same again."""
+    """The seed of this run. It is printed, and FAULT_SEED=… repeats the run."""
     number = new_seed()
     print(f"FAULT_SEED={number}")
     return number
@@ -31,5 +31,5 @@ def chance(seed: int) -> Random:
 
 @pytest.fixture
 def stores(private_postgres: PostgresNode, private_redis: RedisNode, private_rabbitmq: RabbitNode) -> Stores:
-    """The three stores of a rig, all of them this test's to hurt."""
+    """The private stores of a rig, which the test may kill and freeze."""
     return Stores(private_postgres, private_redis, private_rabbitmq)

@@ -1,26 +1,26 @@
-"""What the fault tests measured: kept in .cache/faults.txt, and printed at the end of a run."""
+"""Records the figures of the fault tests in .cache/faults.txt, and prints them at the end of a run."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from tests.faults.scale import FULL
 
-_KEPT = Path(__file__).parent.parent.parent / ".cache" / "faults.txt"
+_KEPT = ROOT / ".cache" / "faults.txt"
 
 
 def record(invariant: str, figures: str) -> None:
-    """Keeps one line: which invariant of docs/guarantees.md, and what was seen."""
+    """Appends a line with an invariant of docs/guarantees.md and the figures that were measured."""
     _KEPT.parent.mkdir(exist_ok=True)
     with _KEPT.open("a") as kept:
         kept.write(f"{time.strftime('%Y-%m-%d %H:%M')} {invariant:4} {'full ' if FULL else 'small'} {figures}\n")
 
 
 class FiguresAtTheEnd:
-    """A pytest plugin that prints the lines which were kept while the run lasted, whichever process wrote them."""
+    """A pytest plugin that prints the lines which any process recorded during the run."""
 
     def __init__(self) -> None:
         self._before = _size()

@@ -1,4 +1,4 @@
-"""What a process of ours holds: memory, open files, open streams."""
+"""Measures a process's memory, open files and open streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPEN_STREAMS = re.compile(r"^sse_open_streams (\d+)", re.MULTILINE)
 
 
 def rss(child: Child) -> float:
-    """In MB."""
+    """Returns the resident memory in MB."""
     return int(Path(f"/proc/{child.process.pid}/statm").read_text().split()[1]) * 4096 / 1e6
 
 
@@ -22,7 +22,7 @@ def open_files(child: Child) -> int:
 
 
 async def open_streams(http: httpx.AsyncClient) -> int:
-    """Of the API that this client talks to."""
+    """Returns the number of open streams of the API that this client uses."""
     match = _OPEN_STREAMS.search((await http.get("/metrics")).text)
     assert match is not None
     return int(match[1])

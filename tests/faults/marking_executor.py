@@ -1,6 +1,6 @@
-"""`python -m tests.faults.marking_executor`: an executor with one more tool, `mark`, whose effect can be counted.
+"""`python -m tests.faults.marking_executor`: an executor with an additional tool, `mark`, whose effects can be counted.
 
-The tool is not idempotent: it adds a line with the call's text to the file that MARKS names.
+The tool is not idempotent. It appends a line with the call's text to the file that MARKS names.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from backend.chat.tool_responses import ToolResponse, UnderstandingUpdated
+from backend.chat.protocol.tool_responses import ToolResponse, UnderstandingUpdated
 from backend.config import Settings
 from executor import process as executor
-from executor.tools import open_toolbox
-from executor.tools.tool import Tool, Toolbox, ToolContext
+from executor.tools import own_tools
+from executor.tools.context import ToolContext
+from executor.tools.tool import Tool
 
 PROGRAM = ("tests.faults.marking_executor",)
 
@@ -35,17 +36,11 @@ class MarkTool(Tool[Mark]):
         return UnderstandingUpdated(message="Marked.", updated_fields=[], current_understanding={})
 
 
-class MarkingToolbox(Toolbox):
-    """The usual tools, and the mark."""
-
-    def __init__(self, settings: Settings, *usual: Any) -> None:
-        self._usual = open_toolbox(settings, *usual)
-        super().__init__([MarkTool()])
-
-    def find(self, name: str) -> Tool[Any] | None:
-        return super().find(name) or self._usual.find(name)
+def tools_and_mark(settings: Settings, *more: Any) -> list[Tool[Any]]:
+    """Returns the usual tools and `mark`."""
+    return [*own_tools(settings, *more), MarkTool()]
 
 
 if __name__ == "__main__":
-    executor.open_toolbox = MarkingToolbox  # type: ignore[attr-defined]
+    executor.own_tools = tools_and_mark  # type: ignore[attr-defined]
     executor.run([])

@@ -1,4 +1,4 @@
-"""Who works on a task now, as a process that can be struck."""
+"""Finds the process that runs a task, so that a test can kill it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from tests.speed import limit
 
 _READY = re.compile(r"executor (?:is ready|has started and waits)  .*executor_id=(\w+)")
 WITHIN = limit(90)
-_APART = re.compile(r"turn runs apart  .*executor_id=(\w+) pid=(\d+)")
+_IN_CHILD = re.compile(r"turn runs in a child process  .*executor_id=(\w+) pid=(\d+)")
 
 
 ENDS = (
-    "turn ended", "turn is another executor's by now", "turn handed back", "turn failed by a fault of ours",
+    "turn ended", "turn was taken over by another executor", "turn was handed back",
+    "turn failed because of an internal error",
 )  # fmt: skip
-"""What an executor logs when it has done with a turn."""
+"""Log messages with which an executor ends its work on a turn."""
 
 
 class TooLate(Exception):
-    """A task ended before its owner could be struck."""
+    """Raised when a task ended before its owner could be killed."""
 
 
 @asynccontextmanager
-async def looking_into(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of the test's own to Postgres."""
+async def postgres_connection(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Opens a connection to Postgres for the test."""
     connection = await asyncpg.connect(dsn, timeout=limit(20), command_timeout=limit(20))
     try:
         yield connection
@@ -40,36 +41,35 @@ async def looking_into(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def writes_no_more(executor: Child, task: str) -> None:
-    """Waits until the executor has done with the task, one way or the other, or has died; the caller bounds it."""
+    """Waits until the executor has ended its work on the task, or has died. The caller bounds the wait."""
     while executor.running:
         lines = [line for line in executor.log.read_text().splitlines() if task in line]
         if any(end in line for end in ENDS for line in lines):
             return
-        await asyncio.sleep(0.05)  # between two looks of a bounded wait
+        await asyncio.sleep(0.05)  # between two checks of a bounded wait
 
 
 async def owner_of(c: asyncpg.Connection, task: str) -> str | None:
-    """The executor id of a running task's owner."""
+    """Returns the executor id of a running task's owner, or None."""
     owner: str | None = await c.fetchval("SELECT owner FROM tasks WHERE id = $1", task)
     return owner
 
 
 def executor_named(stack: Stack, executor_id: str) -> Child | None:
-    """The process of ours with that executor id."""
+    """Returns the running executor with that id, or None."""
     return next((child for child in stack.executors if executor_id in _READY.findall(child.log.read_text())), None)
 
 
 def child_pid(stack: Stack, executor_id: str) -> int | None:
-    """The process in which an executor runs a turn apart."""
+    """Returns the pid of the child process in which an executor with that id runs a turn, or None."""
     logs = (child.log.read_text() for child in stack.children if child.kind == "executor")
-    apart = {name: int(pid) for log in logs for name, pid in _APART.findall(log)}
-    return apart.get(executor_id)
+    children = {name: int(pid) for log in logs for name, pid in _IN_CHILD.findall(log)}
+    return children.get(executor_id)
 
 
 async def kill_owner(stack: Stack, c: asyncpg.Connection, task: str, *, within: float = WITHIN) -> bool:
-    """kill -9 to whoever owns the task, once somebody does: True if it was an executor, False for a child process.
-
-    Raises TooLate when the task has ended."""
+    """Waits until a process owns the task, and kills it with SIGKILL. Returns True if it was an executor, False if it
+    was a child process. Raises TooLate if the task has ended."""
     async with asyncio.timeout(within):
         while True:
             owner = await owner_of(c, task)

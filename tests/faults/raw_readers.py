@@ -1,4 +1,4 @@
-"""Readers made of a bare socket, so that they can do what no HTTP client does."""
+"""Opens streams on bare sockets, with which tests can do what no HTTP client does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tests.e2e.stack import Child, bearer
 
 
 async def connect(api: Child, task: str, user: str, *, buffer: int | None = None) -> socket.socket:
-    """A connection on which that task's stream was asked for, and nothing read. `buffer`: its receive buffer."""
+    """Requests that task's stream on a new connection and reads nothing. `buffer` is the size of the connection's
+    receive buffer in bytes."""
     loop, parts = asyncio.get_running_loop(), urlsplit(api.url)
     connection = socket.socket()
     connection.setblocking(False)

@@ -1,7 +1,7 @@
-"""How large a fault test is, and which seed it has.
+"""The size and the seed of the fault tests.
 
-`make test` runs a small version of each with a fixed seed; `make faults` (FAULTS=full) the whole of it, with a new seed
-each time. FAULT_SEED repeats a run.
+`make test` runs a small version of each with a fixed seed. `make faults` (FAULTS=full) runs the full size with a new
+seed each time. FAULT_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ N = TypeVar("N", int, float)
 
 
 def scale(small: N, full: N) -> N:
-    """The one or the other number, by the kind of run."""
+    """Returns `full` in a full run, otherwise `small`."""
     return full if FULL else small
 
 
 def new_seed() -> int:
-    """FAULT_SEED, else a new one in a full run, else 1."""
-    if told := os.environ.get("FAULT_SEED"):
-        return int(told)
+    """Returns FAULT_SEED if it is set, otherwise a random seed in a full run and 1 in a small one."""
+    if seed := os.environ.get("FAULT_SEED"):
+        return int(seed)
     return random.randrange(1 << 32) if FULL else 1

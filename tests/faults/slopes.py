@@ -1,4 +1,4 @@
-"""Does a series of samples rise? A straight line through it, and how sure that is."""
+"""Fits a straight line to a series of samples, with its standard error, to decide if the series rises."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """What it rises by in a unit of time, give or take `error` (a standard error)."""
+    """The rise per unit of time, with its standard error."""
 
     value: float
     error: float
 
     @property
     def at_least(self) -> float:
-        """It rises by so much with a certainty of some 97 %."""
+        """The rise that is exceeded with a confidence of about 97 %."""
         return self.value - 2 * self.error
 
     def __str__(self) -> str:
@@ -24,7 +24,7 @@ class Slope:
 
 
 def slope_of(times: Sequence[float], values: Sequence[float]) -> Slope:
-    """By least squares; needs three samples at different times."""
+    """Returns the slope by least squares. Needs three samples at different times."""
     n = len(times)
     mean_time, mean = sum(times) / n, sum(values) / n
     spread = sum((t - mean_time) ** 2 for t in times)

@@ -1,4 +1,4 @@
-"""A tab: one strict client that reads a task's stream over many connections, cut at any byte of their bodies."""
+"""Tab: a strict client that reads a task's stream over many connections, each of which may be cut at any byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tests.sse_client import StrictClient
 
 
 class Tab:
-    """What one page was shown of a task; it refuses what it has already. `resets`: it knows `reset-step`."""
+    """A client that keeps what it has received of a task. It fails if a chunk comes twice. With `resets` it accepts
+    `reset-step`."""
 
     def __init__(self, http: httpx.AsyncClient, bases: Sequence[str], task: str, *, resets: bool = False) -> None:
         self._http = http
@@ -23,8 +24,9 @@ class Tab:
         self.connections = self.broken = self.refused = 0
 
     async def connect(self, api: int = 0, *, cut: int | None = None) -> int:
-        """Reads on from its cursor, `cut` bytes at most, then goes away; the status. Raises httpx.TransportError when
-        the server breaks the stream off, AssertionError when it ends it cleanly before `[DONE]`."""
+        """Reads at most `cut` bytes from its cursor on, then disconnects. Returns the status. Raises
+        httpx.TransportError if the server breaks the stream off, and AssertionError if the server ends it cleanly
+        before `[DONE]`."""
         if self.shown.cursor == BEGINNING:
             self.shown = StrictClient(accepts_reset=self._resets)
         self.shown.reconnect()
@@ -47,18 +49,19 @@ class Tab:
 
     @property
     def ended(self) -> bool:
-        """It has seen the end, with or without the `[DONE]` behind it."""
+        """Returns True if the `finish` chunk has come, with or without the `[DONE]` after it."""
         return bool(self.shown.chunks) and self.shown.chunks[-1]["type"] == "finish"
 
     async def read_to_the_end(self, api: int = 0) -> None:
-        """The last connection of a tab that nothing breaks any more."""
+        """Reads the rest over one last, unbroken connection."""
         status = await self.connect(api)
         assert status == (204 if self.shown.chunks and self.ended and not self.shown.done else 200), status
         assert self.ended
 
     async def follow(self, api: int = 0) -> bool:
-        """Reads to the end as a good client does: comes back when it is broken off, and after 410 begins anew or, when
-        the task has ended, is content with the conversation: False. The caller bounds it."""
+        """Reads to the end as a well-behaved client does: it reconnects after a broken connection, and after 410 starts
+        from the beginning. Returns False if the task had ended at a 410, so that only the conversation has the answer.
+        The caller bounds the wait."""
         while True:
             try:
                 status = await self.connect(api)
@@ -74,7 +77,7 @@ class Tab:
                     self.shown = StrictClient(accepts_reset=self._resets)
                     if await self.task_has_ended(api):
                         return False
-            await asyncio.sleep(0.1)  # a client's pause before it comes back
+            await asyncio.sleep(0.1)  # a client's pause before it reconnects
 
     async def task_has_ended(self, api: int = 0) -> bool:
         response = await self._http.get(f"{self._bases[api % len(self._bases)]}/api/chat/tasks/{self._task}")
@@ -82,14 +85,14 @@ class Tab:
 
     @property
     def ending(self) -> str:
-        """How the stream says that its task ended."""
+        """The status in the `finish` chunk."""
         status: str = self.shown.chunks[-1]["messageMetadata"]["status"]
         return status
 
 
 def without_torn(steps: Sequence[str], whole: Sequence[str]) -> tuple[list[str], int]:
-    """The steps without those that a death tore off, and how many these were. A torn step is a beginning (maybe all) of
-    the one that follows it; the steps of `whole` must begin differently."""
+    """Returns the steps without those that a crash cut off, and the number of these. A torn step is a beginning of the
+    step that follows it, perhaps all of it. The steps of `whole` must begin differently."""
     kept: list[str] = []
     for step in filter(None, steps):
         if kept and len(kept) <= len(whole) and all(whole[len(kept) - 1].startswith(one) for one in (kept[-1], step)):

@@ -1,4 +1,4 @@
-"""I8: a cancel that was answered wins everywhere or loses everywhere, also while Redis or the broker is away."""
+"""I8: a cancel that was answered wins everywhere or loses everywhere, even while Redis or the broker is unavailable."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.speed import limit
 
 CANCELS, AT_ONCE = scale(20, 500), 10
 LONG = round(limit(40))
-"""Chunks of an answer: it takes longer where all takes longer."""
+"""Chunks of an answer. There are more of them on a slower machine."""
 pytestmark = pytest.mark.timeout(scale(120, 1800))
 
 
 async def ask_and_cancel(rig: Rig, number: int, moment: float) -> tuple[str, float] | None:
-    """How the task ended, and how long after the wish its reader had the end; None when the end came first. `moment`:
-    how many seconds after its acceptance it is cancelled."""
-    reading, wished_at = Reading(), 0.0
+    """Asks a question and cancels it `moment` seconds after its acceptance. Returns the status in which the task ended
+    and the seconds from the request to the end of its stream, or None if the task ended first."""
+    reading, requested_at = Reading(), 0.0
     async with open_client(new_user(), rig.bases, rig.history) as client:
         session = await client.open_session()
         asking = asyncio.create_task(
@@ -37,16 +37,19 @@ async def ask_and_cancel(rig: Rig, number: int, moment: float) -> tuple[str, flo
         )
         await reading.accepted.wait()
         await asyncio.sleep(moment)
-        wished_at = time.monotonic()
+        requested_at = time.monotonic()
         answer = await client.cancel(reading.task)
         await asking
-        return (reading.seen.ends[0], time.monotonic() - wished_at) if answer["cancelled"] else None
+        return (reading.seen.ends[0], time.monotonic() - requested_at) if answer["cancelled"] else None
 
 
-async def test_cancels_at_any_moment_tell_one_story(stores: Stores, tmp_path: Path, chance: Random) -> None:
-    """Checked by the rig's checker: never both done and cancelled, and the text a beginning of the answer."""
+async def test_a_cancel_at_any_moment_has_the_same_outcome_everywhere(
+    stores: Stores, tmp_path: Path, chance: Random
+) -> None:
+    """The rig's checker verifies that no task is both completed and cancelled, and that each text is a beginning of the
+    answer."""
     waits: list[float] = []
-    moments = [chance.random() * limit(0.7) for _ in range(CANCELS)]  # any moment, the last one too
+    moments = [chance.random() * limit(0.7) for _ in range(CANCELS)]  # at any moment, even at the last one
     moments[0] = 0.0
     async with open_rig(tmp_path, stores, executors=2, **STORM_SETTINGS) as rig:
         for first in range(0, CANCELS, AT_ONCE):
@@ -68,11 +71,11 @@ async def test_cancels_at_any_moment_tell_one_story(stores: Stores, tmp_path: Pa
     assert waits[-1] < limit(2 if FULL else 10)
 
 
-@pytest.mark.parametrize("away", ["redis", "rabbitmq"])
-async def test_a_cancel_wins_while_a_store_is_away(stores: Stores, tmp_path: Path, away: str) -> None:
-    """The wish is in Postgres; the executor looks there once a second."""
+@pytest.mark.parametrize("store", ["redis", "rabbitmq"])
+async def test_a_cancel_wins_while_a_store_is_unavailable(stores: Stores, tmp_path: Path, store: str) -> None:
+    """The request is in Postgres, which the executor polls once a second."""
     async with open_rig(tmp_path, stores, apis=1, executors=1, **STORM_SETTINGS) as rig:
-        node = stores.all[away]
+        node = stores.all[store]
         async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(limit(90)):
             session, reading = await client.open_session(), Reading()
             asking = asyncio.create_task(client.ask(session, "m", question("m", 3000, 10), reading=reading))

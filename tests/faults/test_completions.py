@@ -1,4 +1,4 @@
-"""I19 to I21: outcomes of operations are applied once each and never lost, whoever brings them and whoever dies."""
+"""I19 to I21: each outcome of an operation is applied once and never lost, whichever way it comes and whatever dies."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from backend.chat.completions import GROUP, Completion, publish_completion
 from backend.chat.keys import COMPLETIONS, DEAD_COMPLETIONS
 from backend.chat.outcomes import Outcome
+from backend.chat.queue.completions import GROUP, Completion, publish_completion
 from backend.ids import OperationId
 from backend.migrating import migrate
+from tests.e2e.chat_api import asked, followed, open_session
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack, ready
-from tests.e2e.talk import asked, followed, open_session
 from tests.fakes import outside_work
 from tests.faults.figures import record
-from tests.faults.owners import looking_into
+from tests.faults.owners import postgres_connection
 from tests.faults.scale import scale
 from tests.servers.generator import GeneratorNode
 from tests.servers.ports import free_port
@@ -50,7 +50,7 @@ def agent_named(name: str) -> dict[str, Any]:
 
 
 class Api:
-    """One API process after another on the same port, each killed in its turn."""
+    """An API that is killed and started again on the same port."""
 
     child: Child
 
@@ -68,30 +68,36 @@ class Api:
         await self.child.ended()
         self.kills += 1
         self.child = await self._stack.spawn("api", port=self.port, **settings)
-        with contextlib.suppress(RuntimeError):  # it may be killed before it is ready: its turn comes again
+        with contextlib.suppress(RuntimeError):  # it may be killed before it is ready
             await ready(self.child)
 
 
 async def delivered(client: httpx.AsyncClient, base: str, operation: str, body: dict[str, Any]) -> int:
-    """As a good sender does it: tried again until somebody says what became of it."""
-    deadline, said = time.monotonic() + limit(60), "nothing"
+    """Reports an outcome as a well-behaved sender does, again and again until the answer is not a 5xx. Returns its
+    status."""
+    deadline, last = time.monotonic() + limit(60), "nothing"
     while time.monotonic() < deadline:
         try:
             answer = await client.post(f"{base}/api/chat/operations/{operation}/complete", json=body)
         except httpx.TransportError as error:
-            said = repr(error)
+            last = repr(error)
         else:
-            said = answer.text
+            last = answer.text
             if answer.status_code < 500:
                 return answer.status_code
         await asyncio.sleep(0.05)
-    pytest.fail(f"not taken in time: {said}")
+    pytest.fail(f"not accepted in time; the last answer is {last}")
 
 
-async def test_an_outcome_is_applied_once_whichever_way_it_comes(
+async def test_an_outcome_that_is_reported_several_times_is_applied_once(
     servers: Servers, tmp_path: Path, chance: random.Random
 ) -> None:
-    settings = {"CHAT_INTERNAL_API_KEY": KEY, "MAX_WAITING_TURNS": "1000", "MAX_RUNNING_TURNS": "1000"}
+    settings = {
+        "CHAT_INTERNAL_API_KEY": KEY,
+        "MAX_WAITING_TURNS": "1000",
+        "MAX_RUNNING_TURNS": "1000",
+        "MAX_OPERATIONS": "1000",
+    }
     async with open_stack(servers, tmp_path, executors=0, apis=0, **settings) as stack:
         apis = [Api(stack, free_port()) for _ in range(2)]
         await asyncio.gather(*(api.start(FAILPOINTS="after_completion_commit=3:kill") for api in apis))
@@ -103,11 +109,11 @@ async def test_an_outcome_is_applied_once_whichever_way_it_comes(
         async with stack.client(user, base=bases[0]) as client, senders, Redis.from_url(servers.redis) as redis:
             begun = [one for _ in range(OPERATIONS // PER_TURN) for one in await begin_several(client)]
             statuses: Counter[int] = Counter()
-            room = asyncio.Semaphore(AT_ONCE)
+            at_once = asyncio.Semaphore(AT_ONCE)
 
-            async def told_by_everybody(number: int, operation: str) -> None:
-                """Five senders at once, of which some say something else."""
-                async with room:
+            async def report_five_times(number: int, operation: str) -> None:
+                """Reports an outcome from five senders at once, some of them with another content."""
+                async with at_once:
                     names = [f"agent {number}.{chance.choice('aab')}" for _ in range(5)]
                     for name in names[3:]:
                         completion = Completion(OperationId(operation), Outcome(True, agent_named(name)))
@@ -119,14 +125,14 @@ async def test_an_outcome_is_applied_once_whichever_way_it_comes(
                     statuses.update(answers)
 
             async with killing(apis, chance, every=1.5):
-                await asyncio.gather(*(told_by_everybody(n, one["operation_id"]) for n, one in enumerate(begun)))
-            await all_told(servers, [one["task_id"] for one in begun])
+                await asyncio.gather(*(report_five_times(n, one["operation_id"]) for n, one in enumerate(begun)))
+            await until_all_completed(servers, [one["task_id"] for one in begun])
             agents = await every_agent(client, bases[0])
         assert len(agents) == len(begun)
         assert {agent["version"] for agent in agents} == {1}
         assert len({agent["name"].split(".")[0] for agent in agents}) == len(begun)
         assert set(statuses) <= {200, 409}, statuses
-        async with looking_into(servers.postgres) as c:
+        async with postgres_connection(servers.postgres) as c:
             for one in begun:
                 notes = await c.fetchval(
                     "SELECT count(*) FROM messages WHERE task_id = $1 AND role = 'user'", one["task_id"]
@@ -140,19 +146,19 @@ async def test_an_outcome_is_applied_once_whichever_way_it_comes(
 
 
 async def begin_several(client: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """A turn that begins some operations: what its calls were told."""
+    """Runs a turn that starts PER_TURN operations. Returns the outputs of its calls."""
     session = await open_session(client)
     call = f"/tool outside_work {json.dumps({'use': 'save_agent'})}"
     async with asked(client, session, "\n".join([call] * PER_TURN)) as stream:
         await stream.rest()
-    told = [e.chunk["output"] for e in stream.events if e.chunk["type"] == "tool-output-available"]
-    assert [one["type"] for one in told] == ["operation_started"] * PER_TURN
-    return told
+    outputs = [e.chunk["output"] for e in stream.events if e.chunk["type"] == "tool-output-available"]
+    assert [one["type"] for one in outputs] == ["operation_started"] * PER_TURN
+    return outputs
 
 
 @asynccontextmanager
 async def killing(apis: list[Api], chance: random.Random, *, every: float) -> AsyncIterator[None]:
-    """While the block runs, one after the other dies: between a commit and its answer, or whenever it is."""
+    """Kills the APIs in turn while the block runs, either between a commit and its answer or at any time."""
 
     async def kill() -> None:
         for api in endless(apis):
@@ -177,8 +183,8 @@ def endless(apis: list[Api]) -> Iterator[Api]:
         yield from apis
 
 
-async def all_told(servers: Servers, tasks: list[str]) -> None:
-    async with looking_into(servers.postgres) as c:
+async def until_all_completed(servers: Servers, tasks: list[str]) -> None:
+    async with postgres_connection(servers.postgres) as c:
         try:
             async with asyncio.timeout(WITHIN):
                 while await c.fetchval(
@@ -187,7 +193,7 @@ async def all_told(servers: Servers, tasks: list[str]) -> None:
                     await asyncio.sleep(0.2)
         except TimeoutError:
             left = await c.fetch("SELECT * FROM tasks WHERE id = ANY($1) AND status <> 'completed'", tasks)
-            pytest.fail(f"not told: {[dict(row) for row in left]}")
+            pytest.fail(f"not completed: {[dict(row) for row in left]}")
 
 
 async def every_agent(client: httpx.AsyncClient, base: str) -> list[dict[str, Any]]:
@@ -199,7 +205,7 @@ async def every_agent(client: httpx.AsyncClient, base: str) -> list[dict[str, An
             return agents
 
 
-async def test_no_outcome_in_the_stream_is_lost_whoever_dies(
+async def test_no_outcome_in_the_stream_is_lost_when_its_consumers_die(
     private_postgres: PostgresNode, private_redis: RedisNode, tmp_path: Path, chance: random.Random
 ) -> None:
     await migrate(private_postgres.dsn)
@@ -251,7 +257,7 @@ async def unfinished(redis: Redis) -> bool:
 
 
 async def insert_operations(dsn: str, count: int) -> list[str]:
-    """Operations that are outside, each in a session of its own."""
+    """Inserts operations that wait for their outcomes, each in its own session. Returns their ids."""
     c = await asyncpg.connect(dsn)
     try:
         await c.execute(
@@ -274,10 +280,10 @@ async def insert_operations(dsn: str, count: int) -> list[str]:
         await c.close()
 
 
-async def test_an_outcome_that_comes_before_the_answer_is_not_lost(
+async def test_an_outcome_that_arrives_before_the_generators_answer_is_not_lost(
     servers: Servers, generator: GeneratorNode, tmp_path: Path
 ) -> None:
-    """The generator tells the outcome while it still answers the question: before the turn has written anything."""
+    """The generator reports the outcome before its answer, that is before the turn has written anything."""
     port = free_port()
     settings = {
         **generator.settings,
@@ -287,16 +293,16 @@ async def test_an_outcome_that_comes_before_the_answer_is_not_lost(
     }
     async with open_stack(servers, tmp_path, executors=2, apis=0, **settings) as stack:
         await stack.start_api(port=port)
-        room = asyncio.Semaphore(8)
+        at_once = asyncio.Semaphore(8)
 
         async def early(client: httpx.AsyncClient, n: int) -> None:
-            async with room:
+            async with at_once:
                 session = await open_session(client)
                 goal = f"Every morning at 8 read mail number {n} [generator: 202-webhook delay=0]"
                 async with asked(client, session, f"/tool create_agent {json.dumps({'description': goal})}") as stream:
                     await stream.rest()
-                (told,) = [e.chunk["output"] for e in stream.events if e.chunk["type"] == "tool-output-available"]
-                async with followed(client, told["task_id"]) as stream:
+                (started,) = [e.chunk["output"] for e in stream.events if e.chunk["type"] == "tool-output-available"]
+                async with followed(client, started["task_id"]) as stream:
                     await stream.rest()
                 rows = (await client.get(f"/api/chat/sessions/{session}")).json()["messages"]
                 (result,) = [row["parts"][0]["output"] for row in rows if row["role"] == "tool"]

@@ -1,4 +1,4 @@
-"""What nobody can read, or the queue gave up on: the task it names fails where its user sees it, and no other does."""
+"""I10: a message that is unreadable, or that the queue gave up, fails the waiting task that it names and no other."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import aio_pika
 from redis.asyncio import Redis
 
 from backend.chat.keys import TURNS
-from backend.chat.redis_deliveries import BODY
+from backend.chat.queue.redis_consumer import BODY
 from backend.rabbitmq import Topology
+from tests.e2e.chat_api import asked, ending_of, open_session, task_of
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sse import counted, text_of, types_of, words_for
 from tests.e2e.stack import Servers, Stack, new_user
-from tests.e2e.talk import asked, ending_of, open_session, task_of
 
 WORDS = words_for(3)
 pytestmark = over_both_queues
 
 
 async def put(servers: Servers, body: bytes) -> None:
-    """Any bytes where turns are."""
+    """Puts any bytes into the queue of turns."""
     if servers.rabbitmq is None:
         async with Redis.from_url(servers.redis) as redis:
             await redis.xadd(TURNS, {BODY: body})
@@ -36,7 +36,7 @@ def unreadable(task: str) -> bytes:
     return json.dumps({"task_id": task, "session_id": "s", "schema": 99}).encode()
 
 
-async def test_a_letter_fails_the_waiting_task_it_names_and_leaves_the_running_one_alone(stack: Stack) -> None:
+async def test_a_dead_letter_fails_a_waiting_task_but_not_a_running_one(stack: Stack) -> None:
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with (
@@ -56,7 +56,7 @@ async def test_a_letter_fails_the_waiting_task_it_names_and_leaves_the_running_o
             assert text_of(await after.rest()) == counted(4)
 
 
-async def test_a_letter_of_an_ended_task_or_of_none_changes_nothing(stack: Stack) -> None:
+async def test_a_dead_letter_of_an_ended_or_unknown_task_changes_nothing(stack: Stack) -> None:
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with asked(client, session, "/stream 3") as stream:
@@ -65,13 +65,13 @@ async def test_a_letter_of_an_ended_task_or_of_none_changes_nothing(stack: Stack
         await put(stack.servers, unreadable("8d1c2a4e-0000-4000-8000-000000000000"))
         async with asked(client, session, f"/stream {WORDS} 10") as busy, asked(client, session, "/stream 3") as last:
             await put(stack.servers, unreadable(last.task_id))
-            assert ending_of(await last.rest()) == "failed"  # the letters before it were dealt with
+            assert ending_of(await last.rest()) == "failed"  # so the letters before it have been processed
             await busy.rest()
         assert (await task_of(client, stream.task_id))["status"] == "completed"
 
 
-async def test_a_turn_that_is_no_task_is_acked(stack: Stack) -> None:
-    """Of a database that was restored from a backup, say."""
+async def test_a_turn_of_an_unknown_task_is_acked(stack: Stack) -> None:
+    """Such turns remain, for example, when a database was restored from a backup."""
     turn = {"task_id": "8d1c2a4e-0000-4000-8000-000000000001", "session_id": "8d1c2a4e-0000", "schema": 1}
     await put(stack.servers, json.dumps(turn).encode())
     async with stack.client(new_user()) as client:

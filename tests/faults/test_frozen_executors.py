@@ -1,4 +1,4 @@
-"""I4: an executor that is frozen, taken for dead and woken changes nothing any more, and stops."""
+"""I4: an executor that was frozen, counted as dead and woken changes nothing, and gives up its turn."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 
 from backend.chat.keys import lock_key, stream_key
 from backend.ids import SessionId, StreamId, TaskId
+from tests.e2e.chat_api import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.e2e.sse import counted, open_stream, text_of
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack
-from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.faults.figures import record
-from tests.faults.owners import executor_named, looking_into, owner_of, writes_no_more
+from tests.faults.owners import executor_named, owner_of, postgres_connection, writes_no_more
 from tests.faults.scale import FULL, scale
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import limit
@@ -35,8 +35,8 @@ async def pair(servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
 
 
 async def owner_after(stack: Stack, task: str, before: Child | None, within: float = WITHIN) -> Child:
-    """The executor that owns the task, once it is another than before."""
-    async with asyncio.timeout(within), looking_into(stack.servers.postgres) as c:
+    """Waits until another executor than `before` owns the task, and returns it."""
+    async with asyncio.timeout(within), postgres_connection(stack.servers.postgres) as c:
         while True:
             owner = executor_named(stack, await owner_of(c, task) or "")
             if owner is not None and owner is not before:
@@ -45,12 +45,12 @@ async def owner_after(stack: Stack, task: str, before: Child | None, within: flo
 
 
 async def fences_of(redis: Redis, session: str, task: str) -> list[int]:
-    """The attempt that wrote each entry, in the stream's order."""
+    """Returns the attempt that wrote each entry, in the stream's order."""
     rows = await redis.xrange(stream_key(SessionId(session), TaskId(task)))
     return [StreamId.parse(id.decode()).attempt for id, _ in rows]
 
 
-async def test_a_woken_executor_writes_nothing_and_stops(pair: Stack) -> None:
+async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_wakes(pair: Stack) -> None:
     takeovers, stops = [], []
     async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
         for _ in range(CYCLES):
@@ -58,21 +58,21 @@ async def test_a_woken_executor_writes_nothing_and_stops(pair: Stack) -> None:
             path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
             async with open_stream(client, "POST", path, json={"message": "/stream 400 10"}) as stream:
                 reading = asyncio.create_task(stream.rest())
-                sleeper = await owner_after(pair, stream.task_id, None)
+                frozen = await owner_after(pair, stream.task_id, None)
                 while len(stream.events) < 20 and not reading.done():
                     await asyncio.sleep(0.02)
-                sleeper.send(signal.SIGSTOP)
+                frozen.send(signal.SIGSTOP)
                 frozen_at = time.monotonic()
-                heir = await owner_after(pair, stream.task_id, sleeper)
+                successor = await owner_after(pair, stream.task_id, frozen)
                 takeovers.append(time.monotonic() - frozen_at)
                 seen = len(stream.events)
                 async with asyncio.timeout(limit(20)):
                     while len(stream.events) < seen + 20:
                         await asyncio.sleep(0.01)
-                sleeper.send(signal.SIGCONT)
+                frozen.send(signal.SIGCONT)
                 woken_at = time.monotonic()
                 async with asyncio.timeout(limit(20)):
-                    await writes_no_more(sleeper, stream.task_id)
+                    await writes_no_more(frozen, stream.task_id)
                 stops.append(time.monotonic() - woken_at)
                 await asyncio.wait_for(reading, limit(60))
             assert text_of(stream.events) == TEXT
@@ -82,8 +82,8 @@ async def test_a_woken_executor_writes_nothing_and_stops(pair: Stack) -> None:
             assert (await task_of(client, stream.task_id))["attempt"] == 2
             fences = await fences_of(redis, session, stream.task_id)
             assert fences == sorted(fences)
-            assert heir.running
-            assert sleeper.running
+            assert successor.running
+            assert frozen.running
     takeovers.sort()
     record(
         "I4",
@@ -94,7 +94,7 @@ async def test_a_woken_executor_writes_nothing_and_stops(pair: Stack) -> None:
     assert max(stops) < limit(2 if FULL else 10)
 
 
-async def test_a_lock_that_vanishes_in_mid_turn_changes_nothing(pair: Stack) -> None:
+async def test_deleting_the_session_lock_during_a_turn_changes_nothing(pair: Stack) -> None:
     async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
         session = await open_session(client)
         async with asked(client, session, "/stream 200 10") as stream:
@@ -116,18 +116,18 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
         stack.client(new_user()) as client,
         Redis.from_url(servers.redis) as redis,
     ):
-        ways = {(await stack.start_executor(REDIS_URL=way.dsn)).number: way for way in (one, other)}
+        proxies = {(await stack.start_executor(REDIS_URL=proxy.dsn)).number: proxy for proxy in (one, other)}
         session = await open_session(client)
         path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
         async with open_stream(client, "POST", path, json={"message": "/stream 600 10"}) as stream:
             reading = asyncio.create_task(stream.rest())
-            lonely = await owner_after(stack, stream.task_id, None)
+            isolated = await owner_after(stack, stream.task_id, None)
             async with asyncio.timeout(limit(60)):
                 while len(stream.events) < 30:
                     await asyncio.sleep(0.02)
-            await ways[lonely.number].switch(Mode.BLACKHOLE)
-            await owner_after(stack, stream.task_id, lonely)
-            await ways[lonely.number].switch(Mode.PASS)
+            await proxies[isolated.number].switch(Mode.BLACKHOLE)
+            await owner_after(stack, stream.task_id, isolated)
+            await proxies[isolated.number].switch(Mode.PASS)
             await asyncio.wait_for(reading, limit(60))
         assert text_of(stream.events) == counted(600)
         fences = await fences_of(redis, session, stream.task_id)

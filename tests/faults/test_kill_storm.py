@@ -1,4 +1,4 @@
-"""A storm of kills: what was accepted is answered, once, in order. I1 and I6 of docs/guarantees.md."""
+"""I1, I6: while processes are killed, every accepted message is answered once and in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.figures import record
 from tests.faults.rig.checker import check, summary
-from tests.faults.rig.load import Answers, Pace, ask_quickly, keep_asking
+from tests.faults.rig.load import Answers, Schedule, ask_quickly, keep_asking
 from tests.faults.rig.nemesis import ALL, KILLS, Nemesis
 from tests.faults.rig.snapshot import Snapshot, quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
@@ -26,12 +26,12 @@ DRAINED_WITHIN = limit(scale(90, 900))
 
 
 async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *, to_the_end: bool = False) -> Snapshot:
-    """Load and strikes at once; then all is made whole, and the work is brought to its end. With `to_the_end` the
-    strikes go on until the load is done, else until they are done."""
+    """Runs the load while the nemesis strikes, then repairs everything and waits for the end of the work. With
+    `to_the_end` the strikes continue until the load is done."""
     strikes, work = asyncio.ensure_future(striking), asyncio.ensure_future(load)
     try:
         done, _ = await asyncio.wait({strikes, work}, return_when=asyncio.FIRST_COMPLETED)
-        for job in done:  # a failed one
+        for job in done:  # raises if it failed
             job.result()
         await (work if to_the_end else strikes)
         strikes.cancel()
@@ -47,15 +47,13 @@ async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *,
         await asyncio.gather(strikes, work, return_exceptions=True)
 
 
-async def test_no_message_that_was_accepted_is_lost_or_answered_twice(
-    stores: Stores, tmp_path: Path, chance: Random
-) -> None:
+async def test_no_accepted_message_is_lost_or_answered_twice(stores: Stores, tmp_path: Path, chance: Random) -> None:
     messages, kills = scale(100, 10_000), scale(5, 200)
     users = [f"user-{n}" for n in range(scale(10, 20))]
     async with open_rig(tmp_path, stores, **STORM_SETTINGS) as rig:
         nemesis = Nemesis(rig, chance, KILLS, pause=PAUSE)
-        pace = Pace(messages, kills * sum(PAUSE) / 2)
-        load = keep_asking(rig, users, pace, ANSWERS, hands=4, turns=10)
+        schedule = Schedule(messages, kills * sum(PAUSE) / 2)
+        load = keep_asking(rig, users, schedule, ANSWERS, sessions_each=4, turns=10)
         snapshot = await storm(rig, nemesis.strike(kills), load)
         found = check(rig.history.events, snapshot)
         assert not found, f"{rig.history.file}\n{summary(found)}"
@@ -64,28 +62,31 @@ async def test_no_message_that_was_accepted_is_lost_or_answered_twice(
     record(
         "I1",
         f"{messages} messages of {len(users)} users, {kills} kills ({_counted(nemesis)}): 0 lost, 0 answered twice; "
-        f"{_speed(pace)}",
+        f"{_speed(schedule)}",
     )
 
 
 @pytest.mark.skipif(not FULL, reason="make faults: kills alone are enough for make test")
-async def test_nothing_is_lost_whatever_strikes(stores: Stores, tmp_path: Path, chance: Random) -> None:
-    """Kills, freezes, cut and silent connections, a Redis that lost everything; one message in twelve is cancelled."""
+async def test_no_message_is_lost_under_mixed_faults(stores: Stores, tmp_path: Path, chance: Random) -> None:
+    """The faults are kills, freezes, cut and silent connections, and a Redis that lost everything. One message in
+    twelve is cancelled."""
     messages, strikes = 1_500, 50
     async with open_rig(tmp_path, stores, **STORM_SETTINGS) as rig:
         nemesis = Nemesis(rig, chance, chance.sample(ALL * 8, strikes), pause=PAUSE)
-        pace = Pace(messages, strikes * sum(PAUSE) / 2)
+        schedule = Schedule(messages, strikes * sum(PAUSE) / 2)
         users = [f"user-{n}" for n in range(20)]
-        load = keep_asking(rig, users, pace, ANSWERS, hands=4, turns=10, cancelling=12)
+        load = keep_asking(rig, users, schedule, ANSWERS, sessions_each=4, turns=10, cancelling=12)
         snapshot = await storm(rig, nemesis.strike(strikes), load)
         found = check(rig.history.events, snapshot)
         assert not found, f"{rig.history.file}\n{summary(found)}"
     ends = Counter(task.status for task in snapshot.tasks)
     assert ends["completed"] + ends["cancelled"] == messages == ends.total()
-    record("I1", f"mixed: {messages} messages, {strikes} strikes ({_counted(nemesis)}): {dict(ends)}; {_speed(pace)}")
+    record(
+        "I1", f"mixed: {messages} messages, {strikes} strikes ({_counted(nemesis)}): {dict(ends)}; {_speed(schedule)}"
+    )
 
 
-async def test_quick_messages_are_answered_one_by_one_in_the_order_of_their_acceptance(
+async def test_quick_messages_are_answered_one_by_one_in_the_order_of_acceptance(
     stores: Stores, tmp_path: Path, chance: Random
 ) -> None:
     sessions, messages, every = scale(10, 200), scale(5, 10), scale(3.0, 5.0)
@@ -105,8 +106,8 @@ async def test_quick_messages_are_answered_one_by_one_in_the_order_of_their_acce
     )
 
 
-def _speed(pace: Pace) -> str:
-    took = sorted(pace.took)
+def _speed(schedule: Schedule) -> str:
+    took = sorted(schedule.took)
     return f"answered in {took[len(took) // 2]:.1f} s (median), {took[-1]:.1f} s (longest)"
 
 

@@ -1,4 +1,5 @@
-"""I2: an executor dies by kill -9 in mid-answer; its reader goes on within seconds, and the answer is exact."""
+"""I2: an executor is killed with SIGKILL in mid-answer. Its reader continues within seconds, and the answer is
+exact."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from random import Random
 
 import pytest
 
+from tests.e2e.chat_api import ending_of, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sse import Event, SseStream, counted, open_stream, text_of
 from tests.e2e.stack import Stack, new_user
-from tests.e2e.talk import ending_of, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.faults.figures import record
-from tests.faults.owners import executor_named, looking_into, owner_of
+from tests.faults.owners import executor_named, owner_of, postgres_connection
 from tests.faults.scale import FULL, scale
 from tests.speed import limit
 
@@ -24,7 +25,7 @@ pytestmark = [over_both_queues, pytest.mark.timeout(scale(120, 1800))]
 
 
 class Timed:
-    """Reads a stream to its end and knows when each event came."""
+    """Reads a stream to its end and records when each event came."""
 
     def __init__(self, stream: SseStream) -> None:
         self.at: list[float] = []
@@ -36,14 +37,14 @@ class Timed:
         return self._stream.events
 
     def gap_after(self, moment: float) -> float:
-        """From that moment on, the longest silence."""
+        """Returns the longest silence after that moment, in seconds."""
         after = [moment, *(at for at in self.at if at > moment)]
         return max(later - earlier for earlier, later in pairwise(after))
 
 
 async def test_the_next_chunk_comes_within_two_and_a_half_seconds_of_a_kill(stack: Stack, chance: Random) -> None:
     gaps = []
-    async with stack.client(new_user()) as client, looking_into(stack.servers.postgres) as c:
+    async with stack.client(new_user()) as client, postgres_connection(stack.servers.postgres) as c:
         for _ in range(KILLS):
             session = await open_session(client)
             path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
@@ -55,7 +56,7 @@ async def test_the_next_chunk_comes_within_two_and_a_half_seconds_of_a_kill(stac
                     while (owner := executor_named(stack, await owner_of(c, stream.task_id) or "")) is None:
                         await asyncio.sleep(0.02)
                     while len(stream.events) < place:
-                        await asyncio.sleep(0.01)  # a finer kill than the chunks are apart
+                        await asyncio.sleep(0.01)  # shorter than the time between two chunks
                 killed_at = time.monotonic()
                 owner.process.kill()
                 await asyncio.wait_for(reading, limit(60))

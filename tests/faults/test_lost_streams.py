@@ -1,4 +1,5 @@
-"""I14: no silent gap. When Redis loses a stream, or a part of it, readers are told so, and in the end have it all."""
+"""I14: no gap is silent. When Redis loses a stream or a part of it, readers notice, and get the whole answer in the
+end."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from redis.asyncio import Redis
 
 from backend.chat.keys import stream_key
 from backend.ids import SessionId, TaskId
+from tests.e2e.chat_api import asked, history_of, open_session, text_in
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
-from tests.e2e.talk import asked, history_of, open_session, text_in
 from tests.faults.figures import record
 from tests.faults.scale import scale
 from tests.faults.tabs import Tab, without_torn
@@ -43,7 +44,7 @@ async def expired(redis: Redis, key: str, _: Random) -> None:
 
 
 async def recreated(redis: Redis, key: str, chance: Random) -> None:
-    """Only its beginning is there again, as after a failover to a replica that lagged: lower ids than before."""
+    """Leaves only the beginning of the stream, as after a failover to a replica that lagged behind."""
     entries = await redis.xrange(key)
     pipeline = redis.pipeline(transaction=True).delete(key)
     for id, fields in entries[: chance.randrange(1, max(2, len(entries)))]:
@@ -56,7 +57,7 @@ async def flushed(redis: Redis, _: str, __: Random) -> None:
 
 
 @pytest.fixture
-async def hurtable(
+async def stack_with_own_redis(
     postgres_dsn: str, private_redis: RedisNode, rabbitmq_dsn: str, tmp_path: Path
 ) -> AsyncIterator[Stack]:
     servers = Servers(postgres_dsn, private_redis.dsn, rabbitmq_dsn)
@@ -65,25 +66,31 @@ async def hurtable(
 
 
 @pytest.mark.timeout(scale(120, 3600))
-async def test_a_stream_that_redis_lost_is_never_a_silent_gap(hurtable: Stack, chance: Random) -> None:
-    """One tab tails while it happens, one had read some of it before, one comes after; each with and without resets."""
+async def test_no_reader_misses_chunks_silently_when_redis_loses_a_stream(
+    stack_with_own_redis: Stack, chance: Random
+) -> None:
+    """One tab reads while Redis loses the stream, one has read a part of it before, and one comes afterwards. Each
+    exists with and without support for resets."""
     fates: Counter[str] = Counter()
-    async with Redis.from_url(hurtable.servers.redis) as redis:
+    async with Redis.from_url(stack_with_own_redis.servers.redis) as redis:
         for _ in range(ROUNDS):
             of_one_key = (trimmed, deleted, expired, recreated)
-            chances = [Random(chance.random()) for _ in of_one_key]  # each its own: they run side by side
+            chances = [Random(chance.random()) for _ in of_one_key]  # one each, because the cases run at the same time
             await asyncio.gather(
-                *(_case(hurtable, redis, hurt, one, fates) for hurt, one in zip(of_one_key, chances, strict=True))
+                *(
+                    _case(stack_with_own_redis, redis, hurt, one, fates)
+                    for hurt, one in zip(of_one_key, chances, strict=True)
+                )
             )
-            await _case(hurtable, redis, flushed, chance, fates)
+            await _case(stack_with_own_redis, redis, flushed, chance, fates)
     assert fates["broken off"]
     assert fates["refused with 410"]
-    said = ", ".join(f"{count} {fate}" for fate, count in fates.items())
-    record("I14", f"{5 * ROUNDS} streams trimmed, deleted, expired, recreated, flushed; of their tabs {said}; no gap")
+    counts = ", ".join(f"{count} {fate}" for fate, count in fates.items())
+    record("I14", f"{5 * ROUNDS} streams trimmed, deleted, expired, recreated, flushed; of their tabs {counts}; no gap")
 
 
 async def _case(stack: Stack, redis: Redis, hurt: Hurt, chance: Random, fates: Counter[str]) -> None:
-    # In a part of the cases after the end; one kind comes early, so that a reader is broken off on a slow machine too.
+    # Some cases are after the end. One kind comes early, so that it breaks off a reader on a slow machine, too.
     at = chance.randrange(5, 40 if hurt is deleted else CHUNKS + 40)
     bases = [api.url for api in stack.apis]
     async with stack.client(new_user()) as http, asyncio.timeout(LIMIT):
@@ -95,7 +102,7 @@ async def _case(stack: Stack, redis: Redis, hurt: Hurt, chance: Random, fates: C
         for tab in interrupted:
             assert await tab.connect(cut=chance.randrange(200, 10_000)) == 200
         while len(tails[0].shown.chunks) < at and not tails[0].ended:
-            await asyncio.sleep(0.02)  # between two looks of a bounded wait
+            await asyncio.sleep(0.02)  # between two checks of a bounded wait
         await hurt(redis, stream_key(SessionId(session), TaskId(task)), chance)
         coming = [asyncio.create_task(tab.follow(1)) for tab in [*interrupted, *late] if not tab.shown.done]
         await asyncio.gather(*tailing, *coming)

@@ -1,4 +1,4 @@
-"""I11, I12: each store is killed, frozen, cut off or emptied in mid-turn. Nobody restarts anything of ours by hand."""
+"""I11, I12: each store is killed, frozen, cut off or emptied in mid-turn. No API or executor has to be restarted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backend.resources import READY_LIMIT
+from backend.chat.resources import READY_LIMIT
 from tests.e2e.stack import bearer, new_user
 from tests.faults.figures import record
 from tests.faults.rig.checker import check
@@ -21,14 +21,14 @@ from tests.faults.rig.losses import (
     close_postgres_connections,
     close_rabbitmq_connections,
     close_redis_connections,
-    consumers_are,
     delete_exchange,
     delete_queue,
     empty_redis,
+    until_consumers_are,
 )
 from tests.faults.rig.model import question
 from tests.faults.rig.readings import Reading
-from tests.faults.rig.seats import Seat
+from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
@@ -36,15 +36,15 @@ from tests.servers.proxy import Mode
 from tests.speed import limit
 
 FROZEN_FOR, SILENT_FOR, DEAD_FOR = scale(3.0, 30.0), scale(7.0, 60.0), 3.0
-"""How long a store is away at the least. It stays away until every process has said so."""
+"""The shortest time, in seconds, for which a store is unavailable. It stays so until every process reports it."""
 BACK_WITHIN = limit(15)
 ANSWERED_WITHIN = limit(20)
-"""Postgres: 5 s for a connection and 10 s for a statement, at the longest."""
+"""Postgres takes up to 5 s for a connection and 10 s for a statement."""
 CHECK_OF = {"postgres": "postgres", "redis": "redis", "rabbitmq": "turns"}
-TOLD_WITHIN = limit(60)
+REPORTED_WITHIN = limit(60)
 Repair = Callable[[], Awaitable[None]]
 Break = Callable[[Rig, str], Awaitable[Repair]]
-"""Breaks a store; returns what repairs it."""
+"""Breaks a store and returns its repair."""
 
 
 async def killed(rig: Rig, store: str) -> Repair:
@@ -65,12 +65,12 @@ async def frozen(rig: Rig, store: str) -> Repair:
 
 def cut(mode: Mode) -> Break:
     async def break_it(rig: Rig, store: str) -> Repair:
-        for seat in rig.seats:
-            await seat.cut_off(store, mode)
+        for slot in rig.slots:
+            await slot.cut_off(store, mode)
 
         async def repair() -> None:
-            for seat in rig.seats:
-                await seat.cut_off(store, Mode.PASS)
+            for slot in rig.slots:
+                await slot.cut_off(store, Mode.PASS)
 
         return repair
 
@@ -90,8 +90,8 @@ async def _nothing() -> None:
     pass
 
 
-def is_told(store: str, name: str) -> bool:
-    """Whether it lasts long enough to be known: a RabbitMQ that is silent is noticed within 15 s."""
+def is_reported(store: str, name: str) -> bool:
+    """Returns False if the outage is too short to be noticed: a silent RabbitMQ is noticed within 15 s."""
     return FULL or store != "rabbitmq" or name not in ("frozen", "silent")
 
 
@@ -107,17 +107,17 @@ FAULTS: list[tuple[str, str, Break, float]] = [
     ("postgres", "closed", lost(close_postgres_connections), 0.0),
     ("rabbitmq", "unrouted", lost(delete_exchange), 0.0),
 ]
-"""The store, what happens to it, and for how many seconds at the least."""
+"""The store, the name of its fault, the fault, and the shortest time in seconds for which it lasts."""
 SMALL = {("postgres", "killed"), ("redis", "frozen"), ("rabbitmq", "silent"), ("rabbitmq", "emptied")}
 CHOSEN = FAULTS if FULL else [fault for fault in FAULTS if fault[:2] in SMALL]
 
 
 @pytest.mark.timeout(scale(240, 3600))
-async def test_every_outage_is_survived_without_a_hand(stores: Stores, tmp_path: Path) -> None:
+async def test_work_resumes_after_every_outage_without_a_restart(stores: Stores, tmp_path: Path) -> None:
     async with open_rig(tmp_path, stores, apis=1, executors=2, **STORM_SETTINGS) as rig:
         for store, name, break_it, seconds in CHOSEN:
-            told = seconds > 0 and is_told(store, name)
-            back = await outage(rig, f"{store}-{name}", store, break_it, seconds, told=told)
+            reported = seconds > 0 and is_reported(store, name)
+            back = await outage(rig, f"{store}-{name}", store, break_it, seconds, reported=reported)
             record("I11", f"{store} {name}: traffic again after {back:.1f} s")
         async with asyncio.timeout(limit(60)):
             await quiet(rig)
@@ -125,11 +125,12 @@ async def test_every_outage_is_survived_without_a_hand(stores: Stores, tmp_path:
         assert check(rig.history.events, snapshot) == [], rig.history.file
         assert {task.status for task in snapshot.tasks} == {"completed"}
         assert len(snapshot.tasks) == 3 * len(CHOSEN)
-        assert {seat.lives for seat in rig.seats} == {1}
+        assert {slot.starts for slot in rig.slots} == {1}
 
 
-async def outage(rig: Rig, name: str, store: str, break_it: Break, seconds: float, *, told: bool) -> float:
-    """One turn runs through it, one is asked in it, one after it. How long after the repair that was answered."""
+async def outage(rig: Rig, name: str, store: str, break_it: Break, seconds: float, *, reported: bool) -> float:
+    """Runs one turn before and during the outage, asks one in it and one after it. Returns the seconds from the repair
+    until the last one was answered."""
     async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(limit(scale(120, 300))):
         sessions, reading = [await client.open_session() for _ in range(3)], Reading()
         through = asyncio.create_task(
@@ -140,9 +141,9 @@ async def outage(rig: Rig, name: str, store: str, break_it: Break, seconds: floa
         repair = await break_it(rig, store)
         lasting = asyncio.create_task(asyncio.sleep(seconds))
         during = asyncio.create_task(client.ask(sessions[1], f"{name}-2", question(f"{name}-2", 20, 10)))
-        if told:
-            await asyncio.gather(*(says_what_is_away(seat, CHECK_OF[store]) for seat in rig.seats))
-            await serves_or_says_503(rig, store)
+        if reported:
+            await asyncio.gather(*(until_reported(slot, CHECK_OF[store]) for slot in rig.slots))
+            await assert_served_or_503(rig, store)
         await lasting
         await repair()
         began = time.monotonic()
@@ -150,27 +151,28 @@ async def outage(rig: Rig, name: str, store: str, break_it: Break, seconds: floa
         back = time.monotonic() - began
         await asyncio.gather(through, during)
         await rig.ready()
-        await consumers_are(rig.stores, len(rig.executors))
+        await until_consumers_are(rig.stores, len(rig.executors))
     assert back < BACK_WITHIN, f"{name}: {back:.1f} s"
     return back
 
 
-async def says_what_is_away(seat: Seat, check: str) -> None:
-    """Waits until it is live, and not ready because of that; each answer comes within three times READY_LIMIT."""
+async def until_reported(slot: ProcessSlot, check: str) -> None:
+    """Waits until the process is live, but not ready because of that check. Each answer must come within three times
+    READY_LIMIT."""
     async with (
         httpx.AsyncClient(trust_env=False, timeout=limit(3 * READY_LIMIT)) as http,
-        asyncio.timeout(TOLD_WITHIN),
+        asyncio.timeout(REPORTED_WITHIN),
     ):
         while True:
-            assert (await http.get(f"{seat.url}/api/chat/health/live")).status_code == 200
-            answer = await http.get(f"{seat.url}/api/chat/health/ready")
+            assert (await http.get(f"{slot.url}/api/chat/health/live")).status_code == 200
+            answer = await http.get(f"{slot.url}/api/chat/health/ready")
             if answer.status_code == 503 and answer.json()["checks"][check] is False:
                 return
-            await asyncio.sleep(0.1)  # between two questions of a bounded wait
+            await asyncio.sleep(0.1)  # between two checks of a bounded wait
 
 
-async def serves_or_says_503(rig: Rig, store: str) -> None:
-    """What needs the store that is away says so, soon; what does not is served."""
+async def assert_served_or_503(rig: Rig, store: str) -> None:
+    """Asserts that a request is answered with 503 soon if it needs the unavailable store, and served otherwise."""
     async with httpx.AsyncClient(trust_env=False, timeout=ANSWERED_WITHIN, headers=bearer(new_user())) as http:
         with suppress(httpx.TransportError):
             answer = await http.get(f"{rig.bases[0]}/api/chat/sessions")

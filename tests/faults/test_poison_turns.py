@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.chat_api import asked, ending_of, history_of, open_session, read_with_cuts, task_of
 from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
-from tests.e2e.talk import asked, ending_of, history_of, open_session, read_with_cuts, task_of
 from tests.faults.figures import record
-from tests.faults.owners import kill_owner, looking_into
+from tests.faults.owners import kill_owner, postgres_connection
 from tests.faults.scale import FULL, scale
 from tests.speed import limit
 
@@ -37,7 +37,7 @@ def starts_of(stack: Stack, task: str) -> int:
 
 
 async def test_a_poison_turn_fails_after_three_deaths_and_the_others_are_answered(pair: Stack) -> None:
-    async with pair.client(new_user()) as client, looking_into(pair.servers.postgres) as c:
+    async with pair.client(new_user()) as client, postgres_connection(pair.servers.postgres) as c:
         good = [asyncio.create_task(_answered(client)) for _ in range(GOOD)]
         session = await open_session(client)
         async with asked(client, session, "/stream 100000 20") as poison:
@@ -60,8 +60,8 @@ async def test_a_poison_turn_fails_after_three_deaths_and_the_others_are_answere
     )
 
 
-async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) -> None:
-    async with pair.client(new_user()) as client, looking_into(pair.servers.postgres) as c:
+async def test_a_child_process_finishes_its_turn_when_its_executor_dies(pair: Stack) -> None:
+    async with pair.client(new_user()) as client, postgres_connection(pair.servers.postgres) as c:
         session = await open_session(client)
         async with asked(client, session, "/stream 300 20") as stream:
             reading = asyncio.create_task(stream.rest())
@@ -71,7 +71,9 @@ async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) 
                 await pair.start_executor()
             await has_begun(pair, stream.task_id, 3)
             parent = next(
-                e for e in pair.executors if f"turn runs apart  task_id={stream.task_id}" in e.log.read_text()
+                e
+                for e in pair.executors
+                if f"turn runs in a child process  task_id={stream.task_id}" in e.log.read_text()
             )
             parent.send(signal.SIGKILL)
             await asyncio.wait_for(reading, limit(60))
@@ -81,7 +83,7 @@ async def test_a_child_whose_executor_dies_ends_its_turn_by_itself(pair: Stack) 
 
 
 async def has_begun(stack: Stack, task: str, times: int) -> None:
-    """Waits until so many attempts at it have begun."""
+    """Waits until so many attempts at the task have begun."""
     async with asyncio.timeout(limit(90)):
         while starts_of(stack, task) < times:
             await asyncio.sleep(0.05)

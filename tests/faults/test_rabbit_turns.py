@@ -1,4 +1,4 @@
-"""What RabbitMQ alone can do to a turn queue, on a node of the tests' own."""
+"""Faults of the turn queue that only RabbitMQ can have, on a private node."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from functools import partial
 
 import pytest
 
-from backend.chat.models import Turn
-from backend.chat.rabbit_deliveries import LOOK_EVERY, message_of
-from backend.chat.turns import TurnQueue
+from backend.chat.queue.rabbitmq_consumer import CHECK_EVERY, message_of
+from backend.chat.queue.turn_queue import TurnQueue
 from backend.errors import Unavailable
 from backend.rabbitmq import ANSWER_LIMIT, Line, Wire
 from tests.faults.rig.losses import unreadable_queue
-from tests.integration.turn_queues import RabbitRig, new_turn, rig_for, soon, until, until_healthy
+from tests.integration.turn_queues import RabbitRig, new_turn, published, rig_for, soon, until, until_healthy
 from tests.servers.proxy import Mode
 from tests.servers.rabbitmq import RabbitNode
 from tests.speed import limit
@@ -29,41 +28,31 @@ async def rig(private_rabbitmq: RabbitNode) -> AsyncIterator[RabbitRig]:
         yield rig
 
 
-async def _sent(queue: TurnQueue, turn: Turn) -> bool:
-    try:
-        await queue.publish(turn)
-    except Unavailable:
-        return False
-    return True
-
-
-async def test_a_turn_that_cannot_be_routed_is_an_error_and_the_binding_is_made_again(rig: RabbitRig) -> None:
+async def test_publishing_without_a_binding_raises_unavailable_and_restores_the_binding(rig: RabbitRig) -> None:
     async with rig.open("a") as queue:
         async with rig.channel() as channel:
             await channel.queue_unbind(rig.topology.queue, rig.topology.execution, rig.topology.routing_key)
         with pytest.raises(Unavailable):
             await soon(queue.publish(new_turn()))
-        await until(lambda: _sent(queue, new_turn()))
+        await until(lambda: published(queue, new_turn()))
 
 
-async def test_a_deleted_exchange_is_an_error_and_is_made_again(rig: RabbitRig) -> None:
+async def test_publishing_without_an_exchange_raises_unavailable_and_restores_the_exchange(rig: RabbitRig) -> None:
     async with rig.open("a") as queue:
         async with rig.channel() as channel:
             await channel.exchange_delete(rig.topology.execution)
         with pytest.raises(Unavailable):
             await soon(queue.publish(new_turn()))
-        await until(lambda: _sent(queue, new_turn()))
+        await until(lambda: published(queue, new_turn()))
 
 
-async def test_whoever_may_not_take_turns_is_not_healthy_for_a_moment(
-    rig: RabbitRig, private_rabbitmq: RabbitNode
-) -> None:
+async def test_a_consumer_without_permission_is_never_healthy(rig: RabbitRig, private_rabbitmq: RabbitNode) -> None:
     async with rig.open("a") as queue, queue.consume(1):
         await until_healthy(queue)
         async with unreadable_queue(private_rabbitmq, rig.topology.queue):
             await until(lambda: _unhealthy(queue))
             enough = asyncio.get_running_loop().time() + 2
-            while asyncio.get_running_loop().time() < enough:  # it tries again meanwhile
+            while asyncio.get_running_loop().time() < enough:  # while it retries
                 assert not queue.healthy
                 await asyncio.sleep(0)
         await until_healthy(queue)
@@ -73,10 +62,11 @@ async def _unhealthy(queue: TurnQueue) -> bool:
     return not queue.healthy
 
 
-async def test_what_is_on_its_way_when_the_library_ends_its_connection_is_unavailable(
+async def test_a_publish_in_flight_raises_unavailable_when_the_library_closes_the_connection(
     private_rabbitmq: RabbitNode,
 ) -> None:
-    """It does so when the broker has said goodbye, and then has a bare Exception for who still waits to write."""
+    """The library closes the connection when the broker has closed it, and raises a bare Exception in waiting
+    writers."""
     wires: asyncio.Queue[Wire] = asyncio.Queue()
 
     async def session(wire: Wire) -> None:
@@ -87,7 +77,7 @@ async def test_what_is_on_its_way_when_the_library_ends_its_connection_is_unavai
     try:
         wire = await soon(wires.get())
         sent = [asyncio.create_task(wire.publish("", "nobody", message_of(b"", None))) for _ in range(50)]
-        await asyncio.sleep(0)  # they begin
+        await asyncio.sleep(0)  # lets them begin
         assert wire.connection.transport is not None
         await wire.connection.transport.connection.close(None)
         errors = await soon(asyncio.gather(*sent, return_exceptions=True))
@@ -97,25 +87,25 @@ async def test_what_is_on_its_way_when_the_library_ends_its_connection_is_unavai
     assert {type(error) for error in errors} == {Unavailable}
 
 
-async def test_a_deleted_queue_is_made_again_and_consumed_by_exactly_one(rig: RabbitRig) -> None:
+async def test_a_deleted_queue_is_declared_again_and_has_exactly_one_consumer(rig: RabbitRig) -> None:
     async with rig.open("a") as queue, queue.consume(2) as deliveries:
         for _ in range(3):
             async with rig.channel() as channel:
                 await channel.queue_delete(rig.topology.queue)
             turn = new_turn()
-            await until(partial(_sent, queue, turn))
+            await until(partial(published, queue, turn))
             delivery = await soon(anext(deliveries))
             assert delivery.turn == turn
             await delivery.ack()
         assert await rig.consumers() == 1
 
 
-async def test_consumers_are_exact_after_all_connections_were_closed(
+async def test_each_executor_has_one_consumer_after_all_connections_were_closed(
     rig: RabbitRig, private_rabbitmq: RabbitNode
 ) -> None:
     async with rig.open("a") as a, rig.open("b") as b, a.consume(2) as first, b.consume(2):
         for _ in range(2):
-            await private_rabbitmq.ctl("close_all_connections", "test")
+            await private_rabbitmq.close_all_connections()
             await until_healthy(a)
             await until_healthy(b)
         await until(lambda: _consumers_are(rig, 2))
@@ -133,7 +123,7 @@ async def _consumers_are(rig: RabbitRig, count: int) -> bool:
     return await rig.consumers() == count
 
 
-async def test_a_broker_that_hangs_is_waited_for_once(rig: RabbitRig) -> None:
+async def test_only_the_first_publish_waits_the_whole_limit_for_a_broker_that_hangs(rig: RabbitRig) -> None:
     async with rig.open("a") as queue:
         await rig.proxy.switch(Mode.BLACKHOLE)
         with pytest.raises(Unavailable):
@@ -141,10 +131,10 @@ async def test_a_broker_that_hangs_is_waited_for_once(rig: RabbitRig) -> None:
         with pytest.raises(Unavailable):
             await soon(queue.publish(new_turn()), limit(ANSWER_LIMIT / 2))
         await rig.proxy.switch(Mode.PASS)
-        await until(lambda: _sent(queue, new_turn()), limit(30))
+        await until(lambda: published(queue, new_turn()), limit(30))
 
 
-async def test_publishing_side_by_side_confirms_each_turn(rig: RabbitRig) -> None:
+async def test_concurrent_publishes_confirm_each_turn(rig: RabbitRig) -> None:
     turns = [new_turn() for _ in range(200)]
     async with rig.open("a") as queue, queue.consume(50) as deliveries:
         await soon(asyncio.gather(*(queue.publish(turn) for turn in turns)))
@@ -165,7 +155,7 @@ async def test_a_turn_whose_consumers_die_too_often_goes_to_the_dead_letters(rig
             delivery = await soon(anext(deliveries))
             assert delivery.turn == turn
             await _blink(rig, queue)
-            await delivery.ack()  # of a connection that is gone: only its slot is free again
+            await delivery.ack()  # the connection is gone, so this only frees the slot
         letter = await soon(anext(letters))
         assert (letter.task_id, letter.reason) == (turn.task_id, "delivery_limit")
         await letter.ack()
@@ -176,7 +166,7 @@ async def test_a_turn_whose_consumers_die_too_often_goes_to_the_dead_letters(rig
 
 
 async def test_a_turn_may_be_handed_back_any_number_of_times(rig: RabbitRig) -> None:
-    """A store that is away for long makes no dead letters."""
+    """A long outage of a store thus creates no dead letters."""
     rig.topology = replace(rig.topology, delivery_limit=2)
     turn = new_turn()
     async with rig.open("a") as queue, queue.consume(1) as deliveries:
@@ -186,11 +176,10 @@ async def test_a_turn_may_be_handed_back_any_number_of_times(rig: RabbitRig) -> 
             assert delivery.turn == turn
             assert await soon(delivery.hand_back())
         delivery = await soon(anext(deliveries))
-        assert delivery.redelivered
         await delivery.ack()
 
 
-async def test_a_queue_that_was_made_with_other_arguments_serves_all_the_same(
+async def test_a_queue_declared_with_other_arguments_is_used_with_a_warning(
     rig: RabbitRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with rig.channel() as channel:
@@ -200,13 +189,13 @@ async def test_a_queue_that_was_made_with_other_arguments_serves_all_the_same(
             assert queue.healthy
             await queue.publish(new_turn())
             await (await soon(anext(deliveries))).ack()
-    assert "rabbitmq_queue_differs" in caplog.messages
+    assert "queue has other arguments than declared" in caplog.messages
 
 
-AT_ONCE = limit(LOOK_EVERY / 2)
+AT_ONCE = limit(CHECK_EVERY / 2)
 
 
-async def test_slots_that_a_lost_connection_had_taken_are_used_again_at_once_and_for_good(rig: RabbitRig) -> None:
+async def test_slots_of_a_lost_connection_are_free_again_at_once(rig: RabbitRig) -> None:
     async with rig.open("a") as queue, queue.consume(4) as deliveries:
         for _ in range(20):
             await queue.publish(new_turn())
@@ -227,7 +216,7 @@ async def test_slots_that_a_lost_connection_had_taken_are_used_again_at_once_and
         await (await soon(fifth)).ack()
 
 
-async def test_who_is_full_after_a_lost_connection_leaves_the_turns_to_others(rig: RabbitRig) -> None:
+async def test_a_full_consumer_leaves_turns_to_others_after_a_lost_connection(rig: RabbitRig) -> None:
     async with rig.open("a") as a, a.consume(3) as deliveries:
         for _ in range(3):
             await a.publish(new_turn())
@@ -235,7 +224,7 @@ async def test_who_is_full_after_a_lost_connection_leaves_the_turns_to_others(ri
         turns = {delivery.turn for delivery in stale}
         await _blink(rig, a)
         await stale.pop().ack()
-        first = await soon(anext(deliveries), AT_ONCE)  # in the one slot that is free
+        first = await soon(anext(deliveries), AT_ONCE)  # in the only free slot
         async with rig.open("b") as b, b.consume(8) as others:
             rest = [await soon(anext(others)) for _ in range(2)]
             assert {delivery.turn for delivery in rest} == turns - {first.turn}
@@ -244,7 +233,7 @@ async def test_who_is_full_after_a_lost_connection_leaves_the_turns_to_others(ri
 
 
 async def _blink(rig: RabbitRig, queue: TurnQueue) -> None:
-    """The connections are lost and made again."""
+    """Resets all connections and waits until they are open again."""
 
     async def lost() -> bool:
         return not queue.healthy
@@ -255,8 +244,8 @@ async def _blink(rig: RabbitRig, queue: TurnQueue) -> None:
     await until_healthy(queue)
 
 
-async def test_a_turn_is_handed_back_only_when_the_broker_says_so(rig: RabbitRig) -> None:
-    """What is written to a connection that the broker has given up looks sent, and goes nowhere."""
+async def test_a_turn_is_handed_back_only_when_the_broker_confirms_it(rig: RabbitRig) -> None:
+    """Bytes that are written to a connection which the broker has given up look sent, but never arrive."""
     async with rig.open("a") as queue, queue.consume(1) as deliveries:
         await queue.publish(new_turn())
         delivery = await soon(anext(deliveries))

@@ -1,4 +1,4 @@
-"""I13: whatever the pattern of reconnects, a client has each chunk once, in order, and the text that is stored."""
+"""I13: a client gets each chunk once, in order, and the stored text, whatever the pattern of its reconnects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.e2e.chat_api import asked, history_of, open_session, text_in
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
-from tests.e2e.talk import asked, history_of, open_session, text_in
 from tests.faults.figures import record
-from tests.faults.owners import TooLate, kill_owner, looking_into
+from tests.faults.owners import TooLate, kill_owner, postgres_connection
 from tests.faults.scale import new_seed, scale
 from tests.faults.tabs import Tab, without_torn
 from tests.speed import limit
@@ -31,7 +31,7 @@ PER_STREAM = scale(10, 25)
 STEPS = [" ".join(f"{letter}{n}" for n in range(80)) for letter in "abc"]
 TOOL = '\n/tool add_understanding {"user_name":"Ada"}\n/then\n'
 QUESTION = TOOL.join(f"/say {step}" for step in STEPS)
-CHUNKS = 260  # about as many has a live stream of it
+CHUNKS = 260  # approximately, in a live stream of the answer
 pytestmark = [
     pytest.mark.timeout(scale(120, 3600)),
     pytest.mark.parametrize("servers", ["redis"], indirect=True, scope="module"),
@@ -39,22 +39,23 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-async def twins(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """Two API processes and two executors."""
+async def pairs(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A stack with two API processes and two executors."""
     print(f"FAULT_SEED={SEED}")
-    folder = tmp_path_factory.mktemp("twins")
+    folder = tmp_path_factory.mktemp("pairs")
     async with open_stack(servers, folder, apis=2, executors=2, MAX_OPEN_STREAMS="1000", MAX_CRASHES="20") as stack:
         yield stack
-    record("I13", "exact over any reconnects: " + ", ".join(f"{n} {what}" for what, n in held.items()))
+    record("I13", "exact over any reconnects: " + ", ".join(f"{n} {kind}" for kind, n in held.items()))
 
 
 held: Counter[str] = Counter()
-"""What was tried and held."""
+"""Counts of the cases that passed, by kind."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A tab's life: it comes when the stream has `late` chunks; `cuts` are (API, bytes) of its connections."""
+    """The connections of a tab. The first opens when the stream has `late` chunks. `cuts` holds the API and the number
+    of bytes of each, and `last` the API of the last one."""
 
     late: int
     resets: bool
@@ -78,7 +79,7 @@ many = st.lists(patterns(latest=CHUNKS + 60), min_size=PER_STREAM, max_size=PER_
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that streams now, and a tab that leads: it reads along from the first chunk, without a cut."""
+    """An answer that is streaming, and a leading tab that reads it from the first chunk on without a cut."""
 
     http: httpx.AsyncClient
     bases: Sequence[str]
@@ -88,9 +89,10 @@ class Answer:
     leading: asyncio.Task[int]
 
     async def live(self, pattern: Pattern) -> int:
-        """One tab through its pattern; how often it was shown the beginning of a step that died."""
+        """Runs one tab through its pattern. Returns how many torn steps it was shown, that is steps that a crash cut
+        off."""
         while len(self.leader.shown.chunks) < pattern.late and not self.leading.done():
-            await asyncio.sleep(0.02)  # between two looks, bounded by the stream's end
+            await asyncio.sleep(0.02)  # between two checks, bounded by the stream's end
         after_the_end = self.leading.done()
         tab = Tab(self.http, self.bases, self.task, resets=pattern.resets)
         for api, cut in pattern.cuts:
@@ -110,7 +112,7 @@ class Answer:
 
 @asynccontextmanager
 async def answering(stack: Stack) -> AsyncIterator[Answer]:
-    """Asks; in the end the answer must stand in the conversation, to the letter."""
+    """Asks a question and yields its answer. Asserts at the end that the conversation holds the exact answer."""
     async with stack.client(new_user()) as http:
         session = await open_session(http)
         bases = [api.url for api in stack.apis]
@@ -128,9 +130,9 @@ async def answering(stack: Stack) -> AsyncIterator[Answer]:
 
 
 @pytest.fixture(scope="module")
-async def ended(twins: Stack) -> AsyncIterator[Answer]:
+async def ended(pairs: Stack) -> AsyncIterator[Answer]:
     """One answer that has ended."""
-    async with answering(twins) as answer:
+    async with answering(pairs) as answer:
         await asyncio.wait_for(asyncio.shield(answer.leading), limit(60))
         yield answer
 
@@ -146,8 +148,8 @@ async def test_an_ended_stream_is_exact_over_any_reconnects(ended: Answer, patte
 @seed(SEED)
 @sized(LIVE_STREAMS)
 @given(tabs=many)
-async def test_a_live_stream_is_exact_over_any_reconnects(twins: Stack, tabs: Sequence[Pattern]) -> None:
-    async with answering(twins) as answer, asyncio.timeout(limit(90)):
+async def test_a_live_stream_is_exact_over_any_reconnects(pairs: Stack, tabs: Sequence[Pattern]) -> None:
+    async with answering(pairs) as answer, asyncio.timeout(limit(90)):
         torn = await asyncio.gather(*map(answer.live, tabs))
     assert not any(torn)
     held["over live ones"] += len(tabs)
@@ -157,21 +159,22 @@ async def test_a_live_stream_is_exact_over_any_reconnects(twins: Stack, tabs: Se
 @sized(KILLED_STREAMS)
 @given(tabs=many, kill_at=st.integers(3, CHUNKS - 110))
 async def test_a_stream_whose_executor_was_killed_is_exact_over_any_reconnects(
-    twins: Stack, tabs: Sequence[Pattern], kill_at: int
+    pairs: Stack, tabs: Sequence[Pattern], kill_at: int
 ) -> None:
-    """A client that takes `reset-step` sees nothing of the torn step; another sees it end, and the whole step after."""
+    """A client that accepts `reset-step` sees nothing of the torn step. Another client sees the torn step end, and then
+    the whole step."""
 
     async def strike() -> None:
         while len(answer.leader.shown.chunks) < kill_at:
-            await asyncio.sleep(0.01)  # a finer kill than the chunks are apart
+            await asyncio.sleep(0.01)  # shorter than the time between two chunks
         try:
-            assert await kill_owner(twins, c, answer.task)
+            assert await kill_owner(pairs, c, answer.task)
         except TooLate:
             held["of which had ended before the kill"] += len(tabs)
         else:
-            await twins.start_executor()
+            await pairs.start_executor()
 
-    async with looking_into(twins.servers.postgres) as c, answering(twins) as answer, asyncio.timeout(limit(90)):
+    async with postgres_connection(pairs.servers.postgres) as c, answering(pairs) as answer, asyncio.timeout(limit(90)):
         _, *torn = await asyncio.gather(strike(), *map(answer.live, tabs))
     assert max(torn) <= 1
     held["over ones whose executor was killed"] += len(tabs)

@@ -1,4 +1,4 @@
-"""I16: all of Redis is lost in the middle of turns. The answers are not, and no client hangs."""
+"""I16: when Redis loses everything in the middle of turns, no answer is lost and no client hangs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from random import Random
 import httpx
 import pytest
 
+from tests.e2e.chat_api import asked, history_of, open_session, task_of, text_in
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
-from tests.e2e.talk import asked, history_of, open_session, task_of, text_in
 from tests.faults.figures import record
-from tests.faults.owners import looking_into
+from tests.faults.owners import postgres_connection
 from tests.faults.scale import FULL, scale
 from tests.faults.tabs import Tab, without_torn
 from tests.servers.redis import RedisNode
 from tests.speed import limit
 
 LOSSES = scale(1, 50)
-LONGEST_AWAY = scale(0.5, 8.0)
+LONGEST_DOWN = scale(0.5, 8.0)
 TURNS = 3
 PROMISE = limit(20)
 STEPS = [" ".join(f"{letter}{n}" for n in range(60)) for letter in "ab"]
@@ -29,50 +29,50 @@ QUESTION = '\n/tool add_understanding {"user_name":"Ada"}\n/then\n'.join(f"/say 
 
 
 @pytest.fixture(params=["rabbitmq", "redis"])
-def forgetful_servers(request: pytest.FixtureRequest, postgres_dsn: str, private_redis: RedisNode) -> Servers:
-    """With a Redis that the test may empty; with the embedded queue, that is lost too."""
+def servers_with_own_redis(request: pytest.FixtureRequest, postgres_dsn: str, private_redis: RedisNode) -> Servers:
+    """Servers with a private Redis that the test may empty. The embedded queue, if used, is lost with it."""
     rabbitmq = request.getfixturevalue("rabbitmq_dsn") if request.param == "rabbitmq" else None
     return Servers(postgres_dsn, private_redis.dsn, rabbitmq)
 
 
 @pytest.fixture
-async def forgetful(forgetful_servers: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
-    async with open_stack(forgetful_servers, tmp_path, apis=2, executors=2) as stack:
+async def stack_with_own_redis(servers_with_own_redis: Servers, tmp_path: Path) -> AsyncIterator[Stack]:
+    async with open_stack(servers_with_own_redis, tmp_path, apis=2, executors=2) as stack:
         yield stack
 
 
 class Turn:
-    """One question, a tab that tails its answer, and one that comes after the loss."""
+    """One question, a tab that reads its answer live, and a tab that comes after the loss."""
 
     def __init__(self, http: httpx.AsyncClient, bases: list[str], session: str, task: str) -> None:
         self.http, self.session, self.task = http, session, task
-        self.tail = Tab(http, bases, task, resets=True)
+        self.live = Tab(http, bases, task, resets=True)
         self.late = Tab(http, bases, task)
-        self._tailing = asyncio.create_task(self.tail.follow())
+        self._reading = asyncio.create_task(self.live.follow())
 
-    async def has_said(self, chunks: int) -> None:
-        while len(self.tail.shown.chunks) < chunks:
-            assert not self._tailing.done()
-            await asyncio.sleep(0.02)  # between two looks; the caller bounds the wait
+    async def until_chunks(self, chunks: int) -> None:
+        while len(self.live.shown.chunks) < chunks:
+            assert not self._reading.done()
+            await asyncio.sleep(0.02)  # between two checks; the caller bounds the wait
 
     async def ended(self) -> float:
-        """When both tabs knew that it was over."""
-        await asyncio.gather(self._tailing, self.late.follow(1))
+        """Waits until both tabs have the end, and returns the time."""
+        await asyncio.gather(self._reading, self.late.follow(1))
         return time.monotonic()
 
 
 @pytest.mark.timeout(scale(120, 3600))
 async def test_losing_all_of_redis_loses_no_answer_and_hangs_no_client(
-    forgetful: Stack, private_redis: RedisNode, chance: Random
+    stack_with_own_redis: Stack, private_redis: RedisNode, chance: Random
 ) -> None:
     waits: list[float] = []
     for _ in range(LOSSES):
-        waits += await _lose_once(forgetful, private_redis, chance)
+        waits += await _lose_once(stack_with_own_redis, private_redis, chance)
     waits.sort()
-    queue = "RabbitMQ" if forgetful.servers.rabbitmq else "Redis queue"
+    queue = "RabbitMQ" if stack_with_own_redis.servers.rabbitmq else "Redis queue"
     record(
         "I16",
-        f"{LOSSES} x Redis lost with its data under {TURNS} turns, away <= {LONGEST_AWAY} s, {queue}: texts exact, "
+        f"{LOSSES} x Redis lost with its data under {TURNS} turns, away <= {LONGEST_DOWN} s, {queue}: texts exact, "
         f"clients at the end p50 {waits[len(waits) // 2]:.1f} s, max {waits[-1]:.1f} s after; <= 2 attempts, no crash",
     )
     assert waits[-1] < (PROMISE if FULL else 3 * PROMISE)
@@ -85,8 +85,8 @@ async def _lose_once(stack: Stack, redis: RedisNode, chance: Random) -> list[flo
             session = await open_session(http)
             async with asked(http, session, QUESTION) as stream:
                 turns.append(Turn(http, [api.url for api in stack.apis], session, stream.task_id))
-        await turns[-1].has_said(chance.randrange(3, 100))
-        await redis.lose_all(away=chance.uniform(0, LONGEST_AWAY))
+        await turns[-1].until_chunks(chance.randrange(3, 100))
+        await redis.lose_all(down=chance.uniform(0, LONGEST_DOWN))
         lost_at = time.monotonic()
         ends = await asyncio.gather(*(turn.ended() for turn in turns))
         for turn in turns:
@@ -95,7 +95,7 @@ async def _lose_once(stack: Stack, redis: RedisNode, chance: Random) -> list[flo
 
 
 async def _judge(stack: Stack, turn: Turn) -> None:
-    for tab in (turn.tail, turn.late):
+    for tab in (turn.live, turn.late):
         if tab.ended:
             assert tab.ending == "completed"
             assert without_torn(tab.shown.steps, STEPS)[0] == STEPS
@@ -103,5 +103,5 @@ async def _judge(stack: Stack, turn: Turn) -> None:
     assert row["status"] == "completed"
     assert row["attempt"] <= 2
     assert text_in((await history_of(turn.http, turn.session))[-1]) == "".join(STEPS)
-    async with looking_into(stack.servers.postgres) as c:
+    async with postgres_connection(stack.servers.postgres) as c:
         assert await c.fetchval("SELECT crashes FROM tasks WHERE id = $1", turn.task) == 0

@@ -1,4 +1,4 @@
-"""What Redis alone can do to a turn queue, on a server of the test's own."""
+"""Faults of the turn queue that only Redis can have, on a private server."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from backend.chat.models import Turn
-from backend.chat.redis_deliveries import GROUP
-from backend.chat.redis_turns import open_redis_turns
-from backend.chat.turns import encode_turn
+from backend.chat.queue.redis import open_redis_turns
+from backend.chat.queue.redis_consumer import GROUP
+from backend.chat.queue.turn_queue import encode_turn
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
 from backend.redis import ANSWER_LIMIT, open_redis
@@ -28,7 +28,7 @@ async def rig(private_redis: RedisNode) -> AsyncIterator[RedisRig]:
 
 
 async def _pending(rig: RedisRig) -> dict[str, int]:
-    """How many entries each consumer of the turns has in hand."""
+    """Returns the number of pending entries of each consumer of the turns."""
     async with rig.client() as redis:
         consumers = await redis.xinfo_consumers(rig.keys.turns, GROUP)
     return {consumer["name"].decode(): consumer["pending"] for consumer in consumers}
@@ -39,7 +39,7 @@ async def _entries(rig: RedisRig) -> int:
         return int(await redis.xlen(rig.keys.turns))
 
 
-async def test_consuming_goes_on_after_redis_was_emptied(rig: RedisRig) -> None:
+async def test_consuming_continues_after_redis_was_emptied(rig: RedisRig) -> None:
     async with rig.open("a") as queue, queue.consume(2) as deliveries:
         await queue.publish(new_turn())
         lost = await soon(anext(deliveries))
@@ -50,11 +50,11 @@ async def test_consuming_goes_on_after_redis_was_emptied(rig: RedisRig) -> None:
         delivery = await soon(anext(deliveries))
         assert delivery.turn == turn
         await delivery.ack()
-        assert not await lost.hand_back()  # nothing left to hand back: whoever had it publishes it anew
+        assert not await lost.hand_back()  # the entry no longer exists, so the caller must publish the turn again
         assert await _entries(rig) == 0
 
 
-async def test_a_turn_whose_delivery_was_lost_on_the_way_is_taken_all_the_same(rig: RedisRig) -> None:
+async def test_a_turn_is_delivered_again_when_the_reply_with_it_was_lost(rig: RedisRig) -> None:
     async with rig.open("b") as publisher, rig.open("a") as queue, queue.consume(2) as deliveries:
         for _ in range(3):
             await rig.proxy.switch(Mode.LOSE_REPLIES)
@@ -74,43 +74,42 @@ async def test_a_turn_whose_delivery_was_lost_on_the_way_is_taken_all_the_same(r
         assert publisher.healthy
 
 
-async def test_a_turn_that_was_taken_from_a_sleeper_is_its_new_owners_to_settle(rig: RedisRig) -> None:
+async def test_only_the_new_owner_can_settle_a_turn_that_it_took_over(rig: RedisRig) -> None:
     turn = new_turn()
     async with rig.open("a") as a, rig.open("b") as b, a.consume(1) as first, b.consume(1) as second:
         await a.publish(turn)
         taken_by_a, waiting_b = asyncio.ensure_future(anext(first)), asyncio.ensure_future(anext(second))
         await soon(asyncio.wait({taken_by_a, waiting_b}, return_when=asyncio.FIRST_COMPLETED))
-        sleeper, other = (taken_by_a, waiting_b) if taken_by_a.done() else (waiting_b, taken_by_a)
-        rig.dead.add(ExecutorId("a" if sleeper is taken_by_a else "b"))
+        old_owner, other = (taken_by_a, waiting_b) if taken_by_a.done() else (waiting_b, taken_by_a)
+        rig.dead.add(ExecutorId("a" if old_owner is taken_by_a else "b"))
         again = await soon(other)
         assert again.turn == turn
-        assert again.redelivered
         rig.dead.clear()
-        assert not await (await sleeper).hand_back()
-        await (await sleeper).ack()
+        assert not await (await old_owner).hand_back()
+        await (await old_owner).ack()
         assert sum((await _pending(rig)).values()) == 1
         await again.ack()
         assert await _entries(rig) == 0
 
 
-async def test_a_turn_stays_with_a_living_executor_however_long_it_takes(rig: RedisRig) -> None:
+async def test_a_turn_stays_with_a_live_executor_however_long_it_takes(rig: RedisRig) -> None:
     async with rig.open("a") as a, rig.open("b") as b, a.consume(1) as first:
         await a.publish(new_turn())
         delivery = await soon(anext(first))
         async with b.consume(1) as second:
             other = asyncio.ensure_future(anext(second))
-            looked = rig.looks
+            before = rig.looks
 
-            async def looked_again() -> bool:
-                return rig.looks >= looked + 6
+            async def checked_several_times() -> bool:
+                return rig.looks >= before + 6
 
-            await until(looked_again)  # several rounds of looking for the dead
+            await until(checked_several_times)  # for dead executors
             assert not other.done()
             other.cancel()
         await delivery.ack()
 
 
-async def test_two_heirs_never_get_the_same_turn(rig: RedisRig) -> None:
+async def test_two_executors_never_take_over_the_same_turn(rig: RedisRig) -> None:
     turns = {new_turn() for _ in range(20)}
     async with rig.open("dead") as dead, dead.consume(20) as deliveries:
         for turn in turns:
@@ -136,7 +135,7 @@ async def test_two_heirs_never_get_the_same_turn(rig: RedisRig) -> None:
         assert "dead" not in await _pending(rig)
 
 
-async def test_an_heir_with_few_slots_takes_a_dead_executors_turns_one_by_one(rig: RedisRig) -> None:
+async def test_an_executor_with_one_slot_takes_over_a_dead_executors_turns_one_by_one(rig: RedisRig) -> None:
     turns = {new_turn() for _ in range(5)}
     async with rig.open("dead") as dead, dead.consume(5) as deliveries:
         for turn in turns:
@@ -153,17 +152,17 @@ async def test_an_heir_with_few_slots_takes_a_dead_executors_turns_one_by_one(ri
     assert seen == turns
 
 
-async def test_turns_are_inherited_even_when_the_answer_that_brings_them_is_lost(rig: RedisRig) -> None:
+async def test_turns_are_taken_over_even_when_the_reply_with_them_is_lost(rig: RedisRig) -> None:
     turn = new_turn()
     async with rig.open("dead") as dead:
         async with dead.consume(1):
-            pass  # leaving runs the script: it is loaded from now on
+            pass  # leaving the block runs the script, which stays loaded
         async with dead.consume(1) as deliveries:
             await dead.publish(turn)
             await soon(anext(deliveries))
     lost: list[int] = []
 
-    async def dies_as_it_is_asked(ids: Sequence[ExecutorId]) -> set[ExecutorId]:
+    async def loses_replies_when_asked(ids: Sequence[ExecutorId]) -> set[ExecutorId]:
         if "dead" in ids and not lost:
             lost.append(rig.proxy.lost)
             await rig.proxy.switch(Mode.LOSE_REPLIES)
@@ -174,19 +173,18 @@ async def test_turns_are_inherited_even_when_the_answer_that_brings_them_is_lost
 
     async with (
         open_redis(rig.through_proxy, pool_size=4) as quick,
-        open_redis_turns(rig.dsn, quick, ExecutorId("heir"), dies_as_it_is_asked, rig.keys) as heir,
-        heir.consume(1) as deliveries,
+        open_redis_turns(rig.dsn, quick, ExecutorId("successor"), loses_replies_when_asked, rig.keys) as successor,
+        successor.consume(1) as deliveries,
     ):
         await until(swallowed)
         await rig.proxy.switch(Mode.PASS)
         delivery = await soon(anext(deliveries))
         assert delivery.turn == turn
-        assert delivery.redelivered
         await delivery.ack()
         assert "dead" not in await _pending(rig)
 
 
-async def test_nothing_of_an_executor_that_left_in_order_stays_behind(rig: RedisRig) -> None:
+async def test_an_executor_that_stops_cleanly_leaves_nothing_behind(rig: RedisRig) -> None:
     async with rig.open("a") as queue:
         async with queue.consume(1) as deliveries:
             await queue.publish(new_turn())
@@ -195,7 +193,7 @@ async def test_nothing_of_an_executor_that_left_in_order_stays_behind(rig: Redis
         assert await _entries(rig) == 0
 
 
-async def test_an_ack_that_could_not_be_sent_is_no_error_and_the_turn_comes_again(rig: RedisRig) -> None:
+async def test_an_ack_that_cannot_be_sent_raises_nothing_and_the_turn_is_delivered_again(rig: RedisRig) -> None:
     async with rig.open("a") as queue, queue.consume(1) as deliveries:
         turn = new_turn()
         await queue.publish(turn)
@@ -205,12 +203,11 @@ async def test_an_ack_that_could_not_be_sent_is_no_error_and_the_turn_comes_agai
         await rig.proxy.switch(Mode.PASS)
         again = await soon(anext(deliveries))
         assert again.turn == turn
-        assert again.redelivered
         await again.ack()
         assert await _entries(rig) == 0
 
 
-async def test_a_server_that_hangs_counts_as_away(rig: RedisRig) -> None:
+async def test_publishing_to_a_server_that_hangs_raises_unavailable(rig: RedisRig) -> None:
     async with rig.open("a") as queue:
         await queue.publish(new_turn())
         await rig.proxy.switch(Mode.BLACKHOLE)

@@ -1,4 +1,5 @@
-"""I11, I12: while users ask on, stores lose connections, data, and what was declared in them, again and again."""
+"""I11, I12: while users keep asking, stores repeatedly lose their connections, their data, and what was declared in
+them."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ from tests.faults.rig.losses import (
     close_postgres_connections,
     close_rabbitmq_connections,
     close_redis_connections,
-    consumers_are,
     delete_binding,
     delete_exchange,
     delete_queue,
     empty_redis,
+    until_consumers_are,
 )
 from tests.faults.rig.model import question
 from tests.faults.rig.snapshot import quiet, take_snapshot
@@ -33,7 +34,7 @@ from tests.speed import limit
 
 TIMES, USERS = scale(1, 20), scale(4, 8)
 BACK_WITHIN = limit(15)
-"""For a message that is sent after the loss. The copy of a turn that was in the queue is published again after 60 s."""
+"""Limit for a message that is sent after the loss. A turn that was in a lost queue is published again after 60 s."""
 ANSWERED_WITHIN = limit(scale(100, 120))
 PAUSE = (0.2, 2.0)
 EXECUTORS = 2
@@ -55,7 +56,7 @@ pytestmark = [
 
 
 class Asking:
-    """Users that ask question after question until `stop`; `took` is how long each was answered in."""
+    """Users that ask question after question until `stop` is set. `took` holds the seconds until each was answered."""
 
     def __init__(self, rig: Rig) -> None:
         self.stop = asyncio.Event()
@@ -76,14 +77,14 @@ class Asking:
 
 
 async def answered(client: Client, session: str, name: str) -> float:
-    """After how many seconds."""
+    """Asks a question and returns the seconds until it was answered."""
     began = time.monotonic()
     async with asyncio.timeout(ANSWERED_WITHIN):
         await client.ask(session, name, question(name, 20, 10))
     return time.monotonic() - began
 
 
-async def test_what_a_store_lost_is_made_again_and_no_message_is_lost(
+async def test_lost_connections_and_data_are_restored_and_no_message_is_lost(
     stores: Stores, tmp_path: Path, chance: Random
 ) -> None:
     async with open_rig(tmp_path, stores, apis=2, executors=EXECUTORS, **STORM_SETTINGS) as rig:
@@ -98,7 +99,7 @@ async def test_what_a_store_lost_is_made_again_and_no_message_is_lost(
                     await lose(stores)
                     backs.append(await answered(client, session, f"{name} {n}".replace(" ", "-")))
                 await rig.ready()
-                await consumers_are(stores, EXECUTORS)
+                await until_consumers_are(stores, EXECUTORS)
                 record(invariant, f"{name}, {TIMES} times: the next message was answered {spread(backs)}")
                 assert not FULL or max(backs) < BACK_WITHIN, name
         asking.stop.set()
@@ -109,7 +110,7 @@ async def test_what_a_store_lost_is_made_again_and_no_message_is_lost(
         assert check(rig.history.events, snapshot) == [], rig.history.file
         assert {task.status for task in snapshot.tasks} == {"completed"}
         assert len(snapshot.tasks) == len(asking.took) + TIMES * len(CHOSEN)
-        assert {seat.lives for seat in rig.seats} == {1}
+        assert {slot.starts for slot in rig.slots} == {1}
     record(
         invariant, f"{len(asking.took)} messages of {USERS} users beside it: each answered once, {spread(asking.took)}"
     )

@@ -1,4 +1,4 @@
-"""I15: Redis loses replies and stands still in mid-turn: what is sent again is no chunk twice."""
+"""I15: when Redis loses replies and is frozen in mid-turn, writes are repeated and no chunk comes twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tests.servers.proxy import Mode
 from tests.speed import limit
 
 STREAMS, AT_ONCE, CHUNKS = scale(20, 1000), scale(20, 100), scale(500, 1200)
-LOSING_FOR, STANDING_FOR = 2.0, 3.5
+LOSING_FOR, FROZEN_FOR = 2.0, 3.5
+"""Seconds."""
 pytestmark = pytest.mark.timeout(scale(120, 3600))
 
 
@@ -30,7 +31,7 @@ async def ask(rig: Rig, name: str, chunks: int, reading: Reading) -> None:
         await client.ask(session, name, question(name, chunks, 10), reading=reading)
 
 
-async def all_is_exact(rig: Rig, turns: int) -> None:
+async def assert_all_exact(rig: Rig, turns: int) -> None:
     async with asyncio.timeout(limit(scale(60, 600))):
         await quiet(rig)
         snapshot = await take_snapshot(rig)
@@ -38,10 +39,10 @@ async def all_is_exact(rig: Rig, turns: int) -> None:
     assert [task.status for task in snapshot.tasks] == ["completed"] * turns
 
 
-async def test_lost_replies_and_a_redis_that_stands_still_repeat_no_chunk(stores: Stores, tmp_path: Path) -> None:
-    """Every append whose reply was lost is sent again; its ids say that it is there."""
+async def test_lost_replies_and_a_frozen_redis_repeat_no_chunk(stores: Stores, tmp_path: Path) -> None:
+    """Every append whose reply was lost is sent again, and its ids show that it has been written."""
     async with open_rig(tmp_path, stores, apis=1, executors=1, EXECUTOR_CONCURRENCY="200", **STORM_SETTINGS) as rig:
-        way = rig.executors[0].ways["redis"]
+        proxy = rig.executors[0].proxies["redis"]
         for first in range(0, STREAMS, AT_ONCE):
             readings = [Reading() for _ in range(AT_ONCE)]
             async with asyncio.timeout(limit(120)), asyncio.TaskGroup() as group:
@@ -49,15 +50,15 @@ async def test_lost_replies_and_a_redis_that_stands_still_repeat_no_chunk(stores
                     group.create_task(ask(rig, f"q{n}", CHUNKS, reading))
                 await asyncio.gather(*(reading.accepted.wait() for reading in readings))
                 await readings[0].until(10)
-                lost = way.lost
-                async with way.failing(Mode.LOSE_REPLIES):
+                lost = proxy.lost
+                async with proxy.failing(Mode.LOSE_REPLIES):
                     await asyncio.sleep(LOSING_FOR)
-                    while way.lost == lost:
-                        await asyncio.sleep(0.05)  # between two looks of a bounded wait
+                    while proxy.lost == lost:
+                        await asyncio.sleep(0.05)  # between two checks of a bounded wait
                 await readings[0].until(20)
                 stores.redis.pause()
-                await asyncio.sleep(STANDING_FOR)
+                await asyncio.sleep(FROZEN_FOR)
                 stores.redis.resume()
-        await all_is_exact(rig, STREAMS)
-    assert way.lost > 0
-    record("I15", f"{STREAMS} streams, {way.lost} replies lost, Redis frozen for 3.5 s: 0 chunks twice, 0 missing")
+        await assert_all_exact(rig, STREAMS)
+    assert proxy.lost > 0
+    record("I15", f"{STREAMS} streams, {proxy.lost} replies lost, Redis frozen for 3.5 s: 0 chunks twice, 0 missing")

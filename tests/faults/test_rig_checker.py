@@ -1,4 +1,4 @@
-"""The checker of the fault rig: it finds nothing in a good run, and each kind of fault in a bad one."""
+"""Tests of the fault rig's checker: it finds nothing in a good run, and each kind of fault in a bad one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.rig.snapshot import Row, Snapshot, TaskRow
 
 @dataclass
 class Run:
-    """A run to be spoiled: one session, three messages in turn; the third was cancelled in mid-answer."""
+    """A run of one session with three messages, of which the third was cancelled in mid-answer. Tests spoil it."""
 
     events: list[Event] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -26,14 +26,14 @@ class Run:
     def note(self, op: str, id: str, outcome: Any, **about: Any) -> None:
         self.events.append(Event(float(len(self.events)), "ada", op, id, outcome, about))
 
-    def turn(self, n: int, status: str, said: str) -> None:
+    def turn(self, n: int, status: str, answer: str) -> None:
         text, id, task = question(f"q{n}", 3, 0), f"m{n}", f"t{n}"
         self.note("post", id, "invoke", session="s", text=text)
         self.note("post", id, "ok", session="s", task=task)
         self.tasks[task] = TaskRow(task, "s", id, status, started=10.0 * n, finished=10.0 * n + 5)
         self.rows.append(Row("s", len(self.rows) + 1, "user", task, text, id))
-        self.rows.append(Row("s", len(self.rows) + 1, "assistant", task, said))
-        self.late[task] = Seen(task, said, (status,))
+        self.rows.append(Row("s", len(self.rows) + 1, "assistant", task, answer))
+        self.late[task] = Seen(task, answer, (status,))
         self.note("read", task, "ok", **self.late[task].as_json())
 
     def row(self, task: str, role: str) -> int:
@@ -44,7 +44,7 @@ class Run:
         self.rows[n] = replace(self.rows[n], **change)
 
     def change_reading(self, task: str, /, **change: Any) -> None:
-        """What the live reader of that task saw."""
+        """Changes what the live reader of that task saw."""
         n = next(n for n, event in enumerate(self.events) if (event.op, event.id) == ("read", task))
         self.events[n] = replace(self.events[n], about={**self.events[n].about, **change})
 
@@ -69,7 +69,7 @@ def test_a_good_run_has_no_fault(run: Run) -> None:
     assert run.broken_rules() == set()
 
 
-def test_a_message_of_unknown_outcome_may_be_kept_or_not(run: Run) -> None:
+def test_a_message_of_unknown_outcome_may_be_stored_or_not(run: Run) -> None:
     run.note("post", "m4", "invoke", session="s", text="/count q4 1 0")
     run.note("post", "m4", "unknown")
     assert run.broken_rules() == set()
@@ -80,7 +80,7 @@ def test_a_message_of_unknown_outcome_may_be_kept_or_not(run: Run) -> None:
     assert run.broken_rules() == set()
 
 
-def test_messages_that_were_on_their_way_together_stand_in_either_order(run: Run) -> None:
+def test_concurrent_messages_may_be_stored_in_either_order(run: Run) -> None:
     for n in (0, 1):
         run.events.insert(n, run.events.pop(3 * n))
     assert [event.id for event in run.events[:2]] == ["m1", "m2"]
@@ -179,28 +179,28 @@ BAD = {
         lambda run: _answer_late(run, ends=("completed", "completed")), "a_streams_end_is_true_unique_and_last",
     ),
     "a stream has no end": (lambda run: _answer_late(run, ends=()), "a_streams_end_is_true_unique_and_last"),
-    "a stream goes on after its end": (
+    "a stream continues after its end": (
         lambda run: _answer_late(run, last="text-delta"), "a_streams_end_is_true_unique_and_last",
     ),
-    "a stream says another end": (
+    "a stream ends with another status": (
         lambda run: run.change_reading("t3", ends=("completed",)), "a_streams_end_is_true_unique_and_last",
     ),
     "a sequence is missing": (_leave_a_gap, "conversations_have_no_gaps"),
     "a turn is split": (_split_a_turn, "question_comes_before_answer_and_nothing_between"),
-    "the order is another": (_swap_two_turns, "messages_stand_in_the_order_in_which_they_were_accepted"),
+    "the order is another": (_swap_two_turns, "messages_are_stored_in_the_order_of_acceptance"),
     "two turns run at once": (_run_two_at_once, "a_session_runs_one_turn_at_a_time"),
     "a cancelled turn completes": (_complete_what_was_cancelled, "what_was_cancelled_never_completes"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_each_fault_is_found_by_its_rule(run: Run, what: str) -> None:
-    spoil, rule = BAD[what]
+@pytest.mark.parametrize("fault", BAD)
+def test_each_fault_is_found_by_its_rule(run: Run, fault: str) -> None:
+    spoil, rule = BAD[fault]
     spoil(run)
     assert rule in run.broken_rules()
 
 
-def test_each_rule_is_proven() -> None:
+def test_each_rule_has_a_fault_that_it_must_find() -> None:
     assert {rule for _, rule in BAD.values()} == {rule.__name__ for rule in RULES}
 
 

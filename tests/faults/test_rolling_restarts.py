@@ -1,5 +1,5 @@
-"""I29: every process is restarted in turn, again and again, under load: no turn fails, no crash is counted, and no
-reader waits for long."""
+"""I29: when every process is restarted in turn under load, no turn fails, no crash is counted, and no reader waits
+long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.stack import new_user
 from tests.faults.figures import record
-from tests.faults.owners import looking_into
+from tests.faults.owners import postgres_connection
 from tests.faults.rig.checker import check
 from tests.faults.rig.clients import open_client
 from tests.faults.rig.model import question
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.timeout(scale(180, 3600))
 
 
 class Load:
-    """Users that ask question after question until `stop`; `silences` are the longest ones of each answer."""
+    """Users that ask question after question until `stop` is set. `silences` holds the longest silence of each answer,
+    in seconds."""
 
     def __init__(self, rig: Rig) -> None:
         self.stop = asyncio.Event()
@@ -52,7 +53,7 @@ class Load:
                 watching.cancel()
 
     async def _watch(self, reading: Reading) -> None:
-        """From the acceptance to the end."""
+        """Measures the longest silence from the acceptance to the end."""
         await reading.accepted.wait()
         seen, since, longest = 0, time.monotonic(), 0.0
         try:
@@ -67,16 +68,16 @@ class Load:
 
 
 async def restart_all(rig: Rig) -> None:
-    for seat in rig.seats:
-        lives = seat.lives
-        assert seat.child is not None
-        seat.child.send(signal.SIGTERM)
+    for slot in rig.slots:
+        starts = slot.starts
+        assert slot.child is not None
+        slot.child.send(signal.SIGTERM)
         async with asyncio.timeout(limit(60)):
-            await seat.lives_on(lives)
-        await seat.ready()
+            await slot.started_again(starts)
+        await slot.ready()
 
 
-async def test_restarting_everything_in_turn_fails_no_turn(stores: Stores, tmp_path: Path) -> None:
+async def test_a_rolling_restart_fails_no_turn(stores: Stores, tmp_path: Path) -> None:
     async with open_rig(tmp_path, stores, apis=2, executors=2, SHUTDOWN_GRACE="1", **STORM_SETTINGS) as rig:
         load = Load(rig)
         loading = asyncio.create_task(load.run())
@@ -89,10 +90,10 @@ async def test_restarting_everything_in_turn_fails_no_turn(stores: Stores, tmp_p
             snapshot = await take_snapshot(rig)
         assert check(rig.history.events, snapshot) == [], rig.history.file
         assert {task.status for task in snapshot.tasks} == {"completed"}
-        async with looking_into(stores.postgres.dsn) as c:
+        async with postgres_connection(stores.postgres.dsn) as c:
             assert await c.fetchval("SELECT coalesce(sum(crashes), 0) FROM tasks") == 0
             handed_back = await c.fetchval("SELECT count(*) FROM tasks WHERE attempt > 1")
-        codes = [event.about["exit"] for event in rig.history.of("life") if event.outcome == "ok"]
+        codes = [event.about["exit"] for event in rig.history.of("process") if event.outcome == "ok"]
         assert codes == [0] * (RESTARTS * 4)
     silences = sorted(load.silences)
     p95 = silences[int(len(silences) * 0.95)]

@@ -1,4 +1,5 @@
-"""I30: under a steady load nothing grows: memory, open files, connections, keys. By slopes, not by end points."""
+"""I30: under a steady load, memory, open files, connections and keys do not grow. Slopes are compared, not end
+points."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from redis.asyncio import Redis
 
 from tests.e2e.stack import new_user
 from tests.faults.figures import record
-from tests.faults.owners import looking_into
+from tests.faults.owners import postgres_connection
 from tests.faults.rig.clients import open_client
 from tests.faults.rig.model import answer_to, question
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
@@ -24,16 +25,16 @@ from tests.faults.slopes import slope_of
 SECONDS, SAMPLE_EVERY, WARM_UP = scale(20, 1200), scale(1, 10), scale(5, 300)
 USERS = scale(3, 8)
 RUSH = scale(5, 60)
-"""Users that ask once at the beginning: pools of connections grow to what they will ever have."""
+"""Users that ask once at the beginning, so that the connection pools reach their full size."""
 STREAM_TTL = 30
-"""Ended streams go within the run: the number of keys comes to rest."""
+"""Seconds. Ended streams expire within the run, so the number of keys becomes constant."""
 POOLS = 30
-"""What the pools of three processes may differ by: ten connections to Postgres each, and fewer to Redis."""
+"""The most by which the pools of three processes may vary: ten connections to Postgres each, and fewer to Redis."""
 pytestmark = pytest.mark.timeout(scale(120, 3600))
 Samples = dict[str, list[float]]
 
 
-def test_a_leak_is_seen_and_noise_is_not() -> None:
+def test_a_slope_shows_a_leak_and_ignores_noise() -> None:
     chance = Random(1)
     hours = [n / 360 for n in range(90)]
     noise = [200 + chance.gauss(0, 0.5) for _ in hours]
@@ -61,7 +62,7 @@ async def test_a_steady_load_makes_nothing_grow(stores: Stores, tmp_path: Path) 
     if FULL:
         rss = ", ".join(f"{name} {slope}" for name, slope in slopes.items() if name.startswith("rss"))
         flat = {name: slope for name, slope in slopes.items() if not name.startswith("rss")}
-        record("I30", f"{SECONDS / 60:.0f} minutes, {turns} turns; MB an hour: {rss}; an hour: {_said(flat)}")
+        record("I30", f"{SECONDS / 60:.0f} minutes, {turns} turns; MB an hour: {rss}; an hour: {_listed(flat)}")
         assert all(
             slope.at_least < (1 if name.startswith("rss") else 6) for name, slope in slopes.items() if not _pooled(name)
         )
@@ -70,16 +71,18 @@ async def test_a_steady_load_makes_nothing_grow(stores: Stores, tmp_path: Path) 
 
 
 def _pooled(name: str) -> bool:
-    """Pools grow and shrink with what the machine does besides: they have a cap, and no slope."""
+    """Returns True for the sizes of pools. They vary with other work on the machine, so they have a cap, not a
+    slope."""
     return name.startswith(("fds", "postgres"))
 
 
-def _said(slopes: dict[str, object]) -> str:
+def _listed(slopes: dict[str, object]) -> str:
     return ", ".join(f"{name} {slope}" for name, slope in slopes.items())
 
 
 async def ask_on(rig: Rig, numbers: count[int], over: asyncio.Event) -> int:
-    """A user's questions, one after the other, in conversations of ten; how many were answered, all exactly."""
+    """Asks a user's questions one after the other, in conversations of ten, and asserts that each answer is exact.
+    Returns their number."""
     answered = 0
     async with open_client(new_user(), rig.bases, rig.history) as client:
         while not over.is_set():
@@ -100,18 +103,18 @@ async def ask_once(rig: Rig, number: int) -> None:
 
 
 async def sample(rig: Rig) -> Samples:
-    """Every SAMPLE_EVERY seconds, after the warm-up."""
+    """Takes samples every SAMPLE_EVERY seconds after the warm-up. Returns them by name."""
     samples: Samples = defaultdict(list)
     began = time.monotonic()
-    async with Redis.from_url(rig.stores.redis.dsn) as redis, looking_into(rig.stores.postgres.dsn) as c:
+    async with Redis.from_url(rig.stores.redis.dsn) as redis, postgres_connection(rig.stores.postgres.dsn) as c:
         while (now := time.monotonic() - began) < SECONDS:
             if now > WARM_UP:
                 samples["time"].append(now)
-                for seat in rig.seats:
-                    assert seat.child is not None
-                    pid = seat.child.process.pid
-                    samples[f"rss {seat.child.name}"].append(_rss(pid))
-                    samples[f"fds {seat.child.name}"].append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
+                for slot in rig.slots:
+                    assert slot.child is not None
+                    pid = slot.child.process.pid
+                    samples[f"rss {slot.child.name}"].append(_rss(pid))
+                    samples[f"fds {slot.child.name}"].append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
                 samples["redis clients"].append((await redis.info("clients"))["connected_clients"])
                 samples["redis keys"].append(await redis.dbsize())
                 samples["postgres connections"].append(await c.fetchval("SELECT count(*) FROM pg_stat_activity"))
@@ -120,5 +123,5 @@ async def sample(rig: Rig) -> Samples:
 
 
 def _rss(pid: int) -> float:
-    """In MB."""
+    """Returns the resident memory in MB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6

@@ -1,5 +1,5 @@
-"""I11: processes that are started while a store is away. One that needs it to begin says so in one line and ends, for
-whoever keeps it running to start it again; else it begins, not ready, and works when the store is there."""
+"""I11: processes start while a store is unavailable. Without Postgres a process logs one line and ends, and its
+supervisor starts it again. Without Redis or RabbitMQ it starts, is not ready, and works when the store is back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.figures import record
 from tests.faults.rig.checker import check
 from tests.faults.rig.clients import open_client
 from tests.faults.rig.model import question
-from tests.faults.rig.seats import Seat
+from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
@@ -29,9 +29,9 @@ MODES = [Mode.DOWN, Mode.RESET, Mode.BLACKHOLE] if FULL else [Mode.DOWN]
 pytestmark = pytest.mark.timeout(scale(180, 1800))
 
 
-async def test_whoever_is_started_in_an_outage_works_when_it_is_over(stores: Stores, tmp_path: Path) -> None:
+async def test_processes_started_during_an_outage_work_when_it_is_over(stores: Stores, tmp_path: Path) -> None:
     asked = 0
-    async with open_rig(tmp_path, stores, apis=1, executors=1, occupied=False) as rig:
+    async with open_rig(tmp_path, stores, apis=1, executors=1, started=False) as rig:
         for store in ("postgres", "redis", "rabbitmq"):
             for mode in MODES:
                 back = await started_without(rig, store, mode, f"{store}-{mode}")
@@ -45,14 +45,15 @@ async def test_whoever_is_started_in_an_outage_works_when_it_is_over(stores: Sto
 
 
 async def started_without(rig: Rig, store: str, mode: Mode, name: str) -> float:
-    """Both processes begin while the store is away; how long after its return a turn was answered."""
-    for seat in rig.seats:
-        await seat.cut_off(store, mode)
-        await begin(seat)
-    wait = cannot_start if store == "postgres" else waits_for(CHECK_OF[store])
-    await asyncio.gather(*(wait(seat) for seat in rig.seats))
-    for seat in rig.seats:
-        await seat.cut_off(store, Mode.PASS)
+    """Starts both processes while the store is unavailable. Returns the seconds from its return until a turn was
+    answered."""
+    for slot in rig.slots:
+        await slot.cut_off(store, mode)
+        await begin(slot)
+    wait = fails_to_start if store == "postgres" else waits_for(CHECK_OF[store])
+    await asyncio.gather(*(wait(slot) for slot in rig.slots))
+    for slot in rig.slots:
+        await slot.cut_off(store, Mode.PASS)
     began = time.monotonic()
     async with open_client(new_user(), rig.bases, rig.history) as client, asyncio.timeout(STARTS_WITHIN):
         await client.ask(await client.open_session(), name, question(name, 5, 10))
@@ -62,43 +63,43 @@ async def started_without(rig: Rig, store: str, mode: Mode, name: str) -> float:
     return back
 
 
-async def begin(seat: Seat) -> None:
-    """A new process has the seat."""
-    lives = seat.lives
-    if lives:
-        await seat.kill()
+async def begin(slot: ProcessSlot) -> None:
+    """Starts a new process in the slot."""
+    starts = slot.starts
+    if starts:
+        await slot.kill()
     else:
-        seat.occupy()
+        slot.start()
     async with asyncio.timeout(STARTS_WITHIN):
-        await seat.lives_on(lives)
+        await slot.started_again(starts)
 
 
-async def cannot_start(seat: Seat) -> None:
-    """Two processes in a row end soon, by themselves, with one line that names the setting."""
+async def fails_to_start(slot: ProcessSlot) -> None:
+    """Asserts that two processes in a row end by themselves with one line that names the setting."""
     async with asyncio.timeout(STARTS_WITHIN):
         for _ in range(2):
-            child, lives = seat.child, seat.lives
+            child, starts = slot.child, slot.starts
             assert child is not None
             await child.ended(STARTS_WITHIN)
-            said = child.log.read_text()
-            assert child.process.returncode == 1, said
-            assert said.count("\n") == 1
-            assert "DATABASE_URL (or DB_HOST): PostgreSQL at " in said
-            await seat.lives_on(lives)
+            log = child.log.read_text()
+            assert child.process.returncode == 1, log
+            assert log.count("\n") == 1
+            assert "DATABASE_URL (or DB_HOST): PostgreSQL at " in log
+            await slot.started_again(starts)
 
 
-def waits_for(check: str) -> Callable[[Seat], Awaitable[None]]:
-    async def wait(seat: Seat) -> None:
-        """It lives, says for what it waits, and stays."""
-        async with httpx.AsyncClient(base_url=seat.url, trust_env=False, timeout=limit(20)) as http:
-            lives = seat.lives
+def waits_for(check: str) -> Callable[[ProcessSlot], Awaitable[None]]:
+    async def wait(slot: ProcessSlot) -> None:
+        """Asserts that the process is live, not ready because of that check, and keeps running."""
+        async with httpx.AsyncClient(base_url=slot.url, trust_env=False, timeout=limit(20)) as http:
+            starts = slot.starts
             async with asyncio.timeout(STARTS_WITHIN):
                 while not await answers(http):
                     await asyncio.sleep(0.1)
             assert (await http.get("/api/chat/health/live")).status_code == 200
             answer = await http.get("/api/chat/health/ready")
             assert (answer.status_code, answer.json()["checks"][check]) == (503, False)
-            assert seat.lives == lives
+            assert slot.starts == starts
 
     return wait
 

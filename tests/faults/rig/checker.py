@@ -1,6 +1,7 @@
-"""What is wrong about a run, by the guarantees alone: pure functions over a history and a final snapshot.
+"""Finds violations of the guarantees in a run, with pure functions over a history and a final snapshot.
 
-A rule is a generator of what breaks it; its name says what must hold. How the system works is none of its business.
+A rule is a generator that yields its violations, and its name says what must hold. The rules know the guarantees only,
+not how the system works.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.faults.rig.story import Story
 ENDED = frozenset({"completed", "failed", "cancelled"})
 _SHOWN = 20
 Faults = Iterator[tuple[str, str]]
-"""Whose fault it is (an id), and what is wrong."""
+"""Pairs of the id of a message, task or session, and what is wrong about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,13 @@ class Violation:
 
 
 def check(events: Sequence[Event], snapshot: Snapshot) -> list[Violation]:
-    """All that breaks a guarantee; empty when nothing does."""
+    """Returns all violations of the guarantees."""
     story = Story(events, snapshot)
     return [Violation(rule.__name__, id, why) for rule in RULES for id, why in rule(story)]
 
 
 def summary(found: Sequence[Violation]) -> str:
-    """For a person: how often each rule is broken, and the first few."""
+    """Returns a text with the number of violations of each rule and the first 20 of them."""
     lines = [f"{times} x {rule}" for rule, times in Counter(fault.rule for fault in found).items()]
     return "\n".join([*lines, *(f"{fault.rule}: {fault.id} {fault.why}" for fault in found[:_SHOWN])])
 
@@ -80,15 +81,15 @@ def every_task_ends(story: Story) -> Faults:
 
 
 def answers_are_exact(story: Story) -> Faults:
-    """What a completed task said is what it was asked for; another's is the beginning of that."""
+    """The answer of a completed task is exactly the one it was asked for. That of another task is a beginning of it."""
     for task in story.tasks.values():
-        wanted, said = answer_to(story.questions.get(task.id, "")), story.answers.get(task.id, "")
-        if (said != wanted) if task.status == "completed" else not wanted.startswith(said):
-            yield task.id, f"is {task.status}; {_difference(wanted, said)}"
+        wanted, answer = answer_to(story.questions.get(task.id, "")), story.answers.get(task.id, "")
+        if (answer != wanted) if task.status == "completed" else not wanted.startswith(answer):
+            yield task.id, f"is {task.status}; {_difference(wanted, answer)}"
 
 
 def readers_see_the_answer(story: Story) -> Faults:
-    """A live reader pieces the same together as the conversation keeps, and so does one who comes late."""
+    """Live and late readers get the same text that the conversation holds."""
     for seen in chain(story.live, story.late.values()):
         wanted = answer_to(story.questions.get(seen.task, ""))
         completed = story.status_of(seen.task) == "completed"
@@ -104,7 +105,7 @@ def a_streams_end_is_true_unique_and_last(story: Story) -> Faults:
     for seen in chain(story.live, story.late.values()):
         status = story.status_of(seen.task)
         if seen.ends != (status,) or seen.last != "finish":
-            yield seen.task, f"is {status}; its stream says {seen.ends}, and its last chunk is {seen.last}"
+            yield seen.task, f"is {status}; its stream ends with {seen.ends}, and its last chunk is {seen.last}"
 
 
 def conversations_have_no_gaps(story: Story) -> Faults:
@@ -125,20 +126,20 @@ def question_comes_before_answer_and_nothing_between(story: Story) -> Faults:
                 yield task, "is completed without an answer"
 
 
-def messages_stand_in_the_order_in_which_they_were_accepted(story: Story) -> Faults:
-    """Who was accepted before another was first sent stands before it."""
+def messages_are_stored_in_the_order_of_acceptance(story: Story) -> Faults:
+    """A message that was accepted before another one was first sent comes before it."""
     for session, rows in story.sessions.items():
         posts = [story.posts[row.message_id] for row in rows if row.message_id in story.posts]
         accepted_later = float("inf")
         for post in reversed(posts):
             if post.sent > accepted_later:
-                yield post.id, f"stands in {session} before a message that was accepted before it was sent"
+                yield post.id, f"comes in {session} before a message that was accepted before it was sent"
             if post.accepted is not None:
                 accepted_later = min(accepted_later, post.accepted)
 
 
 def a_session_runs_one_turn_at_a_time(story: Story) -> Faults:
-    """Of those that came into the conversation: what was cancelled while it waited never ran."""
+    """Checks the turns that are in the conversation, because a turn that was cancelled while it waited never ran."""
     ran = sorted(
         (task.session, task.started, task.finished or float("inf"), task.id)
         for task in story.tasks.values()
@@ -166,13 +167,14 @@ RULES: tuple[Callable[[Story], Faults], ...] = (
     a_streams_end_is_true_unique_and_last,
     conversations_have_no_gaps,
     question_comes_before_answer_and_nothing_between,
-    messages_stand_in_the_order_in_which_they_were_accepted,
+    messages_are_stored_in_the_order_of_acceptance,
     a_session_runs_one_turn_at_a_time,
     what_was_cancelled_never_completes,
 )
 
 
-def _difference(wanted: str, said: str) -> str:
-    """Where two texts part."""
-    place = next((n for n, (a, b) in enumerate(zip(wanted, said, strict=False)) if a != b), min(len(wanted), len(said)))
-    return f"at {place} of {len(wanted)} should be {wanted[place : place + 20]!r}, is {said[place : place + 20]!r}"
+def _difference(wanted: str, found: str) -> str:
+    """Describes where two texts begin to differ."""
+    differing = (n for n, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b)
+    place = next(differing, min(len(wanted), len(found)))
+    return f"at {place} of {len(wanted)} should be {wanted[place : place + 20]!r}, is {found[place : place + 20]!r}"

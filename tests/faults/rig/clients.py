@@ -1,4 +1,5 @@
-"""Good clients: each message has an id and is repeated until it is answered; streams are resumed; all is noted."""
+"""Well-behaved clients of the API. They repeat a message, with its id, until it is answered, resume streams, and record
+everything in the history."""
 
 from __future__ import annotations
 
@@ -19,16 +20,17 @@ from tests.speed import limit
 
 KNOWS_RESET = "?accept=reset-step"
 SILENCE = limit(15)
-"""A stream sends something every 10 s: after this long without, its API is taken for dead."""
+"""Seconds without data after which a client gives up a connection. The API sends something every 10 s."""
 _PAUSE = 0.2
+"""Seconds between two attempts."""
 
 
 class Refused(Exception):
-    """An answer that no repetition will change."""
+    """Raised for an answer that no repetition will change."""
 
 
 class Client:
-    """One user over all API processes. `name` is the user. Every wait is bounded by the caller (asyncio.timeout)."""
+    """A user, called `name`, of all API processes. The caller bounds every wait (asyncio.timeout)."""
 
     def __init__(self, name: str, http: httpx.AsyncClient, bases: Sequence[str], history: History) -> None:
         self.name = name
@@ -38,12 +40,13 @@ class Client:
         self._turn = random.Random(name).randrange(len(bases))
 
     def _path(self, path: str) -> str:
-        """That path at the next API process: whoever was let down by one asks another."""
+        """Returns the URL of that path at the next API process. A client whose request failed thus asks another one."""
         self._turn += 1
         return f"{self._bases[self._turn % len(self._bases)]}/api/chat{path}"
 
     async def open_session(self) -> str:
-        """A new session; its id is minted here, so that a lost answer makes no second one."""
+        """Creates a session and returns its id. The client chooses the id, so that a repeated request creates no second
+        session."""
         session = uuid.uuid4().hex
         response = await self._until_answered("POST", "/sessions", "open", session, json={"id": session})
         if response.status_code not in (200, 201):
@@ -53,8 +56,8 @@ class Client:
     async def ask(
         self, session: str, message_id: str, text: str, *, reading: Reading | None = None, **more: Any
     ) -> Reading:
-        """Posts a message until it is answered, then reads to the end. `reading` can be looked at meanwhile; `more` are
-        fields of the body, such as on_busy. Raises Refused."""
+        """Posts a message until it is answered, then reads its stream to the end. The caller may watch `reading`
+        meanwhile. `more` are fields of the body, such as on_busy. Raises Refused."""
         body = {"message": text, "message_id": message_id, **more}
         reading = reading or Reading()
         while not reading.task:
@@ -76,7 +79,8 @@ class Client:
         return reading
 
     async def _note_refusal(self, stream: SseStream, message_id: str) -> None:
-        """503 may hide a commit whose answer was lost; 429 and the rest were decided before anything was written."""
+        """Records a refusal. The outcome of a 503 is unknown, because it may hide a commit whose answer was lost. With
+        429 and other refusals nothing was written."""
         await stream.response.aread()
         outcome: Outcome = "unknown" if stream.status >= 500 else "fail"
         self._history.note(self.name, "post", message_id, outcome, status=stream.status)
@@ -85,24 +89,25 @@ class Client:
         await asyncio.sleep(min(float(stream.response.headers.get("retry-after", 1)), 2) * random.uniform(0.5, 1))
 
     async def follow(self, reading: Reading) -> Seen:
-        """Reads the rest of a task's stream, however often the connection breaks; what it saw of the whole."""
+        """Reads the rest of a task's stream, however often the connection breaks. Returns what was seen of the
+        whole."""
         seen: Seen | None = None
         while not reading.whole and seen is None:
             try:
                 path = self._path(f"/tasks/{reading.task}/stream{KNOWS_RESET}")
                 async with open_stream(self._http, "GET", path, cursor=reading.cursor) as stream:
-                    seen = await self._go_on(reading, stream)
+                    seen = await self._read_on(reading, stream)
             except httpx.TransportError:
                 pass
             if not reading.whole and seen is None:
                 await asyncio.sleep(_PAUSE)
         seen = seen or reading.seen
-        how = {"connections": reading.connections, "beginnings": reading.beginnings}
-        self._history.note(self.name, "read", reading.task, "ok", **seen.as_json(), **how)
+        counts = {"connections": reading.connections, "beginnings": reading.beginnings}
+        self._history.note(self.name, "read", reading.task, "ok", **seen.as_json(), **counts)
         return seen
 
-    async def _go_on(self, reading: Reading, stream: SseStream) -> Seen | None:
-        """One more connection. Returns what the conversation says when the stream has nothing (any more)."""
+    async def _read_on(self, reading: Reading, stream: SseStream) -> Seen | None:
+        """Reads one more connection. Returns the answer from the conversation if the stream no longer exists."""
         if stream.status == 200:
             await reading.take(stream)
         elif stream.status == 204:
@@ -111,14 +116,14 @@ class Client:
             code = await _code_of(stream)
             if code == "task_expired":
                 return await self._find_in_conversation(reading.task)
-            reading.begin_anew()
+            reading.restart()
         elif stream.status not in (429, 503):
             await stream.response.aread()
             raise Refused(f"{stream.status} {stream.response.text}")
         return None
 
     async def _find_in_conversation(self, task: str) -> Seen | None:
-        """An ended answer whose stream is gone; None while it runs."""
+        """Returns the answer of an ended task from the conversation, or None while the task runs."""
         record = await self._http.get(self._path(f"/tasks/{task}"))
         if record.status_code != 200 or record.json()["finished_at"] is None:
             return None
@@ -127,7 +132,7 @@ class Client:
         return Seen(task, "".join(row["content"] for row in rows), (record.json()["status"],))
 
     async def conversation(self, session: str) -> dict[str, Any]:
-        """A session with its newest 500 messages, as rows. Raises Refused."""
+        """Returns a session with its newest 500 messages as rows. Raises Refused."""
         response = await self._until_answered("GET", f"/sessions/{session}?limit=500", "look", session)
         if response.status_code != 200:
             raise Refused(response.text)
@@ -135,7 +140,7 @@ class Client:
         return shown
 
     async def cancel(self, task: str) -> dict[str, Any]:
-        """Wishes a cancel until that is answered; the answer."""
+        """Requests a cancel until that is answered. Returns the answer."""
         response = await self._until_answered("POST", f"/tasks/{task}/cancel", "cancel", task)
         answer: dict[str, Any] = response.json()
         return answer
@@ -164,7 +169,7 @@ async def _code_of(stream: SseStream) -> str:
 
 @asynccontextmanager
 async def open_client(name: str, bases: Sequence[str], history: History) -> AsyncIterator[Client]:
-    """A user over the API processes at `bases`."""
+    """Opens a client for a user of the API processes at `bases`."""
     timeout = httpx.Timeout(SILENCE, connect=limit(5))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with httpx.AsyncClient(headers=bearer(name), timeout=timeout, limits=limits, trust_env=False) as http:

@@ -1,4 +1,7 @@
-"""What was done and what came of it, one line each: ok, fail, or unknown (a lost answer: it may have happened)."""
+"""The history of a run: one event for each request and one for its outcome (ok, fail, or unknown).
+
+Unknown means that the answer was lost, so the request may have had its effect.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ Outcome = Literal["invoke", "ok", "fail", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`process`: who did it; `op` and `id`: what, to what; `t`: when, in seconds; `about`: the rest, JSON values."""
+    """An act `op` of `process` on the object `id`, `t` seconds after the beginning. `about` holds further JSON
+    values."""
 
     t: float
     process: str
@@ -25,7 +29,7 @@ class Event:
 
 
 class History:
-    """Events in the order in which they came; each is also a line of `file`, which outlives a failed run."""
+    """The events of a run in order. Each is also written to `file`, which remains after a failed run."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.events: list[Event] = []
@@ -44,5 +48,5 @@ class History:
 
 
 def read_events(lines: Iterable[str]) -> list[Event]:
-    """A history from its file."""
+    """Parses the lines of a history file."""
     return [Event(**json.loads(line)) for line in lines]

@@ -1,4 +1,4 @@
-"""What clients do in a storm: many that ask at a pace, and sessions that are asked faster than they answer."""
+"""Load for fault tests: many users that ask at a given rate, and sessions that get messages faster than they answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults.rig.supervisor import Rig
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How long the model's answers are; `chunks` deltas, `delay_ms` before each."""
+    """The length of the model's answers: `chunks` deltas, each after `delay_ms` milliseconds."""
 
     chunks: int
     delay_ms: int
@@ -25,8 +25,9 @@ class Answers:
 
 
 @dataclass(slots=True)
-class Pace:
-    """`total` messages, spread evenly over some seconds; `took` is how long each was answered in."""
+class Schedule:
+    """A schedule that spreads `total` messages evenly over `seconds`. `took` holds the seconds until each was
+    answered."""
 
     total: int
     seconds: float
@@ -35,7 +36,7 @@ class Pace:
     _since: float = field(default_factory=time.monotonic)
 
     async def next(self) -> int | None:
-        """The number of the next message, when its time has come; None when all have begun."""
+        """Waits until the next message is due and returns its number. Returns None when all have begun."""
         if self.begun >= self.total:
             return None
         number = self.begun
@@ -45,27 +46,34 @@ class Pace:
 
 
 async def keep_asking(
-    rig: Rig, users: Sequence[str], pace: Pace, answers: Answers, *, hands: int, turns: int, cancelling: int = 0
+    rig: Rig,
+    users: Sequence[str],
+    schedule: Schedule,
+    answers: Answers,
+    *,
+    sessions_each: int,
+    turns: int,
+    cancelling: int = 0,
 ) -> None:
-    """Each user asks in `hands` sessions at once, question after answer, and begins a new session after `turns`; one of
-    `cancelling` messages is cancelled when it has been accepted."""
+    """Makes each user ask in `sessions_each` sessions at once, each question after the previous answer, with a new
+    session after `turns` questions. Every `cancelling`-th message is cancelled once it has been accepted."""
 
     async def ask_in_turn(client: Client) -> None:
         while True:
             session = await client.open_session()
             for _ in range(turns):
-                if (number := await pace.next()) is None:
+                if (number := await schedule.next()) is None:
                     return
                 began, reading, id = time.monotonic(), Reading(), f"m{number}"
                 async with asyncio.TaskGroup() as group:
                     group.create_task(client.ask(session, id, answers.ask_for(id), reading=reading))
                     if cancelling and number % cancelling == 0:
                         group.create_task(_cancel(client, reading))
-                pace.took.append(time.monotonic() - began)
+                schedule.took.append(time.monotonic() - began)
 
     async def of_user(user: str) -> None:
         async with open_client(user, rig.bases, rig.history) as client, asyncio.TaskGroup() as group:
-            for _ in range(hands):
+            for _ in range(sessions_each):
                 group.create_task(ask_in_turn(client))
 
     async with asyncio.TaskGroup() as group:
@@ -79,7 +87,7 @@ async def _cancel(client: Client, reading: Reading) -> None:
 
 
 async def ask_quickly(rig: Rig, user: str, messages: int, answers: Answers) -> None:
-    """One session: each message is sent as soon as the one before was accepted; all answers are read along."""
+    """Sends messages in one session, each as soon as the previous one was accepted, and reads all answers meanwhile."""
     async with open_client(user, rig.bases, rig.history) as client, asyncio.TaskGroup() as group:
         session = await client.open_session()
         for n in range(messages):

@@ -1,4 +1,4 @@
-"""What a store can lose while it stands: its data, its connections, what was declared in it. We make it again."""
+"""Makes a running store lose its data, its connections, or what was declared in it. The product must restore these."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ async def close_postgres_connections(stores: Stores) -> None:
 
 
 async def close_rabbitmq_connections(stores: Stores) -> None:
-    await stores.rabbitmq.ctl("close_all_connections", "test")
+    await stores.rabbitmq.close_all_connections()
 
 
 async def delete_queue(stores: Stores) -> None:
-    """The queue of turns, with what is in it."""
+    """Deletes the queue of turns and its messages."""
     connection = await aio_pika.connect(stores.rabbitmq.dsn)
     async with connection, connection.channel() as channel:
         await (await channel.get_queue(Topology().queue)).delete(if_unused=False, if_empty=False)
 
 
 async def delete_exchange(stores: Stores) -> None:
-    """The exchange of turns, and its binding with it."""
+    """Deletes the exchange of turns and its binding."""
     connection = await aio_pika.connect(stores.rabbitmq.dsn)
     async with connection, connection.channel() as channel:
         await channel.exchange_delete(Topology().execution)
 
 
 async def delete_binding(stores: Stores) -> None:
-    """Between the exchange of turns and their queue."""
+    """Deletes the binding between the exchange of turns and their queue."""
     connection = await aio_pika.connect(stores.rabbitmq.dsn)
     async with connection, connection.channel() as channel:
         queue = await channel.get_queue(Topology().queue)
@@ -65,24 +65,24 @@ async def delete_binding(stores: Stores) -> None:
 
 @asynccontextmanager
 async def unreadable_queue(broker: RabbitNode, queue: str = Topology().queue) -> AsyncIterator[None]:
-    """Nobody may take from that queue; whatever else can be done may be done."""
+    """Forbids the user to consume from that queue while the block lasts, and nothing else."""
     try:
         await broker.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", f"^(?!{queue}$).*")
-        await broker.ctl("close_all_connections", "the permissions are new")
+        await broker.close_all_connections()
         yield
     finally:
         await broker.ctl("set_permissions", "-p", "/", "guest", ".*", ".*", ".*")
 
 
-async def consumers_are(stores: Stores, wanted: int) -> None:
-    """So many channels take turns, one of each executor. (One that had turns in hand when it lost its connection has a
-    consumer more on its channel for each of their slots.)"""
+async def until_consumers_are(stores: Stores, wanted: int) -> None:
+    """Waits until `wanted` channels consume turns, one of each executor. Counts channels, because an executor that held
+    turns when it lost its connection has one more consumer on its channel for each of their slots."""
     deadline = time.monotonic() + _WITHIN
-    while len(taking := await _consumers(stores)) != wanted:
+    channels = (
+        "length(lists:usort([proplists:get_value(channel_pid, C) || "
+        'C <- rabbit_amqqueue:consumers_all(<<"/">>), '
+        f'element(4, proplists:get_value(queue_name, C)) =:= <<"{Topology().queue}">>]))'
+    )
+    while (taking := int(await stores.rabbitmq.eval(channels))) != wanted:
         assert time.monotonic() < deadline, taking
         await asyncio.sleep(0.1)
-
-
-async def _consumers(stores: Stores) -> set[str]:
-    told = await stores.rabbitmq.ctl("list_consumers", "queue_name", "channel_pid")
-    return {line for line in told.splitlines() if line.startswith(Topology().queue)}

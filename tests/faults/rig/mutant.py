@@ -1,10 +1,10 @@
-"""Our processes with one rule of theirs switched off, to prove that the checker finds what the rule prevents.
+"""Runs an API or executor with one rule switched off, to prove that the checker finds the fault that the rule prevents.
 
 python -m tests.faults.rig.mutant NAME executor|api
 
-no-fence                a stream takes what an older attempt appends after a newer one
-no-compare-and-set      a step's commit and the end do not ask whether the attempt and its owner still stand
-terminal-before-commit  the stream says its end before Postgres does
+no-fence                a stream accepts chunks of an older attempt after those of a newer one
+no-compare-and-set      the commits of a step and of the end do not check the attempt and its owner
+terminal-before-commit  the end of the stream is written before the end is committed in Postgres
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from hashlib import sha1
 from types import ModuleType
 from typing import Any
 
-from backend.chat import scripts, tasks
-from backend.chat.chunks import END
+from backend.chat import scripts
 from backend.chat.models import Ending, TaskError, TaskStatus
-from backend.chat.snapshot import terminal_chunks
-from backend.chat.writing import StreamWriter
+from backend.chat.protocol.chunks import END
+from backend.chat.protocol.chunks_from_rows import terminal_chunks
+from backend.chat.store import tasks
+from backend.chat.streams.writer import StreamWriter
 from backend.failpoints import reach
-from executor import attempt
 from executor.agent.agent import Agent, Commit
+from executor.turns import attempt
 
 _REFUSAL = "if tonumber(top_fence) > tonumber(fence) then return 3 end"
 _NO_REFUSAL = """
@@ -55,13 +56,14 @@ def terminal_before_commit() -> None:
 async def _end_the_stream_first(
     self: Any, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None, last: Commit
 ) -> Ending:
-    self._ending = True
-    ended = replace(self._task, status=status, error=error)
-    await writer.append(*terminal_chunks(ended, step_open=agent.step_open, reason=last.last))
+    if self._title is not None:
+        await self._title.leave_stream()
+    ended = replace(self._task, status=status, error=error, answer_end=last.last)
+    await writer.append(*terminal_chunks(ended, step_open=agent.step_open))
     await writer.control(END)
-    await writer.drain()
+    checkpoint = await writer.drain()
     reach("before_final_commit")
-    ending: Ending = await self._commits.end(status, error, last.messages, last.usage)
+    ending: Ending = await self._commits.end(status, error, last.messages, checkpoint, last.usage, last.last)
     return ending
 
 
@@ -73,7 +75,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
 
 
 def _without(text: str, rule: str, none: str) -> str:
-    """Raises when the rule is not where it was: then this mutant proves nothing any more."""
+    """Returns the text with `none` in place of the rule. Raises LookupError if the rule is not in the text, because the
+    mutant would then prove nothing."""
     if rule not in text:
         raise LookupError(f"there is no {rule!r} to switch off")
     return text.replace(rule, none)

@@ -1,5 +1,5 @@
-"""The strikes against a rig, in an order and at times that a seed decides. What is struck comes back: some at once,
-some after a while.
+"""The nemesis, as Jepsen calls it: injects faults into a rig, in an order and at times that a seed determines. Every
+victim recovers, some at once and some after a while.
 
 nemesis = Nemesis(rig, Random(seed), ["kill-api", "kill-redis"], pause=(2, 6))
 await nemesis.strike(200)
@@ -14,25 +14,25 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from tests.faults.rig.seats import Seat
+from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.supervisor import Rig
 from tests.servers.proxy import Mode
 
 Repair = Coroutine[Any, Any, None]
 Strike = Callable[[Rig, Random], Awaitable[tuple[str, Repair | None]]]
-"""Strikes; returns whom it struck, and what makes that whole again when nobody else does."""
+"""Injects one fault. Returns the name of the victim, and a repair if nothing else repairs it."""
 
 KILLS = ("kill-rabbitmq", "kill-api", "kill-executor", "kill-redis", "kill-postgres")
 FREEZES = ("freeze-api", "freeze-executor", "freeze-rabbitmq", "freeze-redis", "freeze-postgres")
 CUTS = ("cut-api", "cut-executor")
 ALL = (*KILLS, "empty-redis", *FREEZES, *CUTS)
-_AWAY = (1.0, 5.0)
-"""For how long what is frozen or cut off stays so."""
+_DURATION = (1.0, 5.0)
+"""The shortest and the longest time, in seconds, for which a victim stays frozen or cut off."""
 _FAILURES = (Mode.RESET, Mode.BLACKHOLE, Mode.LOSE_REPLIES)
 
 
 class Nemesis:
-    """Strikes one kind after the other. `struck` counts them."""
+    """Injects the kinds of faults in turn. `struck` counts them by kind."""
 
     def __init__(self, rig: Rig, chance: Random, kinds: Sequence[str], *, pause: tuple[float, float]) -> None:
         self._rig = rig
@@ -43,10 +43,11 @@ class Nemesis:
         self.struck: Counter[str] = Counter()
 
     async def strike(self, times: int | None = None) -> None:
-        """Returns when all strikes are done and repaired; without a number it strikes until it is cancelled."""
+        """Injects so many faults and returns when all are repaired. Without a number, continues until it is
+        cancelled."""
         try:
             for n in count() if times is None else range(times):
-                await asyncio.sleep(self._chance.uniform(*self._pause))  # the pace of the strikes
+                await asyncio.sleep(self._chance.uniform(*self._pause))  # the time between two faults
                 await self._strike(*self._strikes[n % len(self._strikes)])
             await asyncio.gather(*self._repairs.values())
         finally:
@@ -55,10 +56,10 @@ class Nemesis:
 
     async def _strike(self, kind: str, strike: Strike) -> None:
         victim = kind.partition("-")[2]
-        if victim in self._repairs:  # nobody is struck who lies already
+        if victim in self._repairs:  # a victim is repaired before it is struck again
             await self._repairs[victim]
-        whom, repair = await strike(self._rig, self._chance)
-        self._rig.history.note("nemesis", kind, whom, "ok")
+        target, repair = await strike(self._rig, self._chance)
+        self._rig.history.note("nemesis", kind, target, "ok")
         self.struck[kind] += 1
         if repair is not None:
             self._repairs[victim] = asyncio.create_task(repair)
@@ -68,39 +69,39 @@ def _strike_of(kind: str) -> Strike:
     verb, _, victim = kind.partition("-")
     if verb == "empty":
         return _empty_redis
-    of_a_seat = {"kill": _kill_seat, "freeze": _freeze_seat, "cut": _cut_seat}
+    of_a_process = {"kill": _kill_slot, "freeze": _freeze_slot, "cut": _cut_slot}
     of_a_store = {"kill": _kill_store, "freeze": _freeze_store}
-    return (of_a_seat if victim in ("api", "executor") else of_a_store)[verb](victim)
+    return (of_a_process if victim in ("api", "executor") else of_a_store)[verb](victim)
 
 
-def _one_of(rig: Rig, victim: str, chance: Random) -> Seat:
+def _one_of(rig: Rig, victim: str, chance: Random) -> ProcessSlot:
     return chance.choice(rig.apis if victim == "api" else rig.executors)
 
 
-def _kill_seat(victim: str) -> Strike:
+def _kill_slot(victim: str) -> Strike:
     async def strike(rig: Rig, chance: Random) -> tuple[str, None]:
-        seat = _one_of(rig, victim, chance)
-        await seat.kill()
-        return seat.url, None
+        slot = _one_of(rig, victim, chance)
+        await slot.kill()
+        return slot.url, None
 
     return strike
 
 
-def _freeze_seat(victim: str) -> Strike:
+def _freeze_slot(victim: str) -> Strike:
     async def strike(rig: Rig, chance: Random) -> tuple[str, Repair]:
-        seat, while_away = _one_of(rig, victim, chance), chance.uniform(*_AWAY)
-        seat.freeze()
-        return seat.url, _later(while_away, seat.heal)
+        slot, duration = _one_of(rig, victim, chance), chance.uniform(*_DURATION)
+        slot.freeze()
+        return slot.url, _later(duration, slot.heal)
 
     return strike
 
 
-def _cut_seat(victim: str) -> Strike:
+def _cut_slot(victim: str) -> Strike:
     async def strike(rig: Rig, chance: Random) -> tuple[str, Repair]:
-        seat, while_away = _one_of(rig, victim, chance), chance.uniform(*_AWAY)
-        store, mode = chance.choice(sorted(seat.ways)), chance.choice(_FAILURES)
-        await seat.cut_off(store, mode)
-        return f"{seat.url} {store} {mode}", _later(while_away, seat.heal)
+        slot, duration = _one_of(rig, victim, chance), chance.uniform(*_DURATION)
+        store, mode = chance.choice(sorted(slot.proxies)), chance.choice(_FAILURES)
+        await slot.cut_off(store, mode)
+        return f"{slot.url} {store} {mode}", _later(duration, slot.heal)
 
     return strike
 
@@ -116,13 +117,13 @@ def _kill_store(victim: str) -> Strike:
 
 def _freeze_store(victim: str) -> Strike:
     async def strike(rig: Rig, chance: Random) -> tuple[str, Repair]:
-        node, while_away = rig.stores.all[victim], chance.uniform(*_AWAY)
+        node, duration = rig.stores.all[victim], chance.uniform(*_DURATION)
         node.pause()
 
         async def resume() -> None:
             node.resume()
 
-        return victim, _later(while_away, resume)
+        return victim, _later(duration, resume)
 
     return strike
 
@@ -133,5 +134,5 @@ async def _empty_redis(rig: Rig, chance: Random) -> tuple[str, None]:
 
 
 async def _later(seconds: float, act: Callable[[], Repair]) -> None:
-    await asyncio.sleep(seconds)  # how long it stays struck
+    await asyncio.sleep(seconds)  # how long the fault lasts
     await act()

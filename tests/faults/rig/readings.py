@@ -1,4 +1,4 @@
-"""What one reader pieces together of a task's stream, over any number of connections."""
+"""Assembles what one reader receives of a task's stream over any number of connections."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.e2e.sse import Event, SseStream, text_of
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a reader has of an answer. `ends` are the statuses of its `finish` chunks, `last` is its last chunk's type;
-    of an answer that was read from the conversation only the text and the end are known."""
+    """An answer as a reader saw it. `ends` are the statuses of its `finish` chunks, `last` is the type of its last
+    chunk. If the answer was read from the conversation, only the text and the end are known."""
 
     task: str
     text: str
@@ -27,15 +27,16 @@ class Seen:
         return asdict(self)
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Seen:
-        """The reverse of `as_json`, whatever else was told."""
+    def of(cls, about: Mapping[str, Any]) -> Seen:
+        """Reverses `as_json`. Ignores other keys."""
         return cls(
-            told["task"], told["text"], tuple(told["ends"]), told["starts"], told["last"], ids_rise=told["ids_rise"]
+            *(about["task"], about["text"], tuple(about["ends"]), about["starts"], about["last"]),
+            ids_rise=about["ids_rise"],
         )
 
 
 def seen_of(task: str, events: Iterable[Event]) -> Seen:
-    """The events of one whole message, in the order in which they came."""
+    """Summarizes the events of one whole message, given in the order in which they came."""
     events = list(events)
     chunks = [event.chunk for event in events]
     ids = [tuple(map(int, event.id.split("-"))) for event in events if event.id is not None]
@@ -50,9 +51,11 @@ def seen_of(task: str, events: Iterable[Event]) -> Seen:
 
 
 class Reading:
-    """Grows with each connection; `whole` when the stream has said its end. `beginnings`: it had to begin anew.
+    """The events of a task's stream that a reader has received so far.
 
-    `accepted` is set when the message has been answered 2xx, for the first time."""
+    `whole` is True once the stream has ended. `beginnings` counts how often the reader had to start from the beginning.
+    `accepted` is set when the message is first answered with 2xx.
+    """
 
     def __init__(self, task: str = "") -> None:
         self.task = task
@@ -71,26 +74,27 @@ class Reading:
         self.accepted.set()
 
     async def take(self, stream: SseStream) -> None:
-        """Reads to the end, or until the connection breaks: raises what httpx raises."""
+        """Reads to the end. If the connection breaks, raises what httpx raises."""
         self.connections += 1
-        self._forget_what_comes_again()
+        self._drop_what_is_sent_again()
         async for event in stream:
             self.events.append(event)
         self.whole = stream.done
 
-    def _forget_what_comes_again(self) -> None:
-        """Chunks made for this reader alone have no id: the next connection, from the last id on, sends them again."""
+    def _drop_what_is_sent_again(self) -> None:
+        """Drops the last chunks without an id. They were made for this reader alone, and the next connection, which
+        begins behind the last id, sends them again."""
         while self.events and self.events[-1].id is None:
             self.events.pop()
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         self.events.clear()
         self.beginnings += 1
 
     async def until(self, chunks: int) -> None:
-        """Waits until so many chunks of text have come, since the last step that was taken back."""
+        """Waits until so many chunks of text have come. Chunks of a step that was reset do not count."""
         while self.seen.text.count(";") < chunks:
-            await asyncio.sleep(0.02)  # between two looks of a wait that the caller bounds
+            await asyncio.sleep(0.02)  # between two checks of a wait that the caller bounds
 
     @property
     def seen(self) -> Seen:

@@ -1,4 +1,4 @@
-"""What the system holds when all is quiet: conversations and late readings by HTTP, the tasks' records by Postgres."""
+"""Reads what the system holds when every task has ended: conversations and streams over HTTP, tasks from Postgres."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """`started` (its first attempt) and `finished` are seconds of Postgres' clock."""
+    """A row of `tasks`. `started` (of the first attempt) and `finished` are seconds by the clock of Postgres."""
 
     id: str
     session: str
@@ -48,7 +48,7 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """`late` are whole replays by somebody who comes when all is over, by task."""
+    """The messages and tasks of a run. `late` holds, by task, what a reader sees who opens the stream afterwards."""
 
     rows: tuple[Row, ...]
     tasks: tuple[TaskRow, ...]
@@ -56,11 +56,11 @@ class Snapshot:
 
 
 async def quiet(rig: Rig) -> None:
-    """Returns when every task has ended; the caller bounds it."""
+    """Returns when every task has ended. The caller bounds the wait."""
     connection = await asyncpg.connect(rig.stores.postgres.dsn, timeout=limit(20), command_timeout=limit(30))
     try:
         while await connection.fetchval(_UNENDED):
-            await asyncio.sleep(0.1)  # between two questions of a bounded wait
+            await asyncio.sleep(0.1)  # between two checks of a bounded wait
     finally:
         await connection.close(timeout=limit(20))
 
@@ -74,15 +74,16 @@ async def task_rows(rig: Rig) -> tuple[TaskRow, ...]:
 
 
 async def take_snapshot(rig: Rig) -> Snapshot:
-    """Of all the sessions in which the rig's history has posts. All must be quiet; the caller bounds it."""
+    """Returns a snapshot of all sessions in which the rig's history has posts. Every task must have ended. The caller
+    bounds the wait."""
     owners = {event.about["session"]: event.process for event in rig.history.of("post") if "session" in event.about}
     tasks = await task_rows(rig)
     rows: list[Row] = []
     late: dict[str, Seen] = {}
-    turnstile = asyncio.Semaphore(_AT_ONCE)
+    at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def look(user: str) -> None:
-        async with turnstile, open_client(user, rig.bases, History()) as client:
+    async def read_sessions_of(user: str) -> None:
+        async with at_once, open_client(user, rig.bases, History()) as client:
             for session in (session for session, owner in owners.items() if owner == user):
                 rows.extend(await _rows_of(client, session))
                 for task in (task for task in tasks if task.session == session):
@@ -90,7 +91,7 @@ async def take_snapshot(rig: Rig) -> Snapshot:
 
     async with asyncio.TaskGroup() as group:
         for user in sorted(set(owners.values())):
-            group.create_task(look(user))
+            group.create_task(read_sessions_of(user))
     return Snapshot(tuple(rows), tasks, late)
 
 

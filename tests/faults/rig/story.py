@@ -1,4 +1,4 @@
-"""A history and a snapshot, sorted by what the guarantees speak of."""
+"""Indexes a history and a snapshot by what the guarantees are about: messages, tasks and sessions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.faults.rig.snapshot import Row, Snapshot
 
 @dataclass(slots=True)
 class Post:
-    """A message as its client knows it: `sent` first and `accepted` first at those places in the history; `tasks` are
-    those that a 2xx named; `open` counts the tries whose outcome is not a plain refusal."""
+    """A message as its client knows it. `sent` and `accepted` are the positions in the history where that first
+    happened, `tasks` the ids in its 2xx answers, and `open` the number of attempts that were not refused."""
 
     id: str
     session: str
@@ -26,6 +26,8 @@ class Post:
 
 
 class Story:
+    """A history and a snapshot, indexed for the rules of the checker."""
+
     def __init__(self, events: Sequence[Event], snapshot: Snapshot) -> None:
         self.posts = _posts_of(events)
         self.tasks = {task.id: task for task in snapshot.tasks}
@@ -34,9 +36,9 @@ class Story:
         self.cancelled = [event.id for event in events if event.op == "cancel" and _was_granted(event)]
         self.sessions: dict[str, list[Row]] = defaultdict(list)
         self.questions: dict[str, str] = {}
-        """What each task was asked, as the conversation has it."""
+        """The question of each task, from the conversation."""
         self.answers: dict[str, str] = defaultdict(str)
-        """What each task has said, as the conversation has it."""
+        """The answer of each task, from the conversation."""
         for row in sorted(snapshot.rows, key=lambda row: row.sequence):
             self.sessions[row.session].append(row)
             if row.role == "user":

@@ -1,4 +1,4 @@
-"""Opens the whole system for a fault test, keeps it running, and makes it whole again.
+"""Starts the whole system for a fault test, keeps it running, and repairs it.
 
 async with open_rig(folder, stores, apis=2, executors=3, history=history) as rig:
     await rig.executors[0].kill()
@@ -19,7 +19,7 @@ from backend.migrating import migrate
 from tests.e2e.stack import Servers, Stack
 from tests.faults.rig.history import History
 from tests.faults.rig.model import model_settings
-from tests.faults.rig.seats import Seat
+from tests.faults.rig.slots import ProcessSlot
 from tests.servers.postgres import PostgresNode
 from tests.servers.proxy import FaultProxy
 from tests.servers.rabbitmq import RabbitNode
@@ -27,12 +27,13 @@ from tests.servers.redis import RedisNode
 
 STORM_SETTINGS = {
     "MAX_CRASHES": "1000", "MAX_RUNNING_TURNS": "1000", "MAX_WAITING_TURNS": "1000", "MAX_OPEN_STREAMS": "1000",
+    "MAX_NEW_SESSIONS": "100000",
 }  # fmt: skip
-"""In a storm of kills a turn may honestly fail for its crashes, and a user may have too much at once; not here."""
+"""Limits so high that no turn fails because of its crashes, and no user is refused for too many turns or streams."""
 
 
 class Node(Protocol):
-    """What all stores can suffer."""
+    """A store that tests can kill and freeze."""
 
     dsn: str
 
@@ -44,7 +45,7 @@ class Node(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The three stores, all of them the test's own."""
+    """The three private stores of a test."""
 
     postgres: PostgresNode
     redis: RedisNode
@@ -64,40 +65,40 @@ class Stores:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """The whole system. `apis` and `executors` are seats: the processes in them come and go."""
+    """The whole system. `apis` and `executors` are slots whose processes may end and be replaced."""
 
     stores: Stores
     stack: Stack
     history: History
-    apis: Sequence[Seat]
-    executors: Sequence[Seat]
+    apis: Sequence[ProcessSlot]
+    executors: Sequence[ProcessSlot]
 
     @property
-    def seats(self) -> list[Seat]:
+    def slots(self) -> list[ProcessSlot]:
         return [*self.apis, *self.executors]
 
     @property
     def bases(self) -> list[str]:
-        """Where the API processes listen, also those that are dead just now."""
-        return [seat.url for seat in self.apis]
+        """The URLs of the API processes, including those that are dead at the moment."""
+        return [slot.url for slot in self.apis]
 
-    def seat_of(self, executor_id: str) -> Seat:
-        """Where the executor sits that owns tasks under this id."""
-        return next(seat for seat in self.executors if seat.executor_id == executor_id)
+    def slot_of(self, executor_id: str) -> ProcessSlot:
+        """Returns the slot of the executor that owns tasks under this id."""
+        return next(slot for slot in self.executors if slot.executor_id == executor_id)
 
     async def heal(self) -> None:
-        """Everything runs, nothing is frozen, every way is whole. Returns when all our processes are ready."""
+        """Restarts, thaws and reconnects everything. Returns when all API and executor processes are ready."""
         for name, node in self.stores.all.items():
             node.resume()
             if not self.stores.is_running(name):
                 await node.start()
-        for seat in self.seats:
-            await seat.heal()
-            await seat.revive()
+        for slot in self.slots:
+            await slot.heal()
+            await slot.enable_restarts()
         await self.ready()
 
     async def ready(self) -> None:
-        await asyncio.gather(*(seat.ready() for seat in self.seats))
+        await asyncio.gather(*(slot.ready() for slot in self.slots))
 
 
 @asynccontextmanager
@@ -108,29 +109,29 @@ async def open_rig(
     apis: int = 2,
     executors: int = 3,
     history: History | None = None,
-    occupied: bool = True,
+    started: bool = True,
     **settings: str,
 ) -> AsyncIterator[Rig]:
-    """Migrates the database and starts everything; `settings` are names of the environment. With `occupied` false the
-    seats stay empty until the test calls `Seat.occupy` and `Rig.ready`."""
+    """Migrates the database and starts everything. `settings` are environment variables. With `started=False` the slots
+    stay empty until the test calls `ProcessSlot.start` and `Rig.ready`."""
     history = history or History(folder / "history.jsonl")
     await migrate(stores.postgres.dsn)
     async with AsyncExitStack() as cleanup:
         model = await cleanup.enter_async_context(model_settings())
         servers = Servers(*(stores.all[name].dsn for name in ("postgres", "redis", "rabbitmq")))
         stack = Stack(servers, folder, {"LOG_FORMAT": "console", **model, **settings})
-        seats = []
+        slots = []
         for kind in ["api"] * apis + ["executor"] * executors:
-            ways = {
+            proxies = {
                 name: await cleanup.enter_async_context(FaultProxy.before(node.dsn))
                 for name, node in stores.all.items()
             }
-            seats.append(Seat(stack, kind, ways, history))
-        rig = Rig(stores, stack, history, seats[:apis], seats[apis:])
+            slots.append(ProcessSlot(stack, kind, proxies, history))
+        rig = Rig(stores, stack, history, slots[:apis], slots[apis:])
         cleanup.push_async_callback(_stop, rig)
-        if occupied:
-            for seat in seats:
-                seat.occupy()
+        if started:
+            for slot in slots:
+                slot.start()
             await rig.ready()
         yield rig
 
@@ -138,8 +139,8 @@ async def open_rig(
 async def _stop(rig: Rig) -> None:
     for node in rig.stores.all.values():
         node.resume()
-    for seat in rig.seats:
-        await seat.close()
-        await seat.heal()
+    for slot in rig.slots:
+        await slot.close()
+        await slot.heal()
     with contextlib.suppress(ProcessLookupError):
         await rig.stack.stop()

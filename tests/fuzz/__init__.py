@@ -1,0 +1,1 @@
+"""Fuzzing of the decoders that read bytes of strangers. `make fuzz` runs it; `make test` replays the seeds."""

@@ -1,11 +1,11 @@
-"""All benchmarks, one after the other.  Usage: make bench, or python -m bench"""
+"""Runs all benchmarks one after the other. Usage: make bench, or python -m bench"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-PARTS = ("bench.starts", "bench.models", "bench.writing", "bench.reading", "bench.turns", "bench.page")
+PARTS = ("bench.starts", "bench.models", "bench.writing", "bench.reading", "bench.turns", "bench.search", "bench.page")
 
 for part in PARTS:
     print(f"\n== {part}", flush=True)

@@ -1,6 +1,6 @@
-"""A light HTTP client for measuring streams: raw sockets, no parsing until the run is over.
+"""A light HTTP client for measuring streams: it uses raw sockets and parses nothing until a stream has ended.
 
-An httpx client costs more CPU a chunk than the server that it should measure.
+An httpx client needs more CPU per chunk than the server that it should measure.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-LIMIT = 120.0
+LIMIT = 120.0  # seconds
 _STAMP = re.compile(rb"T(\d{19}) ")
 
 
 @dataclass(slots=True)
 class Received:
-    """What one stream brought. Times are `time.perf_counter` seconds."""
+    """The data and times of one stream. Times are `time.perf_counter` seconds; `delays` are seconds."""
 
     asked_at: float
     first_byte_at: float = 0.0
@@ -43,7 +43,7 @@ class Received:
 
 
 class Stream(asyncio.Protocol):
-    """One connection. `done` has what it received, when it is over."""
+    """One connection. `done` resolves to what it received, when it is closed."""
 
     def __init__(self, request: bytes, stamped: bool) -> None:
         self._request = request
@@ -79,7 +79,10 @@ class Stream(asyncio.Protocol):
 async def open_stream(
     url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, stamped: bool = False
 ) -> Stream:
-    """Connects and sends the request."""
+    """Connects and sends a request: a POST of JSON if there is a body, otherwise a GET.
+
+    A `stamped` stream records the delay of each time stamp (see `bench.model_server`) and does not keep its data.
+    """
     parts = urlsplit(url)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     lines = [f"{'POST' if body is not None else 'GET'} {path} HTTP/1.1", f"host: {parts.netloc}"]
@@ -95,22 +98,23 @@ async def open_stream(
 async def receive(
     url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None, stamped: bool = False
 ) -> Received:
-    """One stream from its request to its end. Raises TimeoutError after LIMIT seconds."""
+    """Sends a request and reads the stream to its end. Raises TimeoutError after LIMIT seconds."""
     async with asyncio.timeout(LIMIT):
         return await (await open_stream(url, body=body, headers=headers, stamped=stamped)).done
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """The value that `percent` of them do not exceed."""
+    """Returns the value that `percent` percent of the values do not exceed."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))]
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
+    """Returns the user and system time of a process so far, in seconds, at 100 clock ticks per second."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
 
 def resident_bytes(pid: int) -> int:
+    """Returns the resident memory of a process, at 4096 bytes per page."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096

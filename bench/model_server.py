@@ -1,6 +1,6 @@
-"""An OpenAI-compatible server that streams time stamps.  Usage: python -m bench.model_server PORT CHUNKS PER_SECOND
+"""An OpenAI-compatible server that streams time stamps. Usage: python -m bench.model_server PORT CHUNKS PER_SECOND
 
-Each delta is `T<time.time_ns()> `, so whoever receives it knows how long it was on its way.
+Each delta is `T<time.time_ns()> `, so that the receiver can compute its delay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _END = (
 
 
 class _Model(asyncio.Protocol):
-    """Answers the first complete request of a connection."""
+    """A connection whose first complete request is answered. `pause` is the seconds between two deltas."""
 
     def __init__(self, chunks: int, pause: float) -> None:
         self._left = chunks
@@ -47,9 +47,9 @@ class _Model(asyncio.Protocol):
 
     def _wait(self) -> None:
         self._next += self._pause
-        asyncio.get_running_loop().call_at(self._next, self._say)
+        asyncio.get_running_loop().call_at(self._next, self._send)
 
-    def _say(self) -> None:
+    def _send(self) -> None:
         if self._transport.is_closing():
             return
         if not self._left:

@@ -1,7 +1,7 @@
-"""CPU per delta of each provider's path from bytes to events: `python -m bench.models`.
+"""CPU time per delta from the bytes of a provider to events. Usage: python -m bench.models
 
-Canned bytes, as a provider sends them, in network chunks of one event and of 16 KiB. Beside it, what the SDKs' own
-streams take for the same bytes, through the same in-memory transport.
+The input is canned bytes in network chunks of one event or of 16 KiB. For comparison, the streams of the SDKs read
+the same bytes through the same in-memory transport.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def joined(pieces: list[bytes], size: int) -> list[bytes]:
 
 
 class Canned(httpx2.AsyncBaseTransport):
-    """Answers every request with the same bytes."""
+    """A transport that answers every request with the same bytes."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
@@ -88,7 +88,7 @@ async def run_model(model: Model) -> int:
 
 
 async def run_parser(pieces: list[bytes], decoder: Callable[[], Decoder]) -> int:
-    """Our part alone: parser, decoder and the retrying generator, without the SDK."""
+    """Runs parser, decoder and retries without the SDK. Returns the number of text deltas."""
 
     @asynccontextmanager
     async def connect() -> AsyncIterator[AsyncIterator[bytes]]:
@@ -116,16 +116,16 @@ async def measure(name: str, run: Callable[[], Awaitable[int]], rounds: int = 3)
         count = await run()
         best = min(best, time.process_time() - began)
         assert count == DELTAS, count
-    print(f"{name:50} {best / DELTAS * 1e6:8.1f} {DELTAS / best:12,.0f}")
+    print(f"{name:57} {best / DELTAS * 1e6:8.1f} {DELTAS / best:12,.0f}")
 
 
 async def main() -> None:
-    print(f"{'path':50} {'us/delta':>8} {'deltas/s':>12}")
+    print(f"{'path':57} {'us/delta':>8} {'deltas/s':>12}")
     await measure("scripted", partial(run_model, ScriptedModel()))
     for provider, pieces in (("openai", openai_bytes()), ("anthropic", anthropic_bytes())):
         decoder = (lambda: OpenAIDecoder(set())) if provider == "openai" else (lambda: AnthropicDecoder(set()))
-        for label, chunks in (("one event a chunk", pieces), ("16 KiB a chunk", joined(pieces, 16_384))):
-            await measure(f"{provider}, {label}: parser alone", partial(run_parser, chunks, decoder))
+        for label, chunks in (("one event per chunk", pieces), ("16 KiB per chunk", joined(pieces, 16_384))):
+            await measure(f"{provider}, {label}: parser and decoder only", partial(run_parser, chunks, decoder))
             http = httpx2.AsyncClient(transport=Canned(chunks))
             if provider == "openai":
                 client = openai.AsyncOpenAI(api_key="k", http_client=http)

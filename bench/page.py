@@ -1,6 +1,7 @@
-"""The page in a browser: a long conversation opens, a long answer streams.  Usage: python -m bench.page
+"""Measures the page in a browser with a long conversation and long answers. Usage: python -m bench.page
 
-The main thread's long tasks (over 50 ms) are what a reader feels. Needs chromium and npm, as the tests of the page do.
+Long tasks of the main thread (over 50 ms) are delays that a reader notices. Needs chromium and npm, as the browser
+tests do.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import time
 from bench.servers import open_servers
 from tests.browser.chat_page import ChatPage
 from tests.browser.driving import Browser, open_browser
+from tests.e2e.chat_api import converse, open_session
 from tests.e2e.stack import Stack, bearer, new_user, open_stack
-from tests.e2e.talk import converse, open_session
 from tests.servers.chromium_install import HINT, find
 
 TURNS = 1_000
+"""Turns of the long conversation."""
 WORDS = 50_000
+"""Words of the long answer."""
 ITEMS = 700
+"""Items of the long list."""
 _WATCH = """(() => { window.late = [];
     new PerformanceObserver((list) => window.late.push(...list.getEntries().map((one) => one.duration)))
         .observe({ type: "longtask" }); return true; })()"""
@@ -30,7 +34,7 @@ async def _page(browser: Browser, stack: Stack, user: str) -> ChatPage:
 
 
 def _row(name: str, seconds: float, late: list[float]) -> None:
-    share = sum(late) / seconds / 10  # milliseconds of seconds, in per cent
+    share = sum(late) / seconds / 10  # milliseconds / seconds, as a percentage
     tasks = f"{len(late)} long tasks, at most {max(late, default=0):.0f} ms, {share:.0f} % of the time"
     print(f"| {name:44} | {seconds:6.2f} s | {tasks} |", flush=True)
 
@@ -50,7 +54,7 @@ async def _long_conversation(browser: Browser, stack: Stack) -> None:
     begun = time.perf_counter()
     while await page.tab.js("document.querySelector('.bubble').textContent") != "/stream 41":
         await page.tab.wheel(-50_000)
-        await asyncio.sleep(0.02)  # a wheel that is turned; the whole is bounded by what there is to read
+        await asyncio.sleep(0.02)  # as a user turns the wheel; ends at the top
     _row("scroll up to its beginning", time.perf_counter() - begun, await page.tab.js(_LATE))
 
 
@@ -59,16 +63,16 @@ async def _long_answer(browser: Browser, stack: Stack) -> None:
     await page.go("/")
     await page.tab.js(_WATCH)
     begun = time.perf_counter()
-    await page.say(f"/stream {WORDS}")
+    await page.send(f"/stream {WORDS}")
     await page.until_text(f" {WORDS - 1}", limit=120)
     await page.until_idle()
     _row(f"an answer of {WORDS} words", time.perf_counter() - begun, await page.tab.js(_LATE))
 
 
 async def _long_list(browser: Browser, stack: Stack) -> None:
-    """One block that grows to its end: it is parsed as a whole each time it is shown anew."""
+    """Streams an answer that is one growing block, which is parsed as a whole each time it is rendered."""
     page = await _page(browser, stack, user := new_user())
-    items = "\r".join(f"- the **item** {n} of it" for n in range(ITEMS))  # a command is a line
+    items = "\r".join(f"- the **item** {n} of it" for n in range(ITEMS))  # CR keeps the command on one line
     async with stack.client(user) as client:
         session = await open_session(client)
         await page.go(f"/c/{session}")

@@ -1,4 +1,4 @@
-"""What the product is compared with: a plain FastAPI streaming response of the same chunks, nothing behind it.
+"""A plain FastAPI server, with which the product is compared. It streams the same chunks from memory.
 
 Usage: python -m bench.plain_server PORT
 """

@@ -1,13 +1,13 @@
-"""How fast streams are read, the generator alone (no HTTP): `python -m bench.reading [--redis redis://127.0.0.1:6379/0]`.
+"""Measures how fast streams are read without HTTP: `python -m bench.reading`, with a private server.
 
-Replay: one reader takes a whole answer of 10,000 (and 50,000) chunks from Redis.
-Fan-out: live streams with some readers each. This process publishes too: the rate is a lower bound, the CPU is net.
-Idle: what an open, silent reader costs in memory.
+Replay: a reader reads an answer of 10,000 or 50,000 chunks from Redis.
+Fan-out: live streams have one or more readers each. This process also publishes, so the rate is a lower bound. The CPU
+time of publishing is subtracted.
+Idle: the memory of an open reader that receives nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -19,16 +19,28 @@ from datetime import UTC, datetime
 import uvloop
 from redis.asyncio import Redis
 
-from backend.chat.chunks import END, Chunk, Finish, FinishStep, Start, StartStep, TextDelta, TextEnd, TextStart, encode
-from backend.chat.following import Hub
 from backend.chat.keys import stream_key
 from backend.chat.models import Message, Task, TaskKind, TaskStatus, TurnRequest, Usage
-from backend.chat.reading import attach
-from backend.chat.streams import Streams
+from backend.chat.protocol.chunks import (
+    END,
+    Chunk,
+    Finish,
+    FinishStep,
+    Start,
+    StartStep,
+    TextDelta,
+    TextEnd,
+    TextStart,
+    encode,
+)
+from backend.chat.streams.hub import Hub
+from backend.chat.streams.reader import attach
+from backend.chat.streams.streams import Streams
 from backend.ids import TaskId, new_session_id, new_task_id
 from backend.redis import open_redis
+from bench.servers import open_private_redis
 
-TTL = 120
+TTL = 120  # seconds
 _numbers = iter(range(time.time_ns() // 1000, 2**60))
 
 
@@ -67,7 +79,7 @@ async def _attach(hub: Hub, streams: Streams, task: Task) -> AsyncGenerator[byte
 
 
 async def _replay(redis: Redis, hub: Hub, streams: Streams, chunks: int) -> tuple[float, int]:
-    """The best of five, in seconds, and the bytes sent."""
+    """Returns the seconds of the fastest of five replays, and the bytes of a replay."""
     task = _task()
     await _write(redis, task, _turn(chunks))
     best, size = float("inf"), 0
@@ -82,7 +94,7 @@ async def _replay(redis: Redis, hub: Hub, streams: Streams, chunks: int) -> tupl
 async def _fan_out(
     redis: Redis, hub: Hub, streams: Streams, *, n: int, readers: int, rounds: int
 ) -> tuple[float, float]:
-    """Chunks that go out a second, and the CPU in seconds; without readers, what publishing alone costs."""
+    """Returns chunks per second to all readers, and CPU seconds. Without readers, it measures publishing alone."""
     tasks = [_task() for _ in range(n)]
     head = _turn(0)[:3]
     for task in tasks:
@@ -96,7 +108,7 @@ async def _fan_out(
                 got[0] += data.count(b"\n\n")
 
     jobs = [asyncio.create_task(read(task)) for task in tasks for _ in range(readers)]
-    while got[0] < 3 * n * readers:  # everybody has the beginning
+    while got[0] < 3 * n * readers:  # all readers have the beginning
         await asyncio.sleep(0.01)
     body = encode(TextDelta("t1", "word "))
     began, cpu = time.perf_counter(), time.process_time()
@@ -117,7 +129,7 @@ async def _fan_out(
 
 
 async def _idle(redis: Redis, hub: Hub, streams: Streams, readers: int) -> float:
-    """KB a reader that is open and silent, each of a stream of its own."""
+    """Returns the KB of memory per open reader. Each reader has its own stream, which is silent."""
     tasks = [_task() for _ in range(readers)]
     for task in tasks:
         await _write(redis, task, _turn(0)[:3])
@@ -141,16 +153,16 @@ def _memory() -> int:
         return int(facts.read().split()[1]) * resource.getpagesize()
 
 
-async def run(dsn: str) -> None:
+async def run() -> None:
     async def look_up(_: Sequence[TaskId]) -> Sequence[Task]:
         return [_task()]
 
-    async with open_redis(dsn, pool_size=16) as redis:
+    async with open_private_redis() as dsn, open_redis(dsn, pool_size=16) as redis:
         streams = Streams(redis, TTL)
         async with Hub(dsn, streams, look_up, tick=600) as hub:
-            print("| what | figure |\n|---|---|")
+            print("| measured | value |\n|---|---|")
             idle = await _idle(redis, hub, streams, 2000)
-            print(f"| an open, silent reader | {idle:.1f} KB |")
+            print(f"| memory of an open, silent reader | {idle:.1f} KB |")
             for chunks in (10_000, 50_000):
                 took, size = await _replay(redis, hub, streams, chunks)
                 print(f"| replay of {chunks:,} chunks ({size // 1024} KB sent) | {took * 1000:.0f} ms |")
@@ -158,11 +170,8 @@ async def run(dsn: str) -> None:
                 _, published = await _fan_out(redis, hub, streams, n=n, readers=0, rounds=rounds)
                 rate, spent = await _fan_out(redis, hub, streams, n=n, readers=readers, rounds=rounds)
                 each = (spent - published) / (n * readers * rounds) * 1e6
-                print(f"| {n} streams x {readers} readers, live | {rate:,.0f} chunks/s, {each:.0f} µs CPU a chunk |")
+                print(f"| {n} streams x {readers} readers, live | {rate:,.0f} chunks/s, {each:.0f} µs CPU per chunk |")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--redis", default="redis://127.0.0.1:6379/0")
-    arguments = parser.parse_args()
-    uvloop.run(run(arguments.redis))
+    uvloop.run(run())

@@ -1,4 +1,4 @@
-"""The servers that a benchmark runs against: those of the environment, else private ones."""
+"""The servers that a benchmark needs: those that the environment names, or else private ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from tests.e2e.stack import Servers
 from tests.servers.ports import free_port
 from tests.servers.postgres import empty_database
 from tests.servers.rabbitmq import rabbit_node
+from tests.servers.redis import redis_node
+from tests.servers.starting import listens
 
 
 @asynccontextmanager
 async def open_servers() -> AsyncIterator[tuple[Servers, Path]]:
-    """Postgres (with a migrated database of its own), Redis and RabbitMQ, and a folder for logs."""
+    """Yields Postgres (with a new, migrated database), Redis and RabbitMQ, and a folder for logs."""
     wanted = {"postgres": not os.environ.get("DATABASE_URL"), "redis": not os.environ.get("REDIS_URL")}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cb-", dir="/tmp")))
@@ -37,19 +39,22 @@ async def open_servers() -> AsyncIterator[tuple[Servers, Path]]:
 
 
 @asynccontextmanager
+async def open_private_redis() -> AsyncIterator[str]:
+    """Yields the DSN of a new server, for a benchmark that fills it. It ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="cb-", dir="/tmp") as folder:
+        async with redis_node(Path(folder)) as node:
+            yield node.dsn
+
+
+@asynccontextmanager
 async def helper_process(module: str, *arguments: str) -> AsyncIterator[int]:
-    """`python -m module PORT arguments` while the block lasts; its port, once it listens."""
+    """Runs `python -m module PORT arguments` inside the block. Yields the port once the process listens on it."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, str(port), *arguments)
     try:
         async with asyncio.timeout(20):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.05)
+            while not await listens(port):
+                await asyncio.sleep(0.05)
         yield port
     finally:
         process.kill()

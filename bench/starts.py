@@ -1,7 +1,7 @@
-"""CPU and wall time that each process needs until it is ready.  Usage: python -m bench.starts [RUNS [CHECKOUT ...]]
+"""Measures the CPU and wall time that each process needs to start. Usage: python -m bench.starts [RUNS [CHECKOUT ...]]
 
-Checkouts, each with a .venv of its own, are measured by turns with this one. The first start of each is
-not counted: it fills the caches of the file system.
+Each CHECKOUT needs its own .venv. Starts of this checkout and of the others alternate. The first start of each is not
+counted, since it fills the caches of the file system.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.servers import open_servers
-from tests.e2e.stack import JWT_KEY, ROOT, Servers
+from tests import ROOT
+from tests.e2e.stack import JWT_KEY, Servers
 from tests.servers.ports import free_port
 
-RUNS = 9
-READY_WITHIN = 30.0
+RUNS = 9  # counted starts of each process
+READY_WITHIN = 30.0  # seconds
 PROGRAMS = {"API": ("PORT", "backend", "serve"), "executor": ("EXECUTOR_PORT", "executor")}
 _ASK = b"GET /api/chat/health/ready HTTP/1.0\r\n\r\n"
 
 
 async def start(checkout: Path, kind: str, settings: Mapping[str, str], folder: Path) -> tuple[float, float]:
-    """Starts a process and stops it when it is ready. Returns seconds of CPU and of the clock until then."""
+    """Starts a process and stops it when it is ready. Returns CPU seconds and wall seconds until it is ready."""
     port_setting, *module = PROGRAMS[kind]
     port, begun = free_port(), time.perf_counter()
     with (folder / "starts.log").open("ab") as log:
@@ -56,13 +57,13 @@ async def _is_ready(port: int) -> bool:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """What all threads of a process have used. The kernel counts it in nanoseconds there, elsewhere in hundredths."""
+    """Returns the CPU time of all threads of a process. `schedstat` counts nanoseconds, `stat` only 1/100 s."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
 
 async def compare(servers: Servers, folder: Path, runs: int, checkouts: list[Path]) -> None:
-    """Prints a row for each checkout, process and queue."""
+    """Prints a row of figures for each checkout, process and queue."""
     settings = {
         "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/root"), "PYTHONDONTWRITEBYTECODE": "1",
         "CHAT_PROVIDER": "scripted", "JWT_VERIFY_KEY": JWT_KEY,

@@ -1,10 +1,14 @@
-"""The whole path under load: HTTP, queue, executor, Redis Stream, API.  Usage: python -m bench.turns [--quick]
+"""Measures the whole path under load: HTTP, queue, executor, Redis Stream, API.
 
-Everything runs on this machine, the load too. Servers: DATABASE_URL, REDIS_URL, RABBITMQ_URL, else private ones. Each
-row stands beside a plain FastAPI streaming response of the same chunks, measured in the same run by the same client.
+Usage: python -m bench.turns [--quick] [--many]. `--quick` measures fewer streams for a shorter time. `--many` measures
+only the many open streams.
 
-A "chunk" is a delta of the model. Under load neighbouring deltas are merged while a flush is on its way, so there are
-fewer SSE events than chunks; both are shown. Every text is checked.
+Everything runs on this machine, including the load. The servers are DATABASE_URL, REDIS_URL and RABBITMQ_URL, or
+private ones. Some rows have a second figure for a plain FastAPI streaming response of the same chunks, measured in the
+same run by the same client.
+
+A "chunk" is a delta of the model. Under load, adjacent deltas are merged while a flush is in flight, so there are fewer
+SSE events than chunks; both are shown. A wrong text in the rows of throughput and replay stops the run.
 """
 
 from __future__ import annotations
@@ -26,10 +30,14 @@ from tests.e2e.stack import Stack, bearer, new_session, new_user, open_stack
 
 QUICK = "--quick" in sys.argv
 SESSIONS, CHUNKS = 30, 200
+"""Concurrent sessions of the throughput test, and chunks of each answer."""
 LONG = 10_000
+"""Chunks of the replayed answer."""
 OPEN_STREAMS = 200 if QUICK else 1_000
 SECONDS = 5 if QUICK else 20
+"""Length of the measurement with many streams."""
 PER_SECOND = 5
+"""Chunks per second of each of the many streams."""
 ROUNDS = 5
 
 
@@ -47,15 +55,16 @@ def first_message(session: str, text: str) -> bytes:
 
 
 async def ask(stack: Stack, text: str) -> Received:
-    """A new user's first message, and its whole stream."""
+    """Sends the first message of a new user and reads the whole stream."""
     body = first_message(new_session(), text)
     return await receive(f"{stack.base}/api/chat", body=body, headers=bearer(new_user()))
 
 
 def exact(received: Received, chunks: int) -> None:
+    """Exits if the received text is not the answer to `/stream chunks`."""
     wanted = "".join(f"{i} " for i in range(chunks))
     if received.text != wanted:
-        raise SystemExit(f"a text is not exact: {received.text[:200]!r}")
+        raise SystemExit(f"a received text is wrong: {received.text[:200]!r}")
 
 
 async def alone(stack: Stack) -> None:
@@ -68,7 +77,7 @@ async def alone(stack: Stack) -> None:
 
 
 async def together(stack: Stack, plain: str) -> None:
-    """30 sessions at once, 200 chunks each, the best of some rounds for both."""
+    """Runs SESSIONS turns of CHUNKS chunks at once, and as many plain streams, in ROUNDS rounds."""
     first: list[float] = []
     rates, events, plain_rates = [], [], []
     for _ in range(ROUNDS):
@@ -91,8 +100,8 @@ async def together(stack: Stack, plain: str) -> None:
         ratio,
     )
     row(f"chunks/s, median of {ROUNDS}", f"{percentile(rates, 50):,.0f}", f"{percentile(plain_rates, 50):,.0f}")
-    row("SSE events a chunk", f"{percentile(events, 50):.3f}")
-    row("first chunk under that load", milliseconds(first))
+    row("SSE events per chunk", f"{percentile(events, 50):.3f}")
+    row("first chunk under this load", milliseconds(first))
 
 
 async def replay(stack: Stack, plain: str) -> None:
@@ -120,7 +129,7 @@ async def replay(stack: Stack, plain: str) -> None:
 
 
 async def many_streams(stack: Stack) -> None:
-    """Open streams that each get some chunks a second: how late they are, what each process costs."""
+    """Opens streams that each get PER_SECOND chunks a second. Measures their delays and the CPU of each process."""
     api = next(child for child in stack.children if child.name.startswith("api"))
     pids = {child.name: child.process.pid for child in stack.children}
     before = resident_bytes(api.process.pid)
@@ -128,7 +137,7 @@ async def many_streams(stack: Stack) -> None:
     while len(streams) < OPEN_STREAMS:
         streams += await asyncio.gather(*(_open(stack) for _ in range(min(25, OPEN_STREAMS - len(streams)))))
         await asyncio.sleep(0.1)
-    async with asyncio.timeout(60):  # all of them run, and the rush of their beginning is over
+    async with asyncio.timeout(60):  # until all run and the burst at the start is over
         while min(len(stream.received.delays) for stream in streams) < PER_SECOND:
             await asyncio.sleep(0.2)
     await asyncio.sleep(5)
@@ -140,7 +149,7 @@ async def many_streams(stack: Stack) -> None:
     took = time.perf_counter() - began
     delays = [delay for stream, n in zip(streams, seen, strict=True) for delay in stream.received.delays[n:]]
     cpu = {name: (cpu_seconds(pid) - cpu[name]) / took * 100 for name, pid in pids.items()}
-    row(f"memory an open stream, at {OPEN_STREAMS:,}", f"{memory:.1f} KB")
+    row(f"memory of the API per open stream, at {OPEN_STREAMS:,}", f"{memory:.1f} KB")
     row(f"{OPEN_STREAMS:,} streams × {PER_SECOND} chunks/s: delivered/s", f"{len(delays) / took:,.0f}")
     row("  delivery latency", milliseconds(delays))
     row("  CPU", ", ".join(f"{name} {percent:.0f} %" for name, percent in cpu.items()))
@@ -164,7 +173,7 @@ async def main() -> None:
                 await alone(stack)
                 await together(stack, f"http://127.0.0.1:{plain}")
                 await replay(stack, f"http://127.0.0.1:{plain}")
-        seconds = SECONDS + 60  # the first streams go on while the others open
+        seconds = SECONDS + 60  # the first streams run while the others open
         model = await cleanup.enter_async_context(
             helper_process("bench.model_server", str(seconds * PER_SECOND), str(PER_SECOND))
         )

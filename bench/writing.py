@@ -1,14 +1,12 @@
-"""How fast one process writes chunks to streams.  Usage: python -m bench.writing [redis-url]
+"""Measures how fast a process writes chunks to streams: `python -m bench.writing`, with a private server.
 
-Every chunk is its own `append`; neighbouring deltas merge while a flush is on its way, as in an executor. "alike" has
-all chunks distinct (no merging): the floor.
+Each chunk is a separate `append`. Adjacent deltas are merged while a flush is in flight, as in an executor. The chunks
+of "alike" cannot be merged, so its rate is the lowest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,14 +14,15 @@ from collections.abc import Callable, Sequence
 import uvloop
 from redis.asyncio import Redis
 
-from backend.chat.buffers import ChunkBuffer
-from backend.chat.chunks import Chunk, Data, TextDelta, TextStart
 from backend.chat.keys import stream_key
-from backend.chat.streams import Streams
-from backend.chat.writing import Flusher, StreamWriter
+from backend.chat.protocol.chunks import Chunk, Data, TextDelta, TextStart
+from backend.chat.streams.streams import Streams
+from backend.chat.streams.write_buffer import ChunkBuffer
+from backend.chat.streams.writer import Flusher, StreamWriter
 from backend.ids import BEGINNING, SessionId, TaskId
+from bench.servers import open_private_redis
 
-TTL = 60
+TTL = 60  # seconds
 
 
 def text(i: int) -> Chunk:
@@ -41,8 +40,8 @@ async def produce(writer: StreamWriter, chunks: Sequence[Chunk]) -> None:
     await writer.drain()
 
 
-async def measure(redis: Redis, streams: int, each: int, make: Callable[[int], Chunk]) -> tuple[float, float, int]:
-    """Chunks per second, entries per chunk, streams that are exact."""
+async def measure(redis: Redis, streams: int, each: int, make: Callable[[int], Chunk]) -> tuple[float, float]:
+    """Returns chunks per second and entries per chunk. Fails if the entries of the first stream are not consecutive."""
     keys = [stream_key(SessionId(str(uuid.uuid4())), TaskId("bench")) for _ in range(streams)]
     chunks = [make(i) for i in range(each)]
     async with Flusher(redis, ttl=TTL) as flusher:
@@ -57,11 +56,11 @@ async def measure(redis: Redis, streams: int, each: int, make: Callable[[int], C
     assert [entry.id.seq for entry in page] == list(range(1, len(page) + 1))
     for key in keys:
         await reading.delete(key)
-    return streams * each / took, entries / (streams * each), streams
+    return streams * each / took, entries / (streams * each)
 
 
 def appending() -> float:
-    """Microseconds of CPU for an append that merges: the buffer alone."""
+    """Returns the microseconds that the buffer needs for an append that merges."""
     buffer, chunk, times = ChunkBuffer(), TextDelta("t1", "word "), 200_000
     began = time.perf_counter()
     for _ in range(times):
@@ -70,7 +69,7 @@ def appending() -> float:
 
 
 async def awaiting(redis: Redis) -> float:
-    """Microseconds of an awaited append that merges; the flusher never gets a turn."""
+    """Returns the microseconds of an awaited append that merges. The flusher does not run meanwhile."""
     async with Flusher(redis, ttl=TTL) as flusher:
         writer = flusher.writer(stream_key(SessionId(str(uuid.uuid4())), TaskId("bench")), 1001, create=True)
         chunk, times = TextDelta("t1", "word "), 10_000
@@ -81,12 +80,11 @@ async def awaiting(redis: Redis) -> float:
 
 
 async def main() -> None:
-    url = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")
-    async with Redis.from_url(url) as redis:
+    async with open_private_redis() as dsn, Redis.from_url(dsn) as redis:
         print(f"{'chunks':8} {'streams':>8} {'each':>6} {'chunks/s':>10} {'entries/chunk':>14}")
         for name, make in (("text", text), ("alike", alike)):
             for streams, each in ((1, 5000), (100, 500), (1000, 50)):
-                rate, share, _ = await measure(redis, streams, each, make)
+                rate, share = await measure(redis, streams, each, make)
                 print(f"{name:8} {streams:8} {each:6} {rate:10,.0f} {share:14.2f}")
         print(f"an append that merges: {appending():.2f} µs in the buffer, {await awaiting(redis):.2f} µs awaited")
 

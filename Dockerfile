@@ -1,4 +1,4 @@
-# One image for the API, the executor and the migrations; the command says which.
+# One image for the API, the executor and the migrations; the command selects which one runs.
 FROM node:24-slim AS page
 WORKDIR /app/web
 COPY web/package.json web/package-lock.json ./

@@ -1,4 +1,4 @@
-"""Whether the process on that port, and everything it needs, is ready: `python deploy/healthcheck.py PORT`."""
+"""Exits with 0 if the process on a port of this machine is ready: `python deploy/healthcheck.py PORT`."""
 
 import http.client
 import sys

@@ -1,8 +1,8 @@
-/* One operation: how its outcome arrives by several routes and is applied once.
+/* One operation, whose outcome arrives by several routes and is applied once.
  *
  * Each rule of the design is a constant: 1 keeps it, 0 drops it.
- *   DEDUP  an outcome is stored by a compare-and-set on "there is none yet"
- *   WHOLE  what follows from an outcome is stored in the same transaction as the outcome
+ *   DEDUP  an outcome is stored only if there is none yet (compare-and-set)
+ *   WHOLE  the consequences of an outcome are stored in the same transaction as the outcome
  *   KNOWN  the operation is committed before its generator is called */
 #ifndef DEDUP
 #define DEDUP 1
@@ -23,7 +23,7 @@ bool registered, called;
 byte outcome, first_outcome, applied;
 byte deaths = 1;
 bool queued, unknown, changed;
-byte over; /* routes that have nothing more to say */
+byte over; /* routes that have ended */
 
 inline store(what) {
   if :: outcome != NONE && outcome != what -> changed = true :: else fi;
@@ -36,7 +36,7 @@ inline follow(what) {
   if :: what != CANCELLED -> queued = true :: else fi
 }
 
-/* All routes meet here. `won` says that this was the first outcome; a second one changes nothing. */
+/* All routes call this. `won` is true for the first outcome; a second one changes nothing. */
 inline complete(what) {
   won = false;
   if
@@ -57,7 +57,7 @@ active proctype Tool() {
   registered = true
 }
 
-/* The generator calls the webhook until it has an answer; one answer may be lost. A 404 is final for it. */
+/* The generator calls the webhook until it gets an answer; one answer may be lost. It does not retry after a 404. */
 active [2] proctype Webhook() {
   bool won; byte seen, lost;
   called;
@@ -71,7 +71,7 @@ again:
   over++
 }
 
-/* A stream entry is delivered until it is acked; its consumer may die before that. */
+/* A stream entry is delivered until it is acknowledged; its consumer may die before that. */
 active proctype Entry() {
   bool won; byte seen;
   called;

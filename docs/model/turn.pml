@@ -1,16 +1,16 @@
-/* One turn: its claims in Postgres, its stream in Redis, two executors that die and are taken for dead.
+/* One turn: its claims in Postgres, its stream in Redis, and two executors that die or are wrongly taken for dead.
  *
- * Each rule of the design is a constant: 1 keeps it, 0 drops it (check.py drops one at a time: each must count).
- *   FENCE  the stream refuses an entry of an older attempt than its newest entry's
- *   CAS    a commit checks that the attempt still stands
- *   ORDER  the end is committed before it is written
- *   DRAIN  a checkpoint is committed after the stream has acknowledged what lies before it
- *   SEAL   who takes over appends its fence before it reads what to remove
- *   TRIM   who takes over removes what the dead attempt wrote after the checkpoint
+ * Each rule of the design is a constant: 1 keeps it, 0 drops it. check.py drops one at a time: a promise must break.
+ *   FENCE  the stream refuses entries of an attempt that is older than its newest entry's
+ *   CAS    a commit checks that its attempt is still the current one
+ *   ORDER  the end is committed before it is written to the stream
+ *   DRAIN  a checkpoint is committed after the stream has acknowledged all entries before it
+ *   SEAL   an executor that takes over appends its fence before it reads what to remove
+ *   TRIM   an executor that takes over removes what the dead attempt wrote after the checkpoint
  *   START  a tool's call is committed before the tool runs
  *
- * The turn has three commits: what the model said with its call (SAID), the call's result (GOT), and the end, which
- * stores what was said of the result (LAST). */
+ * The turn has three commits: the model's message with its call (SAID), the call's result (GOT), and the end, which
+ * stores the model's message about the result (LAST). */
 #ifndef FENCE
 #define FENCE 1
 #endif
@@ -51,19 +51,19 @@
 /* Postgres */
 byte attempt, owner = NOBODY, steps, checkpoint, ended_by;
 bool ended;
-/* the stream: entry i was written by attempt by[i]; what was removed keeps its place */
+/* the stream: attempt by[i] wrote entry i; a removed entry keeps its index */
 byte by[ENTRIES], kind[ENTRIES], length, top;
 bool removed[ENTRIES];
 bool has_end;
-/* the world: who lives, how many deaths and wrong suspicions are left */
+/* the environment: which executors live, how many deaths and wrong suspicions are left */
 byte names;
 bool alive[6];
 byte deaths = DEATHS, doubts = DOUBTS;
-/* what must never be */
+/* records of what must never happen */
 byte finals, commits[3], effects;
 bool old_after_new, end_before_commit, entry_after_end, not_clean, left_over;
 
-/* XADD under an explicit id, one command. `last` is where the entry went. */
+/* XADD with an explicit id, as one command. `last` is the index of the entry. */
 inline append(what) {
   atomic {
     if
@@ -78,7 +78,7 @@ inline append(what) {
   }
 }
 
-/* The end is there: what a reader gets who comes now. */
+/* Runs when the end is written: checks what a new reader would get now. */
 inline look_at_the_end() {
   has_end = true;
   if :: !ended -> end_before_commit = true :: else fi;
@@ -97,7 +97,7 @@ inline look_at_the_end() {
   i = 0; wanted = 0
 }
 
-/* A transaction that stores a step, with the stream's place up to which it is stored. */
+/* A transaction that stores a step and its checkpoint, the place in the stream up to which messages are stored. */
 inline commit_step(step, place) {
   atomic {
     stands = !CAS || (attempt == mine && owner == me && !ended);
@@ -116,7 +116,7 @@ inline may_die() {
   if :: atomic { deaths > 0 -> deaths--; alive[me] = false }; goto begin :: true fi
 }
 
-/* What an attempt before this one wrote after the checkpoint goes, all of it in one command. */
+/* Removes, in one command, what earlier attempts wrote after the checkpoint. */
 inline remove_tail(from, to) {
   atomic {
     i = from;
@@ -179,7 +179,7 @@ wait:
     may_die();
     if :: START -> effects++ :: else fi;
     may_die()
-  :: else /* said before; if the call has no result, nobody knows whether it ran, and it is not run again */
+  :: else /* already said; if the call has no result, it may have run, so it is not run again */
   fi;
 
   if

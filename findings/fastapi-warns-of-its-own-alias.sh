@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # FastAPI 0.165.0 with pydantic 2.14.3, seen 2026-11-30 on Python 3.11.
 #
-# pydantic's `defer_build=True` postpones the building of a model's validator to its first use; nothing else should change.
-# Seen: with a FastAPI body of such a model, pydantic warns (UnsupportedFieldAttributeWarning) of an alias 'body' that has
-# no effect. No code of the user's has that alias: FastAPI gives it to the parameter. Under `python -W error`
-# its OpenAPI document cannot be made. Without defer_build there is no warning.
+# Expected: pydantic's `defer_build=True` builds a model's validator at its first use, and changes nothing else.
+# Seen: if such a model is the body of a FastAPI route, pydantic warns (UnsupportedFieldAttributeWarning) that an alias
+# 'body' has no effect. The user's code has no such alias: FastAPI gives it to the parameter. Under `python -W error`,
+# the OpenAPI document cannot be made. Without defer_build there is no warning.
 #
 # Output:
 #   at once: no warning

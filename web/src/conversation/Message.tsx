@@ -212,7 +212,7 @@ const safeUrl = (url: string) => (/^https?:/i.test(url) ? url : undefined);
 
 // `live`: the part still grows. `running`: its message does.
 function Piece({ part, live, running }: { part: Part; live: boolean; running: boolean }) {
-  if (part.type === "text") return <Markdown text={part.text} />;
+  if (part.type === "text") return <Markdown text={part.text} growing={live} />;
   if (part.type === "reasoning") return <Reasoning text={part.text} live={live} />;
   if (isToolUIPart(part)) return <ToolCard part={part} />;
   if (part.type === "data-summary") return <Summary {...(part.data as SummaryNotice)} />;
@@ -261,7 +261,7 @@ function Reasoning({ text, live }: { text: string; live: boolean }) {
   return (
     <details className="reasoning">
       <summary>{live ? "Thinking…" : "Thoughts"}</summary>
-      <Markdown text={text} />
+      <Markdown text={text} growing={live} />
     </details>
   );
 }

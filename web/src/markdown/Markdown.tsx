@@ -11,18 +11,19 @@ import { usePaced } from "./usePaced";
 const FENCED = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n]*\n([^]*?)(?:\n {0,3}\1[`~]*\s*)?$/;
 const plugins = [remarkGfm];
 
-export function Markdown({ text }: { text: string }) {
+// `growing`: the text is still being streamed.
+export function Markdown({ text, growing = false }: { text: string; growing?: boolean }) {
   const blocks = useMemo(() => blocksOf(text), [text]);
   const id = useId(); // keeps footnote ids unique on the page
   return (
     <div className="prose">
-      {blocks.map((block, place) => <Block key={place} text={block} id={id} />)}
+      {blocks.map((block, place) => <Block key={place} text={block} growing={growing && place === blocks.length - 1} id={id} />)}
     </div>
   );
 }
 
-const Block = memo(function Block({ text: newest, id }: { text: string; id: string }) {
-  const text = usePaced(newest);
+const Block = memo(function Block({ text: newest, growing, id }: { text: string; growing: boolean; id: string }) {
+  const text = usePaced(newest, growing);
   if (!isParsable(text)) return <Unparsed text={text} />;
   return (
     <ReactMarkdown remarkPlugins={plugins} components={components}

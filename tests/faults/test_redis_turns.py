@@ -9,7 +9,7 @@ import pytest
 
 from backend.chat.models import Turn
 from backend.chat.queue.redis import open_redis_turns
-from backend.chat.queue.redis_consumer import GROUP
+from backend.chat.queue.redis_consumer import GROUP, Consumer, QueueEntry, RedisDelivery
 from backend.chat.queue.turn_queue import encode_turn
 from backend.errors import Unavailable
 from backend.ids import ExecutorId
@@ -150,6 +150,36 @@ async def test_an_executor_with_one_slot_takes_over_a_dead_executors_turns_one_b
             assert (await _pending(rig))["b"] <= 2
             await delivery.ack()
     assert seen == turns
+
+
+async def test_a_turn_that_was_settled_while_it_was_read_again_is_not_delivered_twice(
+    rig: RedisRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = new_turn(), new_turn()
+    async with rig.open("dead") as dead, dead.consume(1) as deliveries:
+        await dead.publish(first)
+        await soon(anext(deliveries))
+    read, held, settled = Consumer._read_entries, asyncio.Event(), asyncio.Event()
+
+    async def read_late(consumer: Consumer[RedisDelivery], after: bytes | str) -> list[QueueEntry]:
+        entries = await read(consumer, after)
+        if after != ">" and entries:
+            held.set()
+            await settled.wait()
+        return entries
+
+    monkeypatch.setattr(Consumer, "_read_entries", read_late)
+    async with rig.open("b") as b, b.consume(2) as deliveries:
+        delivery = await soon(anext(deliveries))
+        assert delivery.turn == first
+        await soon(held.wait())
+        await delivery.ack()
+        settled.set()
+        await b.publish(second)
+        delivery = await soon(anext(deliveries))
+        assert delivery.turn == second
+        await delivery.ack()
+        assert await _pending(rig) == {"b": 0}
 
 
 async def test_turns_are_taken_over_even_when_the_reply_with_them_is_lost(rig: RedisRig) -> None:

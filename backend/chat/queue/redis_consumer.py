@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ MAX_REDIS_DEAD_LETTERS = 10_000
 """Dead letters that the stream keeps, about. RabbitMQ has a limit of its own: MAX_RABBITMQ_DEAD_LETTERS."""
 OWN_PAGE = 100
 """Pending entries of this consumer in one read."""
+REMEMBERED = 1000
+"""Settled entries whose ids a consumer remembers. A reply that was on its way may still contain them."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between two tries while Redis is unavailable."""
 
@@ -167,6 +170,7 @@ class Consumer(Generic[S]):
         self._inherit_every = inherit_every
         self._caught_up = False
         self._known: set[bytes] = set()
+        self._settled: deque[bytes] = deque(maxlen=REMEMBERED)
         self._trouble = Trouble(logger, "turn queue cannot be read", key=key)
 
     async def run(self) -> None:
@@ -194,6 +198,8 @@ class Consumer(Generic[S]):
             logger.warning("queue entry was not settled", extra=extra)
             return False
         else:
+            if done:  # otherwise another executor has the entry, which may come back if that one dies
+                self._settled.append(unsettled.entry.id)
             return done
         finally:
             self._known.discard(unsettled.entry.id)
@@ -262,7 +268,7 @@ class Consumer(Generic[S]):
 
     async def _put_in(self, entries: Iterable[QueueEntry]) -> None:
         for entry in entries:
-            if entry.id in self._known:
+            if entry.id in self._known or entry.id in self._settled:
                 continue
             found = self._read(entry, self) if entry.fields else None
             if not isinstance(found, UnsettledEntry):

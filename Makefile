@@ -13,6 +13,8 @@ PAGE := backend/api/page/index.html
 TESTS := tests/faults tests/browser tests/e2e tests/integration tests/unit
 IN_FULL := tests/faults tests/e2e/test_ai_sdk_clients.py tests/e2e/test_executor_deaths.py tests/integration/test_api_schemathesis.py tests/integration/test_branch_tree.py
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) * 5 // 2, 16))')
+# So many failed tests are repeated alone before the run counts as failed (docs/decisions/0017-a-second-look.md).
+AGAIN ?= 5
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 HAVE_NPM := $(shell command -v npm)
 
@@ -31,7 +33,8 @@ check: python lint  ## run lint, type checks, import checks and unit tests
 	@$(BIN)/python -m pytest -q tests/unit
 
 test: python node page lint servers web-test collected  ## everything of check, and every other test; finds, starts or installs the servers it needs
-	@$(PYTEST) -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=30 $(TESTS)
+	@code=0; $(PYTEST) -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=30 $(TESTS) || code=$$?; \
+		[ $$code != 1 ] || exec $(BIN)/python -m tests.second_look --most $(AGAIN); exit $$code
 
 # Writes the tests' bytecode once; each of the test workers would compile all of it again.
 collected: python

@@ -15,6 +15,8 @@ import pytest
 from tests import ROOT
 
 FAILURES = ROOT / ".cache" / "failures"
+NAMES = "tests"
+"""A file in the folder of the reports: the ids of the tests that failed, one per line."""
 _LINES, _WIDTH = 6, 200
 _SEED = re.compile(r"FAULT_SEED=\d+|@seed\(\d+\)|@reproduce_failure\([^)]*\)")
 _RAISED = re.compile(r"^E  +(.*)$|^[ |]*([\w.]+(?:Error|Exception|Timeout|Failed|Exited)\b:?.*)$", re.MULTILINE)
@@ -28,6 +30,7 @@ class ShortFailures:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._failed: dict[str, None] = {}
 
     def pytest_sessionstart(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -36,6 +39,8 @@ class ShortFailures:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             shorten(report, self._folder)
+            self._failed[report.nodeid] = None
+            (self._folder / NAMES).write_text("".join(f"{test}\n" for test in self._failed))
 
 
 def shorten(report: pytest.TestReport, folder: Path) -> None:

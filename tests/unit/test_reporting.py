@@ -11,7 +11,7 @@ import pytest
 from tests import ROOT
 from tests.reporting import shorten
 
-_PLUGIN = """
+PLUGIN = """
 from pathlib import Path
 from tests.reporting import ShortFailures
 
@@ -22,14 +22,14 @@ def pytest_configure(config):
 
 def run(folder: Path, test: str) -> tuple[str, str]:
     """Runs pytest on a file with that test. Returns what it printed and the full report."""
-    (folder / "conftest.py").write_text(_PLUGIN)
+    (folder / "conftest.py").write_text(PLUGIN)
     (folder / "test_it.py").write_text(test)
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", "test_it.py")
     done = subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    (whole,) = (folder / "failures").iterdir()
+    (whole,) = (folder / "failures").glob("*.txt")
     return done.stdout, whole.read_text()
 
 

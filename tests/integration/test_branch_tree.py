@@ -30,6 +30,10 @@ from tests.integration.running_api import SETTINGS
 EXAMPLES = scale(15, 3_000)
 PHASES = [Phase.generate, *([Phase.shrink] if FULL else [])]
 NOBODY = Caller(None, "192.0.2.1")
+_WAITING = """
+SELECT id, request->>'message_id' AS asked, request->>'text' AS text,
+  kind = 'turn' AND coalesce((request->>'is_user_message')::boolean, true) AS by_user
+FROM tasks WHERE session_id = $1 AND status = 'queued' AND active_session_id IS NULL ORDER BY priority DESC, number"""
 UNLIMITED = {"max_running_turns": 1_000_000, "max_waiting_turns": 1_000_000}
 
 
@@ -73,6 +77,33 @@ class Conversation:
         """The last written message of the one with this name in the tree."""
         mine = [n for n, row in self.rows.items() if row.task_id == id[4:] and (row.step == 0 or id[:4] == "msg_")]
         return max(mine, default=None)
+
+    async def last_known(self, c: Connection, ids: list[str], shown: list[int]) -> str | None:
+        """The name of the last of these messages that the session has: of one with several versions the one that waits,
+        then the shown one, then the newest."""
+        waiting = {row["asked"]: row["id"] for row in await c.fetch(_WAITING, self.session)}
+        theirs = {row["id"] for row in await c.fetch("SELECT id FROM tasks WHERE session_id = $1", self.session)}
+        for id in reversed(ids):
+            if id.startswith("msg_"):
+                if id[4:] in theirs:
+                    return id
+                continue
+            versions = [n for n, row in self.rows.items() if row.step == 0 and row.shown_id == id and row.text]
+            if id in waiting:
+                return f"usr_{waiting[id]}"
+            if versions:
+                n = max([n for n in versions if n in shown] or versions)
+                return f"usr_{self.rows[n].task_id}"
+        return None
+
+    async def newest(self, c: Connection, shown: list[int]) -> str | None:
+        """The name of what a message follows that is sent alone while a turn runs: the last message of the user that
+        waits, else the last shown one."""
+        waiting = [row for row in await c.fetch(_WAITING, self.session) if row["by_user"]]
+        if waiting:
+            return f"{'usr' if waiting[-1]['text'] else 'msg'}_{waiting[-1]['id']}"
+        row = self.rows[shown[-1]] if shown else None
+        return row and f"{'msg' if row.step else 'usr'}_{row.task_id}"
 
     async def stored(self, c: Connection) -> tuple[list[Message], list[int]]:
         found = await c.fetch(
@@ -132,7 +163,10 @@ class Conversation:
         async with self.resources.database.connection() as c:
             _, shown = await self.stored(c)
             busy = await tasks.find_active_task(c, self.session) is not None
-            known = await branches.last_known(c, self.session, tab.shown) if how != "alone" else None
+            if how != "alone":
+                known = await self.last_known(c, tab.shown, shown)
+            else:
+                known = await self.newest(c, shown) if busy else None
         task = await self._start(TurnRequest(id, id), id, after)
         await self.check()
         self.expected[task.id] = (how, known, shown, busy)

@@ -43,7 +43,7 @@ _OF_ONE_MODEL = (
     *("chat_provider", "chat_model", "chat_api_key"),
     *("chat_base_url", "openrouter_base_url", "openai_base_url"),
 )
-"""Settings that CHAT_MODELS replaces. A key for the server of a base URL must not go to the one of an entry."""
+"""Settings that CHAT_MODELS replaces. The key for the server of CHAT_BASE_URL must not go to the server of an entry."""
 FILES = (Path(".env.default"), Path(".env"))
 logger = logging.getLogger(__name__)
 Provider = Literal["openai", "anthropic", "claude_agent", "scripted"]  # claude_agent is not available yet

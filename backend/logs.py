@@ -29,7 +29,7 @@ _SAYS = re.compile(
     r"\b(?:CLUSTER|CLUSTERDOWN|CROSSSLOT|LOADING|MASTERDOWN|MISCONF|MOVED|NOGROUP|NOPERM|NOREPLICAS|OOM|READONLY"
     r"|UNBLOCKED|WRONGTYPE)\b.*"
 )
-"""The words of a Redis server, from the error's code on."""
+"""Matches what a Redis server says, from the error's code on."""
 MOST_WORDS = 200
 """Characters of a server's words in a log line."""
 _bound: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("bound", default=None)

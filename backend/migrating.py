@@ -81,7 +81,7 @@ class Migration:
 
     @property
     def index(self) -> Index | None:
-        """The index that this migration builds beside the writes of other processes. Then it does nothing else."""
+        """The index that this migration builds while others write, or None. Such a migration does nothing else."""
         found = _CONCURRENTLY.search(self.sql)
         return None if found is None else Index(*found.groups())
 
@@ -224,11 +224,11 @@ async def _apply_next(connection: Connection, address: Address, migrations: Sequ
 
 
 async def _run(connection: Connection, address: Address, migration: Migration) -> None:
-    """Runs a migration in the transaction of `connection`, or beside it an index for which writes need not wait."""
+    """Runs a migration in the transaction of `connection`. Builds an index outside of it: writes need not wait then."""
     if (index := migration.index) is None:
         await connection.execute(migration.sql)
         return
-    # a simple query, which also ends the portal of the query before: the index would wait for its snapshot
+    # a simple query: it ends the portal of the query before, for whose snapshot the index would wait
     await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     await _build(address, index)
 

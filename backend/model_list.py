@@ -106,8 +106,9 @@ class ModelEntry(_Given):
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """The models in the operator's order. `title` names sessions; None if their first words do. `summary` summarises
-    conversations; None if the model that answers in them does."""
+    """The models in the operator's order. `title` is the model that names sessions; None: their first words name them.
+    `summary` is the model that summarises conversations; None: the one that answers does.
+    """
 
     entries: tuple[ModelEntry, ...]
     title: ModelEntry | None = None

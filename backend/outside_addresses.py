@@ -1,6 +1,7 @@
-"""Which addresses this service connects to when a user names the host: public ones, and networks that are allowed.
+"""The addresses to which this service may connect when a user names the host: public ones, and allowed networks.
 
-Whoever connects checks the address itself, after the name was resolved: a name may lead elsewhere a moment later.
+A caller checks the address that a name was resolved to, and connects to that one: a moment later the name may lead
+elsewhere.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ _POOLER = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-"""Errors of a statement that say, behind a pooler, that its connection is not what it was."""
+"""Errors of a statement which mean, behind a pooler, that it met another connection to the server than before."""
 _UNKNOWN_TO_POOLER = "unsupported startup parameter"
 _SAFE_TO_TELL = ("`sslmode`", "`sslnegotiation`", "direct TLS", "root certificate", "target_session_attrs")
 """Beginnings of the driver's messages about a URL that quote no part of a login."""
@@ -277,8 +277,8 @@ def _loss_named(connection: PoolConnectionProxy[asyncpg.Record], *, pooled: bool
     """Turns the errors of a lost connection into Unavailable, and closes a connection that must not be used again.
 
     asyncpg raises InterfaceError for a connection that has just closed, but also for mistakes of the caller. It raises
-    InternalClientError for a connection that Postgres announced to close while it was idle. A server that was read-only
-    when a connection was opened stays so for that connection, if the address leads to another one by now.
+    InternalClientError for a connection that Postgres announced to close while it was idle. A connection to a read-only
+    server is closed, since the address may lead to another server by now.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""DATABASE_URL: what it may say, and what of it goes to the driver, to the server or nowhere."""
+"""Parses DATABASE_URL, and decides which of its options go to the driver, to the server or nowhere."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNMET = {
     "sslcrldir": frozenset[str](),
     "replication": frozenset({"false", "off", "no", "0"}),
 }
-"""Options of libpq that the driver does not know, with the values that ask for nothing. Another value is refused."""
+"""Options of libpq that the driver does not know, with the values that change nothing. Any other value is refused."""
 _SSLMODES = {"no-verify": "require", "true": "require", "1": "require", "false": "disable", "0": "disable"}
 """Other clients' words for libpq's modes."""
 _TRUE = frozenset({"true", "1", "yes", "on"})

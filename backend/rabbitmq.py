@@ -32,7 +32,7 @@ HEARTBEAT = 10  # seconds
 ANSWER_LIMIT, DECLARE_LIMIT = 5.0, 10.0
 """Seconds until a broker counts as unavailable: for one answer, and for declaring everything that must exist."""
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0
-"""Seconds between two attempts to connect, first and longest, and of a connection after which pauses start again."""
+"""Seconds of the first and the longest pause between attempts to connect. A connection that lasts STEADY resets it."""
 MAX_RABBITMQ_DEAD_LETTERS = 100_000  # messages in the dead-letter queue
 LOOK_FOR_BLOCK_EVERY = 0.2
 """Seconds between two looks whether the broker blocks a connection. A look costs no request."""
@@ -75,7 +75,7 @@ async def answered(limit: float = ANSWER_LIMIT) -> AsyncIterator[None]:
     except Exception as error:
         if type(error) is not Exception:
             raise
-        raise Unavailable from error  # aiormq raises a bare one if it closes a connection without a reason
+        raise Unavailable from error  # aiormq raises Exception itself if it closes a connection without a reason
 
 
 class Blocked(Unavailable):

@@ -64,8 +64,8 @@ _AWAY = (
 async def open_redis(dsn: str, *, pool_size: int) -> AsyncIterator[Redis]:
     """Opens a client for commands that answer at once. It connects on first use; callers wait for a free connection.
 
-    Raises ConfigError if the URL cannot be used. A connection whose server turns out not to be the master is made anew.
-    A command whose answer is lost is sent again up to RETRIES times, so it must be safe to run it twice.
+    Raises ConfigError if the URL cannot be used. A connection whose server turns out not to be the master is opened
+    again. A command whose answer is lost is sent again up to RETRIES times, so it must be safe to run it twice.
     """
     retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), RETRIES)
     async with _client(dsn, pool_size, ANSWER_LIMIT, retry) as redis:
@@ -87,7 +87,7 @@ class _Mended(AbstractConnection):
       cancelled job would never end.
     - uvloop raises RuntimeError for a connection that was just reset, which does not look like a lost connection.
     - It keeps a connection to a server that was demoted, and hides the code of an error.
-    - Its Sentinel pool has no limit of waiting, and is a second kind of pool: here, a connection asks for its master.
+    - Its Sentinel pool is a second kind of pool, without a limit of waiting. Here each connection asks for its master.
     """
 
     client_closed = False
@@ -181,7 +181,7 @@ async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> Asy
 
 
 async def require_no_cluster(redis: Redis) -> None:
-    """Raises ConfigError if the server is a node of a Redis Cluster: it would answer a part of the turns only.
+    """Raises ConfigError if the server is a node of a Redis Cluster: a node takes only some of the keys.
 
     A server that does not answer is checked by every connection that is made later.
     """

@@ -1,4 +1,4 @@
-"""REDIS_URL: what it may say, read once for every kind of connection."""
+"""Parses REDIS_URL, once for every kind of connection."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _parse(dsn: str) -> tuple[dict[str, Any], Sentinels | None]:
             )
         address: dict[str, Any] = dict(parse_url(f"{family}://{rest}"))
         database = urlsplit(f"//{rest}").path.replace("/", "")
-        if family != "unix" and database and not database.isdecimal():  # redis-py takes database 0
+        if family != "unix" and database and not database.isdecimal():  # redis-py would use database 0
             raise ConfigError("REDIS_URL: the path is the number of a database")
     except ValueError as error:
         about_option = str(error).startswith(("Invalid value for", "Invalid ssl"))

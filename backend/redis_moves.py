@@ -1,6 +1,6 @@
 """The connections of a process to one address of Redis, so that all of them move when the address leads elsewhere.
 
-After a failover, connections to the old server may stay open for ever. A connection that writes hears READONLY; one
+After a failover, connections to the old server may stay open without end. A connection that writes hears READONLY; one
 that only reads, or is subscribed, hears nothing and would show an old state. So the first one that hears it cuts all.
 """
 
@@ -47,7 +47,7 @@ class ConnectionGroup:
         self.cut_all()
 
     def cut_all(self) -> None:
-        """Cuts every connection. Each is made anew by its user."""
+        """Cuts every connection. Their users open new ones."""
         for connection in list(self._connections):
             connection.cut()
 

@@ -24,7 +24,7 @@ FIND_LIMIT = 2.0
 
 
 class MasterFinder:
-    """Finds the master of one name. Every connection of the process to this address asks it anew."""
+    """Finds the master of one name. Every new connection of the process to this address asks it again."""
 
     def __init__(self, sentinels: Sentinels, group: ConnectionGroup) -> None:
         self._options = dict(sentinels.options)
@@ -34,10 +34,10 @@ class MasterFinder:
         self._last: tuple[str, int] | None = None
 
     async def find(self) -> tuple[str, int]:
-        """Returns host and port of the master that most Sentinels name: one that is cut off may name an old one.
+        """Returns host and port of the master that most Sentinels name, since an isolated one may name an old master.
 
-        Cuts all connections of the group if another server was the master before: one that is frozen or unreachable
-        would keep them open. Raises NoMaster.
+        If the master has changed, cuts all connections of the group: a frozen or unreachable server would keep them
+        open. Raises NoMaster.
         """
         named: Counter[tuple[str, int]] = Counter()
         reasons: list[str] = []

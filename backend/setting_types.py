@@ -19,7 +19,9 @@ _NAME = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
 )
 _ENDS_IN_A_NUMBER = re.compile(r"(.*\.)?([0-9]+|0[xX][0-9a-fA-F]*)\.?")
-"""Only an address ends so. Source: https://url.spec.whatwg.org/#ends-in-a-number-checker (2026-11)."""
+"""Matches hosts that browsers take for IPv4 addresses. Source: https://url.spec.whatwg.org/#ends-in-a-number-checker
+(2026-11).
+"""
 _NOT_A_URL = "not a valid URL; percent-encode special characters in it"
 LONGEST_S = 30 * 86_400
 """Seconds that a duration may have: 30 days."""

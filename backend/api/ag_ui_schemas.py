@@ -50,7 +50,7 @@ class ForwardedProps(_Part):
 
 
 class RunInput(_Part):
-    """A run: the last message is sent, in the thread's session, which is created if it is new."""
+    """A run: its last message is sent to the thread's session, which is created if needed."""
 
     thread_id: SessionIdField = Field(alias="threadId", description="The id of the session.")
     run_id: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(alias="runId")

@@ -93,7 +93,7 @@ def _bearer_token(given: Sequence[str]) -> str:
 class FrontendKeys:
     """The keys of frontends' servers (CHAT_FRONTEND_API_KEY), which send them as bearer tokens and name the user.
 
-    The names are those of Open WebUI's own header, and of a neutral one. Without a name the caller is anonymous.
+    The user is named in Open WebUI's own header or in `x-chat-user-id`. Without a name the caller is anonymous.
     """
 
     USER_HEADERS = ("x-chat-user-id", "x-openwebui-user-id")
@@ -102,7 +102,7 @@ class FrontendKeys:
         self._digests = _digests(settings.chat_frontend_api_key)
 
     def identify(self, headers: Headers, address: str) -> Identity | None:
-        """Returns the caller, or None if the bearer token is no such key. Raises ValidationFailed for an odd name."""
+        """Returns the caller, or None if the token is no such key. Raises ValidationFailed for an invalid user id."""
         given = headers.getlist("authorization")
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not any(_matches(key.strip(), self._digests)):
@@ -174,7 +174,8 @@ class WebhookSecrets:
     def signatures(self, headers: Headers, body: bytes) -> list[str]:
         """Returns the valid signatures of this message, one for each secret that signed it in the last five minutes.
 
-        They are the same however the request writes them. An empty list means that the message is not signed.
+        They are computed here, so a message has the same ones in whatever form a request sends them. An empty list
+        means that the message is not signed.
         """
         if any(len(given := headers.getlist(part)) != 1 or len(given[0]) > _MAX_SIGNATURE_CHARS for part in _PARTS):
             return []

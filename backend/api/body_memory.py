@@ -16,7 +16,7 @@ FREE_BYTES = 65_536
 VALUE_BYTES = 100
 """Bytes that one decoded value takes, roughly."""
 CALLERS_SHARE = 4
-"""One caller may take this part of the memory: a quarter."""
+"""The fraction of the memory that one caller may take."""
 _DECODED_WITHIN_S = 5.0
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class BodyMemory:
 
     @contextmanager
     def lease(self, caller: str) -> Iterator[BodyLease]:
-        """Gives a body to count, which counts nothing any longer after this block."""
+        """Yields the lease of one body. After this block the body no longer counts."""
         lease = BodyLease(self, caller)
         try:
             yield lease
@@ -86,7 +86,7 @@ class BodyLease:
         self.held = 0
 
     def hold(self, size: int) -> None:
-        """Says that the body takes `size` bytes now. Raises ServerBusy if that is more than there is."""
+        """Counts the body as `size` bytes from now on. Raises ServerBusy if that much memory is not free."""
         more = self._memory.counted(size) - self.held
         if more > 0 and not self._memory.fits(self._caller, more):
             raise ServerBusy

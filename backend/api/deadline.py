@@ -33,6 +33,6 @@ async def answered_within(seconds: float, work: Coroutine[Any, Any, Response]) -
 
 
 def _discard(job: asyncio.Task[Response]) -> None:
-    """Takes what a cancelled job still gave: its error, or a stream that holds one of the caller's slots."""
+    """Discards the result of a cancelled job. A stream gives its slot back; an error is not reported."""
     if not job.cancelled() and job.exception() is None and isinstance(stream := job.result(), EventStream):
         stream.abandon()

@@ -42,7 +42,7 @@ class HistoryPage:
 
 
 _Render: TypeAlias = Callable[[Sequence[Message], int], list[UITurn]]
-"""Renders rows to what a page does not divide, with outputs of tools cut to so many characters."""
+"""Renders rows as the items of a page, each of which is shown whole. Cuts outputs of tools to so many characters."""
 
 
 async def read_history(
@@ -78,7 +78,7 @@ def _row_by_row(used: Mapping[tuple[TaskId, int], Usage], rows: Sequence[Message
 async def _with_whole_beginning(c: Connection, rows: list[Message], active: Task | None) -> tuple[list[Message], bool]:
     """Adds the rows of the first task that the page cut off, because a UI message holds all rows of its task.
 
-    Returns False as well if there are none.
+    Returns all rows, and whether rows were added.
     """
     if not rows or (active is not None and rows[0].task_id == active.id):
         return rows, False

@@ -38,11 +38,11 @@ def load_json(body: bytes) -> Json:
 def load_conversation(body: bytes, max_values: int) -> Json:
     """Parses the body of the AI SDK's transport, which sends the whole conversation each time.
 
-    Of `messages` the user's last message is kept, and of a last message of the assistant the answers in its last step:
-    to requests for an approval, and outputs of the page's tools. They are checked like any body in `load_json`, and may
-    have `max_values` values with all that stands beside `messages`. Of the MAX_EARLIER messages before the user's, ids
-    and roles are kept. The others are dropped, except the first that is no object, which the schema refuses. Raises the
-    same errors as `load_json`, and TooManyValues.
+    Keeps three things of `messages`: the user's last message, the ids and roles of the MAX_EARLIER messages before it,
+    and the answers in the last step of the assistant's message if that is the last one (decisions about approvals, and
+    outputs of the page's tools). What is kept is checked like any body in `load_json`, and may have `max_values` values
+    together with all other members of the body. Drops the rest, except the first item that is no object, which the
+    schema refuses. Raises the same errors as `load_json`, and TooManyValues.
     """
     document = _decode(body)
     if isinstance(document, dict) and isinstance(messages := document.get("messages"), list):

@@ -52,7 +52,7 @@ def message_rows(
 
 
 def _used_in(used: Usage | None, message: Message) -> dict[str, Json]:
-    """Returns what is known of the model's response that a message is. Nothing for other messages."""
+    """Returns the tokens, the model and the cost of a model's response. Empty for other messages."""
     if used is None or message.role is not Role.ASSISTANT:
         return {}
     return {"usage": usage_json(used), **answered_json(used)}

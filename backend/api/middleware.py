@@ -27,7 +27,7 @@ _UNLOGGED_PATHS = frozenset({"/metrics", "/health", "/health/live", "/health/rea
 _FINISHED_SCOPE_KEYS = (
     "fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware_astack", "fastapi", HANDOVER,
 )  # fmt: skip
-"""What a stream no longer needs of the ASGI scope."""
+"""Members of the ASGI scope that a stream no longer needs when it runs."""
 logger = logging.getLogger(__name__)
 
 

@@ -58,7 +58,7 @@ class WholeAnswer(OpenAIStream):
     def __init__(self, open_frames: Callable[[], Awaitable[Frames]], completion: Completion, **kwargs: Any) -> None:
         super().__init__(open_frames, completion, **kwargs)
         self._open_raw = open_frames
-        self.expires_at = None  # an answer that has begun is given; nothing could be sent before its head
+        self.expires_at = None  # an expired token ends no answer here: nothing was sent yet
         self._completion = completion
 
     async def _pump(self, send: Send) -> None:
@@ -68,7 +68,7 @@ class WholeAnswer(OpenAIStream):
         headers.append((b"content-type", b"application/json"))
         if status == FAILED_STATUS:
             headers.append((b"x-should-retry", b"false"))  # OpenAI's SDKs would repeat the whole turn twice
-        if status not in (200, FAILED_STATUS):  # the turn may go on, and nobody can read its answer
+        if status not in (200, FAILED_STATUS):  # the turn may still run, but nobody can read its answer
             self.on_stop()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": ascii_json(document), "more_body": False})

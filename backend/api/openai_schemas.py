@@ -21,7 +21,7 @@ _SYSTEM = ("system", "developer")
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT}
 MAX_HISTORY = 500
 MAX_HISTORY_CHARS = 1_000_000
-"""What is kept of a client's conversation; the prompt is trimmed to the model's context in any case."""
+"""Characters that are kept of a client's conversation. The prompt is trimmed to the model's context in any case."""
 
 
 class _Body(BaseModel):
@@ -49,7 +49,7 @@ class StreamOptions(BaseModel):
 
 
 class CompletionRequest(_Body):
-    """A request for a chat completion. `tools_as` is this server's own: how the calls of its tools are shown."""
+    """A request for a chat completion. `tools_as`, an addition of this server, says how calls of tools are shown."""
 
     model: Annotated[str, Field(max_length=200, description="An id of `GET /v1/models`.")]
     messages: Annotated[list[OpenAIMessage], Field(min_length=1)]

@@ -1,10 +1,10 @@
-"""Answers of the AI SDK's clients, which come back in the next POST of the conversation: to `tool-approval-request` (6
-and 7), and the outputs of the page's tools.
+"""Answers that the AI SDK's clients send with the next POST of the conversation: decisions about
+`tool-approval-request` (AI SDK 6 and 7), and outputs of the page's tools.
 
 The last message of that request is the assistant's. In its last step, answered parts have the state
 `approval-responded` and `approval: {id, approved, reason?}`, whose id is the operation's; or `output-available` or
-`output-error` and are not `providerExecuted`. Nothing else of the parts is believed. The response continues that
-message: it begins with its id, and has the streams of all operations that were answered.
+`output-error` and are not `providerExecuted`. The server ignores all other members of the parts. The response continues
+that message: it begins with its id, and has the streams of all operations that were answered.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def answer_and_stream(
 ) -> Response:
     """Applies the answers, each by itself, and streams what follows. Answers given before are streamed again.
 
-    Raises SessionNotFound, OperationNotFound, AlreadyCompleted if all were answered otherwise, OperationGone,
+    Raises SessionNotFound, OperationNotFound, AlreadyCompleted if each has a different answer already, OperationGone,
     ValidationFailed, and TooManyStreams.
     """
     with slot_for(api, identity, "POST") as slot:
@@ -108,7 +108,7 @@ async def _apply(api: ApiState, caller: Caller, session_id: SessionId, given: Pa
     for id, answer in answers.items():
         try:
             done = await answer_question(api.resources, caller, id, answer)
-        except AlreadyCompleted as late:  # another tab has answered otherwise
+        except AlreadyCompleted as late:  # another tab has given a different answer
             refused = late
             continue
         continued.append(done.task_id)
@@ -160,7 +160,7 @@ async def _joined(
 
 
 class _Continuation:
-    """The frames of one task within the message that it continues, which has the call already.
+    """The frames of one task within the message that it continues. That message has the call already.
 
     A denied call gets `tool-output-denied`: AI SDK 6 and 7 refuse messages with an output of a call that the user has
     denied (`uiMessagesSchema`, 7.0.173).

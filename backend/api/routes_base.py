@@ -42,7 +42,7 @@ class _ReadRequest(Request):
     value: Json = None
 
     async def body(self) -> bytes:
-        """Returns a sign for FastAPI that there is a body; its bytes are not kept."""
+        """Returns bytes that tell FastAPI whether there is a body. The body's own bytes are not kept."""
         return b"parsed" if self.has_value else b""
 
     async def json(self) -> Json:
@@ -57,7 +57,7 @@ class OpenRoute(APIRoute):
     max_values = MAX_VALUES
     max_depth = MAX_DEPTH
     answer_timeout: float | None = None
-    """Seconds in which the route answers, if they are not those of `Timeouts`."""
+    """Seconds in which the route answers. None: those of `Timeouts`."""
 
     def body_limit(self, settings: Settings) -> int:
         """Returns the largest allowed body in bytes."""
@@ -100,7 +100,7 @@ class OpenRoute(APIRoute):
             state_of(request).identity = await self._identify(request, api)
 
     def arriving(self, request: Request, api: ApiState) -> AbstractContextManager[None]:
-        """Is entered before the body is read, and left when the response is known. Streams are sent after that."""
+        """Returns a context in which the body is read and the response is made. Streams are sent after it."""
         return nullcontext()
 
     def check_raw(self, request: Request, api: ApiState, body: bytes) -> None:

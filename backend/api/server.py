@@ -92,7 +92,7 @@ class ChatProtocol(HttpToolsProtocol):
             super().data_received(data)
 
     def linger(self) -> None:
-        """Ends the response, and closes when the client does, at the latest when its body should have arrived."""
+        """Ends the response, then waits for the client to close the connection, at most as long as a body may take."""
         if not self.transport.is_closing() and self._linger_timer is None:
             self.transport.write_eof()
             timeout = cast(ChatApp, self.config.app).timeouts.body_timeout
@@ -190,7 +190,7 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    """Checks the port and connects before uvicorn starts, which would not name the setting that is wrong."""
+    """Checks the port and connects before uvicorn starts, because uvicorn would not name a wrong setting."""
     free_port(settings.host, settings.port, "PORT")
     raise_open_files_limit()
     async with open_resources(settings) as resources:

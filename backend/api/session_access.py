@@ -22,7 +22,7 @@ from backend.supervised import start_supervised
 CHECK_EVERY = 30.0
 """Seconds between two checks without a message."""
 PAUSE = 1.0
-"""Seconds after a check: streams that were opening during it are found by the next one."""
+"""Seconds to wait after a check. The next one finds the streams that were opening meanwhile."""
 LOOKED_UP_TOGETHER = 500
 """Sessions in one query."""
 logger = logging.getLogger(__name__)

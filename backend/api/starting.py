@@ -39,7 +39,7 @@ def check_no_files(file_ids: Sequence[str] | None) -> None:
 def publish(api: ApiState, caller: Caller, started: Started) -> None:
     """Puts the turn on the queue in the background, if the queue may not have it."""
     task = started.task
-    if started.is_new or started.unclaimed:  # an older one's request may have lost the reply to its commit
+    if started.is_new or started.unclaimed:  # an older turn may not be published: its commit lost the reply
         api.jobs.start(publish_unless_stopped(api, caller, task), name=f"publish {task.id}")
 
 

@@ -50,8 +50,8 @@ async def stop_session(api: ApiState, caller: Caller, session_id: SessionId) -> 
 async def stop_message(api: ApiState, caller: Caller, session_id: SessionId, message_id: str) -> Cancelled:
     """Cancels the turns of a message, running or waiting: its own, and those that revise it.
 
-    `message_id` is the id of the user's message or of an answer to it. A message that has not arrived yet is cancelled
-    then; its session may not exist yet, because its first message makes it. Raises Unavailable.
+    `message_id` is the id of the user's message or of an answer to it. If the message has not arrived yet, it is
+    cancelled when it does. Its session may not exist yet, because its first message creates it. Raises Unavailable.
     """
     keys = (session_id, caller.quota_key)
     named = await _named(api, caller, session_id, message_id)
@@ -72,7 +72,8 @@ async def stop_message(api: ApiState, caller: Caller, session_id: SessionId, mes
 async def _may_be_arriving(api: ApiState, keys: tuple[str, str], session_id: SessionId, *, known: bool) -> bool:
     """Waits until messages that are on their way are accepted. Returns False if none is.
 
-    If the message is `known`, a revision of it may come in a moment, unless the stop was meant for its last answer.
+    If the message is `known`, waits a moment for a revision of it, unless an answer has just ended: the stop was then
+    meant for that one.
     """
     if keys not in api.arrivals:
         if not known or await _has_just_ended(api, session_id):

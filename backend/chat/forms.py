@@ -19,7 +19,7 @@ MAX_CHOICES = 50
 MAX_FIELDS = 30
 MAX_LABEL_CHARS = 500
 MAX_STEPS = 10
-"""References and types beside null that are followed to one field."""
+"""Steps that may lead to the type of one field: references, and unions with null."""
 MAX_TEXT_CHARS = 20_000
 """Characters of a text in an answer."""
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)+")
@@ -74,7 +74,7 @@ def _check_limits(name: str, field: Mapping[str, Any]) -> None:
 
 
 def _options_of(field: Mapping[str, Any]) -> Json:
-    """Returns the texts to choose from; None if any text may be given. Not a list of texts if the schema is wrong."""
+    """Returns the texts to choose from; None if any text may be given. May return anything if the schema is wrong."""
     of = field["items"] if field["type"] == "array" else field
     if "enum" in of:
         return of["enum"] if isinstance(of["enum"], list) else False
@@ -85,7 +85,7 @@ def _options_of(field: Mapping[str, Any]) -> Json:
 
 
 def _titled_of(field: Mapping[str, Any]) -> Json:
-    """Returns the choices that may have titles; None if there are none. Not a list if the schema is wrong."""
+    """Returns the choices that may have titles; None if there are none. May return anything if the schema is wrong."""
     return field["items"].get("anyOf") if field["type"] == "array" else field.get("oneOf")
 
 
@@ -120,9 +120,9 @@ def form_of(schema: Json) -> Json:
 
 
 def _plain(field: Json, defs: Mapping[str, Any], steps: int = MAX_STEPS) -> Json:
-    """Returns the field without a reference, and without null as another type of it.
+    """Resolves the field's references, and removes null as a further type.
 
-    One that needs more steps, such as one that refers to itself, stays without a type.
+    A field that takes more than MAX_STEPS, such as one that refers to itself, gets no type.
     """
     if not isinstance(field, dict) or not steps:
         return field
@@ -216,7 +216,7 @@ def _outside(value: Any, least: float | None, most: float | None, of: str = "") 
 
 
 def _misformed(format: Json, text: str) -> str | None:
-    """Returns which format the text lacks, or None. Formats beyond MCP's are not checked."""
+    """Returns the format that the text does not have, or None. Formats beyond MCP's are not checked."""
     match format:
         case "email":
             fits = _EMAIL.fullmatch(text) is not None

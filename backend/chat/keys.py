@@ -38,7 +38,7 @@ BORN_TTL = 7 * 24 * 3600
 """Seconds."""
 CENSUS = "chat:census"
 CENSUS_TTL = 20
-"""Seconds: a little more than the time between two."""
+"""Seconds: a little more than the time between two censuses."""
 TURNS = "chat:turns"
 DEAD_TURNS = "chat:turns:dead"
 CANCEL_CHANNEL = "chat:cancel"

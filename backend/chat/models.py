@@ -323,7 +323,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """The id of a model in the operator's list, and a level of its effort. None: the default model, its own level."""
+    """The id of a model in the operator's list, and a level of its effort. None: the default model, its usual level."""
 
     model: str | None = None
     effort: str | None = None
@@ -360,8 +360,8 @@ class TurnRequest:
     `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
     `name`, and `description` and `parameters` (a JSON Schema) if the page gave them.
 
-    `parent` names the message that a new one follows, at the end of that one's branch, or beside what follows it there
-    if `branches`. Empty: the beginning. None: the current branch (`flows/placing.py`).
+    `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
+    an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
     """
 
     text: str | None
@@ -385,8 +385,8 @@ class After:
     """The messages before a new one, as its client knows them: their ids, the newest last.
 
     The last one that the server knows tells which branch the client shows (`flows/placing.py`). `exact`: the new
-    message follows that one whatever else does, and begins the conversation if there is none. `known`: there must be
-    one.
+    message follows that one even if others do, and begins the conversation if the server knows none. `known`: the
+    server must know one.
     """
 
     ids: tuple[str, ...]

@@ -70,7 +70,7 @@ class Outcome:
 
 # Rows store the digests of these outcomes, so a changed text would make old rows look like other outcomes.
 DISMISSED = Outcome(True, {"dismissed": True})
-"""The outcome of what a tool server asks, when the user has gone on without an answer."""
+"""The outcome of a tool server's question when the user has gone on without an answer."""
 EXPIRED = Outcome(False, error="The work was not finished in time, so it was given up.")
 """The outcome of an operation whose deadline has passed."""
 ABANDONED = Outcome(
@@ -132,7 +132,7 @@ class Operation:
         return self.approved and self.result is None
 
     def approved_by(self, outcome: Outcome) -> bool:
-        """Returns True if this outcome is the user's approval of the call, or has it go on with an answer."""
+        """Returns True if this outcome is the user's approval of the call, or an answer with which the call goes on."""
         asks, result = self.work.asks, outcome.result
         if asks is None or not outcome.success or self.is_live:
             return False

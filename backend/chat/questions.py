@@ -48,7 +48,7 @@ class Question:
     url: str = ""
 
     def as_json(self) -> dict[str, Json]:
-        """Returns the members that are not their defaults. `from_json` reads it."""
+        """Returns the members that differ from their defaults. `from_json` reads them."""
         document: dict[str, Json] = {"kind": self.kind.value}
         if self.text:
             document["text"] = self.text

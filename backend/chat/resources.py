@@ -78,7 +78,9 @@ class Resources:
         return State(checks, {name: reason for name, reason in reasons.items() if reason is not None})
 
     def report_to(self, *, pool_wait: Callable[[float], None], appended: Callable[[float], None]) -> None:
-        """Names who counts the seconds of each wait for a connection to PostgreSQL, and of each batch of chunks."""
+        """Sets the callbacks that get the seconds of each wait for a connection to PostgreSQL, and of each batch of
+        chunks.
+        """
         self.database.on_wait = pool_wait
         self.flusher.on_appended = appended
 

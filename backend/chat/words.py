@@ -11,7 +11,7 @@ BEFORE, LENGTH = 60, 240
 LONGEST = 100
 """Characters of a word that count. Postgres takes up to 2,046 bytes."""
 LAST_PLACE, MOST_PLACES = 16_383, 255
-"""The places that Postgres keeps: of a text, and of one word."""
+"""The last place in a text that Postgres keeps, and the most places of one word."""
 _WORD = re.compile(r"[^\W_]+(?:[^\w\s][^\W_]+){0,20}")
 _ASKED = re.compile(r'"([^"]*)"|([^"]+)')
 
@@ -19,14 +19,14 @@ _ASKED = re.compile(r'"([^"]*)"|([^"]+)')
 def words_of(text: str) -> str:
     """Returns the words of a text in one form of each (case, width, composition), with one space between them.
 
-    Signs that stand for whole words make a text longer, up to 18 times: what is over twice its length is left out.
+    Signs that stand for whole words make a text up to 18 times longer, so the result is cut to twice its length.
     """
     folded = unicodedata.normalize("NFKC", text)[: 2 * len(text) + LENGTH].casefold()
     return " ".join(folded.translate(_KEPT).split())
 
 
 class _Kept(dict[int, str]):
-    """What of each character a word keeps: itself or a space. A character is looked at once in a process.
+    """Maps a character to itself if words keep it, otherwise to a space. Each character is examined once in a process.
 
     Words have letters, digits, and the marks that belong to a letter, such as the vowel signs of Hindi.
     """

@@ -33,12 +33,12 @@ DUMP, MANIFEST, FILES = "database.dump", "manifest.json", "files/"
 FORMAT = 1
 """The version of the file's form."""
 _INCOMING, _REPLACED = "copilot_incoming", "copilot_replaced"
-"""The databases into which a dump is read, before it takes the place of the other one, and which had that place."""
+"""The name of the database into which a dump is read, and the name that the replaced database gets."""
 _NOT_COPIED = frozenset({"lock", "lock.servers"})
 
 
 async def back_up(settings: Settings, file: Path, *, replace: bool = False) -> str:
-    """Writes the backup, also while `up` runs. Raises ConfigError, also if the file exists and it may not `replace` it.
+    """Writes the backup, even while `up` runs. Raises ConfigError, also if the file exists, unless `replace`.
 
     The backup is written beside `file`, which gets it whole or not at all. `file` cannot be in DATA_DIR, where each
     backup would hold all earlier ones.
@@ -63,7 +63,7 @@ async def back_up(settings: Settings, file: Path, *, replace: bool = False) -> s
 
 
 async def restore(settings: Settings, file: Path) -> str:
-    """Applies newer migrations to the database of a backup, and puts it in place of the other. Raises ConfigError.
+    """Applies newer migrations to the database of a backup, and replaces the present one by it. Raises ConfigError.
 
     No other instance may use DATA_DIR. If anything fails, the database is as it was. Files of DATA_DIR that exist are
     kept. Valkey starts empty: its streams and its queue belong to the other database.
@@ -117,7 +117,7 @@ async def _answers(dsn: str) -> bool:
 
 
 async def _replace_database(dsn: str, dump: Path) -> None:
-    """Reads a dump into a database of its own, migrates that one, and then exchanges the two."""
+    """Reads a dump into a new database, migrates it, and then exchanges it with the present one."""
     address = Address.parse(dsn).other_database("postgres")
     connection = await asyncpg.connect(address.dsn, timeout=CONNECT_WITHIN, **address.driver_options)
     try:

@@ -29,7 +29,7 @@ async def all_letters(resources: Resources, limit: int) -> Sequence[DeadLetter]:
 
 
 def as_json(letter: DeadLetter) -> Json:
-    """Returns a letter without its body, which may have a user's data: with what it names."""
+    """Returns a letter with the ids that its body names. Leaves out the body, which may have a user's data."""
     document = {"kind": letter.kind, "id": letter.id, "reason": letter.reason, "bytes": len(letter.body)}
     if letter.kind == "turns":
         return {**document, "task_id": task_named_by(letter.body)}
@@ -48,7 +48,7 @@ async def find(resources: Resources, kind: str, id: str) -> DeadLetter:
 
 
 async def send_again(resources: Resources, kind: str, id: str) -> str:
-    """Puts what the letter has where it was meant for, then removes it.
+    """Sends the letter's content to its first destination again, then removes it.
 
     Raises Declined if it cannot be read, or if its task does not wait for an executor.
     """

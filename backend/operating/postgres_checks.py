@@ -36,7 +36,7 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
 
 
 async def check_postgres(settings: Settings) -> AsyncIterator[Finding]:
-    """Yields the findings. Those after an error of reach are left out."""
+    """Yields the findings. Ends with the first one if PostgreSQL cannot be reached."""
     try:
         async with Database.open(settings.database_dsn, size=2) as database:
             async for finding in _check(database, settings):

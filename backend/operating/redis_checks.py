@@ -24,7 +24,7 @@ _FULL = 0.8
 
 
 async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
-    """Yields the findings. Those after an error of reach are left out."""
+    """Yields the findings. Ends with the first one if Redis cannot be reached."""
     try:
         async with open_redis(settings.redis_dsn, pool_size=2) as redis:
             async for finding in _check(redis):

@@ -1,4 +1,4 @@
-"""Settings that can be right and are seldom meant. Values are named only where they are no secrets."""
+"""Checks of settings that are valid and seldom intended. Findings name a value only if it is no secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def check_settings(settings: Settings, *, beside_up: bool = False) -> list[Finding]:
-    """Returns what is unusual. An `up` that runs has made a key for the webhook (`beside_up`)."""
+    """Returns a finding for each unusual setting. `beside_up`: an `up` runs, which has made a key for the webhook."""
     found = list(_unusual(settings, beside_up))
     return found or [ok("settings", "nothing unusual")]
 

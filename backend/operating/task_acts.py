@@ -43,7 +43,7 @@ async def cancel(resources: Resources, task_id: TaskId) -> str:
 
 
 async def requeue(resources: Resources, task_id: TaskId) -> str:
-    """Publishes the turn of an active task again, and takes it from an owner that is dead first.
+    """Publishes the turn of an active task again. Before that, takes the task from a dead owner.
 
     A turn that is on the queue twice runs once. Returns what happened. Raises Declined if the task does not wait for an
     executor and has no dead owner, or if the queue does not take the turn.

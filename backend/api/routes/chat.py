@@ -148,7 +148,7 @@ def _again(asked: str, version: TaskId) -> TurnRequest:
 
 
 def _said_with_text(message: UIMessageIn) -> UserMessage | None:
-    """Returns None if the message has no text: some pages send only the ids of messages."""
+    """Returns the message, or None if it has no text: some pages send only the ids of messages."""
     said = read_user_message(message)
     return said if said.text.strip() else None
 

@@ -41,7 +41,7 @@ _ANSWERED: dict[int | str, dict[str, Any]] = {
     }
 }
 LIVES = 3600.0
-"""Seconds after which the session of one request is deleted. It outlives what a tool of the turn has begun."""
+"""Seconds after which the session of one request is deleted: long enough for what a tool of the turn has begun."""
 MAX_INSTRUCTIONS = 100_000
 """Characters of the system messages of a request."""
 
@@ -165,7 +165,7 @@ async def _stop(api: ApiState, task: Task) -> None:
 
 
 def _names(api: ApiState) -> list[str]:
-    """Returns the name of the default model, whichever it is, and the ids of several models."""
+    """Returns DEFAULT_NAME and, if the operator lists models, their ids."""
     models = api.resources.settings.models
     return [DEFAULT_NAME, *(entry.id for entry in models.shown if models.listed and entry.id != DEFAULT_NAME)]
 

@@ -107,7 +107,7 @@ def _new_secret() -> str:
 
 
 def _check_url(url: str, settings: Settings) -> None:
-    """Raises InvalidWebhookUrl for a URL to which nothing would be sent. What a name leads to, each attempt checks."""
+    """Raises InvalidWebhookUrl for a URL to which nothing would be sent. Each attempt checks where a name leads."""
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise InvalidWebhookUrl("The URL must not have a user name, a password or a fragment.")

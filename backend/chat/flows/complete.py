@@ -132,8 +132,7 @@ async def settle_operation(resources: Resources, seen: Operation, outcome: Outco
 async def expire_operation(resources: Resources, overdue: Operation) -> Completed | None:
     """Ends an operation that passed its deadline, or whose cancellation was requested but never carried out.
 
-    An operation that its service never accepted ends silently, without a continuation. Returns None unless there
-    is one.
+    An operation that its service never accepted ends silently, and None is returned: it has no continuation.
     """
     if overdue.cancel_requested:
         async with resources.database.connection() as c:
@@ -151,7 +150,7 @@ async def tell_progress(resources: Resources, operation_id: OperationId, progres
     async with resources.database.connection() as c:
         operation = await operations.get_operation(c, operation_id)
         if operation.work.asks is not None:
-            raise OperationNotFound  # a question has none
+            raise OperationNotFound  # a question has no progress
         attempt = await operations.note_progress(c, operation, progress) if operation.pending else None
     if attempt is None:
         raise OperationGone("This operation has ended.")

@@ -92,7 +92,7 @@ async def _delete(resources: Resources, caller: Caller, session_id: SessionId, u
 
 
 async def _end(resources: Resources, cancelling: Sequence[Task], until: float) -> bool:
-    """Ends these tasks together. Returns False if one of them did not end until then."""
+    """Ends these tasks together. Returns False if one of them did not end by `until`."""
     within = until - time.monotonic()
     return all(await asyncio.gather(*(cancel.end_cancelled(resources, task, within=within) for task in cancelling)))
 

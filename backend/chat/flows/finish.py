@@ -145,7 +145,7 @@ async def store_result(c: Connection, task: Task, result: ToolResultPart) -> Non
 
 
 async def _give_up_calls(c: Connection, ended: Task) -> None:
-    """Ends what a task leaves that was not completed: its open questions, and operations that no service has accepted.
+    """Ends the open questions of a task that was not completed, and its operations that no service has accepted.
 
     The call of an operation that ended without an outcome gets the result `cancelled`.
     """

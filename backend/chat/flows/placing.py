@@ -1,6 +1,6 @@
 """Where a turn belongs in the tree of its session's messages: decided when it is accepted, resolved when it begins.
 
-A session has other turns in between, so a request names the message that it follows and no place.
+Other turns may run in between, so a request names the message that it follows, not a place.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ async def with_parent(
 ) -> TurnRequest:
     """Returns the request of a new message with the message that it follows. Leaves edits and regenerations alone.
 
-    `after` is what the client says, `running` the active task. `ahead`: it goes before those that wait. The caller
-    holds the session's lock. Raises MessageNotFound if the client names a parent that the session does not have.
+    `after` is what the client says, `running` the active task. `ahead`: the new turn runs before those that wait. The
+    caller holds the session's lock. Raises MessageNotFound if the client names a parent that the session does not have.
     """
     if request.text is None or request.revises is not None:
         return request
@@ -50,9 +50,9 @@ SELECT EXISTS (
 
 
 async def _was_cut(c: Connection, session_id: SessionId, known: str) -> bool:
-    """Returns True if a list that ends with this message lacks questions that came after it.
+    """Returns True if the user has asked something after this message, so that a list which ends with it was cut.
 
-    The session has no active task. What the server has added by itself does not count.
+    Notes of the server do not count. The session has no active task.
     """
     end = await branches.end_of(c, session_id, known)
     if end is None:
@@ -63,9 +63,9 @@ async def _was_cut(c: Connection, session_id: SessionId, known: str) -> bool:
 
 
 async def _newest_name(c: Connection, session_id: SessionId, *, ahead: bool) -> str:
-    """Returns the name of the last message of a user that waits, or of the leaf if none does or `ahead`.
+    """Returns the name of the newest waiting message of a user. If none waits, or `ahead`, returns the leaf's name.
 
-    What the server has begun by itself may wait for another branch.
+    Turns that the server has begun do not count, since they may belong to another branch.
     """
     if not ahead and (waiting := [task for task in await tasks.queued_tasks(c, session_id) if is_asked_for(task)]):
         last = waiting[-1]
@@ -76,7 +76,7 @@ async def _newest_name(c: Connection, session_id: SessionId, *, ahead: bool) -> 
 
 
 async def place_of(c: Connection, task: Task) -> int:
-    """Returns the place after which the messages of a task go that becomes active.
+    """Returns the place that the messages of a task will follow. The task is about to become active.
 
     An edit goes beside the message that it names, a regeneration beside the answers to the version of the message that
     it names, or to the last question. Anything else goes to the end of the branch of its parent, or beside what follows
@@ -85,7 +85,7 @@ async def place_of(c: Connection, task: Task) -> int:
     session_id, request = task.session_id, task.request
     if request.text is None and request.parent:
         again = await branches.end_of(c, session_id, request.parent)
-        if again is not None:  # else it was cancelled while it waited
+        if again is not None:  # otherwise the question was cancelled while it waited
             return again
     if request.revises is not None or request.text is None:
         asked = await _revised(c, task)

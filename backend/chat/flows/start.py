@@ -160,8 +160,8 @@ async def _insert(c: Connection, caller: Caller, session_id: SessionId, placed: 
 
 
 def chosen(models: ModelList, before: ModelChoice, wanted: ModelChoice) -> ModelChoice:
-    """Returns the choice of a turn: what it names, else that of its session. A model that is named begins without its
-    predecessor's effort. Raises UnknownModel and UnknownEffort.
+    """Returns the choice of a turn: what it names, else that of its session. A named model does not inherit the effort
+    of the session's former model. Raises UnknownModel and UnknownEffort.
     """
     if wanted == ModelChoice():
         return before

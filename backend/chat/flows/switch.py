@@ -1,4 +1,4 @@
-"""Switches a session to another of its branches, and adopts those that older versions have made."""
+"""Switches a session to another of its branches, and adopts branches that older versions made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def switch_branch(resources: Resources, caller: Caller, session_id: Sessio
         session = await sessions.get_session(c, session_id, caller, lock=True)
         name = await branches.last_known(c, session_id, [message])
         leaf = await _leaf_through(c, session_id, name) if name is not None else None
-        if not leaf:  # None, or 0, the beginning, which no message is at
+        if not leaf:  # None, or 0: no message is at the beginning
             raise MessageNotFound
         changed = await branches.make_current(c, session_id, leaf, await branches.task_at(c, session_id, leaf))
         [last] = await messages.visible_messages(c, session_id, limit=1)
@@ -31,7 +31,7 @@ async def switch_branch(resources: Resources, caller: Caller, session_id: Sessio
 
 
 async def adopt_branches(resources: Resources, session_id: SessionId) -> None:
-    """Gives the branches of a session that older versions have made their places in the tree."""
+    """Places the branches that older versions made in the session's tree."""
     async with resources.database.transaction() as c:
         if await sessions.lock_session(c, session_id):
             await branches.adopt(c, session_id)

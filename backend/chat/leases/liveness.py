@@ -28,7 +28,7 @@ SECOND_CHECK_AFTER = 0.5
 YOUNG = 3.0
 """Seconds after which a heartbeat that is missing counts: after Redis was emptied, or after this process was late."""
 BEAT_LIMIT = 1.0
-"""Seconds for one beat, because the next one may find a connection that answers."""
+"""Seconds for one beat. The next beat may find a connection that answers, so waiting longer does not help."""
 BORN_EVERY = 5.0
 """Seconds between two refreshes of `chat:born`, each of which also measures the skew of Redis' clock."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

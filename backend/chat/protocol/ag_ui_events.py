@@ -115,7 +115,7 @@ def _reasoning(kind: str, chunk: dict[str, Json]) -> Iterator[Event]:
 
 
 def _tool(kind: str, chunk: dict[str, Json]) -> Iterator[Event]:
-    """Yields a call when its input is whole: what came of it before may not be JSON, and a takeover may end it."""
+    """Yields a call once its input is complete: until then it may not be JSON, and a takeover may end the call."""
     about = {"toolCallId": chunk["toolCallId"]}
     match kind:
         case "tool-input-available" | "tool-input-error":

@@ -1,4 +1,4 @@
-"""Calls that need an approval in the form of AI SDK 6 and 7: `tool-approval-request`, and parts that wait for one.
+"""The form that AI SDK 6 and 7 give to calls that need an approval: `tool-approval-request`, and parts that wait.
 
 Other clients get the output `operation_started` with `asks`. Old ones refuse the chunk, so clients ask for it. Source:
 vercel/ai 6.0.324 and 7.0.173, packages/ai/src/ui/process-ui-message-stream.ts.

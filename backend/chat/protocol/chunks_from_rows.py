@@ -68,7 +68,7 @@ def terminal_chunks(task: Task, *, step_open: bool) -> list[Chunk]:
 
 
 def _end_json(end: AnswerEnd) -> dict[str, Json]:
-    """Returns the end of an answer for its metadata, where the history has it too. Nothing for an ordinary end."""
+    """Returns how an answer ended as metadata, like the history's. Empty for an ordinary end."""
     shown: dict[str, Json] = {} if end.reason == "stop" else {"finishReason": end.reason}
     return shown | ({} if end.explanation is None else {"explanation": end.explanation})
 

@@ -1,4 +1,4 @@
-"""Files within JSON outputs of tools, which are base64: no model can read them as text, and each fills its context."""
+"""Files within JSON outputs of tools. They are base64, which fills a model's context and which no model can read."""
 
 from __future__ import annotations
 

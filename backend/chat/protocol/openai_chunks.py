@@ -110,7 +110,7 @@ class OpenAIAnswer:
             yield from self._text(f"{_gap(self._has_content())}> {text}")
 
     def _reset(self) -> Iterator[dict[str, Json]]:
-        """Takes the unfinished step back. A client that reads the stream keeps it: nothing can be taken from it."""
+        """Removes the unfinished step from the whole answer. A client that reads the stream keeps what it has got."""
         shown = bool(self._steps[-1][0])
         self._steps[-1] = ([], [])
         if shown:

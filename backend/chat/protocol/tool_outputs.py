@@ -65,9 +65,9 @@ def shown_output(output: Json) -> Json:
 
 
 def history_output(result: ToolResultPart, task_id: TaskId, most: int) -> Json:
-    """Returns the output as a page of history shows it: if it has more than `most` characters, its beginning.
+    """Returns the output as a page of history shows it.
 
-    That is cut as in the stream. It also says where the whole output is.
+    If it has more than `most` characters, that is its beginning, cut as in the stream, with the address of the whole.
     """
     excerpt = result.excerpt or excerpt_of(result.output, most)
     if excerpt is None:

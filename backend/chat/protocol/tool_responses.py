@@ -112,7 +112,7 @@ class SuggestedGoal(ToolResponse):
 
 
 Asks: TypeAlias = Literal["question", "approval", "page_tool", "elicitation"]
-"""Who ends an operation: absent, another service; else the user, who answers or approves, or the page."""
+"""The way in which the user or the page ends an operation. Absent: another service ends it."""
 
 
 class OperationStarted(ToolResponse):

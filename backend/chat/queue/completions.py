@@ -31,7 +31,7 @@ MAX_BYTES = (1 << 20) + (64 << 10)
 READ_WAITS = 1.0
 """Seconds that a read waits in the server. Stopping a consumer may take as long."""
 MAX_DEAD_COMPLETIONS = 10_000
-"""Entries that the dead stream keeps, about."""
+"""Entries that the dead stream keeps, approximately."""
 FORGET_IDLE_AFTER = 3600.0
 """Seconds after which an idle consumer without pending entries leaves the group."""
 REFUSALS = frozenset(
@@ -84,7 +84,9 @@ class Completion:
 
 
 async def publish_completion(redis: Redis, completion: Completion) -> None:
-    """Adds an outcome to the stream. Raises RedisError; the outcome may be there nevertheless. Twice does no harm."""
+    """Adds an outcome to the stream. Raises RedisError, perhaps after the outcome was added. Adding it twice does no
+    harm.
+    """
     await redis.xadd(COMPLETIONS, {FIELD: completion.encode()})
 
 

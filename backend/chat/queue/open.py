@@ -46,7 +46,9 @@ async def open_turn_queue(
         return
 
     async def dead(executor_ids: Sequence[ExecutorId]) -> set[ExecutorId]:
-        """Returns the dead executors, by one check. It only moves a copy of a turn; the claim itself checks twice."""
+        """Returns the executors that one check finds dead. That is enough to move a copy of a turn; a claim checks
+        twice.
+        """
         return await liveness.missing(executor_ids) or set()
 
     async with open_redis_turns(settings.redis_dsn, redis, me, dead) as over_redis:

@@ -97,7 +97,7 @@ class RabbitTurns:
         except Blocked:
             raise  # the broker answers again when the block is over; another connection would be blocked too
         except Unavailable:
-            wire.give_up()  # the next wire declares what was deleted, and nobody waits for a broker that hangs again
+            wire.give_up()  # the next wire declares what was deleted, and may reach a broker that does not hang
             raise
 
     @asynccontextmanager

@@ -20,7 +20,7 @@ from backend.rabbitmq import Line, Topology, Wire, answered, declare
 _WITHIN = 20.0
 """Seconds for one act."""
 _MOST = 10_000
-"""Letters that are looked through for one of them."""
+"""Letters that are read to find one of them."""
 
 
 class RabbitDeadLetters:

@@ -37,7 +37,7 @@ INHERIT_EVERY, INHERIT_LETTERS_EVERY = 0.25, 1.0
 FORGET_IDLE_AFTER = 60.0
 """Seconds after which an idle consumer of the group is checked too, although nothing is pending with it."""
 MAX_REDIS_DEAD_LETTERS = 10_000
-"""Dead letters that the stream keeps, about. RabbitMQ has a limit of its own: MAX_RABBITMQ_DEAD_LETTERS."""
+"""Dead letters that the stream keeps, approximately. RabbitMQ has a limit of its own: MAX_RABBITMQ_DEAD_LETTERS."""
 OWN_PAGE = 100
 """Pending entries of this consumer in one read."""
 REMEMBERED = 1000

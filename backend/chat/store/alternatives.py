@@ -11,7 +11,7 @@ from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
 MAX_SIBLINGS = 20
-"""The alternatives that are named; the shown one is always among them."""
+"""The largest number of alternatives that are named. The shown one is always among them."""
 
 _SILENT = f"""
 SELECT {COLUMNS}, t.parent_sequence FROM tasks t
@@ -35,7 +35,7 @@ async def answers_without_messages(c: Connection, session_id: SessionId) -> dict
 class Alternatives:
     """The alternatives of a shown message, which clients know by `id`.
 
-    `index` is its number among them, from 1, and `count` is theirs. `siblings` are their names in the tree
+    `index` is its number among them, from 1, and `count` is how many there are. `siblings` are their names in the tree
     (`store/branches.py`), the oldest first: all of them, or the MAX_SIBLINGS around `shown`, which is its own.
     """
 

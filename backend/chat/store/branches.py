@@ -20,7 +20,7 @@ from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
 MAX_NAMES = 100
-"""The newest messages of a client's list that are looked up."""
+"""Messages of a client's list that are looked up: the newest ones."""
 
 # Each row of `line` is a task of the branch that ends at $2, with its last message on it.
 _LINE = """
@@ -48,7 +48,7 @@ _BY_SEQUENCE = "SELECT task_id, step FROM messages WHERE session_id = $1 AND seq
 
 
 async def _name_of_row(c: Connection, session_id: SessionId, id: str) -> str | None:
-    """Returns the name of the message of a row, whose id is made of the session's and its sequence. Else None."""
+    """Returns the name of the message that the row `id` (session id and sequence) belongs to. None if there is none."""
     before, _, sequence = id.rpartition("-")
     if before != session_id or not sequence.isascii() or not sequence.isdecimal() or len(sequence) > 9:
         return None
@@ -107,7 +107,7 @@ WHERE t.session_id = $1 AND t.id = $2 AND ($3 = (m.step = 0) OR t.kind = 'operat
 
 
 async def start_of(c: Connection, session_id: SessionId, name: str) -> int | None:
-    """Returns the sequence of the first message of the one with this name. None if it has none."""
+    """Returns the sequence of the first row of the message with this name. None if it has no row."""
     start: int | None = await c.fetchval(_START, session_id, name[4:], name.startswith(OWN_MESSAGE_ID))
     return start
 
@@ -116,7 +116,7 @@ _TASK_AT = "SELECT task_id FROM messages WHERE session_id = $1 AND sequence = $2
 
 
 async def task_at(c: Connection, session_id: SessionId, place: int) -> TaskId:
-    """Returns the task of the message at this place, which exists."""
+    """Returns the task of the message at this place. There must be one."""
     return TaskId(await c.fetchval(_TASK_AT, session_id, place))
 
 
@@ -150,7 +150,7 @@ WITH RECURSIVE below AS (
 SELECT max(newest.sequence) FROM below b CROSS JOIN LATERAL (
     SELECT max(sequence) AS sequence FROM messages WHERE task_id = b.task_id AND sequence >= b.since OFFSET 0
 ) AS newest"""
-# OFFSET 0 keeps each step an index scan. Joined in one, PostgreSQL expects a few tasks and reads all messages.
+# OFFSET 0 keeps each step an index scan. For one join of all, PostgreSQL would read all messages.
 
 
 async def newest_below(c: Connection, session_id: SessionId, place: int) -> int:
@@ -180,8 +180,8 @@ async def end_of_branch(c: Connection, session_id: SessionId, place: int) -> int
 
 # --- the tree -----------------------------------------------------------------------------------------------------
 
-# The tasks that an older version made active have no parent. A message that a task replaced was on the current branch
-# for the tasks that became active before that one.
+# The tasks that an older version made active have no parent. A replaced message belongs to the branch of the tasks that
+# became active before its replacement.
 _ADOPT = """
 WITH opened AS (
     SELECT t.id, min(m.sequence) AS first, min(m.created_at) AS at

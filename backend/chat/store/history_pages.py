@@ -25,8 +25,9 @@ _SMALL = 8_192
 """Bytes of a row that is read as it is."""
 
 _STORED_SHARE = 16
-"""A page ends when this fraction of its rows, as they are stored, and all that is shown of them have PAGE_BYTES. So
-Postgres reads at most 16 times that for a page, and one row."""
+"""The weight of a stored byte; a shown byte weighs 1. A page ends when its bytes weigh PAGE_BYTES, so Postgres reads at
+most 16 * PAGE_BYTES for it, and one row more.
+"""
 
 _COLUMNS = "m.session_id, m.sequence, m.task_id, m.step, m.role, m.message_id, m.created_at"
 _MEMBERS = ", ".join(f"{name} json" for name in MEMBERS)
@@ -69,7 +70,7 @@ class NewestMessages:
 
 
 _VISIBLE = "session_id = $1 AND superseded_by IS NULL AND ($4::text IS NULL OR task_id <> $4 OR step = 0)"
-# One message after the other, newest first, so that none is read behind the one with which the page is full.
+# Reads one message after the other, newest first, and none after the page is full.
 _NEWEST = f"""
 WITH RECURSIVE page AS (
   SELECT $1::text AS session_id, coalesce($3::int, 2147483647) AS sequence, NULL::text AS task_id, NULL::int AS step,
@@ -93,7 +94,7 @@ async def newest_messages(
 ) -> NewestMessages:
     """Returns the newest messages with a sequence below `before`, without superseded ones.
 
-    They are at most `limit`, fewer if they have PAGE_BYTES before. `without_task` leaves out the messages of a running
+    They are at most `limit`, or fewer if those reach PAGE_BYTES. `without_task` leaves out the messages of a running
     task, except the user message that it answers (step 0).
     """
     rows = await c.fetch(_NEWEST, session_id, limit, before, without_task, PAGE_BYTES, MAX_OUTPUT_CHARS)

@@ -27,7 +27,7 @@ COLUMNS = """t.id, t.number, t.session_id, t.user_id, t.status, t.attempt, t.can
   t.deadline_at"""
 
 _SELECT = f"SELECT {COLUMNS} FROM tasks t WHERE t.kind = 'operation'"
-# Without the order and what a call needs to go on, which can be large, and with at most $1 characters of the result.
+# COLUMNS without the two members of a request that can be large, and with at most $1 characters of the result.
 _SHOWN_COLUMNS = COLUMNS.replace("t.request,", "t.request - '{order,resume}'::text[] AS request,").replace(
     "t.result,",
     "CASE WHEN length(text) > $1 THEN members ELSE t.result END AS result, length(text) AS characters, "

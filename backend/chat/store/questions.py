@@ -65,9 +65,9 @@ ORDER BY t.number"""
 
 
 async def asked_with(c: Connection, task: Task) -> list[Asked]:
-    """Returns all questions of the turn that asked the one of this task. Empty if the task is not that of a question.
+    """Returns this task's question, and the others that the same turn asked.
 
-    Leaves out those that were never shown to the user.
+    Leaves out those that were never shown to the user. Empty if the task is no question.
     """
     rows = await c.fetch(_ASKED_WITH, task.id)
     return [Asked(parse_operation(row), row["silent"], row["withdrawn"]) for row in rows]

@@ -89,7 +89,7 @@ def parse_task(row: Row) -> Task:
 
 
 def answer_end_json(end: AnswerEnd) -> Json:
-    """Returns the members that are not their defaults."""
+    """Returns the members that differ from their defaults."""
     explanation = {} if end.explanation is None else {"explanation": end.explanation}
     return {"reason": end.reason, **explanation, **({"refused": True} if end.refused else {})}
 

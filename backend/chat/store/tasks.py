@@ -76,9 +76,10 @@ def _found(row: Row | None) -> Task | None:
 
 
 def _used(usage: Usage) -> tuple[int | float | str | None, ...]:
-    """Returns the last seven columns of a row: counts, within their range whatever a provider reports, model, cost.
+    """Returns the last seven columns of a row: counts, model and cost.
 
-    The usage of one step is that of one model, so it has one currency at most.
+    A count that a provider reports too large is cut to the column's range. One model answers a step, so its cost has
+    one currency at most.
     """
     counts = usage.input_tokens, usage.output_tokens, usage.reasoning_tokens, usage.cached_tokens
     currency, cost = next(iter(usage.cost.items()), (None, None))
@@ -473,7 +474,7 @@ async def request_cancel_of_sessions(c: Connection, session_ids: Sequence[Sessio
     return [parse_task(row) for row in await c.fetch(_REQUEST_CANCEL_OF_SESSIONS, session_ids)]
 
 
-# An operation is told when its outcome comes; here, only if it has none (`Task.is_turn`).
+# An operation has its event when its outcome comes; here only if it ends without one (`Task.is_turn`).
 _EVENT = f"""CASE WHEN t.kind = 'turn' OR t.request->>'text' IS NOT NULL THEN '{Event.TURN_FINISHED}'
   ELSE '{Event.OPERATION_FINISHED}' END"""
 _FINISH = f"""

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Hint(StrEnum):
-    """What happened, as the feed tells pages."""
+    """The kinds of events that the feed tells pages."""
 
     TURN_STARTED = "turn-started"
     TURN_FINISHED = "turn-finished"

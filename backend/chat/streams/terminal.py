@@ -60,6 +60,6 @@ async def _closings(streams: Streams, key: str) -> list[Chunk]:
 
 
 def _already_there(newest: Sequence[Entry], bodies: Sequence[bytes]) -> int:
-    """Returns the number of `bodies`, counted from the first, with which the stream ends."""
+    """Returns how many of `bodies`, from the first one on, the stream already has at its end."""
     there = [entry.body for entry in newest]
     return next((n for n in range(min(len(there), len(bodies)), 0, -1) if there[-n:] == list(bodies[:n])), 0)

@@ -165,7 +165,7 @@ class StreamWriter:
                 return None
             batch = Batch(self.key, self.fence, self._next_seq, bodies, self._create)
             self._next_seq += len(bodies)
-            clock = time.monotonic()  # not the loop's, which has milliseconds
+            clock = time.monotonic()  # not the loop's clock, which counts milliseconds
             since = clock if self._since is None else self._since
             self._since = clock if self._buffer else None
             self._flight = _Flight(self, batch, since, now + deadline)

@@ -2,7 +2,7 @@
 
 A job of the executors adds the entries after the messages, so that a turn does not pay for it. Words are taken as they
 are, for every language that has spaces between words. Each word begins with a tag of its user, so that the index reads
-the words of one user only, also for all words that begin alike.
+the words of one user only, even when it looks for a beginning of words.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_TEXT = 100_000
 MAX_BATCH = 500_000
 """Bytes of messages that are added together, or one message. The session is locked meanwhile."""
 CANDIDATES = 200
-"""The newest messages with all words, which are ranked. Fewer than a common word has, so that it is found quickly."""
+"""The newest messages with all words that are ranked. The limit keeps a search for a common word quick."""
 TIME_LIMIT_MS = 2_000
 
 
@@ -78,7 +78,7 @@ UPDATE sessions SET unsearched_since = now() WHERE id IN (
 
 
 async def mark_missed_sessions(c: Connection, limit: int) -> None:
-    """Marks up to `limit` sessions with messages that the search was not told of. Reads every session, so be rare."""
+    """Marks up to `limit` sessions with messages that the search was not told of. Slow, as it reads every session."""
     await c.execute(_MARK_MISSED, limit)
 
 
@@ -119,7 +119,7 @@ async def add_entries(c: Connection, one: Unsearched, limit: int) -> int:
         try:
             async with c.transaction():
                 await c.execute(_ADD, one.session_id, one.user_id, *columns)
-        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:  # these would stop all that follow
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:  # it would stop all that follow
             logger.warning("messages cannot be searched", extra={"session_id": one.session_id, "why": str(error)[:200]})
     return len(rows)
 
@@ -165,7 +165,7 @@ async def find_messages(c: Connection, user_id: UserId, asked: str, *, limit: in
     query = query_of(asked, _tag_of(user_id))
     if not query:
         return []
-    # A plan for any word would read every message that has the word. A common one needs another plan than a rare one.
+    # PostgreSQL must plan for these very words: a common word needs another plan than a rare one.
     await c.execute(f"SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = {TIME_LIMIT_MS}")
     try:
         rows = await c.fetch(_FIND, user_id, query, limit, offset)

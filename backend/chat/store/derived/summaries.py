@@ -106,7 +106,8 @@ WHERE session_id = $1 AND through = $2 AND attempts = $3 AND text IS NULL RETURN
 
 async def end_attempt(c: Connection, claim: SummaryClaim, text: str | None) -> bool:
     """Stores the text, or None if the attempt has failed. Returns False if another attempt has begun since, or the
-    session is gone. Requires a transaction, which locks the session: its deletion must not meet the summary first.
+    session is gone. Requires a transaction. Locks the session first, as its deletion does, so that the two cannot
+    deadlock.
     """
     if not await sessions.lock_session(c, claim.session_id):
         return False

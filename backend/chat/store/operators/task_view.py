@@ -10,7 +10,7 @@ from backend.ids import ExecutorId, SessionId, TaskId
 from backend.postgres import Connection, Row
 
 NEWEST = 100_000
-"""The newest tasks, among which those that have ended are looked for."""
+"""The number of the newest tasks that are searched for those that have ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,9 +217,10 @@ FROM d JOIN webhook_endpoints e ON e.id = d.endpoint_id JOIN tasks t ON t.id = d
 
 
 async def claim_due(c: Connection, *, limit: int, per_endpoint: int, besides: Collection[str]) -> list[Claimed]:
-    """Claims up to `limit` due deliveries for LEASE seconds, up to `per_endpoint` of each endpoint but `besides`.
+    """Claims up to `limit` due deliveries for LEASE seconds, at most `per_endpoint` of each endpoint.
 
-    Leaves out those that only a newer version can read. Its executors claim them when the lease has lapsed.
+    Leaves out the endpoints `besides`. Does not return a delivery that only a newer version can read; its executors
+    claim it when the lease has lapsed.
     """
     claimed = []
     for row in await c.fetch(_CLAIM, limit, per_endpoint, list(besides)):

@@ -254,9 +254,9 @@ class Operations:
         await self._store(operation.work.tool_call_id, outcome)
 
     async def _end_unstarted(self, tool_call_id: str) -> None:
-        """Ends an operation that this process has registered and whose work it has not begun, if it was stored.
+        """Ends an operation that this process may have stored, and whose work it has not begun.
 
-        A later attempt at the turn may take the work for begun, so the conversation continues with the outcome.
+        The conversation continues with the outcome, because a later attempt at the turn may believe that the work runs.
         """
         await self._store(tool_call_id, ABANDONED)
 

@@ -36,7 +36,7 @@ from executor.tools.tool import Toolbox
 
 Row = Message | NewMessage
 WAITS = AnswerEnd("tool-calls")
-"""The end of a turn whose conversation continues when the user has answered."""
+"""The answer end of a turn that waits for the user. Its conversation continues after the user's answer."""
 logger = logging.getLogger(__name__)
 
 
@@ -120,8 +120,8 @@ class Agent:
     ) -> None:
         """Continues from an earlier attempt: the turn's committed rows, their cost, and whether a step is open.
 
-        For the task of an operation, give one of these while `committed` is its call alone: `outcome`, the result of
-        the call, or `approved`, the operation whose approved call is to run.
+        If `committed` is only the call of an operation, pass one of these: `outcome`, the result of the call, or
+        `approved`, the operation whose approved call is to run.
         """
         self._committed = committed
         self._cited = {part.url for row in committed for part in row.parts if isinstance(part, SourcePart)}
@@ -149,7 +149,7 @@ class Agent:
             if calls.wait_for_user:
                 return
         calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
-        if calls_made == 1 and await self._host.others_wait():  # the call of a question, and nothing after it yet
+        if calls_made == 1 and await self._host.others_wait():  # the continuation of a question begins
             yield Commit((), Usage(), last=WAITS)
             return
         while calls_made < self._limits.steps:

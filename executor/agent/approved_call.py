@@ -11,7 +11,7 @@ from executor.agent.calls import Calls, ToolHost
 
 
 class ApprovedCall:
-    """The call of `calls`, which has one. `begun`: an earlier attempt may have run it.
+    """The only call of `calls`. `begun`: an earlier attempt may have run it.
 
     Its result is stored with the operation, and takes its place in the turn that made the call.
     """
@@ -24,13 +24,13 @@ class ApprovedCall:
         self._begun = begun
         self._running = begun
         self.result: ToolResultPart | None = None
-        """None until the call has ended or was interrupted, and if it was interrupted before it began."""
+        """None until the call has ended or was interrupted. Stays None if it was interrupted before it began."""
 
     def stored_messages(self) -> list[NewMessage]:
         return []
 
     async def run(self, *, again: bool = False) -> AsyncGenerator[Chunk, None]:
-        """Runs the call, after it was stored that it begins. Raises Fenced if the claim is lost."""
+        """Stores that the call begins, then runs it. Raises Fenced if the claim is lost."""
         if not self._begun:
             await self._host.begin_run()
             self._running = True

@@ -61,7 +61,7 @@ ASKED: Mapping[QuestionKind, str] = {
 }
 """What the model reads in place of an answer that has not come yet."""
 APPROVED = "_approved"
-"""What the id of an approved call gets, for an operation that the call begins."""
+"""The suffix of an approved call's id in the id of an operation's call, if the call begins one."""
 UNKNOWN_EFFECT = "interrupted_unknown_effect"
 logger = logging.getLogger(__name__)
 
@@ -84,15 +84,15 @@ class ToolHost(Protocol):
         ...
 
     async def others_wait(self) -> bool:
-        """Returns True if this continues a question, and another one of the same turn has no answer yet."""
+        """Returns True if this task continues a question, and another question of the same turn has no answer yet."""
         ...
 
 
 class Calls:
     """The calls of one committed response. `limit` is in seconds, for each call whose tool sets none.
 
-    `approved`: the user has approved them. An operation that such a call begins is a call of its own, since the id of
-    the call already names the question. `sample` asks the turn's model for a tool.
+    `approved`: the user has approved them. An operation that such a call begins gets a call id of its own, since the id
+    of the call already names the question. `sample` asks the turn's model for a tool.
     """
 
     def __init__(
@@ -268,7 +268,7 @@ class Calls:
         except Unavailable:
             if tool.idempotent:
                 raise
-            operation = None  # its time to be accepted ends it
+            operation = None  # it ends by itself if no service accepts it in time
         if operation is not None and operation.result is not None:
             return operation.result
         if operation is not None and operation.pending:

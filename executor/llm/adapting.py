@@ -121,7 +121,9 @@ class Adapter(ServerMemory):
         return fixed_tokens(prompt) + (self.limit("uncounted") or 0) + _MARGIN
 
     def _accepted(self, draft: Draft) -> None:
-        """Remembers what the draft shows about others. Without its tools, it says nothing about their messages."""
+        """Remembers what the accepted draft shows for later requests: how long messages may be, and the form of a
+        history.
+        """
         if 0 < draft.cuts < 3 and self.limit("context") is None:
             words = "it refused a prompt as too long; later prompts are trimmed"
             most = max(messages_tokens(draft.prompt.messages), draft.too_long // 2)  # a last exchange may be tiny
@@ -190,7 +192,7 @@ class Adapter(ServerMemory):
         self.set_limit("context", limits.context, f"its context has {limits.context} tokens")
         estimate = fixed_tokens(draft.prompt) + messages_tokens(draft.prompt.messages)
         prompt = limits.prompt or estimate
-        # one conversation of odd text must not take most of the context from all others
+        # the odd text of one conversation must not shrink the context of all others much
         self.set_limit("uncounted", min(max(0, prompt - estimate), limits.context // 4))
         room = limits.context - prompt - _MARGIN
         if min(asked, max(refusals.LEAST_ANSWER, limits.context // 8)) <= room < asked:

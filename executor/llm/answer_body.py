@@ -104,7 +104,7 @@ class AnswerBody:
 
 
 def _guarded(work: Callable[[list[ModelEvent]], None]) -> Read:
-    """Collects events. A failure, also one of reading what the provider sent, ends the collection."""
+    """Collects events until a failure, which may be one of reading what the provider sent."""
     events: list[ModelEvent] = []
     try:
         work(events)

@@ -1,8 +1,8 @@
 """Marks that let a provider keep the beginning of a prompt, so that the next request pays a tenth for it.
 
 OpenAI, DeepSeek, Gemini and llama.cpp do so by themselves, if the beginning stays the same (`trimming.py`). Claude
-needs marks, at most four in a request. It looks for an earlier mark at a mark and at most 20 blocks before it, so the
-place of the last request's mark is marked again: the calls of one step may be more than 20 blocks.
+needs marks, at most four in a request. From each mark it searches at most 20 blocks back for an earlier one. The calls
+of one step may be more blocks than that, so the place of the last request's mark is marked again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _CLAUDE = ("claude", "anthropic")
 
 def mark_anthropic(body: dict[str, Any]) -> dict[str, Any]:
     """Returns the request with marks on the tools, the system prompt, and the last two messages that are not the
-    model's. The last but one of these ended the request before."""
+    model's. The first of these two ended the previous request.
+    """
     marked = dict(body)
     if tools := body.get("tools"):
         marked["tools"] = [*tools[:-1], {**tools[-1], "cache_control": MARK}]

@@ -33,10 +33,11 @@ class Extras:
     def apply(
         self, body: dict[str, Any], draft: Draft, refuses: Callable[[str], bool], optional: Collection[str]
     ) -> dict[str, Any]:
-        """Returns the request with the additions, those of the effort last unless its server refuses them.
+        """Returns the request with `body`, and then with the members of the effort unless the server refuses that
+        effort.
 
-        `optional` are the members that the provider's module gives up: one that is refused is not put back by the list,
-        nor is any that the draft has dropped.
+        `optional` are members that the provider's module gives up when the server refuses them. The list does not put
+        such a member back, nor one that the draft has dropped.
         """
         effort = draft.prompt.effort
         members = {} if effort is None or refuses(f"effort {effort}") else self.efforts.get(effort, {})
@@ -64,11 +65,11 @@ NO_EXTRAS = Extras()
 
 
 NOT_SENT = frozenset({"self", "extra_headers", "extra_query", "extra_body", "timeout"})
-"""Parameters of an SDK's `create` that are no members of a request."""
+"""Parameters of an SDK's `create` that are not members of a request."""
 
 
 def known_to_sdk(body: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Returns the arguments of an SDK's `create` for a request: it takes members that it does not know in one more."""
+    """Returns the arguments of an SDK's `create` for a request. Members that it does not know go into `extra_body`."""
     unknown = body.keys() - known
     if not unknown:
         return body

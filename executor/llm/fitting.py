@@ -37,7 +37,7 @@ def trimmed(prompt: Prompt, budget_tokens: int) -> list[NewMessage]:
         return shorter
     pair = _shortened(pair, budget_tokens // SHARE)
     shorter = trim(prompt.messages, max(1, budget_tokens - messages_tokens(pair)))
-    return shorter if _has_result(shorter, pair[1]) else _with_pair(shorter, pair)  # this cut is at another place
+    return shorter if _has_result(shorter, pair[1]) else _with_pair(shorter, pair)  # the second cut may have kept them
 
 
 def messages_tokens(messages: Sequence[NewMessage]) -> int:
@@ -81,7 +81,7 @@ def _shortened(pair: Sequence[NewMessage], tokens: int) -> list[NewMessage]:
 
 
 def _with_pair(messages: Sequence[NewMessage], pair: Sequence[NewMessage]) -> list[NewMessage]:
-    """Returns the messages with the pair before the newest user message, or after it if it is the only message before.
+    """Puts the pair before the newest user message, or after it if no message comes before that one.
 
     They keep the properties that `executor.llm.history` lists.
     """

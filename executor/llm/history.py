@@ -134,7 +134,7 @@ def _paired(rows: Sequence[Entry]) -> Iterator[NewMessage]:
 
 
 def _answer(said: list[Part], calls: list[tuple[ToolCallPart, ToolResultPart | None]]) -> Iterator[NewMessage]:
-    """Yields the model's message, then one message for each result. Yields nothing without text and calls."""
+    """Yields the model's message, then one message for each result. Yields nothing if it has neither text nor calls."""
     if not calls and not any(isinstance(part, TextPart) for part in said):
         return
     yield NewMessage(Role.ASSISTANT, (*said, *(call for call, _ in calls)))
@@ -202,7 +202,7 @@ def _name(name: str) -> str:
 
 
 def _without_needless_reasoning(messages: Sequence[NewMessage]) -> list[NewMessage]:
-    """DeepSeek wants the reasoning of all steps of an exchange that calls tools, in all later requests."""
+    """Leaves out reasoning of exchanges that call no tools. DeepSeek wants that of the others in all later requests."""
     kept: list[NewMessage] = []
     calls = False
     for place, message in enumerate(messages):

@@ -38,7 +38,7 @@ class Prompt:
     effort: str | None = None
     """A level of the model's effort, which `Extras.efforts` knows."""
     room: int = 0
-    """Tokens that messages may have in it."""
+    """Tokens that messages may have in this prompt."""
     wanted: int = 0
     """Tokens of all messages, of which some may be left out."""
 

@@ -17,7 +17,7 @@ from executor.llm.providers import open_listed, open_model
 logger = logging.getLogger(__name__)
 
 MAX_TOLD = 100
-"""Ids of models that are gone, about which the log has a line."""
+"""Removed models for which the log gets a line, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,9 @@ class OpenModel:
 
 
 class Models:
-    """The models by id. `title` names sessions; None if their first words do. `summary` summarises conversations; None
-    if the model that answers in them does."""
+    """The models by id. `title` is the model that names sessions; None: their first words name them. `summary` is the
+    model that summarises conversations; None: the one that answers does.
+    """
 
     def __init__(
         self, known: ModelList, opened: dict[str, OpenModel], title: Model | None, summary: OpenModel | None

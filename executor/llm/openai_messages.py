@@ -15,8 +15,9 @@ NO_ANSWER = "(No answer was given.)"
 NO_REASONING = "."
 """The reasoning of a call that another model made, for servers that want some. Others use the same stand-in."""
 NO_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validator"}}
-"""What Gemini's documentation gives for a call that another model made (ai.google.dev/gemini-api/docs/
-thought-signatures, 2026-11-30)."""
+"""The signature of a call that another model made, as Gemini's documentation wants it
+(ai.google.dev/gemini-api/docs/thought-signatures, 2026-11-30).
+"""
 
 
 def openai_messages(

@@ -15,10 +15,10 @@ from executor.llm.history import compact_json
 MAX_WORDS = 300  # characters
 MASK = "[REDACTED]"
 NO_KEY = "none"
-"""The key that is sent to servers that need none. It is no secret, and a word of many sentences."""
+"""The key that is sent to servers that need none. It is never masked: it is no secret, and a common word."""
 _READ_AT_MOST = 20_000  # characters
 _UNSEEN = re.compile(r"(?is)<(script|style)\b.*?(?:</\1>|\Z)|<head\b.*?(?:</head>|(?=<body\b)|\Z)|<!--.*?(?:-->|\Z)")
-"""What a page does not show. It may have no end: then it ends with the page, so that it is searched only once."""
+"""Matches what a page does not show. Without an end it matches to the end of the page, so it is searched only once."""
 _TAG = re.compile(r"<[^<>]{0,2000}>")
 _TITLE = re.compile(r"(?i)<title[^<>]*>([^<]*)")
 _USER_INFO = re.compile(r"(?<=://)[^\s/@]+@")
@@ -35,7 +35,7 @@ _OPAQUE = re.compile(r"(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=-]{32,}")
 
 
 def sentence_of(error: Json, secrets: Iterable[str] = ()) -> str:
-    """Returns what an error object or a body says. `secrets` are hidden wherever they stand. Empty for nothing."""
+    """Returns what an error object or a body says; empty if that is nothing. `secrets` are hidden wherever they stand."""
     return masked(_text_of(error), secrets)
 
 
@@ -52,7 +52,7 @@ def masked(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def masked_again(said: str, secrets: Sequence[str]) -> str:
-    """Returns a result of `masked` without secrets that were not known there. Its cut may have split one."""
+    """Hides further secrets in a result of `masked`, whose cut may have split one of them."""
     if said.endswith("…"):
         begun = (
             length

@@ -150,7 +150,7 @@ def _words(value: Json, depth: int = 12) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
-    """Numbers of tokens that a refusal names. None if it does not."""
+    """Numbers of tokens in a refusal. None for one that it does not name."""
 
     context: int | None = None
     """Most tokens of prompt and answer together."""

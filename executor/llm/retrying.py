@@ -210,7 +210,7 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 def _explain(error: Exception, sdk: SdkErrors, *, begun: bool) -> ModelCallError:
     """Returns the failure. `begun`: the headers of the answer had come.
 
-    A silence without headers is not asked again: the server may be busy, and whoever asks again loses his place there.
+    After a silence without headers the request is not repeated: a busy server would put it at the end of its queue.
     """
     if isinstance(error, sdk.APIStatusError):
         response: httpx2.Response = error.response  # type: ignore[attr-defined]

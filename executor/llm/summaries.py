@@ -18,7 +18,7 @@ from executor.llm.think_tags import without_reasoning
 CHARACTERS_A_TOKEN = 3
 """As `trimming.estimate_tokens` counts them."""
 ENDS_AT = 4
-"""Multiples of the longest summary after which the call ends: some models reason in the text."""
+"""The call ends when its text is this many times as long as the longest summary: some models reason in the text."""
 REQUEST = "This conversation becomes too long for your context."
 """The beginning of the message that asks for a summary."""
 _TASK = (

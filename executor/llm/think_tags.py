@@ -14,7 +14,7 @@ TAGS: Final[dict[str, str]] = {
 
 
 def without_reasoning(said: str) -> str:
-    """Returns what follows reasoning whose opening tag stood in the prompt, so that the decoder took it for text."""
+    """Returns the text after a closing tag, if only that is there: the reasoning before it was opened in the prompt."""
     ends = (said.rfind(tag) + len(tag) for tag in TAGS.values() if tag in said)
     return said[max(ends, default=0) :]
 

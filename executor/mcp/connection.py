@@ -78,7 +78,7 @@ class Connection:
     def tools(self) -> Mapping[str, Tool[Any]]:
         """The server's tools by name; empty while it is not connected.
 
-        After an answer with a link to a resource, there is one that reads it.
+        Has a tool that reads resources after an answer with a link to one.
         """
         if not self._is_connected or self._offered is None:
             return {}
@@ -183,7 +183,7 @@ class Connection:
                 begun = time.monotonic()
                 why = await self._stay_connected(Path(folder.name))
                 self.tried.set()
-                if why is None:  # a session was forgotten: a call waits for the next
+                if why is None:  # a call waits for a new session
                     continue
                 if time.monotonic() - begun > STEADY_AFTER:
                     pause = FIRST_PAUSE

@@ -77,7 +77,7 @@ def checked_url(url: str) -> str:
 
 
 def _is_readable(host: str) -> bool:
-    """Returns True for a name or an address as browsers write it. They take what ends with a number for an address."""
+    """Returns True for a host that browsers show unchanged. They read one that ends with a number as an address."""
     try:
         return bool(ipaddress.ip_address(host)) and "%" not in host
     except ValueError:

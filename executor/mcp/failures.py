@@ -45,7 +45,7 @@ class Why:
 
 
 class Notes:
-    """What a transport has last seen of a server that does not serve us. None after a good answer."""
+    """The last reason that a transport saw why a server does not serve us. None after a good answer."""
 
     def __init__(self) -> None:
         self.why: Why | None = None

@@ -95,7 +95,7 @@ class Relay(httpx2.AsyncBaseTransport):
         return await self._checked(request, response, number, stop)
 
     async def _tell(self, request: httpx2.Request, message: dict[str, Any]) -> httpx2.Response:
-        """Sends what has no answer: a notification, an answer to the server, or a request for events."""
+        """Sends a message that gets no answer: a notification, an answer to the server, or a request for events."""
         if request.method != "POST":
             response = await self._inner.handle_async_request(request)
             if request.method == "GET" and _is(response, "text/event-stream"):
@@ -222,7 +222,7 @@ def _names_no_session(status: int, error: JSONRPCError | None) -> bool:
 
 
 def _sign_in(response: httpx2.Response) -> str:
-    """Returns the place where a 401 says that one signs in, or an empty string."""
+    """Returns the address for signing in that a 401 names, or an empty string."""
     challenge = response.headers.get("www-authenticate", "")
     _, found, rest = challenge.partition('resource_metadata="')
     if not found or response.status_code != 401:

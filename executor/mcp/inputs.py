@@ -84,7 +84,7 @@ class Asked:
         return next(asked, None)
 
     def as_text(self) -> str:
-        """Returns it as ASCII, which Postgres stores whatever the server's state holds. Raises CallRefused."""
+        """Returns the requests as ASCII, so that Postgres can store any state of a server. Raises CallRefused."""
         requests = _requests.dump_python(self.requests, mode="json", by_alias=True, exclude_none=True)
         text = json.dumps({"requests": requests, "state": self.state, "again": self.again})
         if len(text) > MAX_RESUME:
@@ -154,7 +154,7 @@ class Inputs:
             opened.set()
 
     async def _unless_completed(self, params: ElicitRequestParams, asking: Coroutine[Any, Any, Json]) -> Json:
-        """Returns the user's answer. That the server has seen the user at the link is one too."""
+        """Returns the user's answer, or an approval as soon as the server has seen the user at the link."""
         if not isinstance(params, ElicitRequestURLParams) or params.elicitation_id is None:
             return await asking
         opened = self._opened[params.elicitation_id] = asyncio.Event()
@@ -173,7 +173,7 @@ class Inputs:
         given = dict(known)
         for key, request in asked.requests.items():
             if isinstance(request, ListRootsRequest) and not self.roots:
-                continue  # they are not known before the call; the server asks again
+                continue  # the folders are not known before the call; the server asks again
             if key not in given:
                 answer = await self._answer_to(request)
                 if isinstance(answer, ErrorData):
@@ -218,8 +218,7 @@ class Inputs:
         return Answers()
 
     def begin_again(self) -> bool:
-        """Has each question that the user has answered answered in the same way if it comes again. Returns False if it
-        was called before."""
+        """Repeats the user's answers when the same questions come again. Returns False if it was called before."""
         again, self._begun_again = not self._begun_again, True
         self._reusable = dict(self._given)
         return again
@@ -308,7 +307,7 @@ def _bytes_of(request: ElicitRequest) -> bytes:
 def _messages_of(params: CreateMessageRequestParams) -> list[NewMessage]:
     """Returns the messages of a request to the model. Raises ValidationFailed unless they are texts, and not too long.
 
-    Which context a server wants, how creative the model is and which model it prefers are left out: it is the turn's.
+    Ignores the context, the temperature and the model that a server prefers: the turn's model answers.
     """
     if params.tools:
         raise ValidationFailed("The model is not given tools here.")

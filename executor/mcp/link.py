@@ -257,7 +257,7 @@ class Link:
             return mcp_types.ErrorData(code=mcp_types.INVALID_REQUEST, message=WHOSE)
         cancelled = mcp_types.ElicitResult(action="cancel")
         answer: mcp_types.ElicitResult | mcp_types.ErrorData = await call.answer(call.inputs.elicit(params), cancelled)
-        self._heard_at = time.monotonic()  # it was the server that waited
+        self._heard_at = time.monotonic()  # the silence before was no fault: the server waited
         return answer
 
     async def _on_message(self, message: IncomingMessage) -> None:
@@ -292,10 +292,9 @@ class Link:
             await asyncio.sleep(CHECK_PAUSE)  # no shorter, even if the server notifies often
 
     def _is_silent(self) -> bool:
-        """Returns True if a server that has not answered a check hangs.
-
-        One that does one thing at a time cannot answer during a call, but it ends each call within the call's limit.
-        While it waits for the user, it may be silent for longer.
+        """Returns True if a server that has not answered a check counts as hanging. A server that does one thing at a
+        time cannot answer during a call, but ends each call within the call's limit. While it waits for the user, it
+        may be silent for longer.
         """
         silent = time.monotonic() - self._heard_at
         return not self._calls or (not self._live.wait and silent > self._call_limit + self._check_timeout)

@@ -13,7 +13,7 @@ from executor.mcp.inputs import Inputs
 Lent = Callable[[], AbstractAsyncContextManager[None]]
 """Gives the place of the call to others while the block runs."""
 MOST_REQUESTS = 16
-"""Open requests of one call. Further ones get at once what they get when the call ends."""
+"""Open requests of one call. Further ones are answered at once, as if the call had ended."""
 CALL: ContextVar[LiveCall | None] = ContextVar("CALL", default=None)
 """The call in whose context a request arrives. The SDK's HTTP transport hands the context of a call on to the events
 of its answer; over stdio, and in the stream of a GET, there is none."""
@@ -79,7 +79,7 @@ class LiveCalls:
         return any(call.waits for call in self._calls)
 
     def completed(self, elicitation_id: str) -> None:
-        """Notes that the user has been at a link that the server has one of the calls ask for."""
+        """Notes that the user has been at a link that the server asked for in one of the calls."""
         for call in self._calls:
             call.inputs.completed(elicitation_id)
 

@@ -26,7 +26,7 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_BATCH = 100
 """Messages that are read from one JSON array."""
 SERVER_ERROR = -32099
-"""The code for errors of a server whose own code is none, or has a meaning within this client."""
+"""The code for errors of a server that gives no valid code, or one that has a meaning within this client."""
 _EDGE_BYTES, _PIECE_BYTES = 1_024, 65_536
 _ID = rb'"id"\s*:\s*(-?\d{1,18}|"[^"\\]{1,64}")\s*'
 _VERSION = rb'"jsonrpc"\s*:\s*"[^"]*"\s*'

@@ -12,7 +12,7 @@ from executor.mcp.failures import ServerBusy
 MAX_CALLS = 16
 """Concurrent calls of one session to a server."""
 RESERVED = 4
-"""Further calls, of sessions that have none under way."""
+"""Further places, for sessions that have no call under way."""
 MAX_WAIT = 300.0
 """Seconds that a call waits for a place. They do not count as its own time."""
 MAX_WAITING = 2_000

@@ -1,7 +1,7 @@
 """Input schemas of other people's tools, made such that every provider takes them.
 
-A provider that refuses one schema refuses the whole prompt, and with it every turn. What can be said otherwise is
-repaired; a schema without a repair that keeps its meaning costs its tool.
+A provider that refuses one schema refuses the whole prompt, and with it every turn. A schema is repaired if its meaning
+can be kept; otherwise its tool is left out.
 """
 
 from __future__ import annotations

@@ -27,14 +27,14 @@ _OTHER_NAMES = {
     "transport": "type", "serverUrl": "url", "httpUrl": "url", "serverInstructions": "instructions",
     "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
 }  # fmt: skip
-"""Members as other clients call them."""
+"""Members under the names that other clients give them, and the names here."""
 _WITHOUT_EFFECT = frozenset(
     {
         "alwaysAllow", "autoApprove", "trust", "description", "title", "icon", "iconPath", "version", "gallery", "tags",
         "chatMenu", "dev", "author", "homepage", "startup",
     }
 )  # fmt: skip
-"""Members of other clients that mean nothing here: no call asks for approval."""
+"""Members of other clients that have no effect here. The setting TOOL_APPROVAL decides about approvals."""
 _REFUSED = {
     "oauth": "sign-in by OAuth is not supported; put a token into headers.Authorization",
     "auth": "sign-in is not supported; put a token into headers.Authorization",
@@ -136,7 +136,7 @@ def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[
 
 
 def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns the members under the names that they have here."""
+    """Returns the members of an entry, with other clients' names replaced by those of this file."""
     known: dict[str, Any] = {}
     for theirs, value in entry.items():
         if theirs in _REFUSED:
@@ -162,7 +162,7 @@ def _their_word(entry: dict[str, Any], member: str) -> str:
 
 
 def _filled(file: Path, place: str, value: Any, environment: Mapping[str, str]) -> Any:
-    """Returns the value with its placeholders replaced. Refuses those that only other clients fill."""
+    """Returns the value with its placeholders replaced. Refuses placeholders that only other clients know."""
     if isinstance(value, dict):
         return {name: _filled(file, f"{place}.{name}", member, environment) for name, member in value.items()}
     if isinstance(value, list):

@@ -179,7 +179,7 @@ class McpTool(Tool[Arguments]):
 
 
 def masked(response: ToolResponse, server: Server) -> ToolResponse:
-    """Returns the response. The words of an error do not hold the server's secrets."""
+    """Returns the response, without the server's secrets in the words of an error."""
     if not isinstance(response, ErrorResponse):
         return response
     return response.model_copy(update={"message": without_secrets(response.message, server.secrets)})

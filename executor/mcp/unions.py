@@ -94,7 +94,7 @@ def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     merged |= {"description": " ".join(dict.fromkeys(said))} if said else {}
     merged |= {"properties": properties} if properties else {}
     merged |= {"required": list(dict.fromkeys(map(_hashable, required)))} if required else {}
-    if one.keys() & {"properties"} and other.keys() & {"properties"}:  # each would forbid the other's
+    if one.keys() & {"properties"} and other.keys() & {"properties"}:  # each would forbid the other's properties
         merged.pop("additionalProperties", None)
     return merged
 

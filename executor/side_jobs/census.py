@@ -12,7 +12,7 @@ from backend.chat.resources import Resources
 from backend.chat.store.operators.census import Census, RedisMemory, take_census
 
 CENSUS_EVERY = 15.0
-"""Seconds between two."""
+"""Seconds between two censuses."""
 VALID_FOR = 60.0
 """Seconds after which a census is too old to be shown."""
 

@@ -50,13 +50,13 @@ reads every session, 0.8 s for a million.
 SEARCH_FOR, SEARCH_BATCH = 0.3, 200
 """Seconds in which one sweep adds messages to the search, and the messages of a session that it adds at a time."""
 MISSED_EVERY, MISSED_FOUND = 3600.0, 10_000
-"""Seconds between two looks for messages of which an older version, that ran beside this one, did not tell the search,
-and the sessions that one look finds at most. It reads every session, as the one for expired sessions does.
+"""Seconds between two searches for messages that an older version stored without telling the search, and the sessions
+that each finds at most. Each reads every session.
 """
 PRUNE_AFTER = 3600.0
 """Seconds without a beat after which an executor's row is deleted."""
 PRUNE_EVERY, PRUNE_BATCH = 60.0, 10_000
-"""Seconds between two deletions of such rows and of old deliveries of webhooks; those that one deletes at most."""
+"""Seconds between two deletions of such rows and of old webhook deliveries, and the deliveries that each deletes."""
 logger = logging.getLogger(__name__)
 
 
@@ -152,7 +152,7 @@ class Sweeper:
 
     async def _mark_missed(self) -> None:
         if time.monotonic() >= self._next_missed:
-            self._next_missed = time.monotonic() + MISSED_EVERY  # first: a table too large for it stops no other repair
+            self._next_missed = time.monotonic() + MISSED_EVERY  # set first: if it fails, others go on
             async with self._resources.database.connection() as c:
                 await search.mark_missed_sessions(c, MISSED_FOUND)
 

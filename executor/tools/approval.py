@@ -37,7 +37,7 @@ class ApprovalRules:
 
     def decision_for(self, tool: Tool[Any]) -> Decision:
         if tool.name == ASK_USER:
-            return Decision.ALLOW  # it asks the user itself
+            return Decision.ALLOW  # this tool asks the user by itself
         return next((decision for pattern, decision in self.rules if _fits(pattern, tool)), Decision.ALLOW)
 
 

@@ -39,7 +39,7 @@ class ToolOperations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What the turn's model has answered to a tool. `cut`: it used all the tokens that it might use."""
+    """The answer of the turn's model to a tool. `cut`: it ended at its limit of tokens."""
 
     text: str
     model: str

@@ -81,7 +81,7 @@ def _words(text: str) -> list[str]:
 
 
 def _score(words: set[str], tool: Tool[Any]) -> int:
-    """Counts a word in the name three times. A part of a word counts, so that `issues` finds `issue`."""
+    """Returns a tool's score. A word counts 3 in the name and 1 in the description; `issues` also finds `issue`."""
     name, about = tool.name.lower(), set(_words(tool.description))
     score = 0
     for word in words:

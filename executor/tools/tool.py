@@ -156,7 +156,7 @@ class Toolbox:
 
     @cached_property
     def _finders(self) -> dict[str, Tool[Any]]:
-        from executor.tools.finders import CallTool, SearchTools  # they build on this module
+        from executor.tools.finders import CallTool, SearchTools  # imported late: it imports this module
 
         return {tool.name: tool for tool in (SearchTools(self), CallTool())}
 

@@ -15,10 +15,10 @@ _WHY = {
 
 
 def with_cuts_told(rows: Sequence[Row], stopped: Mapping[TaskId, TaskStatus]) -> list[Row]:
-    """Returns the history with a note behind each text that is all that a stopped task has said at its end.
+    """Returns the history with a note after each stopped task whose last message has a text.
 
     The user has seen these texts. Without the note a model takes them for answers, or goes on in their style. A call
-    that was cut short needs none, since its result says it.
+    that was cut short needs no note, since its result says so.
     """
     told: list[Row] = []
     for place, row in enumerate(rows):

@@ -46,7 +46,9 @@ class History:
         return self.rows if self.summary is None else [row for row in self.rows if row.sequence > self.summary.through]
 
     def prompt_rows(self, newer: Sequence[Message]) -> list[Message]:
-        """Returns the rows of a prompt that ends with `newer`: the summary, the calls that it leaves, and those."""
+        """Returns the rows of a prompt that ends with `newer`: the summary, the calls that it does not cover, and
+        `newer`.
+        """
         if self.summary is None:
             return list(newer)
         older = [row for row in self.rows if row.sequence <= self.summary.through]
@@ -82,7 +84,7 @@ def steady(rows: list[Message]) -> list[Message]:
 
 
 def _instead_of(older: Sequence[Message], summary: Summary) -> Iterator[Message]:
-    """Yields the summary as a message of the user, and the calls that it leaves, with their results."""
+    """Yields the summary as a message of the user, and the calls that it does not cover, with their results."""
     if not older or summary.text is None:
         return
     yield replace(older[-1], role=Role.USER, step=0, parts=(SummaryPart(summary.text),), message_id=None)

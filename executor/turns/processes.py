@@ -20,7 +20,9 @@ MAX_CHILDREN = 4
 CHECK_EVERY = 5.0
 """Seconds between two checks of a child's heartbeat."""
 FROZEN_AFTER = 30.0
-"""Seconds without a heartbeat after which a child is killed. A busy machine needs part of them to start one."""
+"""Seconds without a heartbeat after which a child is killed. On a busy machine, the start of a child takes a part of
+them.
+"""
 STOP_LIMIT = 5.0
 """Seconds that a child has to end after each signal."""
 logger = logging.getLogger(__name__)

@@ -28,13 +28,13 @@ from executor.turns.history import History, read_history
 from executor.turns.refused import exchanges_of
 
 FULL = 0.75
-"""The part of the room for messages from which on a conversation is summarised."""
+"""A conversation is summarised when its messages fill this part of their room."""
 KEPT = 0.25
-"""The part of the room that the newest exchanges have which a summary leaves. The last one always stays."""
+"""The part of the room for the newest exchanges, which no summary replaces. The last exchange always stays."""
 STEP = 0.25
-"""The part of the room that a summary takes the place of at least."""
+"""The smallest part of the room that a summary must replace."""
 LONGEST = 1 / 8
-"""The part of the room that a summary has at most."""
+"""The largest part of the room that a summary may take."""
 LEAST_TOKENS = 200
 """The smallest limit of a summary. A context with less room has none."""
 MAX_ROUNDS = 8

@@ -78,9 +78,9 @@ class AttemptToolHost:
             await operations.begin_run(c, self._task)
 
     async def others_wait(self) -> bool:
-        """Returns True if this continues a question, and another one of the same turn has no answer yet.
+        """Returns True if this task continues a question, and another question of the same turn has no answer yet.
 
-        The last one that is answered has the model go on.
+        The model goes on after the last answer.
         """
         operation = self.operation
         if operation is None or operation.work.asks is None:

@@ -55,8 +55,8 @@ class Attempted:
 def wait_after(elapsed: float, retry_after: float) -> float:
     """Returns the seconds until the next attempt after `elapsed` seconds of attempts: about as long again.
 
-    The waits grow by a random factor below two, so that endpoints that failed together are not tried together. What
-    the endpoint asks for is heeded up to LONGEST_WAIT: otherwise one wrong date would end its events for ever.
+    The waits grow by a random factor below two, so that endpoints that failed together are not tried together. What the
+    endpoint asks for is heeded up to LONGEST_WAIT: otherwise one wrong date would stop its events without end.
     """
     backoff = min(max(elapsed, SHORTEST_WAIT), LONGEST_WAIT)
     return max(jitter(backoff), min(retry_after, LONGEST_WAIT))

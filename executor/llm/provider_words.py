@@ -35,7 +35,7 @@ _OPAQUE = re.compile(r"(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=-]{32,}")
 
 
 def sentence_of(error: Json, secrets: Iterable[str] = ()) -> str:
-    """Returns what an error object or a body says; empty if that is nothing. `secrets` are hidden wherever they stand."""
+    """Returns what an error object or a body says, which may be empty. `secrets` are hidden wherever they stand."""
     return masked(_text_of(error), secrets)
 
 

@@ -14,7 +14,9 @@ TAGS: Final[dict[str, str]] = {
 
 
 def without_reasoning(said: str) -> str:
-    """Returns the text after a closing tag, if only that is there: the reasoning before it was opened in the prompt."""
+    """Returns the text after the last closing tag, whose opening tag stood in the prompt. Without one, returns all of
+    it.
+    """
     ends = (said.rfind(tag) + len(tag) for tag in TAGS.values() if tag in said)
     return said[max(ends, default=0) :]
 

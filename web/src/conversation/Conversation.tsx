@@ -133,7 +133,7 @@ function Welcome({ onPick }: { onPick: (text: string) => void }) {
   );
 }
 
-// Returns true for what follows an answer while another question of the same turn is open: the card shows the answer.
+// Returns true for a message that only continues one of several open questions: the card shows the answer.
 const isSilent = ({ metadata }: UIMessage, parts: Part[]) =>
   (metadata as { finishReason?: string } | undefined)?.finishReason === "tool-calls" && parts.every(({ type }) => type === "step-start");
 

@@ -102,7 +102,7 @@ export class ConversationStore implements MessageTarget {
   readonly edit = (messageId: string, text: string) => {
     this.view.update({ problem: null, returned: null });
     this.sending.edit(messageId, text);
-    this.isStale = true; // the message has another version then
+    this.isStale = true; // the edit gives the message another version
   };
 
   readonly again = (messageId: string) => {

@@ -14,7 +14,7 @@ export function Versions({ of, switchedTo, onSwitch }: Props) {
   const place = siblings.indexOf(shown);
   const group = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    // Another version is another element, so the keyboard would be lost.
+    // Another version is another element, so the keyboard focus would be lost.
     if (switchedTo === shown && document.activeElement === document.body)
       group.current?.querySelector<HTMLButtonElement>('[aria-disabled="false"]')?.focus();
   }, [switchedTo, shown]);

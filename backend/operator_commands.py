@@ -123,7 +123,7 @@ def cancel_task(task_id: TaskArgument, yes: Yes = False) -> None:
 
 @tasks.command("requeue")
 def requeue_task(task_id: TaskArgument) -> None:
-    """Publish the turn of a task again that waits for an executor, or whose executor is dead. It runs once."""
+    """Publish a turn again that waits for an executor, or whose executor is dead. It runs once all the same."""
     from backend.operating.task_acts import requeue
 
     say(_with_resources(lambda resources: requeue(resources, _task_id(task_id))))
@@ -170,7 +170,7 @@ def show_letter(kind: Kind, letter_id: LetterArgument, body: Annotated[bool, typ
 
 @dead_letters.command("requeue")
 def requeue_letter(kind: Kind, letter_id: LetterArgument) -> None:
-    """Send a dead letter again to where it was meant for, and remove it."""
+    """Send a dead letter to its first destination again, and remove it."""
     from backend.operating.dead_letter_acts import send_again
 
     say(_with_resources(lambda resources: send_again(resources, kind.value, letter_id)))
@@ -204,7 +204,7 @@ def backup(file: BackupFile, force: Force = False) -> None:
 
 
 def restore(file: BackupFile, yes: Yes = False) -> None:
-    """Replace the data of `up` by those of a backup. It must not run meanwhile."""
+    """Replace the data of `up` by those of a backup. `up` must not run meanwhile."""
     from backend.operating.backup import restore as run
 
     settings = read_settings()

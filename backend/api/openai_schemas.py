@@ -109,7 +109,7 @@ class CompletionRequest(_Body):
         if refused is not None:
             raise UnsupportedParameter(f"`{refused}` is not supported.")
         if self.n not in (None, 1):
-            raise UnsupportedParameter("`n`: there is one answer to a request.")
+            raise UnsupportedParameter("`n`: a request has exactly one answer.")
         form = extra.get("response_format")
         if isinstance(form, dict) and form.get("type") not in (None, "text"):
             raise UnsupportedParameter("`response_format`: answers are text.")

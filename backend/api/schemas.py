@@ -115,7 +115,7 @@ class SessionChanges(_TakesNulls):
     @model_validator(mode="after")
     def _changes_something(self) -> SessionChanges:
         if self.title is None and self.instructions is None:
-            raise ValueError("names nothing that changes")
+            raise ValueError("must name something to change")
         return self
 
 
@@ -127,7 +127,7 @@ class InstructionsIn(_In):
 
 class InstructionsOut(_Out):
     instructions: str | None
-    enabled: bool = Field(description="False if the operator takes none; stored ones then have no effect.")
+    enabled: bool = Field(description="False if the operator allows none; stored ones then have no effect.")
 
 
 class PageContext(_In):
@@ -173,7 +173,7 @@ class NewTurn(_TakesNulls):
         Field(description="Identifies the message in its session. A message with a known id is not answered again."),
     ] = None
     idempotency_key: Annotated[
-        MessageIdField | None, Field(description="The same as `message_id`, which goes before it.")
+        MessageIdField | None, Field(description="The same as `message_id`, which takes precedence.")
     ] = None
     on_busy: Annotated[OnBusy, Field(strict=False, description=_ON_BUSY)] = OnBusy.QUEUE
     metadata: Annotated[
@@ -228,9 +228,9 @@ class ChatRequest(BaseModel):
     on_stale: Annotated[
         Literal["branch", "append"] | None,
         Field(
-            description="What happens to a new message if `messages` ends before questions that were asked later. It "
-            "follows the last message that is there, on a branch of its own (`branch`), or the whole conversation "
-            "(`append`). Without a word it follows the conversation while a turn runs, and otherwise begins a branch."
+            description="Where a new message goes if `messages` lacks questions that were asked later: on a new branch "
+            "after the last of `messages` (`branch`), or to the end of the conversation (`append`). The default is "
+            "`append` while a turn runs, otherwise `branch`."
         ),
     ] = None
 
@@ -293,16 +293,18 @@ class AnswerIn(_In):
     approved: Annotated[bool | None, Field(description="Whether the call may run.")] = None
     reason: Annotated[
         Annotated[str, StringConstraints(max_length=2_000)] | None,
-        Field(description="Why it may not. The model gets it."),
+        Field(description="Why the call may not run. The model reads it."),
     ] = None
     always: Annotated[bool, Field(description="Also allows all further calls of the tool in this session.")] = False
 
-    output: Annotated[Json, Field(description="What the page's tool has given.")] = None
+    output: Annotated[Json, Field(description="The output of the page's tool.")] = None
     error: Annotated[
         Annotated[str, StringConstraints(max_length=2_000)] | None,
-        Field(description="Why the page's tool has given nothing."),
+        Field(description="Why the page's tool has no output."),
     ] = None
-    dismissed: Annotated[bool, Field(description="True if the user closes what a tool server asks, undecided.")] = False
+    dismissed: Annotated[bool, Field(description="True if the user closes a tool server's question unanswered.")] = (
+        False
+    )
 
     def answer_given(self) -> Answer:
         decision = self.approved, self.reason, self.always
@@ -366,7 +368,9 @@ class SearchResult(_Out):
     role: Literal["user", "assistant"]
     created_at: datetime
     on_current_branch: bool = Field(description="False if another version is shown: see `branches` of the session.")
-    snippet: list[SnippetPiece] = Field(description="The place in the text, in pieces that match and that do not.")
+    snippet: list[SnippetPiece] = Field(
+        description="The text around the match: pieces that match, and pieces that do not."
+    )
 
     @classmethod
     def of(cls, hit: Hit) -> SearchResult:
@@ -523,7 +527,7 @@ class UsageOut(_Out):
     reasoning_tokens: int
     cached_tokens: int
     cost: dict[str, float] = Field(
-        description="The cost by currency, as far as prices are known. It lacks answers of models without one."
+        description="The cost by currency. Answers of models whose price is not known do not count."
     )
 
     @classmethod
@@ -548,13 +552,13 @@ class PriceOut(_Out):
 
 
 class ModelOut(_Out):
-    id: str = Field(description="What a message names in `model`.")
+    id: str = Field(description="The id that a message names in `model`.")
     label: str
     default: bool = Field(description="True for the model that answers in sessions without a choice.")
     context_tokens: int
     max_output_tokens: int
-    efforts: list[str] = Field(description="What a message may name in `effort`, from the lowest. Empty if nothing.")
-    effort: str | None = Field(description="The level without a choice. Null if the provider decides.")
+    efforts: list[str] = Field(description="The levels that a message may name in `effort`, from the lowest.")
+    effort: str | None = Field(description="The level if a message names none. Null if the provider decides.")
     images: bool
     price: PriceOut | None
 

@@ -64,7 +64,7 @@ class WebhookChanges(_In):
     @model_validator(mode="after")
     def _changes_something(self) -> WebhookChanges:
         if self.events is None and self.with_text is None and self.enabled is None:
-            raise ValueError("names nothing that changes")
+            raise ValueError("must name something to change")
         return self
 
 

@@ -121,7 +121,7 @@ def _task_findings(stuck: StuckTasks) -> Iterator[Finding]:
     else:
         yield error("executors", "none is alive", "start `python -m executor`; no message is answered without one")
     for tasks, what, advice in (
-        (stuck.waiting, f"turns wait for an executor for over {WAITS_TOO_LONG:.0f} s",
+        (stuck.waiting, f"turns have waited for an executor for over {WAITS_TOO_LONG:.0f} s",
          "see docs/runbook.md, Messages are accepted and not answered; `tasks requeue ID` publishes one again"),
         (stuck.abandoned, "tasks belong to an executor that is dead",
          "a living executor takes them over within 25 s; `tasks requeue ID` does it now"),

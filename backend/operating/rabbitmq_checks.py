@@ -87,6 +87,8 @@ async def _compare(wire: Wire, name: str, arguments: dict[str, Any]) -> Finding:
         except ChannelPreconditionFailed as differs:
             said = str(differs).partition(" for queue")[0]
             return warning(
-                "queues", f"{name} has other arguments: {said}", "to change them, let it run empty and delete it"
+                "queues",
+                f"{name} has other arguments: {said}",
+                "to change them, wait until the queue is empty and delete it",
             )
     return ok("queues", f"{name} has the arguments that are declared")

@@ -26,7 +26,7 @@ def _unusual(settings: Settings, beside_up: bool) -> Iterator[Finding]:
         yield warning(
             "settings",
             f"AUTH_MODE=none and HOST={settings.host}: every machine that reaches it is the same user",
-            "set AUTH_MODE=required and JWT_VERIFY_KEY, unless that is meant",
+            "set AUTH_MODE=required and JWT_VERIFY_KEY, unless that is intended",
         )
     if settings.metrics_key is None and public:
         yield warning("settings", "METRICS_KEY is not set", "set it, or let the proxy refuse /metrics from outside")

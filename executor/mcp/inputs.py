@@ -88,7 +88,7 @@ class Asked:
         requests = _requests.dump_python(self.requests, mode="json", by_alias=True, exclude_none=True)
         text = json.dumps({"requests": requests, "state": self.state, "again": self.again})
         if len(text) > MAX_RESUME:
-            raise CallRefused("The tool asks the user something with too much state to be kept.")
+            raise CallRefused("The tool asks the user something, but has too much state to be stored.")
         return text
 
     @classmethod
@@ -130,9 +130,9 @@ class Inputs:
         except ValidationFailed as wrong:
             return ErrorData(code=INVALID_PARAMS, message=wrong.detail)
         if not self.wait:
-            return self._cancelled("The tool asked the user something, which it may not.")
+            return self._cancelled("The tool asked the user something, but it is not permitted to ask.")
         if not self.context.can_ask:
-            return self._cancelled("The tool asked the user something, which the user's page cannot show.")
+            return self._cancelled("The tool asked the user something, but the user's page cannot show it.")
         async with self._turn:
             self._asked += 1
             if self._asked > MAX_QUESTIONS:
@@ -177,7 +177,7 @@ class Inputs:
             if key not in given:
                 answer = await self._answer_to(request)
                 if isinstance(answer, ErrorData):
-                    raise CallRefused(f"The tool asks for something that it does not get: {answer.message}")
+                    raise CallRefused(f"The tool asked for something and was refused: {answer.message}")
                 given[key] = answer
         return Answers(given or None, asked.state)
 
@@ -214,7 +214,7 @@ class Inputs:
         if not asked.again:
             return await self.answers(asked, {asked.first[0]: answer})
         if answer.action != "accept":
-            raise CallRefused("The user does not open the link that the tool needs to be opened first.")
+            raise CallRefused("The user did not open the link that the tool needs first.")
         return Answers()
 
     def begin_again(self) -> bool:
@@ -285,11 +285,13 @@ class Inputs:
             closed = {"tool_call_id": self.call.tool_call_id, "closed": True}
             self.context.show(Data("question", closed, id=self.call.tool_call_id))
         if answer.get("error") == "not_answered":
-            return self._cancelled(f"The tool asked the user something, who did not answer within {self.wait:g} s.")
+            return self._cancelled(
+                f"The tool asked the user something, and the user did not answer within {self.wait:g} s."
+            )
         if answer["type"] == "error":
-            return self._cancelled("The tool asked the user something, which was cancelled.")
+            return self._cancelled("The tool asked the user something, but the question was cancelled.")
         if answer.get("dismissed"):
-            return self._cancelled("The tool asked the user something, who went on without an answer.")
+            return self._cancelled("The tool asked the user something, and the user went on without an answer.")
         if answer.get("declined"):
             return ElicitResult(action="decline")
         return ElicitResult(action="accept", content=answer.get("answer"))

@@ -44,7 +44,7 @@ class CreateAgent(AgentMakingTool[CreateAgentArgs]):
                 )
             case VagueGoal(suggested):
                 return SuggestedGoal(
-                    message="The goal says too little to make an agent of it; this one could be made.",
+                    message="The goal is too vague to make an agent. This goal would do.",
                     session_id=context.session_id,
                     suggested_goal=suggested,
                     reason="The description is too vague.",
@@ -53,7 +53,7 @@ class CreateAgent(AgentMakingTool[CreateAgentArgs]):
                 )
             case UnachievableGoal(reason, suggested):
                 return SuggestedGoal(
-                    message="No agent can do this; something near it can be done.",
+                    message="No agent can do this, but an agent can reach this similar goal.",
                     session_id=context.session_id,
                     suggested_goal=suggested,
                     reason=reason,

@@ -49,7 +49,8 @@ def _note_about(asked: Sequence[Asked]) -> str:
     answered = " and behind ".join(call for call, one in zip(closed, asked, strict=True) if one.silent)
     cancelled = " and behind ".join(call for call, one in zip(closed, asked, strict=True) if not one.silent)
     return (
-        f"Nothing that you asked is open any longer: that behind {answered} has its result, and the user has cancelled "
-        f"that behind {cancelled}. The results are the outputs of these calls by now. Go on with them, and do not ask "
-        "again what was cancelled. If an answer of yours has used them already, add only what is missing."
+        f"None of your questions is open any longer: the one behind {answered} has its result, and the user has "
+        f"cancelled the one behind {cancelled}. The results are the outputs of these calls by now. Go on with them, "
+        "and do not ask again what was cancelled. If an answer of yours has used them already, add only what is "
+        "missing."
     )

@@ -238,7 +238,7 @@ def note_for(operation: Operation, outcome: Outcome) -> str:
     work = operation.work
     if work.asks is not None:
         return _note_of_answer(operation, outcome)
-    how = "has ended well" if outcome.success else "has failed"
+    how = "has succeeded" if outcome.success else "has failed"
     return (
         f"The operation behind the call {work.tool_call_id} of the tool {work.tool_name} {how}; its result is the "
         f"output of that call by now. Tell the user what came of it, in the language of the "

@@ -169,7 +169,7 @@ function EndNote({ message, parts, isLast }: { message: UIMessage; parts: Part[]
   const end = message.metadata as { finishReason?: string; explanation?: string };
   const isEmpty = !parts.some((part) => isToolUIPart(part) || (part.type === "text" && part.text.trim() !== ""));
   if (end.finishReason === "content-filter")
-    return <p className="note">{end.explanation ?? "The model's provider ended this answer. Put it in other words, or begin a new conversation."}</p>;
+    return <p className="note">{end.explanation ?? "The model's provider ended this answer. Rephrase your message, or start a new conversation."}</p>;
   if (isEmpty)
     return (
       <p className="note">
@@ -250,7 +250,7 @@ interface LiveQuestionData {
 function LiveQuestion({ data: { operation_id, asks, closed } }: { data: LiveQuestionData }) {
   if (closed || !operation_id || !asks) return null;
   return (
-    <section className="tool running" aria-label={`Question of ${asks.server ?? "a tool"}`}>
+    <section className="tool running" aria-label={`Question from ${asks.server ?? "a tool"}`}>
       <Elicitation key={operation_id} asked={asks} operation={operation_id} />
     </section>
   );

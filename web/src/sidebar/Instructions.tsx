@@ -12,7 +12,7 @@ export function Instructions({ onClose }: { onClose: () => void }) {
   useEffect(() => {
     dialog.current?.showModal();
     api.instructions().then(
-      ({ instructions, enabled }) => (enabled ? setText(instructions ?? "") : setNote("This server takes no instructions.")),
+      ({ instructions, enabled }) => (enabled ? setText(instructions ?? "") : setNote("This server accepts no instructions.")),
       (failure: Error) => setNote(failure.message),
     );
   }, []);
@@ -36,7 +36,7 @@ export function Instructions({ onClose }: { onClose: () => void }) {
           <textarea rows={8} maxLength={MAX_CHARS} disabled={text === null} value={text ?? ""}
             onChange={(event) => setText(event.target.value)} />
         </label>
-        <p className="note" role="status">{note || "They hold in all your conversations, from the next message on."}</p>
+        <p className="note" role="status">{note || "They apply to all your conversations, from the next message on."}</p>
         <p className="row">
           <button type="submit" className="primary" disabled={text === null}>Save</button>
           <button type="button" onClick={() => dialog.current?.close()}>Cancel</button>

@@ -215,7 +215,7 @@ async def test_a_wrong_file_stops_the_executor_in_one_line(plain_servers: Server
         assert SECRET not in line
 
 
-async def test_what_servers_ask_when_their_executor_is_killed_and_when_it_is_drained(
+async def test_a_newer_question_survives_its_executor_and_an_older_one_ends_with_it(
     plain_servers: Servers, tmp_path: Path
 ) -> None:
     """A question of the older protocol waits with its call; one of the newer protocol does not need the executor."""

@@ -155,7 +155,7 @@ async def test_a_failed_run_ends_with_its_error_and_a_cancelled_one_says_so(api:
     assert (cancelled.failure, cancelled.events[-1]["outcome"]) == (None, {"type": "cancelled"})
 
 
-async def test_a_cursor_starts_nothing(api: RunningApi) -> None:
+async def test_a_request_with_a_cursor_starts_no_turn(api: RunningApi) -> None:
     mine, thread = api.as_user(), new_id()
     body = {"threadId": thread, "runId": "r", "messages": [{"id": "m", "role": "user", "content": "/stream 2"}]}
     unknown = await api.http.post(PATH, json=body, headers=mine | {"last-event-id": "1000-1"})
@@ -186,7 +186,7 @@ async def test_a_cursor_starts_nothing(api: RunningApi) -> None:
         ({"forwardedProps": {"model": 7}}, "validation_error"),
     ],
 )
-async def test_what_cannot_be_done_is_refused(api: RunningApi, changes: dict[str, Any], code: str) -> None:
+async def test_a_run_that_is_not_supported_is_refused(api: RunningApi, changes: dict[str, Any], code: str) -> None:
     message = {"id": "m", "role": "user", "content": "x"}
     body = {"threadId": new_id(), "runId": "r", "state": {}, "messages": [message], "tools": [], "context": []}
     answer = await api.http.post(PATH, json=body | changes, headers=api.as_user())

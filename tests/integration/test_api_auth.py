@@ -87,7 +87,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("authorization", BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_token_gets_the_one_401(api: RunningApi, authorization: str) -> None:
+async def test_every_broken_token_gets_the_same_401(api: RunningApi, authorization: str) -> None:
     headers = {"authorization": authorization} if authorization else {}
     for method, path in (("GET", "/api/chat/sessions"), ("POST", "/api/chat"), ("GET", f"/api/chat/{new_id()}/stream")):
         answer = await api.http.request(method, path, headers=headers)
@@ -104,7 +104,7 @@ async def test_a_broken_token_gets_the_one_401(api: RunningApi, authorization: s
         }
 
 
-async def test_a_right_token_is_taken_and_two_are_not(api: RunningApi) -> None:
+async def test_a_valid_token_is_accepted_and_two_tokens_are_refused(api: RunningApi) -> None:
     good = bearer("someone", **RIGHT)
     assert (await api.http.get("/api/chat/sessions", headers=good)).status_code == 200
     twice = [("authorization", good["authorization"])] * 2
@@ -241,7 +241,7 @@ async def test_a_key_set_is_fetched_once_and_again_for_an_unknown_key_but_not_al
         assert len(asked) == 1
 
 
-async def test_without_its_key_set_nobody_is_let_in() -> None:
+async def test_without_its_key_set_no_token_is_accepted() -> None:
     async with key_server({"keys": [], "status": 500}) as (url, _):
         who = authenticator(jwt_jwks_url=url, jwt_algorithm="ES256")
         key = pem_of(ec.generate_private_key(ec.SECP256R1()))[0]
@@ -307,7 +307,7 @@ async def test_keys_that_cannot_be_fetched_again_are_used_for_a_bounded_time() -
         assert await gone.find("one") is None
 
 
-async def test_a_key_server_that_hangs_or_is_away_is_no_error_of_ours(
+async def test_a_key_server_that_hangs_or_is_away_gives_a_503(
     postgres_dsn: str, redis_dsn: str, free_port: int
 ) -> None:
     document: dict[str, Any] = {"keys": [], "hangs": asyncio.Event()}
@@ -411,7 +411,7 @@ def routes_of(api: RunningApi) -> set[tuple[str, str]]:
     return {(method, context.path.replace(":path", "")) for context in contexts for method in context.methods or ()}
 
 
-async def test_nobody_reaches_what_is_anothers_by_any_route(postgres_dsn: str, redis_dsn: str) -> None:
+async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, redis_dsn: str) -> None:
     """A table of all routes, callers and ids. A new route is in it by itself, or fails here."""
     async with running_api(postgres_dsn, redis_dsn) as api:
         user = new_user()

@@ -40,7 +40,7 @@ def is_problem(answer: httpx.Response, status: int, code: str) -> None:
         ("GET", "/api/library/agents"),
     ],
 )
-async def test_an_unknown_query_parameter_is_told(api: RunningApi, method: str, path: str) -> None:
+async def test_an_unknown_query_parameter_is_refused(api: RunningApi, method: str, path: str) -> None:
     known = {"limit": 1} if path.endswith(("sessions", "agents")) and method == "GET" else {}
     query = {**known, "befor": 3, "Limit": "x"}
     answer = await api.http.request(method, path.format(id=await api.new_session()), params=query)
@@ -77,7 +77,7 @@ ENDPOINTS = [
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 @pytest.mark.parametrize(("body", "status", "code"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES])
-async def test_a_body_that_cannot_be_read(
+async def test_an_unreadable_body_is_refused(
     api: RunningApi, method: str, path: str, body: bytes, status: int, code: str
 ) -> None:
     answer = await api.http.request(method, path.format(id=new_id()), content=body, headers=JSON)
@@ -86,13 +86,13 @@ async def test_a_body_that_cannot_be_read(
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
 @pytest.mark.parametrize("kind", ["text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data", "json"])
-async def test_a_body_of_another_type(api: RunningApi, method: str, path: str, kind: str) -> None:
+async def test_a_body_of_another_content_type_is_refused(api: RunningApi, method: str, path: str, kind: str) -> None:
     headers = {"content-type": kind} if kind else {}
     answer = await api.http.request(method, path.format(id=new_id()), content=b"{}", headers=headers)
     is_problem(answer, 415, "unsupported_media_type")
 
 
-async def test_a_charset_beside_the_type_is_fine(api: RunningApi) -> None:
+async def test_a_charset_beside_the_content_type_is_accepted(api: RunningApi) -> None:
     headers = {"content-type": "Application/JSON; charset=utf-8"}
     assert (await api.http.post("/api/chat/sessions", content=b"{}", headers=headers)).status_code == 200
 
@@ -105,13 +105,13 @@ async def test_unknown_fields_are_refused(api: RunningApi, path: str) -> None:
     is_problem(answer, 422, "unknown_field")
 
 
-async def test_a_field_that_is_missing_is_told_beside_one_that_is_unknown(api: RunningApi) -> None:
+async def test_missing_and_unknown_fields_are_reported_together(api: RunningApi) -> None:
     answer = await api.http.post(f"/api/chat/sessions/{new_id()}/stream", json={"msg": "x"})
     is_problem(answer, 422, "validation_error")
     assert {field["path"] for field in answer.json()["fields"]} == {"body.message", "body.msg"}
 
 
-async def test_what_is_wrong_is_said_in_words_for_people(api: RunningApi) -> None:
+async def test_an_invalid_body_is_answered_with_a_readable_problem(api: RunningApi) -> None:
     array = await api.http.post(f"/api/chat/sessions/{new_id()}/stream", json=[])
     assert array.json()["fields"][0]["message"] == "Input should be a JSON object"
     for answer in (
@@ -126,19 +126,19 @@ async def test_what_is_wrong_is_said_in_words_for_people(api: RunningApi) -> Non
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS[1:])
 @pytest.mark.parametrize("body", [b"", b"null"])
-async def test_no_body_where_one_is_needed(api: RunningApi, method: str, path: str, body: bytes) -> None:
+async def test_a_missing_body_is_refused(api: RunningApi, method: str, path: str, body: bytes) -> None:
     answer = await api.http.request(method, path.format(id=new_id()), content=body, headers=JSON)
     is_problem(answer, 422, "validation_error")
 
 
-async def test_a_body_over_the_limit(api: RunningApi) -> None:
+async def test_a_body_over_the_limit_is_refused(api: RunningApi) -> None:
     body = b'{"message": "' + b"x" * 1_048_576 + b'"}'
     answer = await api.http.post("/api/chat/sessions", content=body, headers=JSON)
     is_problem(answer, 413, "payload_too_large")
     assert "the limit is 1048576 bytes" in answer.json()["detail"]
 
 
-async def test_paths_and_methods_that_are_not_there(api: RunningApi) -> None:
+async def test_unknown_paths_and_methods_are_refused(api: RunningApi) -> None:
     for path in ("/nothing", "/api/chat/nothing", "/api/chat/sessions/", "/api/chat/sessions/x/y/z", "/docs", "/redoc"):
         is_problem(await api.http.get(path), 404, "not_found")
     wrong = await api.http.put("/api/chat/sessions", json={})
@@ -151,7 +151,7 @@ async def test_paths_and_methods_that_are_not_there(api: RunningApi) -> None:
 @pytest.mark.parametrize(
     "id", ["short", "x" * 65, "has.dots.in.it.and.more", "..%2f..%2f..%2fetc%2fpasswd", "%00" * 20, "ä" * 20]
 )
-async def test_a_session_id_that_cannot_be_one(api: RunningApi, id: str) -> None:
+async def test_an_invalid_session_id_is_refused(api: RunningApi, id: str) -> None:
     for method, path in (
         ("GET", ""),
         ("DELETE", ""),
@@ -168,12 +168,12 @@ async def test_a_session_id_that_cannot_be_one(api: RunningApi, id: str) -> None
     "query",
     ["limit=0", "limit=101", "limit=x", "limit=1e9", "offset=-1", "offset=99999999999999999999", "q=" + "x" * 201],
 )
-async def test_a_list_with_a_wrong_window(api: RunningApi, query: str) -> None:
+async def test_an_invalid_limit_or_offset_is_refused(api: RunningApi, query: str) -> None:
     is_problem(await api.http.get(f"/api/chat/sessions?{query}", headers=api.as_user()), 422, "validation_error")
 
 
 @pytest.mark.parametrize("query", ["q=%00", "q=a%00b", "%00=1"])
-async def test_nul_in_a_query(api: RunningApi, query: str) -> None:
+async def test_a_nul_in_a_query_is_refused(api: RunningApi, query: str) -> None:
     is_problem(await api.http.get(f"/api/chat/sessions?{query}", headers=api.as_user()), 422, "invalid_unicode")
 
 
@@ -184,6 +184,6 @@ async def test_odd_searches_find_nothing_and_break_nothing(api: RunningApi, quer
 
 
 @pytest.mark.parametrize("title", ["", "   ", "x" * 201, 1, None])
-async def test_a_title_that_cannot_be_one(api: RunningApi, title: object) -> None:
+async def test_an_invalid_title_is_refused(api: RunningApi, title: object) -> None:
     id = await api.new_session()
     is_problem(await api.http.patch(f"/api/chat/sessions/{id}", json={"title": title}), 422, "validation_error")

@@ -152,7 +152,7 @@ async def test_a_word_of_accept_that_is_unknown_is_refused(api: RunningApi) -> N
     assert (await api.http.get(path, params={"accept": "reset-step, ,"})).status_code == 200
 
 
-async def test_a_cut_list_and_a_new_message_are_a_branch(api: RunningApi) -> None:
+async def test_a_new_message_after_a_cut_list_begins_a_branch(api: RunningApi) -> None:
     """assistant-ui's Edit, or `setMessages(messages.slice(0, n))` and `sendMessage`."""
     tab = Tab(api)
     await tab.send("m1", "/stream 1")
@@ -293,7 +293,7 @@ async def test_a_stale_tab_hides_nothing_that_the_server_added(api: RunningApi) 
     assert [len(one["parts"][-1]["text"]) for one in await ui(api, tab.session)] == [9, 2, 10, 9, 4]
 
 
-async def test_a_stale_tab_makes_a_branch_beside_an_ended_turn_or_appends_by_its_word(api: RunningApi) -> None:
+async def test_a_stale_tab_begins_a_branch_beside_an_ended_turn_unless_it_asks_to_append(api: RunningApi) -> None:
     tab = Tab(api)
     await tab.send("m1", "/stream 1")
     stale, careful = [await Tab(api, tab.session).reload() for _ in range(2)]
@@ -360,7 +360,7 @@ async def test_many_alternatives_are_named_around_the_shown_one(api: RunningApi)
         ({"message_id": "m1", "more": 1}, 422, "unknown_field"),
     ],
 )
-async def test_a_switch_that_cannot_be_made(api: RunningApi, body: Any, status: int, code: str) -> None:
+async def test_an_invalid_switch_is_refused(api: RunningApi, body: Any, status: int, code: str) -> None:
     session = await api.new_session()
     answer = await api.http.post(f"/api/chat/sessions/{session}/leaf", json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -119,7 +119,7 @@ FILE = {"type": "file", "url": "data:,", "mediaType": "image/png"}
         ([{"type": "text", "text": "x" * 64_001}], "message_too_long"),
     ],
 )
-async def test_a_change_that_cannot_be_taken_is_told(api: RunningApi, parts: Any, code: str) -> None:
+async def test_an_invalid_change_of_a_question_is_refused(api: RunningApi, parts: Any, code: str) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", "/stream 2"))
     body = {"id": session, "messages": [{"id": "m1", "role": "user", "parts": parts}], **AGAIN}

@@ -99,7 +99,7 @@ async def test_an_edit_makes_no_conversation(api: RunningApi) -> None:
 
 
 @pytest.mark.parametrize("named", ["nothing", "answer", "question", "unknown"])
-async def test_another_answer_to_the_same_question(api: RunningApi, named: str) -> None:
+async def test_another_answer_takes_the_place_of_the_first_one(api: RunningApi, named: str) -> None:
     session = new_id()
     first = await chat(api, session, user_message("m1", "/stream 2"))
     names = {"answer": first.chunks[0]["messageId"], "question": "m1", "unknown": "who?"}
@@ -113,7 +113,7 @@ async def test_another_answer_to_the_same_question(api: RunningApi, named: str) 
     assert [one["id"] for one in await ui(api, session)] == ["m1", third.chunks[0]["messageId"]]
 
 
-async def test_an_earlier_answer_can_be_made_anew(api: RunningApi) -> None:
+async def test_an_earlier_answer_can_be_regenerated(api: RunningApi) -> None:
     session = new_id()
     first = await chat(api, session, user_message("m1", "/stream 1"))
     await chat(api, session, user_message("m2", "/stream 2"))
@@ -140,14 +140,14 @@ async def test_an_earlier_answer_can_be_made_anew(api: RunningApi) -> None:
         ({"trigger": "regenerate-message"}, 404, "session_not_found"),
     ],
 )
-async def test_a_chat_request_that_cannot_be_taken(
+async def test_an_invalid_chat_request_is_refused(
     api: RunningApi, body: dict[str, Any], status: int, code: str
 ) -> None:
     answer = await api.http.post("/api/chat", json={"id": new_id(), **body})
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-async def test_nothing_to_answer_again_is_said(api: RunningApi) -> None:
+async def test_a_regeneration_without_a_question_is_refused(api: RunningApi) -> None:
     session = await api.new_session()
     answer = await api.http.post("/api/chat", json={"id": session, "trigger": "regenerate-message"})
     assert (answer.status_code, answer.json()["code"]) == (404, "message_not_found")
@@ -190,7 +190,7 @@ def ids_of(*clients: StrictClient) -> list[str]:
     return [client.chunks[0]["messageId"] for client in clients]
 
 
-async def test_the_history_shows_the_newest_answer_to_each_question_also_a_failure(api: RunningApi) -> None:
+async def test_the_history_shows_the_newest_answer_to_each_question_even_if_it_failed(api: RunningApi) -> None:
     """`/fail` fails before anything is committed: its tasks leave no rows."""
     session = new_id()
     question = user_message("m1", "/fail")
@@ -228,7 +228,7 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("input", [nested(40), 10**20, "x" * 1_500_000], ids=["deep", "long number", "large"])
-async def test_whatever_stands_in_a_conversation_it_goes_on(api: RunningApi, input: Any) -> None:
+async def test_a_conversation_goes_on_whatever_earlier_messages_contain(api: RunningApi, input: Any) -> None:
     session = new_id()
     await chat(api, session, user_message("m1", "/stream 1"))
     call = {"type": "dynamic-tool", "toolCallId": "c", "toolName": "t", "state": "input-available", "input": input}
@@ -246,7 +246,9 @@ async def test_whatever_stands_in_a_conversation_it_goes_on(api: RunningApi, inp
     ],
     ids=["deep", "long number", "large"],
 )
-async def test_what_the_user_says_is_taken_strictly(api: RunningApi, part: Any, status: int, code: str) -> None:
+async def test_the_parts_of_a_users_message_are_checked_strictly(
+    api: RunningApi, part: Any, status: int, code: str
+) -> None:
     said = {"id": "m1", "role": "user", "parts": [part]}
     answer = await api.http.post("/api/chat", json={"id": new_id(), "messages": [user_message("m0", "x"), said]})
     assert (answer.status_code, answer.json()["code"]) == (status, code)

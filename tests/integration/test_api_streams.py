@@ -79,7 +79,7 @@ async def test_a_stream_resumes_from_every_cursor_and_replays_without_one(api: R
         assert again.parts == whole.parts
 
 
-async def test_nothing_runs_is_204_also_for_sessions_that_are_not_there(api: RunningApi) -> None:
+async def test_a_session_in_which_nothing_runs_is_a_204_even_if_it_does_not_exist(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     for path in (f"/api/chat/sessions/{id}/stream", f"/api/chat/{id}/stream"):
@@ -92,7 +92,7 @@ async def test_nothing_runs_is_204_also_for_sessions_that_are_not_there(api: Run
 @pytest.mark.parametrize(
     "cursor", ["garbage", "1", "1-", "-1-1", "1-1-1", "$", ">", "+", "-", "1" * 10_000, f"{2**64}-1", "1-1 ", "١-١"]
 )
-async def test_a_cursor_that_is_none_is_refused_and_not_echoed(api: RunningApi, cursor: str) -> None:
+async def test_an_invalid_cursor_is_refused_and_not_echoed(api: RunningApi, cursor: str) -> None:
     id = await api.new_session()
     for path in (f"/api/chat/sessions/{id}/stream", f"/api/chat/tasks/{new_task_id()}/stream"):
         answer = await api.http.get(path, params={"last_message_id": cursor})
@@ -129,7 +129,7 @@ def outputs_of(client: StrictClient) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("text", ["/say hello", '/tool add_understanding {"name":"Ada"}\n/tool no_such {}', "/fail"])
-async def test_the_same_message_id_gets_the_whole_answer_also_when_its_stream_is_gone(
+async def test_the_same_message_id_gets_the_whole_answer_even_when_its_stream_is_gone(
     api: RunningApi, text: str
 ) -> None:
     mine, id = api.as_user(), new_id()
@@ -174,7 +174,7 @@ async def test_the_same_message_id_is_one_turn_however_often_it_is_sent(api: Run
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "caf\xe9"])
-async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: RunningApi, key: str) -> None:
+async def test_an_invalid_idempotency_key_is_refused(api: RunningApi, key: str) -> None:
     id = await api.new_session()
     headers = [(b"idempotency-key", key.encode("latin-1"))]
     answer = await api.http.post(f"/api/chat/sessions/{id}/stream", json={"message": "x"}, headers=headers)
@@ -200,7 +200,7 @@ async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: RunningApi,
         (None, "validation_error"),
     ],
 )
-async def test_a_message_that_cannot_be_taken(api: RunningApi, body: object, code: str) -> None:
+async def test_an_invalid_message_is_refused(api: RunningApi, body: object, code: str) -> None:
     id = await api.new_session()
     answer = await api.http.post(f"/api/chat/sessions/{id}/stream", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, code)
@@ -233,7 +233,7 @@ async def test_a_note_of_a_service_needs_a_key(api: RunningApi) -> None:
     assert {row["role"] for row in rows} == {"assistant"}
 
 
-async def test_tasks_that_are_not_there_or_not_yours_are_the_same_404(api: RunningApi) -> None:
+async def test_missing_tasks_and_tasks_of_others_are_the_same_404(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     client = await api.say(id, "hello", mine)
@@ -258,7 +258,7 @@ async def test_head_answers_with_headers_and_opens_nothing(api: RunningApi) -> N
     assert len(api.app.open_streams) == 0
 
 
-async def test_a_caller_has_so_many_streams_and_no_more_until_one_is_left(api: RunningApi) -> None:
+async def test_a_caller_at_the_limit_of_streams_gets_no_more_until_one_is_closed(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     post = asyncio.create_task(
@@ -309,7 +309,7 @@ async def test_a_newer_stream_takes_the_place_of_the_oldest_of_its_task(api: Run
         await api.http.post(f"{task}/cancel", headers=mine)
 
 
-async def test_pages_that_are_too_many_do_not_cut_each_other_without_end(api: RunningApi) -> None:
+async def test_too_many_pages_do_not_cut_each_other_without_end(api: RunningApi) -> None:
     mine = api.as_user()
     id = await api.new_session(mine)
     statuses = []

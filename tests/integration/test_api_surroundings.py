@@ -107,7 +107,7 @@ async def test_cookies_are_not_taken_from_pages_unless_that_is_set(api: RunningA
     assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_whatever_answers_get_answers_head(api: RunningApi) -> None:
+async def test_every_route_that_answers_get_answers_head(api: RunningApi) -> None:
     """Uptime monitors ask by HEAD."""
     id = await api.new_session()
     paths = [context.path or "" for context in iter_route_contexts(api.app.routes) if "GET" in (context.methods or ())]

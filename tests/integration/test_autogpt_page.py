@@ -105,7 +105,7 @@ async def test_a_page_may_choose_the_form_of_tool_parts_itself(api: RunningApi) 
     assert answer["parts"][1]["type"] == "dynamic-tool"
 
 
-async def test_a_reload_in_the_middle_of_an_answer_a_second_message_and_a_stop(api: RunningApi) -> None:
+async def test_a_page_reloads_in_mid_answer_sends_a_second_message_and_stops(api: RunningApi) -> None:
     mine = api.as_user()
     id = await create(api, mine)
     stream, pending = f"/api/chat/sessions/{id}/stream", f"/api/chat/sessions/{id}/messages/pending"
@@ -204,7 +204,7 @@ async def test_a_retried_message_is_answered_once(api: RunningApi) -> None:
         ({"idempotency_key": "\n"}, "validation_error"),
     ],
 )
-async def test_what_cannot_be_done_is_told(api: RunningApi, fields: dict[str, Any], code: str) -> None:
+async def test_fields_that_are_not_supported_are_refused(api: RunningApi, fields: dict[str, Any], code: str) -> None:
     mine = api.as_user()
     id = await create(api, mine)
     refused = await api.http.post(f"/api/chat/sessions/{id}/stream", json=message("x", **fields), headers=mine)
@@ -214,7 +214,7 @@ async def test_what_cannot_be_done_is_told(api: RunningApi, fields: dict[str, An
 
 
 @pytest.mark.parametrize("body", [{"dry_run": True}, {"expert_id": "e"}, {"llm_auth_provider": "codex"}])
-async def test_a_chat_that_cannot_be_is_refused(api: RunningApi, body: Any) -> None:
+async def test_a_chat_that_is_not_supported_is_refused(api: RunningApi, body: Any) -> None:
     refused = await api.http.post("/api/chat/sessions", content=orjson.dumps(body), headers={
         "content-type": "application/json", **api.as_user()
     })  # fmt: skip

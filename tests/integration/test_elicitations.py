@@ -146,7 +146,7 @@ async def test_a_question_is_declined_or_dismissed(asking: Asking, body: dict[st
     assert words_of((await turn.end())[0]) == told
 
 
-async def test_a_link_is_shown_and_never_another_scheme(asking: Asking) -> None:
+async def test_a_web_link_is_shown_and_a_link_of_another_scheme_is_not(asking: Asking) -> None:
     turn = await begun(asking, "web_connect")
     asked = await turn.question()
     assert asked["asks"]["url"] == LINK
@@ -178,7 +178,7 @@ async def test_without_an_answer_the_call_goes_on_and_the_model_is_told(asking: 
     assert "cannot show" in output["message"]
 
 
-async def test_who_writes_something_else_is_answered_without_the_question(asking: Asking) -> None:
+async def test_a_user_who_writes_something_else_is_answered_without_the_question(asking: Asking) -> None:
     turn = await begun(asking, 'old_book {"days": 4}')
     asked = await turn.question()
     other = asyncio.create_task(asking.api.say(turn.session, "/stream 3", turn.mine))
@@ -321,7 +321,7 @@ async def test_the_user_is_asked_before_the_model_unless_the_file_says_otherwise
     assert words in (output["message"] if output["type"] == "error" else words_of(output))
 
 
-async def test_a_tool_that_asks_for_nothing_for_ever_is_given_up(asking: Asking) -> None:
+async def test_a_tool_that_asks_again_without_end_is_given_up(asking: Asking) -> None:
     (output,) = await (await begun(asking, "new_again")).end()
     assert (output["type"], "times in a row" in output["message"]) == ("error", True)
     assert words_in(asking.marks).count("again") == MAX_ROUNDS

@@ -75,7 +75,7 @@ async def test_a_session_is_created_with_instructions(api: RunningApi, url: str)
         assert (await told(api, url, body["id"], headers)).endswith("# Instructions of this conversation\n\nRhyme.")
 
 
-async def test_a_change_of_a_session_names_something(api: RunningApi) -> None:
+async def test_a_change_of_a_session_that_names_nothing_is_refused(api: RunningApi) -> None:
     mine = api.as_user()
     path = f"/api/chat/sessions/{await api.new_session(mine)}"
     both = await api.http.patch(path, json={"title": "A title", "instructions": "x"}, headers=mine)
@@ -112,7 +112,7 @@ async def test_instructions_are_deleted_with_the_user(api: RunningApi) -> None:
     assert (await api.http.get(PATH, headers=mine)).json()["instructions"] is None
 
 
-async def test_an_operator_may_take_no_instructions(postgres_dsn: str, redis_dsn: str, api: RunningApi) -> None:
+async def test_an_operator_may_switch_instructions_off(postgres_dsn: str, redis_dsn: str, api: RunningApi) -> None:
     mine = api.as_user()
     await api.http.put(PATH, json={"instructions": "x"}, headers=mine)
     async with running_api(postgres_dsn, redis_dsn, executor=False, user_instructions=False) as closed:

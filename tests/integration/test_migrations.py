@@ -150,7 +150,7 @@ async def missing_database(postgres_server_dsn: str) -> AsyncIterator[str]:
     await execute(postgres_server_dsn, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
-async def test_a_database_that_does_not_exist_is_made_and_said(
+async def test_a_missing_database_is_created_and_reported(
     missing_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -155,7 +155,7 @@ async def test_a_transaction_that_is_cancelled_leaves_nothing_and_gives_its_conn
             assert await c.fetchval("SELECT count(*) FROM things") == 0
 
 
-async def test_whoever_stands_still_in_a_transaction_keeps_its_row_no_longer_than_others_wait(
+async def test_a_transaction_that_stands_still_loses_its_row_lock_before_others_give_up(
     database: Database, c: Connection
 ) -> None:
     """A process does that if it is frozen between two statements."""
@@ -186,7 +186,7 @@ async def test_text_that_postgres_cannot_hold_is_named(database: Database, text:
             await set_title(c, new_session_id(), text)
 
 
-async def test_our_own_mistakes_are_not_called_an_absence(database: Database) -> None:
+async def test_mistakes_in_our_sql_are_not_reported_as_unavailable(database: Database) -> None:
     with pytest.raises(asyncpg.UndefinedTableError):
         async with database.connection() as c:
             await c.execute("SELECT 1 FROM nowhere")
@@ -196,7 +196,7 @@ async def test_our_own_mistakes_are_not_called_an_absence(database: Database) ->
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonb"])
-async def test_json_comes_back_as_it_went(c: Connection, kind: str) -> None:
+async def test_json_is_read_as_it_was_written(c: Connection, kind: str) -> None:
     value: Json = {"a": [1, 2.5, None, True, '\u2028\x7f"\\', {}], "ü": {"b": [[]]}}
     assert await c.fetchval(f"SELECT $1::{kind}", value) == value
     assert await c.fetchval(f"SELECT $1::{kind}", None) is None

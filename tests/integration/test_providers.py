@@ -183,7 +183,7 @@ async def test_the_pages_that_an_answer_cites_are_named(model: Model) -> None:
     assert heard.order == ["TextDelta", "Source", "TextDelta", "Finished"]
 
 
-async def test_parallel_tool_calls_with_split_json(model: Model) -> None:
+async def test_parallel_tool_calls_with_split_json_come_whole(model: Model) -> None:
     heard = await hear(
         model, '/say Let me look.\n/tool look {"at":"the sky, \\u00e9 \U0001f600"}\n/tool look {"at":[1,{}]}'
     )
@@ -212,7 +212,9 @@ async def test_a_call_whose_json_cannot_be_read_is_given_as_text(model: Model) -
         ("tool_calls", "model_context_window_exceeded", None),
     ],
 )
-async def test_finish_reasons(model: Model, openai_reason: str, anthropic_reason: str, expected: str | None) -> None:
+async def test_each_finish_reason_is_known(
+    model: Model, openai_reason: str, anthropic_reason: str, expected: str | None
+) -> None:
     reason = openai_reason if is_openai(model) else anthropic_reason
     heard = await hear(model, f"/say Well\n/finish {reason}")
     assert heard.finished is not None
@@ -366,7 +368,9 @@ async def test_a_slow_first_byte_is_waited_for_up_to_the_limit(urls: dict[str, s
             assert len(await requests_of(urls[provider], mark)) == 1, "whoever asks again loses his place in the line"
 
 
-async def test_a_wrong_key_and_a_dead_server_are_said(urls: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_key_and_a_dead_server_are_reported(
+    urls: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
     for provider in PROVIDERS:
         async with opened(provider, urls[provider], key="wrong") as model:
             heard = await hear(model, "/say Hello")
@@ -430,7 +434,7 @@ async def test_a_cancelled_call_ends_at_once(model: Model) -> None:
 
 
 @pytest.mark.parametrize("quirk", ["reasoning", "details", "comments", "crlf", "usage-with-choice"])
-async def test_openai_dialects_of_text_and_reasoning(urls: dict[str, str], quirk: str) -> None:
+async def test_dialects_of_text_and_reasoning_are_read_alike(urls: dict[str, str], quirk: str) -> None:
     async with opened("openai", urls["openai"]) as model:
         heard = await hear(model, f"/quirk {quirk}\n/think So be it\n/say Fine, thanks")
         assert (heard.reasoning, heard.text) == ("So be it", "Fine, thanks")
@@ -450,7 +454,7 @@ async def test_openai_dialects_of_text_and_reasoning(urls: dict[str, str], quirk
         ("interleave", "no-ids"),
     ],
 )
-async def test_openai_dialects_of_tool_calls(urls: dict[str, str], quirks: tuple[str, ...]) -> None:
+async def test_dialects_of_tool_calls_are_read_alike(urls: dict[str, str], quirks: tuple[str, ...]) -> None:
     async with opened("openai", urls["openai"]) as model:
         script = "\n".join(f"/quirk {quirk}" for quirk in quirks)
         heard = await hear(model, f'{script}\n/tool look {{"at":"the first"}}\n/tool peek {{"at":"the second"}}')
@@ -526,7 +530,7 @@ async def test_a_missing_setting_is_named(given: dict[str, Any], named: str, mon
             pass
 
 
-async def test_the_usual_models(urls: dict[str, str]) -> None:
+async def test_each_provider_has_a_default_model(urls: dict[str, str]) -> None:
     async with open_model(settings_of(chat_provider="openai", chat_api_key="k")) as model:
         assert model.name == "gpt-6-sol"
     async with open_model(settings_of(open_router_api_key="k")) as model:

@@ -153,7 +153,7 @@ async def test_a_question_can_be_declined(api: RunningApi) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"choices": ["a"], "form": FORM}, {"form": {"type": "array"}}, {"form": {}}])
-async def test_a_model_that_asks_in_no_possible_way_is_told(api: RunningApi, wrong: dict[str, Any]) -> None:
+async def test_a_model_that_asks_an_invalid_question_gets_an_error(api: RunningApi, wrong: dict[str, Any]) -> None:
     session = await api.new_session()
     client = await api.say(session, asking(**wrong))
     (output,) = [chunk["output"] for chunk in client.chunks if chunk["type"] == "tool-output-available"]
@@ -161,7 +161,7 @@ async def test_a_model_that_asks_in_no_possible_way_is_told(api: RunningApi, wro
     assert client.text, "the turn goes on"
 
 
-async def test_who_writes_something_else_is_answered_and_may_answer_the_question_later(api: RunningApi) -> None:
+async def test_a_user_who_writes_something_else_is_answered_and_may_answer_the_question_later(api: RunningApi) -> None:
     mine = api.as_user()
     session, (asked,), _ = await ask(api, mine, asking())
     other = await api.say(session, "/stream 3", mine)
@@ -350,7 +350,7 @@ async def test_a_cancelled_question_is_over(api: RunningApi) -> None:
     assert outputs_in(seen)[0]["error"] == "cancelled"
 
 
-async def test_a_question_goes_with_its_session_and_with_its_turn(api: RunningApi) -> None:
+async def test_a_question_ends_with_its_session_and_with_its_turn(api: RunningApi) -> None:
     mine = api.as_user()
     session, (asked,), _ = await ask(api, mine, asking())
     assert (await api.http.delete(f"/api/chat/sessions/{session}", headers=mine)).status_code == 204

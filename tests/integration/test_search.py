@@ -49,7 +49,7 @@ async def found_by(api: RunningApi, mine: dict[str, str], q: str, count: int) ->
     return found
 
 
-async def test_what_was_said_is_found_by_its_user_alone(api: RunningApi) -> None:
+async def test_messages_are_found_by_their_user_alone(api: RunningApi) -> None:
     mine = api.as_user()
     session = await api.new_session(mine)
     await api.say(session, "/say The Kingfisher nests in a riverbank", mine)
@@ -178,7 +178,7 @@ async def test_the_index_has_the_words_of_each_user_apart(c: Connection) -> None
         assert not set(mine) & set(other)
 
 
-async def test_a_search_that_takes_too_long_is_said(c: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_that_takes_too_long_is_refused(c: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "_FIND", "SELECT pg_sleep(60), $1::text, $2::text, $3::int, $4::int")
     monkeypatch.setattr(search, "TIME_LIMIT_MS", 50)
     with pytest.raises(SearchTooBroad):

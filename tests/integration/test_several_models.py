@@ -83,7 +83,7 @@ async def test_a_model_gets_its_key_headers_body_and_effort(urls: dict[str, str]
     assert (full.max_output_tokens, models.choose("plain").max_output_tokens) == (77, 99)
 
 
-async def test_a_model_of_another_entry_gets_none_of_it(urls: dict[str, str], models: Models) -> None:
+async def test_a_model_gets_nothing_of_another_entry(urls: dict[str, str], models: Models) -> None:
     assert await said(models.choose("plain"), "/say Hello") == "Hello"
     body, headers = await last_request(urls["openai"])
     assert headers["authorization"] == "Bearer none"

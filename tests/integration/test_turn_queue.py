@@ -190,7 +190,7 @@ async def test_settling_twice_changes_nothing(rig: Rig) -> None:
         await delivery.ack()
 
 
-async def test_a_cancel_wish_reaches_every_listener(rig: Rig) -> None:
+async def test_a_cancel_request_reaches_every_listener(rig: Rig) -> None:
     async with (
         rig.open("a") as a,
         rig.open("b") as b,
@@ -204,7 +204,7 @@ async def test_a_cancel_wish_reaches_every_listener(rig: Rig) -> None:
             assert [await soon(anext(wishes)) for _ in range(2)] == ["t-1", "t-2"]
 
 
-async def test_a_cancel_wish_that_nobody_hears_is_no_error(rig: Rig) -> None:
+async def test_a_cancel_request_that_nobody_hears_is_no_error(rig: Rig) -> None:
     async with rig.open("a") as queue:
         await queue.publish_cancel(TaskId("t-1"))
         await rig.proxy.switch(Mode.DOWN)

@@ -41,14 +41,14 @@ ROWS: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("body", "code"), ROWS, ids=[f"{body[:16]!r}" for body, _ in ROWS])
-def test_what_is_refused_has_its_code(body: bytes, code: str) -> None:
+def test_each_refused_body_has_its_code(body: bytes, code: str) -> None:
     with pytest.raises(AppError) as refused:
         load_json(body)
     assert refused.value.code == code
     assert refused.value.status in (400, 422)
 
 
-def test_what_is_right_is_read() -> None:
+def test_a_valid_body_is_read() -> None:
     nested: object = 1
     for _ in range(MAX_DEPTH):
         nested = [nested]
@@ -101,7 +101,7 @@ def test_beside_its_messages_a_conversation_is_judged_like_any_body(body: bytes,
     [(one, one) for one in (1, None, "x", [1], {"messages": 1}, {"messages": [None]}, {"messages": []})]
     + [({"messages": [1, {"parts": 1}, 2, {"role": "user"}]}, {"messages": [1, {"role": "user"}]})],
 )
-def test_what_is_no_conversation_is_left_to_the_schema(odd: object, kept: object) -> None:
+def test_a_body_that_is_no_conversation_is_left_to_the_schema(odd: object, kept: object) -> None:
     assert load_conversation(json.dumps(odd).encode(), MOST) == kept
 
 

@@ -54,6 +54,6 @@ def test_the_count_comes_before_the_end_of_the_document(body: bytes) -> None:
     assert (refused.value.status, refused.value.code) == (413, "too_many_values")
 
 
-def test_prose_is_no_structure() -> None:
+def test_brackets_and_commas_in_strings_do_not_count() -> None:
     text = b"Dear all, [see] {this}, and, again, that: \\ \" '," * 5_000
     assert fed(JsonMeter(1, 1), json.dumps({"message": text.decode()}).encode(), 65_536).values == 1

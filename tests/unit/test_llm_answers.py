@@ -195,12 +195,12 @@ TWO = [("look", {"at": 1}), ("look", {"at": 2})]
         ([[call("look", '{"at":1}', id="a", index=0)], [call("look", "", id="a", index=0)]], TWO[:1]),
     ],
 )  # fmt: skip
-def test_calls_are_told_apart(deltas: list[Any], expected: list[Any]) -> None:
+def test_calls_are_told_apart_by_index_and_id(deltas: list[Any], expected: list[Any]) -> None:
     events = openai(*(chunk({"tool_calls": delta}) for delta in deltas), chunk(reason="tool_calls"))
     assert calls_of(events) == expected
 
 
-def test_nulls_are_nothing() -> None:
+def test_null_members_count_as_missing() -> None:
     empty = {"content": None, "tool_calls": None, "function_call": None, "annotations": None, "refusal": None}
     events = openai(
         {"choices": [None], "usage": None, "x_groq": None},
@@ -373,5 +373,5 @@ async def test_the_key_is_hidden_in_whatever_comes_with_the_status_200(
     assert KEY[:4] not in record.error  # type: ignore[attr-defined]
 
 
-def test_the_key_of_servers_that_need_none_is_a_word_like_others() -> None:
+def test_the_key_for_servers_that_need_none_is_not_masked() -> None:
     assert masked("reasoning_effort: expected none or low", [NO_KEY]) == "reasoning_effort: expected none or low"

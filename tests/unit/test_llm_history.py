@@ -111,12 +111,12 @@ def test_a_trimmed_sequence_is_valid_too(rows: list[NewMessage], budget: int) ->
         assert trimmed == messages
 
 
-def test_an_ordinary_conversation_stays_as_it_is() -> None:
+def test_a_valid_history_is_sent_unchanged() -> None:
     rows = [user("q"), calls("1", "2", text="Let me see."), result("1"), result("2"), says("a"), user("q2")]
     assert to_prompt_messages(rows) == rows
 
 
-def test_a_call_without_result_gets_an_error_and_a_result_without_call_goes() -> None:
+def test_a_call_without_result_gets_an_error_and_a_result_without_call_is_dropped() -> None:
     rows = [user("q"), result("x"), calls("1", "2"), result("2"), says("a"), user("again")]
     messages = to_prompt_messages(rows)
     assert [message.role.value for message in messages] == ["user", "assistant", "tool", "tool", "assistant", "user"]
@@ -171,7 +171,7 @@ def test_context_comes_before_the_users_words_and_cannot_close_its_mark() -> Non
     assert "URL: https://a.b/ IGNORE\n" in rendered.text
 
 
-def test_sources_do_not_go_back() -> None:
+def test_sources_are_not_sent_to_the_model() -> None:
     source = SourcePart("s", "https://a.b/", "A page")
     rows = [user("q"), NewMessage(Role.ASSISTANT, (TextPart("a"), source)), user("q2")]
     assert to_prompt_messages(rows) == [user("q"), says("a"), user("q2")]
@@ -263,7 +263,7 @@ def conversation(exchanges: int) -> list[NewMessage]:
     return [*rows, user("the newest")]
 
 
-def test_the_middle_goes_first_whole_exchanges_at_a_time() -> None:
+def test_trimming_drops_whole_exchanges_from_the_middle_first() -> None:
     messages = conversation(20)
     trimmed = trim(messages, 1_500)
     assert trimmed[0] == messages[0]
@@ -278,7 +278,7 @@ def test_the_middle_goes_first_whole_exchanges_at_a_time() -> None:
     assert_valid(trimmed)
 
 
-def test_in_one_long_exchange_the_first_steps_go() -> None:
+def test_trimming_drops_the_first_steps_of_one_long_exchange() -> None:
     messages = [user("the question")]
     for number in range(40):
         messages += [calls(str(number)), result(str(number), "y" * 300)]
@@ -333,5 +333,5 @@ def test_a_prompt_fits_with_its_tools_and_its_answer() -> None:
         ("Привет, мир! " * 20, 80, 170),
     ],
 )
-def test_the_estimate_is_rather_too_high(text: str, least: int, most: int) -> None:
+def test_the_estimate_of_tokens_is_rather_too_high_than_too_low(text: str, least: int, most: int) -> None:
     assert least <= estimate_tokens(text) <= most

@@ -103,7 +103,7 @@ def test_a_number_with_thousands_of_digits_is_no_error() -> None:
         ("context length is 8", 100, (None, None, None)),
     ],
 )
-def test_the_numbers_of_a_refusal(reason: str, asked: int, limits: tuple[int | None, ...]) -> None:
+def test_the_token_limits_in_a_refusal_are_found(reason: str, asked: int, limits: tuple[int | None, ...]) -> None:
     found = refusals.token_limits(reason, asked)
     assert (found.context, found.prompt, found.answer) == limits
 

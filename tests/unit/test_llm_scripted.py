@@ -93,7 +93,7 @@ async def test_tool_lines_are_parallel_calls_of_one_step_and_then_commented() ->
     assert text_of(comment) == "The tool look answered: Blue. The tool peek failed: No."
 
 
-async def test_work_that_goes_on_outside_is_said_to() -> None:
+async def test_work_that_goes_on_elsewhere_is_reported() -> None:
     since = [
         NewMessage(Role.ASSISTANT, (ToolCallPart("1", "make", {}),)),
         NewMessage(
@@ -103,7 +103,7 @@ async def test_work_that_goes_on_outside_is_said_to() -> None:
     assert "Its result will appear here by itself" in text_of(await events_of("/tool make {}", *since))
 
 
-async def test_markdown_has_lines() -> None:
+async def test_markdown_is_sent_with_its_line_breaks() -> None:
     text = text_of(await events_of("/markdown"))
     assert "\n\n```python\n" in text
     assert "\n|---|:-:|--:|\n" in text
@@ -168,7 +168,7 @@ async def test_a_stream_of_nothing_is_answered_with_what_the_command_takes(rest:
         ("Customize the template a/b like this: at 9", "customize_agent", {"agent_id": "a/b", "modifications": "at 9"}),
     ],
 )
-async def test_a_wish_for_an_agent_is_a_call_where_there_is_the_tool(
+async def test_a_request_for_an_agent_is_a_call_if_there_is_the_tool(
     asked: str, tool: str, wish: dict[str, str]
 ) -> None:
     def prompt(*names: str) -> Prompt:

@@ -78,7 +78,7 @@ def test_text_in_pieces_comes_out_as_the_cleaned_whole(text: str, cuts: list[int
     assert "\0" not in out
 
 
-def test_what_is_cleaned() -> None:
+def test_nuls_and_lone_surrogates_are_cleaned_from_text() -> None:
     assert clean("a\ud83d\ude00b\ud83dc\ude00\0") == "a\U0001f600b\ufffdc\ufffd"
     assert clean("plain é \u2028") == "plain é \u2028"
 

@@ -34,7 +34,7 @@ SERVER = StdioServer.model_validate({"name": "bank", "command": "x", "env": {"AP
         "http://127.0.0.1/", "http://[::1]:9/x",
     ],
 )  # fmt: skip
-def test_links_that_may_be_shown(url: str) -> None:
+def test_https_and_local_links_are_shown(url: str) -> None:
     assert checked_url(url) == url
 
 
@@ -48,7 +48,7 @@ def test_links_that_may_be_shown(url: str) -> None:
         "https://0x7f.1/", "https://2130706433/", "https://a..example/", "https://[fe80::1%25eth0]/", "https://a<b.example/",
     ],
 )  # fmt: skip
-def test_links_that_may_not_be_shown(url: str) -> None:
+def test_all_other_links_are_refused(url: str) -> None:
     with pytest.raises(ValidationFailed):
         checked_url(url)
 

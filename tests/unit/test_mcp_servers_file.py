@@ -105,7 +105,7 @@ def test_a_wrong_entry_is_named_in_one_line_without_its_secrets(entry: Any, plac
 
 
 @pytest.mark.parametrize("name", ["@21st-dev/magic", "Sequential Thinking", "github.com/o/r", "ä", "a" * 100])
-def test_names_of_other_clients_are_taken(name: str, tmp_path: Path) -> None:
+def test_names_of_other_clients_are_accepted(name: str, tmp_path: Path) -> None:
     (server,) = read(tmp_path, {name: {"command": "x"}})
     assert server.name == name
 

@@ -101,7 +101,7 @@ def test_a_call_may_be_repeated_when_the_server_or_the_file_says_so() -> None:
     assert [tool.long_running for tool in (a, b, c, d)] == [False, False, False, True]
 
 
-def test_a_server_that_was_never_there_may_have_any_tool_of_its_prefix() -> None:
+def test_a_server_that_never_connected_is_taken_to_have_any_tool_with_its_prefix() -> None:
     tool = unknown_tool("my-server_anything", SERVER, nobody)
     assert tool is not None
     assert (tool.name, tool.idempotent) == ("my-server_anything", False)
@@ -109,7 +109,7 @@ def test_a_server_that_was_never_there_may_have_any_tool_of_its_prefix() -> None
     assert unknown_tool("other_anything", SERVER, nobody) is None
 
 
-def test_a_server_that_was_never_there_has_only_the_tools_that_the_file_offers() -> None:
+def test_a_server_that_never_connected_has_only_the_tools_that_the_file_offers() -> None:
     some = StdioServer(
         name="my-server", command="x", tools=frozenset({"read.text", "add"}), excluded=frozenset({"add"})
     )
@@ -243,7 +243,7 @@ def test_the_toolbox_offers_what_is_there_now_and_finds_what_is_known() -> None:
     assert [spec.name for spec in toolbox.specs] == ["my-server_a", "my-server_b"]
 
 
-def test_of_two_tools_with_one_name_ours_is_taken_then_that_which_is_there() -> None:
+def test_of_two_tools_with_one_name_our_own_is_taken_before_the_available_one() -> None:
     ours, away, there = (offered(told("a"))["my-server_a"] for _ in range(3))
     sources = [Source({}, {"my-server_a": away}), Source({"my-server_a": there}, {"my-server_a": there})]
     assert Toolbox([ours], sources).find("my-server_a") is ours

@@ -177,7 +177,7 @@ def test_a_line_of_env_that_cannot_be_read_is_named(nothing_set: Path) -> None:
         load_settings()
 
 
-def test_a_name_in_env_that_no_setting_has_is_told(nothing_set: Path) -> None:
+def test_an_unknown_setting_in_env_is_reported(nothing_set: Path) -> None:
     assert unknown_settings() == []
     lines = "CHAT_PROVIDR=openai\nport=1\nCOMPOSE_PROJECT_NAME=x\nPUBLISHED_PORT=1\nFROBNICATE=1\n"
     (nothing_set / ".env").write_text(lines)

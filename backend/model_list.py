@@ -56,10 +56,9 @@ class Price(_Given):
 
 
 class ModelEntry(_Given):
-    """One model. `None` means the setting of the same meaning, or nothing if there is none.
-
-    `efforts` are levels by name, from the lowest; each has the members that a request for it gets, or none if the
-    provider's usual member is meant. `variables` in texts (`${NAME}`) are not replaced yet.
+    """One model. A member that is `None` has the value of the setting with the same meaning, if there is one. `efforts`
+    are levels by name, from the lowest, each with the members that a request for it gets; a level without members gets
+    the provider's usual one. `variables` in texts (`${NAME}`) are not replaced yet.
     """
 
     id: ModelId
@@ -235,7 +234,9 @@ def _ids_in(document: list[Any]) -> list[str]:
 def _faults_between(
     entries: Sequence[ModelEntry], used: Mapping[str, str | None], all_ids: Sequence[str]
 ) -> Iterator[str]:
-    """Yields the faults of the list. `entries` lacks those that cannot be read; `all_ids` has theirs, or ""."""
+    """Yields the faults of the list. `entries` has the models that can be read, `all_ids` the ids of all models, "" for
+    one without an id.
+    """
     ids = [id for id in all_ids if id and id.isprintable()]
     complete = len(entries) == len(all_ids)
     for id in sorted({id for id in ids if ids.count(id) > 1}):

@@ -24,7 +24,7 @@ _IGNORED = frozenset(
         "supa", "uselibpqcompat", "workaround",  # Supabase, node-postgres, Vercel
     }
 )  # fmt: skip
-"""Options for other clients, without which a connection is no weaker."""
+"""Options for other clients. A connection that ignores them is no weaker."""
 _UNMET = {
     "gssencmode": frozenset({"disable", "prefer"}),
     "require_auth": frozenset[str](),

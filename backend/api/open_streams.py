@@ -22,7 +22,7 @@ from backend.supervised import start_supervised
 
 TAKEOVERS_PER_SLOT = 4
 TAKEOVER_WINDOW_S = 10.0
-"""A caller's new streams take the place of older ones at most TAKEOVERS_PER_SLOT times per slot in this time."""
+"""Seconds in which a caller's new streams may replace older ones at most TAKEOVERS_PER_SLOT times per slot."""
 logger = logging.getLogger(__name__)
 
 
@@ -122,8 +122,9 @@ class OpenStreams:
     def acquire_slot(self, key: str, subject: str | None = None) -> StreamSlot:
         """Takes one of the caller's slots. If all are taken, cuts the caller's oldest stream of the same `subject`.
 
-        That stream is most likely one whose client has left: behind many proxies this is not seen before the second
-        heartbeat. A page that still reads it connects again. Raises TooManyStreams, and Unavailable after `drop_all`.
+        That stream is most likely one whose client has left: behind many proxies the server notices this only at the
+        second heartbeat. A page that still reads it connects again. Raises TooManyStreams, and Unavailable after
+        `drop_all`.
         """
         if self._closing:
             raise Unavailable

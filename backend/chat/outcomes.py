@@ -30,7 +30,7 @@ class ToolWork:
     version of it that the change starts from; None if there is no such agent, or the row is older than the value.
     `runner` is the executor that does the work itself, next to its turns; None if another service does it. `asks` is
     the question whose answer is the outcome; None if the outcome does not come from the user. The runner of a question
-    waits for its answer with the call in its hands. `resume` is what the call needs to go on with the answer later.
+    is the executor whose call waits for the answer. `resume` is what the call needs to go on with the answer later.
     """
 
     turn: TaskId

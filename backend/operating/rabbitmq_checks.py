@@ -79,7 +79,7 @@ async def _state_of(wire: Wire, name: str) -> Any:
 
 
 async def _compare(wire: Wire, name: str, arguments: dict[str, Any]) -> Finding:
-    """Declares an existing queue once more, which changes nothing: the broker refuses other arguments."""
+    """Declares an existing queue again, which changes nothing: the broker refuses if its arguments differ."""
     async with answered():
         try:
             async with wire.connection.channel() as channel:

@@ -97,7 +97,7 @@ class Adapter(ServerMemory):
         return Draft(prompt, form if tools or not self.refuses("tools") else Form.TEXT, answer_tokens)
 
     def _fitted(self, prompt: Prompt, answer_tokens: int) -> tuple[Prompt, int]:
-        """Fits prompt and answer into what the server has said of its context, or accepted last after an overflow."""
+        """Trims prompt and answer to the context that the server has named, or that it accepted after an overflow."""
         budget, context = self.room(prompt, answer_tokens), self.limit("context")
         if budget is None:
             return prompt, answer_tokens
@@ -223,8 +223,8 @@ class Adapter(ServerMemory):
     def _cut_tools(self, draft: Draft, context: int | None, *, alone: bool) -> bool:
         """Leaves out the tools. Returns False if that would make the prompt hardly shorter.
 
-        Later prompts get none either if no conversation can fit beside them: system prompt and tools are larger than
-        the context, or were refused `alone`, with hardly a message.
+        Later prompts get no tools either if no conversation fits beside them: if system prompt and tools are larger
+        than the context, or were refused `alone` (with hardly a message).
         """
         if fixed_tokens(replace(draft.prompt, system="")) < LEAST_CUT:
             return False

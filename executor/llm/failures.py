@@ -116,7 +116,7 @@ def of_response(status: int, body: Json, headers: Mapping[str, str], *, secrets:
 
 
 def of_page(body: str) -> ModelCallError:
-    """Returns the failure for a web page, or another text, where the answer should be: another server is there."""
+    """Returns the failure for a web page or another text in place of an answer, as from a server of another kind."""
     return ModelCallError("wrong_address", note="no answer of a model", said=sentence_of(body))
 
 

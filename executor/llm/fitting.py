@@ -13,7 +13,7 @@ from executor.llm.trimming import SHORTEST_CUT, estimate_tokens, message_tokens,
 MIN_BUDGET = 500
 """Tokens for the messages even if the rest of the context leaves less."""
 SHARE = 4
-"""The kept call and its result take at most this fraction (a fourth) of the budget each if they were left out."""
+"""If trimming leaves out the kept call and its result, each is put back with at most a fourth of the budget."""
 INPUT_LEFT_OUT = "The input of this call is left out here, to fit the model's context."
 
 
@@ -28,9 +28,9 @@ def fit(prompt: Prompt, context_tokens: int, told: int | None = None) -> Prompt:
 
 
 def trimmed(prompt: Prompt, budget_tokens: int) -> list[NewMessage]:
-    """Returns the prompt's messages trimmed to the budget, in which `prompt.kept_call` always remains.
+    """Returns the prompt's messages trimmed to the budget.
 
-    If trimming leaves it out, it returns to the place before the newest user message.
+    If trimming leaves out `prompt.kept_call`, it is put back before the newest user message.
     """
     shorter, pair = trim(prompt.messages, budget_tokens), prompt.kept_call
     if len(pair) < 2 or _has_result(shorter, pair[1]):

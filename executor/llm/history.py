@@ -145,7 +145,7 @@ def _answer(said: list[Part], calls: list[tuple[ToolCallPart, ToolResultPart | N
 def _results_by_call(rows: Sequence[Entry]) -> dict[tuple[int, int], ToolResultPart]:
     """Maps each call, as (row, part), to its result.
 
-    Results of one id belong, in order, to the calls with that id in the newest row that has such calls.
+    If several calls have one id, its results belong, in order, to those in the newest row that has such calls.
     """
     open_calls: dict[str, list[tuple[int, int]]] = {}
     results: dict[tuple[int, int], ToolResultPart] = {}

@@ -32,7 +32,7 @@ class Prompt:
     tools: Sequence[ToolSpec] = ()
     max_output_tokens: int = 8_192
     cache_key: str = ""
-    """The same for all prompts of one conversation, and for no other. It does not tell which."""
+    """The same for all prompts of one conversation, and for no other. It does not reveal the conversation."""
     kept_call: Sequence[NewMessage] = ()
     """A call and its result that trimming keeps, for the continuation of an operation."""
     effort: str | None = None

@@ -182,7 +182,7 @@ class Inputs:
         return Answers(given or None, asked.state)
 
     async def ask_later(self, asked: Asked) -> Accepted | Stored | None:
-        """Asks the user the first question. The turn ends, and the call goes on with the answer in another one.
+        """Asks the user the first question. The turn ends, and the call goes on with the answer in another turn.
 
         Returns None if the user need not or cannot be asked. Raises CallRefused and Unavailable.
         """

@@ -2,7 +2,7 @@
 
 The check in Postgres also stops attempts whose claim is gone, because another executor has taken the task over or its
 session was deleted. It releases claims that no attempt works on, which remain if Postgres failed during a hand-back.
-Postgres is asked every second while something here may claim a task, and as long as a claim may be left of it.
+This process asks Postgres every second while it does work that may claim a task, and for CHECK_AFTER seconds more.
 """
 
 from __future__ import annotations

@@ -61,12 +61,12 @@ class Tool(ABC, Generic[Input]):
 
     @property
     def idempotent(self) -> bool:
-        """Returns True if a call may be repeated if it is unknown whether it ran. It may not by default."""
+        """Returns True if a call may be repeated when it is unknown whether it ran. False by default."""
         return False
 
     @property
     def long_running(self) -> bool:
-        """Returns True if calls run as operations, beside the turn. They do not by default."""
+        """Returns True if calls run as operations, beside the turn. False by default."""
         return False
 
     @property
@@ -76,7 +76,7 @@ class Tool(ABC, Generic[Input]):
 
     @property
     def destructive(self) -> bool:
-        """Tells whether a call may destroy something. It does not by default."""
+        """Returns True if a call may destroy something. False by default."""
         return False
 
     @property

@@ -24,7 +24,7 @@ from executor.turns.refused import without_refused
 
 HISTORY_ROWS = 2_000
 HISTORY_STEP = 500
-"""The beginning of a history that has more rows moves by so many at a time, so that providers can cache prompts."""
+"""Rows by which the beginning of a long history moves at a time, so that providers can cache prompts."""
 FEWEST_ROWS = 4
 """Rows that a conversation with a summary has at least: an exchange that it stands for, and one that follows."""
 

@@ -120,8 +120,8 @@ class SummaryJob:
 def plan_summary(history: History, begun: Summary | None, running: frozenset[str], by: Summarising) -> Plan | None:
     """Returns the next summary of a conversation, or None if it needs none, or none can be made now.
 
-    `begun` is the last one that was begun and is not made; it is tried again, or if it is given up, another one after a
-    STEP. `running` are the calls of operations that are not over.
+    `begun` is the last summary that was begun and is not made. It is tried again; if it was given up, the next one
+    comes a STEP later. `running` are the calls of operations that are not over.
     """
     exchanges = exchanges_of(history.newer)
     first = _tokens(history.prompt_rows(()))

@@ -1,8 +1,8 @@
 """OpenAI's chat completions, for Open WebUI, LibreChat and every OpenAI SDK as the frontend.
 
-Such clients keep their conversations themselves and send the whole of one with each request. So each request is a turn
-in a session of its own, which is deleted after a while; when the client disconnects, the turn is stopped. With the
-header `X-Chat-Session-Id` the conversation is kept here instead: only the last message counts, and the turn goes on
+Such clients keep their conversations themselves, and send the whole conversation with each request. So each request is
+a turn in a session of its own, which is deleted after a while; when the client disconnects, the turn is stopped. With
+the header `X-Chat-Session-Id` the conversation is kept here instead: only the last message counts, and the turn goes on
 without its client.
 """
 

@@ -73,10 +73,10 @@ async def _delete_if_there(resources: Resources, caller: Caller, session_id: Ses
 
 
 async def _delete(resources: Resources, caller: Caller, session_id: SessionId, until: float) -> None:
-    """Deletes the session in the transaction that sees that nothing of it runs or waits.
+    """Deletes the session in the same transaction that finds nothing running or waiting in it.
 
-    A turn that was accepted meanwhile is cancelled like those before. At the moment `until`, or if an end cannot be
-    confirmed, deletes in spite of unended tasks; the executors that run these are told.
+    A turn that was accepted meanwhile is cancelled like the others. At the moment `until`, or if an end cannot be
+    confirmed, deletes it in spite of unended tasks, and tells the executors that run these.
     """
     confirmed = True
     while True:

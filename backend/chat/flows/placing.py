@@ -78,9 +78,9 @@ async def _newest_name(c: Connection, session_id: SessionId, *, ahead: bool) -> 
 async def place_of(c: Connection, task: Task) -> int:
     """Returns the place that the messages of a task will follow. The task is about to become active.
 
-    An edit goes beside the message that it names, a regeneration beside the answers to the version of the message that
-    it names, or to the last question. Anything else goes to the end of the branch of its parent, or beside what follows
-    its parent if it branches off. The caller holds the session's lock.
+    An edit goes beside the message that it names. A regeneration goes beside the answers to the version that it names,
+    or else to the last question. Anything else goes to the end of the branch of its parent, or beside what follows its
+    parent if it branches off. The caller holds the session's lock.
     """
     session_id, request = task.session_id, task.request
     if request.text is None and request.parent:

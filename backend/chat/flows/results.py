@@ -168,7 +168,7 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
 
 
 def _saved(saved: SavedAgent, work: ToolWork) -> AgentSaved:
-    """Returns the response for a saved agent. It says so if the agent has versions that the work did not know."""
+    """Returns the response for a saved agent. Its message tells of versions that the work did not know."""
     base = 0 if work.graph_id is None else work.base_version  # None: the row is older than this value
     version, name = saved.agent.version, saved.agent.name
     is_next = base is None or version == base + 1

@@ -64,10 +64,9 @@ async def start_turn(
     on_create: Callable[[], None] = lambda: None,
     after: After | None = None,
 ) -> Started:
-    """Accepts a message durably, in one transaction. `after` is the place at which the client shows it, if it says so.
-
-    With `lives`, a session that is created is temporary: it is deleted after so many seconds, and in no list. It begins
-    with `history`, the messages that a client has kept itself.
+    """Accepts a message durably, in one transaction. `after` tells where the client shows the message, if the request
+    says so. With `lives`, a session that is created is temporary: it is in no list, and is deleted after so many
+    seconds. It begins with `history`, the messages that a client has kept itself.
 
     `on_create` is called if a session is created, and may refuse that by an error.
 

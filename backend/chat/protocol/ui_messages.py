@@ -57,7 +57,7 @@ def ui_turns(
 ) -> list[UITurn]:
     """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters.
 
-    The rows must be in order, and complete for each task except a running one. `tasks` must have every task of them.
+    The rows must be in order, and complete for each task except a running one. `tasks` must have the task of every row.
 
     A question shows one answer. The first of these counts: the answer in the rows after it; an answer without messages
     (`silent`, by the question's sequence); the answer of its own task. The last question shows none while it is

@@ -31,9 +31,8 @@ _GRAPH = f"SELECT {_VERSION_COLUMNS}, graph FROM agent_versions WHERE library_ag
 
 @dataclass(frozen=True, slots=True)
 class LibraryAgent:
-    """An agent as its newest version names it. `version` is the number of that version, so also how many there are.
-
-    No column may be NULL.
+    """An agent, with the name and the description of its newest version. `version` is the number of that version, and
+    so the number of versions. No column may be NULL.
     """
 
     id: LibraryAgentId

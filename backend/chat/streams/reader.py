@@ -85,7 +85,7 @@ async def _no_messages(_: TaskId) -> Sequence[Message | NewMessage]:
 
 
 async def _check_end(streams: Streams, key: str, task: Task, gone: type[Gone]) -> None:
-    """Raises `gone` if an ended task's stream has entries, but lacks more than END. The row replaces a missing END."""
+    """Raises `gone` if an ended task's stream has lost entries. The row replaces END if only that is missing."""
     newest = await streams.newest(key)
     if newest and newest[-1].body != END:
         try:

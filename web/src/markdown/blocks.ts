@@ -42,7 +42,7 @@ export function blocksOf(text: string): string[] {
       open = opened(line, listed);
       if (open?.code && !open.nested && !listed && !block.some((line) => TAG.test(line))) cut();
       const label = DEFINITION.exec(line)?.[1]?.toLowerCase();
-      if (label?.startsWith("^") && text.length <= MAX_UNCUT_CHARS) return [text]; // footnote numbers run on
+      if (label?.startsWith("^") && text.length <= MAX_UNCUT_CHARS) return [text]; // footnote numbers continue across blocks
       if (label !== undefined && !definitions.has(label)) definitions.set(label, line);
       blank = isBlank;
     }

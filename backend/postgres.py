@@ -64,7 +64,7 @@ _CLOCK = "SELECT current_setting('transaction_read_only'), extract(epoch FROM cl
 class Database:
     """A pool of connections to Postgres. It recovers by itself, but never repeats a statement.
 
-    `on_wait` gets the seconds for which each caller waited for a connection, also of those that got none.
+    `on_wait` gets the seconds for which each caller waited for a connection, even of callers that got none.
     """
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], address: Address) -> None:

@@ -45,7 +45,7 @@ from executor.tools.context import StartedOperation
 ACCEPT_LIMIT = 900.0
 """Seconds in which a service must accept an operation; asking it may take some minutes."""
 STORE_TRIES, STORE_PAUSE = 120, 5.0
-"""Tries to store an outcome while Postgres is unavailable, and seconds between two of them."""
+"""The number of tries to store an outcome while Postgres is unavailable, and seconds between two tries."""
 BUSY = Outcome(
     False,
     {"error_type": "service_unavailable"},

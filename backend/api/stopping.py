@@ -103,7 +103,7 @@ async def _take_stop(api: ApiState, key: str) -> bool:
 async def _running(api: ApiState, caller: Caller, session_id: SessionId) -> Task | None:
     """Returns the session's active task. Waits for a message that another process is accepting (the session's lock).
 
-    Returns None also if there is no such session: its first message may be arriving.
+    Returns None even if there is no such session: its first message may be arriving.
     """
     with suppress(SessionNotFound):
         async with api.resources.database.transaction() as c:

@@ -56,7 +56,7 @@ Send = Callable[[dict[str, Any]], AbstractAsyncContextManager[T]]
 
 
 class Adapter(ServerMemory):
-    """The loop that asks one model at one server (`owner`) until it accepts, and what was learned.
+    """Asks one model at one server (`owner`) until it accepts, and remembers what it refuses.
 
     `secrets` are hidden in what the server says.
     """

@@ -1,4 +1,4 @@
-"""What an operator's list of models adds to the requests for one model, and what it leaves out."""
+"""Members that an operator's list of models adds to the requests for one model, or leaves out of them."""
 
 from __future__ import annotations
 

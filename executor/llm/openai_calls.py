@@ -41,8 +41,9 @@ class _Call:
 class ToolCalls:
     """The calls of one answer, in the order in which they began.
 
-    `taken` holds the tool call ids of the prompt: a call that arrives with one of them gets a new id. `before_start`
-    ends what is open, right before a call starts. `wanted_back` collects what the provider wants back with a call.
+    `taken` holds the tool call ids of the prompt: a call that arrives with one of them gets a new id. `before_start` is
+    called right before a call starts, to end what is open. `wanted_back` collects what the provider wants back with a
+    call.
     """
 
     def __init__(

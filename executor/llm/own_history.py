@@ -20,7 +20,7 @@ _TAG = re.compile(r"</?\s*tool_call", re.IGNORECASE)
 
 
 class Form(IntEnum):
-    """The forms of a history, from the one with most in it to the one that every server accepts."""
+    """The forms of a history, from the fullest to one that every server accepts."""
 
     OWN = 0
     """With the data that the model's provider wants back."""

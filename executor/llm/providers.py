@@ -71,7 +71,7 @@ async def open_listed(settings: Settings, entry: ModelEntry, variables: Mapping[
 
 
 _OF_OTHERS = ("open_router_api_key", "openai_api_key", "anthropic_api_key", "openrouter_base_url", "openai_base_url")
-"""Settings that would choose another server, or send its key to one that it does not belong to."""
+"""Settings that would choose another server, or send a server the key of another one."""
 
 
 def _key_of(settings: Settings, entry: ModelEntry, variables: Mapping[str, str]) -> SecretStr | None:

@@ -150,7 +150,7 @@ def _words(value: Json, depth: int = 12) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
-    """Numbers of tokens in a refusal. None for one that it does not name."""
+    """The limits of tokens that a refusal names. A limit that it does not name is None."""
 
     context: int | None = None
     """Most tokens of prompt and answer together."""

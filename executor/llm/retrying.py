@@ -50,7 +50,7 @@ class Patience:
     """The longest time before the first byte of an answer. A server with a queue, or one that loads a model, may send
     nothing at all until it begins."""
     silence: float = 120
-    """The longest time without a byte between two."""
+    """The longest pause between two bytes."""
     no_event: float = 600
     """The longest time without an event while other bytes (pings, comments) arrive."""
     attempts: int = 4
@@ -100,7 +100,7 @@ async def stream_events(
     """Yields the events of a model call and retries it until the first event. Raises ModelCallError.
 
     `concede` returns True if the next request will differ in what a failure is about. It is then made at once.
-    `secrets` are hidden in what the provider says, also where a decoder has read it.
+    `secrets` are hidden in what the provider says, even if a decoder has read it.
     """
     began = time.monotonic()
     attempt = 0

@@ -44,7 +44,7 @@ def request_for_summary(tokens: int) -> NewMessage:
 class SummaryCall:
     """A model call with a prompt that ends with `request_for_summary(tokens)`.
 
-    `usage` is what the call has cost so far, also if it fails or is cancelled.
+    `usage` is what the call has cost so far, even if it fails or is cancelled.
     """
 
     def __init__(self, model: Model, prompt: Prompt, tokens: int) -> None:

@@ -93,7 +93,7 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
 
 
 class JsonBody(_Body):
-    """One JSON document. Whatever it is, the SDK reads the answer to this request."""
+    """One JSON document. The SDK reads a valid answer to the request, even if the server's document is none."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         assert self._number is not None

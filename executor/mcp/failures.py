@@ -45,7 +45,7 @@ class Why:
 
 
 class Notes:
-    """The last reason that a transport saw why a server does not serve us. None after a good answer."""
+    """The last reason why a server did not serve this client, as its transport saw it. None after a good answer."""
 
     def __init__(self) -> None:
         self.why: Why | None = None

@@ -85,7 +85,8 @@ class _Entry(BaseModel):
 class StdioServer(_Entry):
     """A program that the executor starts. `env` may hold secrets; so may `args`, although they should not be there.
 
-    `roots` are folders that it is told when it asks, True the one in which it works. Servers may use no others then.
+    `roots` are the folders that it gets when it asks; True: the folder in which it works. Servers may use no others
+    then.
     """
 
     type: Literal["stdio"] = "stdio"

@@ -1,7 +1,7 @@
 """Operations of which nothing was heard for a while: their service may have forgotten them, so it is asked again.
 
 The stored order is sent, with the same Idempotency-Key. A service that still works on it accepts it once more and does
-nothing else; one that has lost it begins anew.
+nothing else; one that has lost it begins again.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def about_operation(prompt: Prompt, operation: Operation, rows: Sequence[Row]) -
 
     `rows` are those of which the prompt was made.
     """
-    pair = to_prompt_messages(operation.messages)[1:]  # the first one stands for the user
+    pair = to_prompt_messages(operation.messages)[1:]  # without the stand-in for the user
     id = _prompt_id(rows, operation)
     return replace(prompt, kept_call=pair if id is None else renamed(pair, id))
 

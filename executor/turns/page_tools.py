@@ -57,7 +57,7 @@ class PageTool(Tool[Arguments]):
 
 
 class TurnToolbox(Toolbox):
-    """The tools of one turn: the usual ones without those that are `withheld` from it, and those that its page names.
+    """The tools of one turn: the usual tools except the `withheld` ones, and the tools that its page names.
 
     A name that the server uses in this turn is the server's. A tool that is withheld is unknown.
     """

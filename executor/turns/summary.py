@@ -40,7 +40,7 @@ LEAST_TOKENS = 200
 MAX_ROUNDS = 8
 """Summaries after one turn. A conversation may be several times as long as the context of its new model."""
 MARGIN = 5.0
-"""Seconds after its time limit for which an attempt has the claim, so that it can store what it has."""
+"""Seconds for which an attempt keeps its claim after its time limit, so that it can store what it has."""
 logger = logging.getLogger(__name__)
 
 

@@ -1,4 +1,4 @@
-"""Lets the model go on when the last question of a turn is closed and no answer's continuation has done so."""
+"""Lets the model go on after the last question of a turn, unless the continuation of an answer has done so."""
 
 from __future__ import annotations
 

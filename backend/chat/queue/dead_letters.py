@@ -30,7 +30,7 @@ class DeadLetters(Protocol):
     """The dead letters of one kind. The methods raise Unavailable or RedisError."""
 
     async def list(self, limit: int) -> Sequence[DeadLetter]:
-        """Returns the oldest letters. Each stays where it is."""
+        """Returns the oldest letters, and does not remove them."""
 
     async def settle(self, id: str, act: Callable[[DeadLetter], Awaitable[None]]) -> bool:
         """Runs `act` for the letter, then removes it. Returns False if there is none. If `act` fails, it stays."""

@@ -1,4 +1,4 @@
-// The models among which the user may choose. The list is read once; a page for another caller is loaded anew.
+// The models among which the user may choose. The list is read once; a page for another caller is loaded again.
 import { useSyncExternalStore } from "react";
 import { api, type Model } from "./api";
 import { withRetry } from "./retry";

@@ -289,7 +289,8 @@ WHERE endpoint_id = $1 AND due_at <= now() AND queued_at <= now() - make_interva
 async def settle_failed(
     c: Connection, claimed: Claimed, failure: Failure, answer: int | None, *, wait: float | None, pause: float
 ) -> None:
-    """Records a failed attempt, unless the claim is lost. The next one comes after `wait` seconds; None: none does.
+    """Records a failed attempt, unless the claim is lost. The next attempt comes after `wait` seconds, or never if that
+    is None.
 
     Nothing is sent to the endpoint for `pause` seconds. What has waited for it too long is given up.
     """

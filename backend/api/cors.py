@@ -18,8 +18,9 @@ _REQUEST_HEADERS = (
         "timeout",
     )),
 )  # fmt: skip
-"""What pages may send: our own headers, `user-agent` (AI SDK 5 sets it), those of Sentry,
-OpenTelemetry and OpenAI's SDK."""
+"""Headers that pages may send: our own, `user-agent` (AI SDK 5 sets it), those of Sentry, OpenTelemetry and OpenAI's
+SDK.
+"""
 
 
 class Cors:

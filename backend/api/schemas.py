@@ -46,7 +46,7 @@ class _In(BaseModel):
 
 
 class _TakesNulls(_In):
-    """A body that may have any further field whose value is null: some clients name all that they do not use."""
+    """A body that may have any further field whose value is null: some clients send all fields that they do not use."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": {"type": "null"}})
 

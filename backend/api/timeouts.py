@@ -20,4 +20,4 @@ class Timeouts:
     body_timeout: float = 30.0
     """The time in which the body of a request must arrive."""
     answer_timeout: float = 7.0
-    """The time after the body in which a request is answered, a stream with its first byte; otherwise with 503."""
+    """The time after its body in which a request, or the first byte of a stream, is answered. Then it gets a 503."""

@@ -36,7 +36,7 @@ _DRAIN_S = 0.2
 _LONGEST_BACKOFF_S = 8.0
 FIRST_BYTE = 120.0  # seconds
 OWN_SERVER_FIRST_BYTE = 600.0
-"""Seconds, for a server of one's own: with one slot it answers one request after the other."""
+"""Seconds for a server of one's own, which may answer one request after the other."""
 LARGE_PROVIDERS = frozenset({"api.openai.com", "openrouter.ai", "api.anthropic.com"})
 _KEY_HEADER = re.compile(r"auth|key|token|secret", re.IGNORECASE)
 

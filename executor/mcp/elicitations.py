@@ -77,7 +77,7 @@ def checked_url(url: str) -> str:
 
 
 def _is_readable(host: str) -> bool:
-    """Returns True for a host that browsers show unchanged. They read one that ends with a number as an address."""
+    """Returns True for a host that browsers show unchanged: one that ends with a number becomes an address."""
     try:
         return bool(ipaddress.ip_address(host)) and "%" not in host
     except ValueError:

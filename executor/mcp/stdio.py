@@ -111,7 +111,7 @@ class _Program:
                 async for line in read_lines(self._process.stdout):
                     for message in self._messages(line):
                         await incoming.send(SessionMessage(message))
-            words = await self._last_words()  # noted before the end of `incoming` is seen, which has no reason
+            words = await self._last_words()  # before `incoming` ends, since that end gives no reason
             self._notes.why = Why(words, Reason.EXITED)
         raise ServerGone(words, Reason.EXITED)
 

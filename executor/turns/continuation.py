@@ -25,7 +25,7 @@ async def operation_of(c: Connection, task: Task) -> Operation | None:
 
 
 async def choice_of(c: Connection, task: Task) -> ModelChoice:
-    """Returns the model for the task: a turn's own, or for a continuation what its session has chosen since."""
+    """Returns the model for the task: a turn's own, or for a continuation the present choice of its session."""
     return task.request.choice if task.kind is TaskKind.TURN else await sessions.choice_of(c, task.session_id)
 
 

@@ -26,7 +26,7 @@ HISTORY_ROWS = 2_000
 HISTORY_STEP = 500
 """Rows by which the beginning of a long history moves at a time, so that providers can cache prompts."""
 FEWEST_ROWS = 4
-"""Rows that a conversation with a summary has at least: an exchange that it stands for, and one that follows."""
+"""The fewest rows of a conversation with a summary: an exchange that it replaces, and one that follows."""
 
 
 @dataclass(frozen=True, slots=True)

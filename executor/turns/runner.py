@@ -111,7 +111,7 @@ class TurnRunner:
     async def _watch(self, turn: Turn, owner: ExecutorId) -> None:
         """Publishes the turn if its owner proves to be dead.
 
-        A turn is delivered again while its owner seems alive if the owner was killed just now, or lost the broker.
+        A turn can be delivered again while its owner seems alive: the owner was killed just now, or lost the broker.
         """
         if not await wait_for_death(self._resources, owner):
             return

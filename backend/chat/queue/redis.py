@@ -50,7 +50,7 @@ async def open_redis_turns(
 ) -> AsyncIterator[RedisTurns]:
     """Opens the queue for executor `me`. Connects on first use.
 
-    `dead` returns those of some executors that are dead, so that their turns may be taken over.
+    `dead` tells which of some executors are dead, so that their turns may be taken over.
     """
     async with open_waiting_redis(dsn, longest_wait=READ_WAITS) as waiting:
         turns = RedisTurns(Clients(redis, waiting), me, dead, keys or QueueKeys())

@@ -149,7 +149,7 @@ class Agent:
             if calls.wait_for_user:
                 return
         calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
-        if calls_made == 1 and await self._host.others_wait():  # the continuation of a question begins
+        if calls_made == 1 and await self._host.other_questions_wait():  # the continuation of a question begins
             yield Commit((), Usage(), last=WAITS)
             return
         while calls_made < self._limits.steps:

@@ -83,7 +83,7 @@ class ToolHost(Protocol):
         """Stores that the approved call of this task is about to run. Raises Fenced if the claim is lost."""
         ...
 
-    async def others_wait(self) -> bool:
+    async def other_questions_wait(self) -> bool:
         """Returns True if this task continues a question, and another question of the same turn has no answer yet."""
         ...
 

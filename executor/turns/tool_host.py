@@ -77,7 +77,7 @@ class AttemptToolHost:
         async with self._resources.database.connection() as c:
             await operations.begin_run(c, self._task)
 
-    async def others_wait(self) -> bool:
+    async def other_questions_wait(self) -> bool:
         """Returns True if this task continues a question, and another question of the same turn has no answer yet.
 
         The model goes on after the last answer.

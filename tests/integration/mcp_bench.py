@@ -61,7 +61,7 @@ class ToolHost:
 
     async def begin_run(self) -> None: ...
 
-    async def others_wait(self) -> bool:
+    async def other_questions_wait(self) -> bool:
         return False
 
 

@@ -90,7 +90,7 @@ class ToolHost:
 
     async def begin_run(self) -> None: ...
 
-    async def others_wait(self) -> bool:
+    async def other_questions_wait(self) -> bool:
         return False
 
 
@@ -247,7 +247,7 @@ async def test_a_continuation_whose_result_is_stored_says_nothing_while_another_
     """The attempt before died between its step and its end."""
 
     class OthersWait(ToolHost):
-        async def others_wait(self) -> bool:
+        async def other_questions_wait(self) -> bool:
             return True
 
     asked = NewMessage(Role.ASSISTANT, (ToolCallPart("q", "ask_user", {}),))

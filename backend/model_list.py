@@ -33,12 +33,12 @@ ONLY_ID = "default"
 """The id of the one model of the other settings. It stays the same when CHAT_MODEL changes."""
 DEFAULT_NAME = "copilot"
 """The name of the default model at `/v1`, whichever it is: clients keep it in their settings."""
-ListedProvider: TypeAlias = Literal["openai", "anthropic", "scripted"]
+ListedProvider: TypeAlias = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
 ModelId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$")]
 Effort: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-_OWN_MEMBERS = frozenset({"model", "messages", "stream", "tools", "system"})
+_OWN_MEMBERS = frozenset({"model", "messages", "input", "stream", "tools", "system", "instructions"})
 """Members of a request that `body`, `omit` and `efforts` must leave alone."""
 
 

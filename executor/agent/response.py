@@ -169,7 +169,7 @@ class Response:
         text = "".join(self._reasoning) if self._reasoning is not None else ""
         shown = self._reasoning is not None
         self._reasoning = None
-        if text or signature is not None or redacted is not None:
+        if text or signature is not None or redacted is not None or provider is not None:
             self._parts.append(ReasoningPart(text, signature, redacted, provider))
         return (*closing, ReasoningEnd(self._open_id)) if shown else closing
 

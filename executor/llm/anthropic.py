@@ -201,7 +201,9 @@ def _block(part: Part) -> dict[str, Json] | None:
             return {"type": "redacted_thinking", "data": part.redacted}
         case ReasoningPart() if part.signature is not None:
             return {"type": "thinking", "thinking": part.text, "signature": part.signature}
-        case ReasoningPart() if part.provider is not None and part.provider.data.get("field") == "thinking":
+        case ReasoningPart() if (
+            part.text and part.provider is not None and part.provider.data.get("field") == "thinking"
+        ):
             return {"type": "thinking", "thinking": part.text, **part.provider.data.get("members", {})}
         case _:
             return None

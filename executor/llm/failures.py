@@ -39,7 +39,8 @@ _STATUS_OF_TYPE = {
     "not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "rate_limit_exceeded": 429,
     "api_error": 500, "server_error": 500, "overloaded_error": 529, "timeout_error": 504,
     "invalid_argument": 400, "unauthenticated": 401, "permission_denied": 403, "not_found": 404,
-    "resource_exhausted": 429, "internal": 500, "unavailable": 503, "deadline_exceeded": 504,
+    "resource_exhausted": 429, "internal": 500, "invalid_prompt": 400, "bio_policy": 400,
+    "misalignment_policy_violation": 400, "unavailable": 503, "deadline_exceeded": 504,
     "badrequesterror": 400, "ratelimiterror": 429, "throttling_error": 429, "internalservererror": 500,
 }  # fmt: skip
 _TOO_LONG = re.compile(
@@ -50,6 +51,7 @@ _TOO_LONG = re.compile(
 )
 _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|responsibleaipolicy|moderation|flagged"
+    r"|bio_policy|policy_violation"
 )
 _NO_CREDIT = re.compile(r"insufficient_quota|insufficient.credit|credit balance|billing_error")
 _TOO_FAST = re.compile(r"rate_limit_exceeded|tokens per min|requests per min|\b[tr]pm\b")

@@ -117,9 +117,9 @@ def _opened(settings: Settings, known: ModelList, entry: ModelEntry, model: Mode
 def _server_of(settings: Settings, entry: ModelEntry, known: ModelList) -> str:
     """Returns the base URL of a model's server. Empty for the scripted model."""
     provider = entry.provider if known.listed else settings.provider
-    usual = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}.get(provider)
-    if usual is None:
+    if provider == "scripted":
         return ""
+    usual = "https://api.anthropic.com" if provider == "anthropic" else "https://api.openai.com/v1"
     if known.listed:
         return entry.base_url or usual
     return (settings.chat_base_url if provider == "anthropic" else settings.model_base_url) or usual

@@ -1,4 +1,5 @@
-"""Models behind an API like OpenAI's chat completions: OpenAI, OpenRouter, vLLM, Ollama and many others."""
+"""Models behind an API of OpenAI's: chat completions, which OpenRouter, vLLM, Ollama and many others have too, or
+responses."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import openai
 
 from backend.config import Settings
 from backend.errors import ConfigError
-from executor.llm.adapting import Adapter
+from executor.llm.adapting import Adapter, Dialect
 from executor.llm.cache_marks import has_marks, mark_openai
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
@@ -23,20 +24,26 @@ from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.provider_data import made_by
 from executor.llm.provider_words import NO_KEY
 from executor.llm.refusals import refuses_lists_of_blocks, refuses_parallel_calls, refuses_setting, refuses_system
+from executor.llm.responses import ResponsesDialect
+from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.retrying import Patience, stream_events
 from executor.llm.server_memory import Draft
 
 OPENAI_URL = "https://api.openai.com/v1"
-_KNOWN = frozenset(signature(openai.resources.chat.AsyncCompletions.create).parameters) - NOT_SENT
 _OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "parallel_tool_calls")
 DEFAULT_MODELS = {"api.openai.com": "gpt-6-sol", "openrouter.ai": "openrouter/auto"}
 
 
 @asynccontextmanager
 async def open_openai(
-    settings: Settings, name: str, patience: Patience | None = None, extras: Extras = NO_EXTRAS
+    settings: Settings,
+    name: str,
+    patience: Patience | None = None,
+    extras: Extras = NO_EXTRAS,
+    *,
+    responses: bool = False,
 ) -> AsyncIterator[OpenAIModel]:
-    """Yields the model. Raises ConfigError if a setting is missing.
+    """Yields the model. `responses` chooses the Responses API. Raises ConfigError if a setting is missing.
 
     An API key is needed unless a base URL is set. A model name is needed if the server at that URL has no default.
     """
@@ -58,8 +65,8 @@ async def open_openai(
         http_client=openai.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
         name = name or DEFAULT_MODELS[host]
-        official = host == "api.openai.com"
-        yield OpenAIModel(client, name, patience, made_by(base_url, name), official=official, extras=extras)
+        owner, official = made_by(base_url, name), host == "api.openai.com"
+        yield OpenAIModel(client, name, patience, owner, official=official, extras=extras, responses=responses)
 
 
 class OpenAIModel:
@@ -74,13 +81,20 @@ class OpenAIModel:
         *,
         official: bool = False,
         extras: Extras = NO_EXTRAS,
+        responses: bool = False,
     ) -> None:
         self.name = name
-        self._client = client
+        self._api = client.responses if responses else client.chat.completions
+        self._known = frozenset(signature(type(self._api).create).parameters) - NOT_SENT
+        self._decoder = ResponsesDecoder if responses else OpenAIDecoder
         self._patience = patience
         self._secrets = [client.api_key, *extras.secrets]
         self._adapter = Adapter(owner, self._secrets)
-        self._dialect = _OpenAIDialect(name, self._adapter, str(client.base_url), extras, official=official)
+        self._dialect: Dialect = (
+            ResponsesDialect(name, self._adapter, extras)
+            if responses
+            else _ChatDialect(name, self._adapter, str(client.base_url), extras, official=official)
+        )
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
         """See `Model.stream`."""
@@ -88,7 +102,7 @@ class OpenAIModel:
         draft = self._adapter.draft(prompt)
         return stream_events(
             lambda: self._connect(draft),
-            lambda: OpenAIDecoder(taken, self._adapter.owner),
+            lambda: self._decoder(taken, self._adapter.owner),
             openai,
             self._patience,
             lambda failure: self._adapter.concede_in_stream(failure, draft),
@@ -102,14 +116,14 @@ class OpenAIModel:
     @asynccontextmanager
     async def _connect(self, draft: Draft) -> AsyncIterator[AsyncIterator[bytes]]:
         def send(body: dict[str, Any]) -> Any:
-            return self._client.chat.completions.with_streaming_response.create(**known_to_sdk(body, _KNOWN))
+            return self._api.with_streaming_response.create(**known_to_sdk(body, self._known))
 
         async with AsyncExitStack() as stack:
             response = await self._adapter.ask(draft, self._dialect, send, openai.APIStatusError, stack)
             yield response.iter_bytes()
 
 
-class _OpenAIDialect:
+class _ChatDialect:
     """See `adapting.Dialect`."""
 
     def __init__(self, name: str, adapter: Adapter, base_url: str, extras: Extras, *, official: bool) -> None:

@@ -8,10 +8,16 @@ calls), openrouter.ai/docs/use-cases/reasoning-tokens (`reasoning_details`), doc
 Reasoning data: `field` names the member that holds the part's text, or is the tag (`think_tags.py`) behind which it
 stood in the content, and `members` are further members of the message.
 Call data: `id` is the provider's id, `members` are further members of the call, `function` those of its function.
+
+In the Responses API reasoning is an item of its own. Reasoning data: `item` is the item, `key` its name in the data of
+calls. Call data: `id` is the `call_id`, `follows` has the keys of the reasoning right before the call, `phase` is that
+of the message before the call. Sources: `openai` 3.54.0, `ResponseReasoningItem`, and
+developers.openai.com/api/docs/guides/reasoning.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import Final
 
 from backend.chat.models import Json, ProviderData
@@ -63,6 +69,17 @@ def tool_use_data(owner: str, block: dict[str, Json]) -> ProviderData | None:
     provider_id = block.get("id")
     call: dict[str, Json] = {"id": provider_id} if isinstance(provider_id, str) and provider_id else {}
     return bounded(owner, call | ({"members": members} if members else {})) or bounded(owner, call)
+
+
+def reasoning_item_data(owner: str, item: dict[str, Json]) -> tuple[str, ProviderData | None]:
+    """Returns the key and the data of an item of reasoning. None without data: its id alone is no use to a server that
+    stores nothing. `status` is left out, since it describes the answer of then."""
+    kept = {name: value for name, value in item.items() if value is not None and name != "status"}
+    if not (kept.get("encrypted_content") or kept.get("content")):
+        return "", None
+    own = item.get("id")
+    key = own if isinstance(own, str) and own else uuid.uuid4().hex
+    return key, bounded(owner, {"key": key, "item": {"summary": [], **kept}})
 
 
 class Collector:

@@ -30,10 +30,11 @@ async def open_model(
             from executor.llm.scripted import ScriptedModel
 
             yield ScriptedModel()
-        case "openai":
+        case "openai" | "openai-chat" | "openai-responses" as provider:
             from executor.llm.openai import open_openai
 
-            async with open_openai(settings, chosen, extras=extras) as model:
+            responses = speaks_responses(provider, settings.model_base_url)
+            async with open_openai(settings, chosen, extras=extras, responses=responses) as model:
                 yield model
         case "anthropic":
             from executor.llm.anthropic import open_anthropic
@@ -42,6 +43,12 @@ async def open_model(
                 yield model
         case "claude_agent":
             raise ConfigError("CHAT_PROVIDER: claude_agent is not supported yet; use anthropic instead")
+
+
+def speaks_responses(provider: str, base_url: str | None) -> bool:
+    """Returns True if requests go to the Responses API. Without a choice they do at OpenAI itself (decision 17)."""
+    host = urlsplit(base_url).hostname if base_url is not None else "api.openai.com"
+    return provider == "openai-responses" or (provider == "openai" and host == "api.openai.com")
 
 
 @asynccontextmanager
@@ -104,12 +111,17 @@ def _secret(entry: ModelEntry, place: str, value: SecretStr, variables: Mapping[
 def _efforts(entry: ModelEntry) -> dict[str, dict[str, object]]:
     """Returns the members of a request for each level: those of the list, or the provider's usual one.
 
-    OpenAI: `reasoning_effort`. Anthropic: `output_config.effort` (Messages API, read 2026-11-30).
+    OpenAI: `reasoning_effort`, or `reasoning.effort` of the Responses API. Anthropic: `output_config.effort` (Messages
+    API, read 2026-11-30).
     """
-    usual = entry.provider == "anthropic"
     return {
-        level: members
-        if members is not None
-        else ({"output_config": {"effort": level}} if usual else {"reasoning_effort": level})
-        for level, members in entry.efforts.items()
+        level: _usual_effort(entry, level) if members is None else members for level, members in entry.efforts.items()
     }
+
+
+def _usual_effort(entry: ModelEntry, level: str) -> dict[str, object]:
+    if entry.provider == "anthropic":
+        return {"output_config": {"effort": level}}
+    if speaks_responses(entry.provider, entry.base_url):
+        return {"reasoning": {"effort": level}}
+    return {"reasoning_effort": level}

@@ -34,6 +34,16 @@ def anthropic_usage(usage: dict[str, Json]) -> Usage:
     )
 
 
+def responses_usage(usage: dict[str, Json]) -> Usage:
+    """Reads `usage` of OpenAI's Responses API. Cached input is part of `input_tokens` there."""
+    return Usage(
+        input_tokens=count(usage.get("input_tokens")),
+        output_tokens=count(usage.get("output_tokens")),
+        reasoning_tokens=count(_inner(usage, "output_tokens_details").get("reasoning_tokens")),
+        cached_tokens=count(_inner(usage, "input_tokens_details").get("cached_tokens")),
+    )
+
+
 def count(value: Json) -> int:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
     return int(number) if 0 < number < _MOST else 0

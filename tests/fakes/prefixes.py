@@ -26,6 +26,11 @@ class PrefixCache:
         places = range(len(blocks))
         return self._count(blocks, readable=set(places), written=set(places))
 
+    def responses(self, body: dict[str, Any]) -> tuple[int, int]:
+        """Does the same as `openai` for a request of the Responses API."""
+        system = {"role": "system", "content": body.get("instructions", "")}
+        return self.openai({"tools": body.get("tools", ()), "messages": [system, *body["input"]]})
+
     def anthropic(self, body: dict[str, Any]) -> tuple[int, int]:
         """Does the same as `openai` for a request with marks."""
         blocks = anthropic_blocks(body)

@@ -109,7 +109,7 @@ class Fake:
 
 def summary_of(body: dict[str, Any]) -> str:
     """Returns the script of the answer to a request for a summary."""
-    sent = json.dumps(body["messages"])
+    sent = json.dumps(body.get("messages") or body["input"])
     commands = dict.fromkeys(_OF_SUMMARY.findall(sent))
     return "\n".join(commands) or f"/say In short. {' '.join(dict.fromkeys(_FACT.findall(sent)))}"
 

@@ -49,7 +49,7 @@ from tests.speed import limit
 
 QUICK = Patience(connect=limit(5), first_byte=limit(1.5), silence=limit(1.5), no_event=limit(0.8), backoff=0.01)
 TOOLS = (ToolSpec("look", "Looks", {"type": "object", "properties": {"at": {"type": "string"}}}),)
-PROVIDERS = ("openai", "anthropic")
+PROVIDERS = ("openai", "anthropic", "responses")
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +63,7 @@ async def opened(
     provider: str, url: str, *, name: str = "m", key: str = "k", patience: Patience = QUICK
 ) -> AsyncIterator[Model]:
     settings = Settings(
-        chat_provider=provider,
+        chat_provider="openai-responses" if provider == "responses" else provider,
         chat_api_key=key,
         chat_base_url=f"{url}/v1",
     )
@@ -71,14 +71,18 @@ async def opened(
     from executor.llm.anthropic import open_anthropic
     from executor.llm.openai import open_openai
 
-    connect = open_openai if provider == "openai" else open_anthropic
-    async with connect(settings, name, patience) as model:
+    opening = (
+        open_anthropic(settings, name, patience)
+        if provider == "anthropic"
+        else open_openai(settings, name, patience, responses=provider == "responses")
+    )
+    async with opening as model:
         yield model
 
 
 @pytest.fixture(scope="session", params=PROVIDERS)
 async def model(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[Model]:
-    async with opened(request.param, urls[request.param]) as model:
+    async with opened(request.param, urls[request.param], name=f"m-{request.param}") as model:
         yield model
 
 
@@ -147,12 +151,12 @@ def user(text: str) -> NewMessage:
     return NewMessage(Role.USER, (TextPart(text),))
 
 
-def is_openai(model: Model) -> bool:
-    return "OpenAI" in type(model).__name__
+def provider_of(model: Model) -> str:
+    return model.name.removeprefix("m-")
 
 
 def url_of(model: Model, urls: dict[str, str]) -> str:
-    return urls["openai" if is_openai(model) else "anthropic"]
+    return urls[provider_of(model)]
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
@@ -170,7 +174,7 @@ async def test_reasoning_comes_before_the_text_and_is_closed(model: Model) -> No
     assert heard.order == ["ReasoningDelta", "ReasoningEnd", "TextDelta", "Finished"]
     assert heard.finished is not None
     assert heard.finished.usage.reasoning_tokens == 3
-    assert (heard.ends[0].signature is None) is is_openai(model)
+    assert (heard.ends[0].signature is None) is (provider_of(model) != "anthropic")
 
 
 async def test_the_pages_that_an_answer_cites_are_named(model: Model) -> None:
@@ -202,24 +206,23 @@ async def test_a_call_whose_json_cannot_be_read_is_given_as_text(model: Model) -
 
 
 @pytest.mark.parametrize(
-    ("openai_reason", "anthropic_reason", "expected"),
+    ("reasons", "expected"),
     [
-        ("length", "max_tokens", "length"),
-        ("content_filter", "refusal", "content-filter"),
-        ("stop", "stop_sequence", "stop"),
-        ("something_new", "something_new", "other"),
-        ("function_call", "pause_turn", "stop"),
-        ("tool_calls", "model_context_window_exceeded", None),
+        (("length", "max_tokens", "max_output_tokens"), "length"),
+        (("content_filter", "refusal", "content_filter"), "content-filter"),
+        (("stop", "stop_sequence", "completed"), "stop"),
+        (("something_new", "something_new", "something_new"), "other"),
+        (("function_call", "pause_turn", "completed"), "stop"),
+        (("length", "model_context_window_exceeded", "max_messages"), "length"),
+        (("tool_calls", "end_turn", "completed"), "stop"),
     ],
 )
-async def test_each_finish_reason_is_known(
-    model: Model, openai_reason: str, anthropic_reason: str, expected: str | None
-) -> None:
-    reason = openai_reason if is_openai(model) else anthropic_reason
+async def test_each_finish_reason_is_known(model: Model, reasons: tuple[str, ...], expected: str) -> None:
+    reason = reasons[PROVIDERS.index(provider_of(model))]
     heard = await hear(model, f"/say Well\n/finish {reason}")
     assert heard.finished is not None
     assert heard.text == "Well"
-    assert heard.finished.reason == (expected or ("stop" if is_openai(model) else "length"))
+    assert heard.finished.reason == expected
 
 
 ODD_TEXTS = [
@@ -254,9 +257,12 @@ async def test_a_tool_loop_sends_calls_results_and_reasoning_back(model: Model, 
     assert second.error is None
     assert second.text == 'The tools answered {"type":"seen","message":"0"} and {"type":"seen","message":"1"}'
     body = (await requests_of(url_of(model, urls), mark))[-1]["body"]
-    if is_openai(model):
+    if provider_of(model) == "openai":
         assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant", "tool", "tool"]
         assert "thought" not in json.dumps(body["messages"][2])
+    elif provider_of(model) == "responses":
+        kinds = [item.get("role") or item["type"] for item in body["input"]]
+        assert kinds == ["user", "assistant", *["function_call"] * 2, *["function_call_output"] * 2]
     else:
         kinds = [block["type"] for block in body["messages"][1]["content"]]
         assert kinds == ["thinking", "text", "tool_use", "tool_use"]
@@ -388,7 +394,7 @@ async def test_a_key_in_an_error_that_came_with_the_status_200_is_not_logged(
 ) -> None:
     """The key is a word of the sentence that the fakes give."""
     for provider in PROVIDERS:
-        key = "overloaded" if provider == "openai" else "Overloaded"
+        key = "Overloaded" if provider == "anthropic" else "overloaded"
         async with opened(provider, urls[provider], key=key) as model:
             assert (await hear(model, "/error overloaded")).error is not None
     failed = [record for record in caplog.records if "model call failed" in record.message]

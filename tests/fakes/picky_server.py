@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tests.fakes import responses_server
 from tests.fakes.anthropic_server import AnthropicWire
 from tests.fakes.openai_server import OpenAIWire
 from tests.fakes.script import Fake
@@ -277,6 +278,9 @@ async def handle(exchange: Exchange) -> None:
         return
     body = exchange.request.json()
     server = exchange.request.path.split("/")[1]
+    if server == "responses":
+        await responses_server.respond(exchange, FAKE)
+        return
     if refusal := SERVERS[server](body):
         status, words = refusal
         if status == 200:

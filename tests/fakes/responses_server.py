@@ -1,7 +1,7 @@
 """A fake of OpenAI's Responses API. `script` describes its commands. `POST /v1/responses`, streaming only.
 
-Its requests and events have the shapes of the types of `openai` 3.54.0 (`tests/unit/test_responses_fake.py` compares
-them). It refuses what OpenAI refuses, in the words that users report (read 2026-11-30):
+Its requests and events have the shapes of the types of `openai` 3.54.0 (`test_responses_fake.py` compares them). It
+refuses what OpenAI refuses, in the words that users report (read 2026-11-30):
 
 - "Item 'rs_…' of type 'reasoning' was provided without its required following item" (vercel/ai 7099)
 - "The encrypted content … could not be verified" (openai/codex 8145)

@@ -13,7 +13,9 @@ STRICT = {
     "mistral": "/mistral/v1",
     "unsigned": "/unsigned",
     "openrouter": "/openrouter/v1",
+    "responses": "/responses/v1",
 }
+PROVIDERS = {"unsigned": "anthropic", "responses": "openai-responses"}
 
 
 async def test_a_conversation_with_tools_and_reasoning_goes_on_at_other_providers(
@@ -22,7 +24,7 @@ async def test_a_conversation_with_tools_and_reasoning_goes_on_at_other_provider
     """Each fake refuses histories that its provider's documentation says are refused (`strict_server.py`)."""
     async with fake_server("strict") as url:
         entries = [
-            {"id": id, "model": id, "base_url": url + path, "provider": "anthropic" if id == "unsigned" else "openai"}
+            {"id": id, "model": id, "base_url": url + path, "provider": PROVIDERS.get(id, "openai")}
             for id, path in STRICT.items()
         ]
         settings = {"chat_provider": None, "chat_models": json.dumps(entries)}
@@ -30,7 +32,7 @@ async def test_a_conversation_with_tools_and_reasoning_goes_on_at_other_provider
             session = await api.new_session()
             page = '/tool get_doc_page {"path": "x"}'
             question = f"/think deep\n/say Looking.\n{page}\n{page}\n/then\n/think more\n/say Done"
-            for id in [*STRICT, "deepseek", "gemini", "unsigned", "mistral"]:
+            for id in [*STRICT, "deepseek", "gemini", "responses", "unsigned", "mistral"]:
                 told = await api.say(session, question, model=id)
                 metadata = told.chunks[-1]["messageMetadata"]
                 assert (metadata["status"], metadata["model"]) == ("completed", id)

@@ -32,6 +32,7 @@ PATHS = {
     "openrouter": "/openrouter/v1",
     "litellm": "/litellm/v1",
     "unsigned": "/unsigned",
+    "responses": "/responses/v1",
 }
 QUESTION = (
     '/think deep thought\n/say Looking.\n/tool look {"at":"x"}\n/tool look {"at":"y"}\n/then\n/think more\n/say Done'
@@ -49,9 +50,13 @@ async def opened(url: str, provider: str) -> AsyncIterator[Model]:
     from executor.llm.anthropic import open_anthropic  # imported by the worker that runs these tests
     from executor.llm.openai import open_openai
 
-    connect = open_anthropic if provider == "unsigned" else open_openai
-    settings = Settings(chat_api_key="k", chat_base_url=url + PATHS[provider])
-    async with connect(settings, f"{provider}-model", QUICK) as model:
+    settings, name = Settings(chat_api_key="k", chat_base_url=url + PATHS[provider]), f"{provider}-model"
+    opening = (
+        open_anthropic(settings, name, QUICK)
+        if provider == "unsigned"
+        else open_openai(settings, name, QUICK, responses=provider == "responses")
+    )
+    async with opening as model:
         yield model
 
 
@@ -101,11 +106,11 @@ async def test_turns_with_tools_are_accepted_one_after_the_other(url: str, provi
     assert len(await bodies_of(url, talk.mark)) == asked, "nothing was refused"
 
 
-async def test_a_conversation_is_continued_on_six_other_models(url: str) -> None:
+async def test_a_conversation_is_continued_on_seven_other_models(url: str) -> None:
     talk = Talk()
     async with AsyncExitStack() as stack:
         models = [await stack.enter_async_context(opened(url, provider)) for provider in PATHS]
-        for model in [*models, models[0], models[2]]:
+        for model in [*models, models[0], models[2], models[-1]]:
             talk.responses = 0
             assert await talk.ask(model, QUESTION) == "Done"
 

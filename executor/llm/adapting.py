@@ -247,7 +247,7 @@ class Adapter(ServerMemory):
         return False
 
     def _drop_data(self, reason: str, body: dict[str, Any], draft: Draft) -> bool:
-        sent = compact_json(body.get("messages") or body["input"])
+        sent = compact_json(body.get("messages", body.get("input")))
         for name in _DATA_FIELDS:
             if refusals.refuses_setting(reason, name) and f'"{name}":' in sent:
                 return self.remember(name, f"it does not accept its own {name} back", draft)

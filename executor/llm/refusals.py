@@ -76,6 +76,7 @@ _ABOUT_A_TOOL = re.compile(
     r"schema|parameter|function_?declaration|invalid|unsupported|refused|extra|missing|required"
     r"|not (?:supported|valid|permitted|allowed)"
 )
+_ABOUT_A_MESSAGE = re.compile(r"messages?[\[./ ]+\d|\binput\[\d")
 _NO_TOOLS = re.compile(
     r"(?:(?:do|does|did|is|are|can) ?not|n't|\bno\b|without)[^.]{0,60}(?:support|enabl|allow|permit)[^.]{0,50}"
     r"\b(?:tools?|functions?)\b"
@@ -185,7 +186,7 @@ def refused_tool(reason: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
 
     A refusal of a call in the history is about `messages`.
     """
-    if not tools or not _ABOUT_A_TOOL.search(reason) or re.search(r"messages?[\[./ ]+\d", reason):
+    if not tools or not _ABOUT_A_TOOL.search(reason) or _ABOUT_A_MESSAGE.search(reason):
         return None
     named = [tool for tool in tools if re.search(rf"(?<![\w-]){re.escape(tool.name.lower())}(?![\w-])", reason)]
     quoted = [tool for tool in named if re.search(rf"['\"`]{re.escape(tool.name.lower())}['\"`]", reason)]
@@ -200,7 +201,7 @@ def refused_tool(reason: str, tools: Sequence[ToolSpec]) -> ToolSpec | None:
 
 def is_about_schemas(reason: str) -> bool:
     """Returns True if the definition of some tool is refused, without saying which."""
-    return re.search(r"schema", reason) is not None and re.search(r"messages?[\[./ ]+\d", reason) is None
+    return re.search(r"schema", reason) is not None and _ABOUT_A_MESSAGE.search(reason) is None
 
 
 def refuses_tools(reason: str) -> bool:

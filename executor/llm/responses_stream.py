@@ -159,6 +159,8 @@ class ResponsesDecoder:
         return self._items.setdefault(_place(event), _Item(kind))
 
     def _begin(self, place: int, given: dict[str, Json], events: list[ModelEvent]) -> _Item:
+        if place in self._items:
+            self._end_call(self._items[place], events)  # some servers give all items one index
         item = self._items[place] = _Item(str(given.get("type")))
         if item.kind == "message":
             self._keys.clear()

@@ -42,6 +42,7 @@ from executor.llm.answer_body import AnswerBody
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.events import Finished, ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from executor.llm.openai_stream import OpenAIDecoder
+from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.sse import SseParser
 from executor.mcp.bodies import EventsBody, JsonBody, dumped
 from executor.mcp.messages import OwnError, decode
@@ -192,6 +193,11 @@ def anthropic_stream(data: bytes) -> None:
     _check_answer(lambda: AnthropicDecoder({"taken"}), data)
 
 
+def responses_stream(data: bytes) -> None:
+    """An answer in the format of OpenAI's Responses API."""
+    _check_answer(lambda: ResponsesDecoder({"taken"}), data)
+
+
 def sse(data: bytes) -> None:
     """Server-sent events: the same payloads in any pieces, as the lines of the specification say."""
     whole, cut = SseParser(), SseParser()
@@ -293,6 +299,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        json_body, cursor, completion, agent, openai_stream, anthropic_stream, sse, mcp, webhook, addresses,
+        json_body, cursor, completion, agent, openai_stream, anthropic_stream, responses_stream, sse, mcp, webhook,
+        addresses,
     )
 }  # fmt: skip

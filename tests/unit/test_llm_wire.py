@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 
 import orjson
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.api.json_body import load_json
+from backend.chat.models import ProviderData
 from backend.errors import ProviderError
 from executor.llm import sse
 from executor.llm.anthropic_stream import AnthropicDecoder
@@ -21,6 +23,7 @@ from executor.llm.clean_text import Mender, clean
 from executor.llm.events import ModelEvent, Source, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from executor.llm.failures import SENTENCES, of_error, of_response, retry_after_of
 from executor.llm.openai_stream import OpenAIDecoder
+from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.retrying import Decoder
 from executor.llm.sources import MAX_TITLE, MAX_URL, find_source
 from executor.llm.sse import SseParser, read_json
@@ -124,6 +127,12 @@ NAMES = (
     "type", "error", "choices", "delta", "content", "reasoning_content", "reasoning_details", "tool_calls", "function",
     "name", "arguments", "id", "index", "finish_reason", "usage", "prompt_tokens", "content_block", "text", "thinking",
     "signature", "partial_json", "message", "stop_reason", "annotations", "url_citation", "citation", "url", "title",
+    "item", "output_index", "call_id", "response", "output", "status", "summary", "part", "content_index",
+)  # fmt: skip
+RESPONSES = (
+    "tool_use", "function_call", "reasoning", "message", "summary_text", "output_text", "completed",
+    "response.output_item.added", "response.output_item.done", "response.output_text.delta", "response.completed",
+    "response.function_call_arguments.delta", "response.reasoning_summary_text.delta", "response.content_part.done",
 )  # fmt: skip
 LEAVES = (
     st.none() | st.booleans() | st.integers(-5, 600) | st.text(max_size=5) | st.sampled_from(["text_delta", "tool_use"])
@@ -134,16 +143,18 @@ ANYTHING = st.recursive(
     | st.integers(-5, 600)
     | st.text(max_size=5)
     | st.just("text_delta")
-    | st.just("tool_use"),
+    | st.sampled_from(RESPONSES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
     max_leaves=12,
 )
 KNOWN_ERRORS = (ProviderError, LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
-@given(st.lists(ANYTHING, max_size=6), st.booleans())
-def test_a_decoder_fed_with_anything_fails_only_in_ways_that_are_caught(documents: list[object], openai: bool) -> None:
-    decoder: Decoder = OpenAIDecoder(set()) if openai else AnthropicDecoder(set())
+@given(st.lists(ANYTHING, max_size=6), st.sampled_from([OpenAIDecoder, AnthropicDecoder, ResponsesDecoder]))
+def test_a_decoder_fed_with_anything_fails_only_in_ways_that_are_caught(
+    documents: list[object], make: Callable[[set[str]], Decoder]
+) -> None:
+    decoder = make(set())
     events: list[ModelEvent] = []
     try:
         for document in documents:
@@ -175,6 +186,31 @@ def test_a_call_id_that_the_prompt_has_already_is_replaced() -> None:
     start = AnthropicDecoder({"t"}).feed(json.dumps(block).encode())[0]
     assert isinstance(start, ToolCallStart)
     assert start.id != "t"
+    item = {"type": "function_call", "call_id": "t", "name": "look"}
+    added = {"type": "response.output_item.added", "output_index": 0, "item": item}
+    decoder = ResponsesDecoder({"t"}, "me")
+    start, end = decoder.feed(json.dumps(added).encode())[0], decoder.feed(_done(added))[-1]
+    assert isinstance(start, ToolCallStart)
+    assert start.id != "t"
+    assert isinstance(end, ToolCallEnd)
+    assert end.provider == ProviderData("me", {"id": "t"}), "the provider gets its own id back"
+
+
+def _done(added: dict[str, object]) -> bytes:
+    return json.dumps({**added, "type": "response.output_item.done"}).encode()
+
+
+def test_items_with_one_index_are_told_apart_by_their_beginnings() -> None:
+    decoder = ResponsesDecoder(set())
+    events: list[ModelEvent] = []
+    for name in ("one", "two"):
+        item = {"type": "function_call", "call_id": name, "name": name, "arguments": ""}
+        events += decoder.feed(json.dumps({"type": "response.output_item.added", "item": item}).encode())
+        delta = {"type": "response.function_call_arguments.delta", "delta": "{}"}
+        events += decoder.feed(json.dumps(delta).encode())
+    events += decoder.feed(b'{"type":"response.completed","response":{"status":"completed"}}') + decoder.end()
+    kinds = [type(event).__name__ for event in events]
+    assert kinds == [*["ToolCallStart", "ToolCallDelta", "ToolCallEnd"] * 2, "Finished"]
 
 
 def test_mistral_lists_and_the_legacy_function_call_are_read() -> None:

@@ -133,10 +133,14 @@ class Adapter(ServerMemory):
             self.set_form(conversation, draft.form)
 
     def concede_in_stream(self, failure: ModelCallError, draft: Draft) -> bool:
-        """Cuts the prompt if the answer began with an overflow, which LM Studio sends with the status 200."""
+        """Cuts the prompt if the answer began with an overflow, which LM Studio and the Responses API send with the
+        status 200. Leaves reasoning out if the server cannot decrypt it."""
+        reason = failure.said.lower()
+        if failure.code == "bad_request" and draft.form is Form.OWN and "encrypted content" in reason:
+            draft.form = Form.PLAIN
+            return True
         if failure.code != "context_too_long" or draft.tries >= MAX_TRIES:
             return False
-        reason = failure.said.lower()
         return self._limit_tokens(reason, failure, draft) or self._cut(draft, None, None)
 
     # --- giving up ----------------------------------------------------------------------------------------------------

@@ -31,6 +31,9 @@ from executor.llm.server_memory import Draft
 
 OPENAI_URL = "https://api.openai.com/v1"
 _OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "parallel_tool_calls")
+_NO_REASONING = (
+    "it does not reason with tools here; reasoning_effort is none. With the provider openai-responses it may reason"
+)
 DEFAULT_MODELS = {"api.openai.com": "gpt-6-sol", "openrouter.ai": "openrouter/auto"}
 
 
@@ -55,7 +58,7 @@ async def open_openai(
     if not name and host not in DEFAULT_MODELS:
         where = settings.model_base_url_setting
         raise ConfigError(f"CHAT_MODEL is not set, and the server of {where} has no default model")
-    patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url)
+    patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url, thinks_silently=responses)
     async with openai.AsyncOpenAI(
         api_key=key.get_secret_value() if key is not None else NO_KEY,
         base_url=base_url,
@@ -167,7 +170,7 @@ class _ChatDialect:
         effort = body.get("reasoning_effort")
         asked_for = effort is None or ("tool" in reason and effort != "none")
         if "reasoning_effort" in reason and "tools" in body and asked_for:
-            return remember("reasoning with tools", "it does not reason with tools; reasoning_effort is none", draft)
+            return remember("reasoning with tools", _NO_REASONING, draft)
         if self._extras.concede(reason, body, draft, remember):
             return True
         if "stream_options" in body and ("stream_options" in reason or "include_usage" in reason):

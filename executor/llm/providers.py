@@ -46,7 +46,7 @@ async def open_model(
 
 
 def speaks_responses(provider: str, base_url: str | None) -> bool:
-    """Returns True if requests go to the Responses API. Without a choice they do at OpenAI itself (decision 17)."""
+    """Returns True if requests go to the Responses API. Without a choice they do at OpenAI itself (decision 18)."""
     host = urlsplit(base_url).hostname if base_url is not None else "api.openai.com"
     return provider == "openai-responses" or (provider == "openai" and host == "api.openai.com")
 

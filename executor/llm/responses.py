@@ -67,9 +67,11 @@ class ResponsesDialect:
 
     def _with_summary(self, body: dict[str, Any]) -> dict[str, Any]:
         """Asks for a summary of the reasoning, beside the effort if there is one."""
-        wanted = {} if self._adapter.refuses("summary") else {"summary": "auto"}
-        reasoning = {**wanted, **body.get("reasoning", {})}
-        return {**body, "reasoning": reasoning} if reasoning else body
+        reasoning = {"summary": "auto", **body.get("reasoning", {})}
+        if self._adapter.refuses("summary"):
+            del reasoning["summary"]
+        others = {name: value for name, value in body.items() if name != "reasoning"}
+        return {**others, "reasoning": reasoning} if reasoning else others
 
     def concede(self, reason: str, body: dict[str, Any], draft: Draft) -> bool:
         """See `Dialect.concede`.

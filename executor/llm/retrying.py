@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -35,6 +35,10 @@ _TRANSPORT_ERRORS = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.E
 _DRAIN_S = 0.2
 _LONGEST_BACKOFF_S = 8.0
 FIRST_BYTE = 120.0  # seconds
+SILENT_THOUGHT = 300.0
+"""Seconds between two bytes in the Responses API, which begins to answer at once and sends nothing while a model
+reasons without a summary. OpenAI's own client waits as long (openai/codex, DEFAULT_STREAM_IDLE_TIMEOUT_MS, read
+2026-11-30)."""
 OWN_SERVER_FIRST_BYTE = 600.0
 """Seconds for a server of one's own, which may answer one request after the other."""
 LARGE_PROVIDERS = frozenset({"api.openai.com", "openrouter.ai", "api.anthropic.com"})
@@ -62,11 +66,16 @@ class Patience:
     """The longest wait before an attempt. If the provider asks for more, the call fails."""
 
     @classmethod
-    def of(cls, first_byte: float | None, base_url: str) -> Patience:
-        """Returns the patience of CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers."""
+    def of(cls, first_byte: float | None, base_url: str, *, thinks_silently: bool = False) -> Patience:
+        """Returns the patience of CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers.
+
+        `thinks_silently`: the first byte says nothing about when the answer begins, so a silence after it may be as
+        long.
+        """
         host = urlsplit(base_url).hostname or ""
         usual = FIRST_BYTE if host in LARGE_PROVIDERS else OWN_SERVER_FIRST_BYTE
-        return cls(first_byte=usual if first_byte is None else first_byte)
+        patience = cls(first_byte=usual if first_byte is None else first_byte)
+        return replace(patience, silence=max(patience.first_byte, SILENT_THOUGHT)) if thinks_silently else patience
 
     def for_http(self) -> httpx2.Timeout:
         """Returns the limits of the HTTP transport. Its limit for reading is a second longer than those of `_paced` and

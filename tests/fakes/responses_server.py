@@ -14,9 +14,9 @@ refuses what OpenAI refuses, in the words that users report (read 2026-11-30):
 
 The API key `wrong` is a 401. Models: `caches` counts cached tokens (`prefixes.py`), `plain` does not reason,
 `unverified` gives no summaries, `no-key` takes no `prompt_cache_key`, `small` takes 4,000 characters, `new-key` can
-read no encrypted content. Quirks: `no-deltas` (items come whole), `nested-error`, `silent` (reasoning without a
-summary), `between` (each call has reasoning of its own), `interleave`, `no-usage`, `phases`, `unknown` (events and
-items of unknown types).
+read no encrypted content, and `late-key` says so inside the stream. Quirks: `no-deltas` (items come whole),
+`nested-error`, `silent` (reasoning without a summary), `between` (each call has reasoning of its own), `interleave`,
+`no-usage`, `phases`, `unknown` (events and items of unknown types).
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class ResponsesWire:
         yield self._shown("response.function_call_arguments.done", {**at, "arguments": arguments, "name": name})
         yield self._event("response.output_item.done", {"output_index": at["output_index"], "item": done})
 
-    def error(self, kind: str) -> bytes:
+    def error(self, kind: str | dict[str, Any]) -> bytes:
+        if isinstance(kind, dict):
+            return self._event("error", {"error": kind})
         if kind.startswith("failed-"):
             response = self._response("failed", error=ERRORS[kind.removeprefix("failed-")])
             return self._event("response.failed", {"response": response})
@@ -431,7 +433,7 @@ def _refused_reasoning(item: dict[str, Any], then: list[dict[str, Any]], model: 
     if not opaque:
         text = f"Item with id '{id}' not found. Items are not persisted when `store` is set to false."
         return refused(f"{text} Try again with `store` set to true, or remove this item from your input.", status=404)
-    if opaque != encrypted(id) or model == "new-key":
+    if opaque != encrypted(id) or model in ("new-key", "late-key"):
         text = f"The encrypted content {opaque[:4]}...{opaque[-4:]} could not be verified."
         return refused(text, None, "invalid_encrypted_content")
     found = then[0] if then else {}
@@ -452,7 +454,12 @@ async def respond(exchange: Exchange, fake: Fake) -> None:
         await exchange.answer(401, wire.refusal(401))
         return
     if refusal := refusal_of(body):
-        await exchange.answer(*refusal)
+        if body["model"] == "late-key":
+            await exchange.begin_stream()
+            await exchange.send(wire.begin() + wire.error(refusal[1]["error"]))
+            await exchange.end_stream()
+        else:
+            await exchange.answer(*refusal)
         return
     items = body["input"]
     place = max(place for place, item in enumerate(items) if item.get("role") == "user")

@@ -21,7 +21,7 @@ from executor.llm.events import Finished, Source
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt
 from executor.llm.models import open_models
-from executor.llm.providers import speaks_responses
+from executor.llm.providers import open_model, speaks_responses
 from executor.llm.retrying import Patience
 from tests.fakes.responses_server import encrypted
 from tests.fakes.running import bodies_of, fake_server
@@ -82,13 +82,23 @@ async def test_a_request_is_stateless_and_asks_for_encrypted_reasoning_and_its_s
     }  # fmt: skip
 
 
-def test_the_responses_api_is_the_default_at_openai_alone() -> None:
+async def test_the_responses_api_is_the_default_at_openai_alone() -> None:
     assert speaks_responses("openai", None)
     assert speaks_responses("openai", "https://api.openai.com/v1")
     assert not speaks_responses("openai", "https://openrouter.ai/api/v1")
     assert not speaks_responses("openai", "http://127.0.0.1:8000/v1")
     assert not speaks_responses("openai-chat", None)
     assert speaks_responses("openai-responses", "https://name.openai.azure.com/openai/v1")
+    given = {"chat_provider": "openai", "chat_api_key": "k", "chat_model": "m"}
+    for base_url, decoder in ((None, "ResponsesDecoder"), ("http://127.0.0.1:9/v1", "OpenAIDecoder")):
+        async with open_model(Settings(**given, chat_base_url=base_url)) as model:
+            assert model._decoder.__name__ == decoder  # type: ignore[attr-defined]
+
+
+def test_a_model_that_thinks_without_a_summary_may_be_silent_for_longer() -> None:
+    assert Patience.of(None, "https://api.openai.com/v1", thinks_silently=True).silence == 300
+    assert Patience.of(900, "https://api.openai.com/v1", thinks_silently=True).silence == 900
+    assert Patience.of(900, "https://api.openai.com/v1").silence == 120
 
 
 # --- what goes back ---------------------------------------------------------------------------------------------------
@@ -157,10 +167,11 @@ async def test_another_models_reasoning_is_not_sent(url: str) -> None:
     assert not [item for item in sent if item.get("call_id", "").startswith("call_")]
 
 
-async def test_reasoning_that_the_server_cannot_read_is_left_out_for_the_conversation(url: str) -> None:
+@pytest.mark.parametrize("name", ["new-key", "late-key"])
+async def test_reasoning_that_the_server_cannot_read_is_left_out_for_the_conversation(url: str, name: str) -> None:
     """As after a change of the organisation, whose key is needed to read it."""
     talk = Talk()
-    async with asked(url, "new-key") as model:
+    async with asked(url, name) as model:
         assert await talk.ask(model, f"/think deep\n{LOOKS}\n/then\n/say Done") == "Done"
         assert len(await bodies_of(url, talk.mark)) == 3, "once more with the plain history"
         assert await talk.ask(model, "/say Hello") == "Hello"

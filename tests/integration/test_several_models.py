@@ -141,7 +141,7 @@ async def test_keys_of_settings_go_to_their_own_servers_alone(urls: dict[str, st
     async with open_models(
         settings_of({"id": "gpt", "model": "m"}, {"id": "claude", "provider": "anthropic", "model": "m"}, **given)
     ) as models:
-        keys = [models.choose(id).model._client.api_key for id in ("gpt", "claude")]  # type: ignore[attr-defined]
+        keys = [models.choose(id).model._secrets[0] for id in ("gpt", "claude")]  # type: ignore[attr-defined]
     assert keys == ["sk-openai", "sk-ant"]
 
 

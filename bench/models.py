@@ -26,6 +26,7 @@ from executor.llm.events import TextDelta
 from executor.llm.model import Model, Prompt
 from executor.llm.openai import OpenAIModel
 from executor.llm.openai_stream import OpenAIDecoder
+from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.retrying import Decoder, Patience, stream_events
 from executor.llm.scripted import ScriptedModel
 
@@ -56,6 +57,22 @@ def anthropic_bytes() -> list[bytes]:
         event("content_block_stop", index=0),
         event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 9}),
         event("message_stop"),
+    ]
+
+
+def responses_bytes() -> list[bytes]:
+    def event(name: str, **fields: Any) -> bytes:
+        return f"event: {name}\ndata: {json.dumps({'type': name, 'sequence_number': 1, **fields})}\n\n".encode()
+
+    item = {"id": "msg_68af4030592c81938ec0a5fbab4a3e9f05438e46b5f69a3b", "type": "message", "role": "assistant"}
+    at = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+    done = {**item, "status": "completed", "content": [{"type": "output_text", "text": "word", "annotations": []}]}
+    response = {"id": "r", "object": "response", "status": "completed", "output": [done], "usage": None}
+    return [
+        event("response.output_item.added", output_index=0, item={**item, "status": "in_progress", "content": []}),
+        *[event("response.output_text.delta", **at, delta="word ", logprobs=[], obfuscation="aN5uTzvkXm")] * DELTAS,
+        event("response.output_item.done", output_index=0, item=done),
+        event("response.completed", response=response),
     ]
 
 
@@ -102,6 +119,11 @@ async def run_openai_sdk(client: openai.AsyncOpenAI) -> int:
     return len([chunk async for chunk in stream if chunk.choices and chunk.choices[0].delta.content])
 
 
+async def run_responses_sdk(client: openai.AsyncOpenAI) -> int:
+    stream = await client.responses.create(model="m", input="x", stream=True)
+    return len([event async for event in stream if event.type == "response.output_text.delta"])
+
+
 async def run_anthropic_sdk(client: anthropic.AsyncAnthropic) -> int:
     messages: Any = [{"role": "user", "content": "x"}]
     stream = await client.messages.create(model="m", max_tokens=9, messages=messages, stream=True)
@@ -122,18 +144,21 @@ async def measure(name: str, run: Callable[[], Awaitable[int]], rounds: int = 3)
 async def main() -> None:
     print(f"{'path':57} {'us/delta':>8} {'deltas/s':>12}")
     await measure("scripted", partial(run_model, ScriptedModel()))
-    for provider, pieces in (("openai", openai_bytes()), ("anthropic", anthropic_bytes())):
-        decoder = (lambda: OpenAIDecoder(set())) if provider == "openai" else (lambda: AnthropicDecoder(set()))
+    makers = {"openai": OpenAIDecoder, "responses": ResponsesDecoder, "anthropic": AnthropicDecoder}
+    canned = {"openai": openai_bytes(), "responses": responses_bytes(), "anthropic": anthropic_bytes()}
+    for provider, pieces in canned.items():
+        decoder = partial(makers[provider], set())
         for label, chunks in (("one event per chunk", pieces), ("16 KiB per chunk", joined(pieces, 16_384))):
             await measure(f"{provider}, {label}: parser and decoder only", partial(run_parser, chunks, decoder))
             http = httpx2.AsyncClient(transport=Canned(chunks))
-            if provider == "openai":
+            if provider != "anthropic":
                 client = openai.AsyncOpenAI(api_key="k", http_client=http)
-                model: Model = OpenAIModel(client, "m", Patience(), official=True)
-                sdk: Callable[[], Awaitable[int]] = partial(run_openai_sdk, client)
+                responses = provider == "responses"
+                model: Model = OpenAIModel(client, "m", Patience(), "m", official=True, responses=responses)
+                sdk: Callable[[], Awaitable[int]] = partial(run_responses_sdk if responses else run_openai_sdk, client)
             else:
                 other = anthropic.AsyncAnthropic(api_key="k", http_client=http)
-                model = AnthropicModel(other, "m", Patience())
+                model = AnthropicModel(other, "m", Patience(), "m")
                 sdk = partial(run_anthropic_sdk, other)
             await measure(f"{provider}, {label}: with the SDK's transport", partial(run_model, model))
             await measure(f"{provider}, {label}: the SDK's own stream", sdk, rounds=1)

@@ -58,9 +58,9 @@ _REASONING: Final = ("summary", "thought")
 _MOST_ID = 128  # characters
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Item:
-    """An item of the answer. `call` is the index of its tool call. `heard` has the parts that came in deltas."""
+    """An item of the answer. `call` is the index of its tool call. `heard` has the parts of which something came."""
 
     kind: str
     call: int | None = None
@@ -148,7 +148,7 @@ class ResponsesDecoder:
             case "response.completed" | "response.incomplete" | "response.failed":
                 self._conclude(event["response"], events)
             case "error":
-                raise of_error(event)
+                raise of_error(event.get("error") or event)
             case _ if event.get("error"):
                 raise of_error(event)
 
@@ -245,7 +245,7 @@ class ResponsesDecoder:
             thinks = kind in _REASONING
             again = thinks and part not in item.heard and any(heard in _REASONING for heard, _ in item.heard)
             self._refused = self._refused or kind == "refusal"
-            self._speech.say((id(item), *part), text, events, thinks=thinks, new_paragraph=again)
+            self._speech.say((item, *part), text, events, thinks=thinks, new_paragraph=again)
         item.heard.add(part)
 
     def _cite(
@@ -289,13 +289,13 @@ class _Speech:
     def __init__(self) -> None:
         self._mender = Mender()
         self._tags = ThinkTags()
-        self._key: tuple[int, str, int] | None = None
+        self._key: tuple[_Item, str, int] | None = None
         self._write: Callable[[str, list[ModelEvent]], None] = self._write_text
         self._thinks_in_text = False
 
     def say(
         self,
-        key: tuple[int, str, int],
+        key: tuple[_Item, str, int],
         text: str,
         events: list[ModelEvent],
         *,
@@ -311,7 +311,7 @@ class _Speech:
         if text:
             self._write(f"\n\n{text}" if new_paragraph else text, events)
 
-    def turn_to(self, key: tuple[int, str, int] | None, events: list[ModelEvent]) -> None:
+    def turn_to(self, key: tuple[_Item, str, int] | None, events: list[ModelEvent]) -> None:
         """Ends the part that is open."""
         self._key = key
         if rest := self._mender.end():

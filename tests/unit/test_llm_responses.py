@@ -1,0 +1,158 @@
+"""OpenAI's Responses API without a server: events that the fake does not send, and the items of a history."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from backend.chat.models import (
+    NewMessage,
+    Part,
+    ProviderData,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from executor.llm.events import (
+    Finished,
+    ModelEvent,
+    ReasoningDelta,
+    ReasoningEnd,
+    TextDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from executor.llm.failures import ModelCallError
+from executor.llm.history import to_prompt_messages
+from executor.llm.model import Prompt
+from executor.llm.own_history import Form
+from executor.llm.responses_items import responses_items
+from executor.llm.responses_stream import ResponsesDecoder
+
+COMPLETED = {"type": "response.completed", "response": {"status": "completed"}}
+
+
+def read(*documents: dict[str, Any]) -> list[ModelEvent]:
+    decoder = ResponsesDecoder(set(), "me")
+    events = [event for document in documents for event in decoder.feed(json.dumps(document).encode())]
+    return events + decoder.end()
+
+
+def event(name: str, **members: Any) -> dict[str, Any]:
+    return {"type": f"response.{name}", "output_index": 0, **members}
+
+
+def test_raw_reasoning_is_shown_and_goes_back_as_content() -> None:
+    """vLLM and others send the reasoning of open models itself, and nothing encrypted."""
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm hm"}]}
+    events = read(
+        event("output_item.added", item={"type": "reasoning", "id": "rs_1", "summary": []}),
+        event("reasoning_text.delta", content_index=0, delta="Hm "),
+        event("reasoning_text.delta", content_index=0, delta="hm"),
+        event("reasoning_text.done", content_index=0, text="Hm hm"),
+        event("output_item.done", item={**item, "status": "completed", "encrypted_content": None}),
+        COMPLETED,
+    )
+    data = ProviderData("me", {"key": "rs_1", "item": item})
+    assert events == [
+        ReasoningDelta("Hm "),
+        ReasoningDelta("hm"),
+        ReasoningEnd(provider=data),
+        Finished("stop", Usage()),
+    ]
+
+
+def test_the_parts_of_a_summary_are_paragraphs() -> None:
+    parts = [event("reasoning_summary_text.delta", summary_index=number, delta=text) for number, text in
+             [(0, "One"), (0, "."), (1, "Two"), (1, ".")]]  # fmt: skip
+    events = read(event("output_item.added", item={"type": "reasoning", "id": "rs_1"}), *parts, COMPLETED)
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == "One.\n\nTwo."
+
+
+def test_reasoning_that_nothing_can_read_again_is_not_kept() -> None:
+    item = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]}
+    events = read(event("output_item.done", item=item), COMPLETED)
+    assert events[:2] == [ReasoningDelta("Hm"), ReasoningEnd()]
+
+
+def test_a_text_is_read_once_wherever_it_comes_first() -> None:
+    part = {"type": "output_text", "text": "Hello", "annotations": []}
+    item = {"type": "message", "content": [part]}
+    whole = {"type": "response.completed", "response": {"status": "completed", "output": [item]}}
+    later = [event("output_text.done", text="Hello"), event("content_part.done", part=part)]
+    for first in ([], later[:1], later[1:], [event("output_item.done", item=item)]):
+        events = read(*first, *(later if first else ()), whole)
+        assert events == [TextDelta("Hello"), Finished("stop", Usage())]
+
+
+def test_a_call_without_its_beginning_is_read_from_the_whole_item() -> None:
+    item = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": '{"at":"x"}'}
+    events = read(event("function_call_arguments.delta", delta='{"at'), event("output_item.done", item=item), COMPLETED)
+    assert [type(event).__name__ for event in events] == ["ToolCallStart", "ToolCallDelta", "ToolCallEnd", "Finished"]
+    assert events[0] == ToolCallStart(0, "call_1", "look")
+    assert events[2] == ToolCallEnd(0, ProviderData("me", {"id": "call_1"}))
+
+
+@pytest.mark.parametrize("last", [b"[DONE]", b'{"type":"keepalive"}', b'{"type":"response.in_progress","response":{}}'])
+def test_an_answer_without_its_last_event_is_incomplete(last: bytes) -> None:
+    decoder = ResponsesDecoder(set())
+    decoder.feed(json.dumps(event("output_text.delta", delta="Hello")).encode())
+    assert decoder.feed(last) == []
+    with pytest.raises(ModelCallError) as caught:
+        decoder.end()
+    assert caught.value.code == "provider_incomplete"
+
+
+# --- histories --------------------------------------------------------------------------------------------------------
+
+
+def reasoning(number: int) -> ReasoningPart:
+    item = {"type": "reasoning", "id": f"rs_{number}", "summary": [], "encrypted_content": "x"}
+    return ReasoningPart("", provider=ProviderData("me", {"key": f"rs_{number}", "item": item}))
+
+
+def call(number: int, *follows: int) -> ToolCallPart:
+    data = {"id": f"call_{number}", "follows": [f"rs_{place}" for place in follows]}
+    return ToolCallPart(f"call_{number}", "look", {}, ProviderData("me", data))
+
+
+def items_of(*parts: Part, form: Form = Form.OWN, refuses: str = "", owner: str = "me") -> list[str]:
+    """Returns the ids of the items of one response and of its results, or their texts."""
+    rows = [NewMessage(Role.USER, (TextPart("q"),)), NewMessage(Role.ASSISTANT, parts)]
+    results = [ToolResultPart(part.tool_call_id, "look", "seen") for part in parts if isinstance(part, ToolCallPart)]
+    rows += [NewMessage(Role.TOOL, (result,)) for result in results]
+    prompt = Prompt("Be kind.", to_prompt_messages(rows))
+    items = responses_items(prompt, owner, form, lambda what: what == refuses)
+    return [str(item.get("id") or item.get("output") or item.get("call_id") or item["content"]) for item in items[1:]]
+
+
+def test_reasoning_stands_before_what_followed_it() -> None:
+    parts = reasoning(1), TextPart("Looking."), reasoning(2), reasoning(3), call(1, 2, 3), call(2), reasoning(4)
+    assert items_of(*parts, call(3, 4)) == [
+        "rs_1", "Looking.", "rs_2", "rs_3", "call_1", "call_2", "rs_4", "call_3", "seen", "seen", "seen",
+    ]  # fmt: skip
+    assert items_of(*parts) == ["rs_1", "Looking.", "rs_2", "rs_3", "call_1", "call_2", "seen", "seen"]
+
+
+def test_reasoning_stays_with_its_call_if_calls_are_sent_one_by_one() -> None:
+    parts = reasoning(1), call(1, 1), reasoning(2), call(2, 2)
+    assert items_of(*parts, refuses="parallel calls") == ["rs_1", "call_1", "seen", "rs_2", "call_2", "seen"]
+
+
+@pytest.mark.parametrize("given", [{"form": Form.PLAIN}, {"owner": "other"}])
+def test_a_plain_history_and_that_of_another_model_have_no_reasoning(given: dict[str, Any]) -> None:
+    first, *rest = items_of(reasoning(1), call(1, 1), **given)
+    assert len(first) == 9
+    assert rest == ["seen"]
+
+
+def test_a_system_prompt_that_is_refused_comes_with_the_first_question() -> None:
+    prompt = Prompt("Be kind.", to_prompt_messages([NewMessage(Role.USER, (TextPart("q"),))]))
+    assert responses_items(prompt, refuses=lambda what: what == "system") == [
+        {"role": "user", "content": "Be kind.\n\nq"}
+    ]

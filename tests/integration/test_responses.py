@@ -1,6 +1,6 @@
 """OpenAI's Responses API: what is asked, what goes back, what is given up, and what its events say.
 
-The fake refuses what OpenAI refuses (`tests/fakes/responses_server.py`).
+The fake refuses what OpenAI refuses (`tests/fakes/responses_refusals.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from executor.llm.model import Model, Prompt
 from executor.llm.models import open_models
 from executor.llm.providers import open_model, speaks_responses
 from executor.llm.retrying import Patience
-from tests.fakes.responses_server import encrypted
+from tests.fakes.responses_refusals import encrypted
 from tests.fakes.running import bodies_of, fake_server
 from tests.integration.running_api import RunningApi, running_api
 from tests.integration.test_provider_histories import Talk

@@ -8,8 +8,16 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from tests.fakes import responses_server
-from tests.fakes.responses_server import FOLLOWERS, ITEMS, PARAMETERS, REASONING, REQUIRED, TOOL, refusal_of
+from tests.fakes.responses_refusals import (
+    FOLLOWERS,
+    ITEMS,
+    PARAMETERS,
+    REASONING,
+    REQUIRED,
+    TOOL,
+    encrypted,
+    refusal_of,
+)
 from tests.fakes.running import fake_server
 
 BODY: dict[str, Any] = {
@@ -118,7 +126,7 @@ async def test_the_client_of_the_sdk_puts_an_answer_together(url: str) -> None:
 QUESTION = {"role": "user", "content": "q"}
 CALL = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "call_1", "output": "seen"}
-REASON = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": responses_server.encrypted("rs_1")}
+REASON = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": encrypted("rs_1")}
 
 
 @pytest.fixture(autouse=True)

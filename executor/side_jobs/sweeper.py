@@ -121,6 +121,8 @@ class Sweeper:
 
     async def _sweep(self, found: Findings) -> None:
         if self._webhooks is not None and found.webhooks_due:
+            async with self._resources.database.connection() as c:
+                await deliveries.set_aside(c, BATCH)
             self._webhooks.wake()
         published = await asyncio.gather(*(self._resources.outbox.try_publish(turn) for turn in found.unpublished))
         for turn, done in zip(found.unpublished, published, strict=True):

@@ -15,13 +15,14 @@ from backend.chat.store.webhooks import deliveries
 from backend.chat.store.webhooks.deliveries import SENT_FOR, Claimed, Failure
 from backend.errors import Unavailable
 from backend.failpoints import reach
+from backend.ids import UserId
 from backend.outside_addresses import OutsideAddresses
 from executor.metrics import ExecutorMetrics
 from executor.webhooks.attempt import Attempted, attempt, open_client, wait_after
 from executor.webhooks.message import body_of, headers_of
 
-AT_ONCE, AT_ONCE_TO_ONE = 32, 4
-"""Attempts that run at the same time: of an executor, and to one endpoint."""
+AT_ONCE, AT_ONCE_OF_USER, AT_ONCE_TO_ONE = 32, 8, 4
+"""Attempts that run at the same time: of an executor, for one user, and to one endpoint."""
 logger = logging.getLogger(__name__)
 
 
@@ -32,8 +33,8 @@ class WebhookSender:
         self._resources = resources
         self._metrics = metrics
         self._woken = asyncio.Event()
-        self._sending: Counter[str] = Counter()
-        """The attempts that run, by endpoint."""
+        self._sending: Counter[tuple[UserId, str]] = Counter()
+        """The attempts that run, by user and endpoint."""
 
     def wake(self) -> None:
         """Has the sender look for due deliveries."""
@@ -48,7 +49,7 @@ class WebhookSender:
                 await self._woken.wait()
                 self._woken.clear()
                 for claimed in await self._claim():
-                    self._sending[claimed.endpoint_id] += 1
+                    self._sending[claimed.user_id, claimed.endpoint_id] += 1
                     group.create_task(self._deliver(client, claimed))
 
     async def _claim(self) -> list[Claimed]:
@@ -56,10 +57,18 @@ class WebhookSender:
         room = AT_ONCE - self._sending.total()
         if room <= 0:
             return []
+        of_user: Counter[UserId] = Counter()
+        for (user_id, _), many in self._sending.items():
+            of_user[user_id] += many
         try:
             async with self._resources.database.connection() as c:
                 return await deliveries.claim_due(
-                    c, limit=room, per_endpoint=AT_ONCE_TO_ONE, besides=self._sending.keys()
+                    c,
+                    limit=room,
+                    per_endpoint=AT_ONCE_TO_ONE,
+                    per_user=AT_ONCE_OF_USER,
+                    besides=[endpoint_id for _, endpoint_id in self._sending],
+                    sending=of_user,
                 )
         except Unavailable:
             return []
@@ -76,7 +85,7 @@ class WebhookSender:
             with suppress(Exception):  # it is claimed again when its lease has lapsed
                 await self._settle(claimed, Attempted(Failure.NOT_ANSWERED))
         finally:
-            self._sending -= Counter([claimed.endpoint_id])
+            self._sending -= Counter([(claimed.user_id, claimed.endpoint_id)])
             self.wake()
 
     async def _attempt(self, client: ClientSession, claimed: Claimed) -> Attempted:
@@ -88,7 +97,7 @@ class WebhookSender:
         return await attempt(client, claimed.url, body, headers_of(claimed, body))
 
     async def _settle(self, claimed: Claimed, result: Attempted) -> None:
-        async with self._resources.database.connection() as c:
+        async with self._resources.database.transaction() as c:
             if result.failure is None:
                 await deliveries.settle_delivered(c, claimed, result.answer or 0)
             elif result.failure is Failure.GONE:
@@ -96,8 +105,8 @@ class WebhookSender:
             else:
                 wait = wait_after(claimed.waited, result.retry_after)
                 last = claimed.waited + wait > SENT_FOR
-                pause = wait_after(claimed.failing, result.retry_after)
+                pause_for = wait_after(claimed.failing, result.retry_after)
                 await deliveries.settle_failed(
-                    c, claimed, result.failure, result.answer, wait=None if last else wait, pause=pause
+                    c, claimed, result.failure, result.answer, wait=None if last else wait, pause_for=pause_for
                 )
         self._metrics.count_webhook_attempt("delivered" if result.failure is None else "failed")

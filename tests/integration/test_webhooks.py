@@ -195,7 +195,7 @@ async def test_an_endpoint_that_asks_for_time_gets_it_and_later_events_wait_too(
     (newer, _) = await log_of(api, mine, hook)
     assert newer["state"] == "waiting"
     async with api.resources.database.connection() as c:
-        claimed = await deliveries.claim_due(c, limit=100, per_endpoint=100, besides=())
+        claimed = await deliveries.claim_due(c, limit=100, per_endpoint=100, per_user=100)
     assert not [one for one in claimed if one.endpoint_id == hook["id"]]
     sent = await api.http.post(f"{PATH}/{hook['id']}/deliveries/{failed['id']}/send", headers=mine)
     assert (sent.status_code, sent.json()["state"]) == (202, "waiting")

@@ -23,6 +23,8 @@ class Receiver:
         self.port = 0
         self.headers: dict[str, str] = {}
         """Additional headers of its answers."""
+        self.silent_paths: set[str] = set()
+        """Paths whose requests it keeps without an answer."""
         self._received: asyncio.Queue[Request] = asyncio.Queue()
         self._statuses: deque[int] = deque()
         self._server: asyncio.Server | None = None
@@ -71,6 +73,8 @@ class Receiver:
     async def _answer(self, exchange: Exchange) -> None:
         status = self._statuses.popleft() if self._statuses else 200
         self._received.put_nowait(exchange.request)
+        if exchange.request.path in self.silent_paths:
+            await asyncio.Event().wait()  # until `stop`, or the sender closes the connection
         redirect = {"location": "/elsewhere"} if status // 100 == 3 else {}
         await exchange.answer(status, {"status": "ok"}, {**redirect, **self.headers})
 

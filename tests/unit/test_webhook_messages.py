@@ -12,15 +12,16 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from backend.chat.models import Message, Part, Role, TaskError, TaskKind, TaskStatus, TextPart, ToolResultPart
 from backend.chat.store.webhooks.deliveries import SENT_FOR, Claimed, Event
-from backend.ids import OperationId, SessionId, TaskId
+from backend.ids import OperationId, SessionId, TaskId, UserId
 from executor.webhooks.attempt import ATTEMPT_LIMIT, LONGEST_WAIT, SHORTEST_WAIT, wait_after
 from executor.webhooks.message import MOST_CHARACTERS, body_of, headers_of
 
 NEW, OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 AT = datetime(2026, 11, 30, 12, 0, 0, 250_000, tzinfo=UTC)
 CLAIMED = Claimed(
-    id="evt_1", endpoint_id="e", leased_until=AT, url="https://example.com", secrets=(NEW, OLD), with_text=False,
-    waited=0, failing=0, event=Event.TURN_FINISHED, status=TaskStatus.COMPLETED, ended_at=AT, task_id=TaskId("t"),
+    id="evt_1", endpoint_id="e", user_id=UserId("u"), leased_until=AT,
+    url="https://example.com", secrets=(NEW, OLD), with_text=False, waited=0, failing=0,
+    event=Event.TURN_FINISHED, status=TaskStatus.COMPLETED, ended_at=AT, task_id=TaskId("t"),
     session_id=SessionId("s"), kind=TaskKind.TURN, operation_id=None, tool_name=None, task_error=None,
     created_at=AT - timedelta(seconds=2), started_at=AT - timedelta(seconds=1),
 )  # fmt: skip

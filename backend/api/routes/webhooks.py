@@ -70,7 +70,7 @@ async def change_webhook(
 @router.delete("/{webhook_id}", status_code=204, responses=MISSING)
 async def delete_webhook(api: AppState, user_id: WebhooksUser, webhook_id: AWebhook) -> None:
     """Deletes a webhook with its log. An attempt that runs may still arrive."""
-    async with api.resources.database.connection() as c:
+    async with api.resources.database.transaction() as c:
         await endpoints.delete_endpoint(c, user_id, webhook_id)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import Caller, Json, ModelChoice, Session
+from backend.chat.store.webhooks import deliveries, endpoints
 from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
 from backend.postgres import Connection, Row, containing
@@ -177,6 +178,7 @@ SELECT id FROM tasks WHERE session_id = $1 ORDER BY number"""
 
 async def delete_session(c: Connection, session_id: SessionId) -> list[TaskId]:
     """Deletes the session with all rows that belong to it. Returns the ids of its tasks. The caller holds its lock."""
+    await deliveries.lock_of_session(c, session_id)
     return [TaskId(row["id"]) for row in await c.fetch(_DELETE, session_id)]
 
 
@@ -240,7 +242,6 @@ _FORGET_AGENTS = "DELETE FROM library_agents WHERE user_id = $1"
 _FORGET_FACTS = "DELETE FROM understanding WHERE owner = 'user:' || $1"
 # A session that the user begins during the deletion keeps its tasks as they are.
 _FORGET_INSTRUCTIONS = "DELETE FROM user_instructions WHERE user_id = $1"
-_FORGET_WEBHOOKS = "DELETE FROM webhook_endpoints WHERE user_id = $1"
 _FORGET_TASKS = """
 UPDATE tasks t SET user_id = NULL, quota_key = 'session:' || session_id
 WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = t.session_id AND s.user_id = $1)"""
@@ -251,5 +252,6 @@ async def forget_user(c: Connection, user_id: UserId) -> None:
 
     The user's earlier sessions are deleted. Requires a transaction.
     """
-    for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_WEBHOOKS, _FORGET_TASKS):
+    await endpoints.delete_endpoints(c, user_id)
+    for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)

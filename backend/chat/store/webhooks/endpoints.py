@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from backend.chat.store.webhooks.deliveries import Event, give_up_waiting
+from backend.chat.store.webhooks.deliveries import Event, give_up_waiting, lock_of_endpoints
+from backend.chat.store.webhooks.pauses import end_pause
 from backend.errors import TooManyWebhooks, WebhookNotFound
 from backend.ids import UserId, new_webhook_id
 from backend.postgres import Connection, Row
@@ -81,8 +82,7 @@ _CHANGE = f"""
 UPDATE webhook_endpoints SET events = coalesce($3, events), with_text = coalesce($4, with_text),
   disabled_at = CASE $5::bool WHEN true THEN NULL WHEN false THEN coalesce(disabled_at, now()) ELSE disabled_at END,
   disabled_by = CASE $5 WHEN true THEN NULL WHEN false THEN coalesce(disabled_by, 'user') ELSE disabled_by END,
-  failing_since = CASE WHEN $5 THEN NULL ELSE failing_since END,
-  paused_until = CASE WHEN $5 THEN NULL ELSE paused_until END
+  failing_since = CASE WHEN $5 THEN NULL ELSE failing_since END
 WHERE id = $1 AND user_id = $2 RETURNING {_COLUMNS}"""
 
 
@@ -103,6 +103,9 @@ async def change_endpoint(
     endpoint = _found(await c.fetchrow(_CHANGE, endpoint_id, user_id, names, with_text, enabled))
     if enabled is False:
         await give_up_waiting(c, endpoint_id)
+    if enabled is True and endpoint.paused_until is not None:
+        await end_pause(c, endpoint_id)
+        return replace(endpoint, paused_until=None)
     return endpoint
 
 
@@ -117,10 +120,23 @@ async def rotate_secret(c: Connection, user_id: UserId, endpoint_id: str, secret
     return _found(await c.fetchrow(_ROTATE, endpoint_id, user_id, secret))
 
 
-_DELETE = "DELETE FROM webhook_endpoints WHERE id = $1 AND user_id = $2 RETURNING 1"
+_LOCK_ONE = "SELECT id FROM webhook_endpoints WHERE id = $1 AND user_id = $2 FOR UPDATE"
+_LOCK_ALL = "SELECT id FROM webhook_endpoints WHERE user_id = $1 ORDER BY id FOR UPDATE"
+_DELETE = "DELETE FROM webhook_endpoints WHERE id = ANY($1::text[])"
 
 
 async def delete_endpoint(c: Connection, user_id: UserId, endpoint_id: str) -> None:
-    """Deletes an endpoint with the log of its deliveries. Raises WebhookNotFound."""
-    if await c.fetchval(_DELETE, endpoint_id, user_id) is None:
+    """Deletes an endpoint with the log of its deliveries. Raises WebhookNotFound. Requires a transaction."""
+    if await c.fetchval(_LOCK_ONE, endpoint_id, user_id) is None:
         raise WebhookNotFound
+    await _delete(c, [endpoint_id])
+
+
+async def delete_endpoints(c: Connection, user_id: UserId) -> None:
+    """Deletes all endpoints of a user, with their logs. Requires a transaction."""
+    await _delete(c, [row["id"] for row in await c.fetch(_LOCK_ALL, user_id)])
+
+
+async def _delete(c: Connection, locked: Sequence[str]) -> None:
+    await lock_of_endpoints(c, locked)
+    await c.execute(_DELETE, locked)

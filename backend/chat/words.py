@@ -10,6 +10,8 @@ BEFORE, LENGTH = 60, 240
 """Characters of a snippet before its first match, and in all."""
 LONGEST = 100
 """Characters of a word that count. Postgres takes up to 2,046 bytes."""
+PIECE = 500
+"""Characters that are normalised at a time, if the text can be cut there."""
 LAST_PLACE, MOST_PLACES = 16_383, 255
 """The last place in a text that Postgres keeps, and the most places of one word."""
 _WORD = re.compile(r"[^\W_]+(?:[^\w\s][^\W_]+){0,20}")
@@ -20,9 +22,36 @@ def words_of(text: str) -> str:
     """Returns the words of a text in one form of each (case, width, composition), with one space between them.
 
     Signs that stand for whole words make a text up to 18 times longer, so the result is cut to twice its length.
+    Works in pieces that take a few milliseconds, so that other threads run in between: each call of `unicodedata` holds
+    the interpreter's lock.
     """
-    folded = unicodedata.normalize("NFKC", text)[: 2 * len(text) + LENGTH].casefold()
-    return " ".join(folded.translate(_KEPT).split())
+    room, kept = 2 * len(text) + LENGTH, []
+    for piece in _pieces(text):
+        composed = unicodedata.normalize("NFKC", piece)[:room]
+        kept.append(composed.casefold().translate(_KEPT))
+        room -= len(composed)
+        if room <= 0:
+            break
+    return " ".join("".join(kept).split())
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cuts a text where its normal form can be cut, or after 2 * PIECE characters if it cannot be cut before."""
+    begin = 0
+    while begin < len(text):
+        last = min(len(text), begin + 2 * PIECE)
+        end = next((at for at in range(begin + PIECE, last) if _can_begin_piece(text[at])), last)
+        yield text[begin:end]
+        begin = end
+
+
+def _can_begin_piece(character: str) -> bool:
+    """Returns False if normalisation may join this character to those before it, or sort it among them.
+
+    It does so with marks, and with the vowels and finals of Korean syllables.
+    """
+    first = unicodedata.normalize("NFKD", character)[0]
+    return not (unicodedata.category(first).startswith("M") or "\u1160" <= first <= "\u11ff")
 
 
 class _Kept(dict[int, str]):

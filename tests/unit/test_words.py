@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+import unicodedata
+from random import Random
 
 import pytest
 
-from backend.chat.words import LENGTH, LONGEST, query_of, snippet_of, vector_of, words_of
+from backend.chat.words import (
+    _KEPT,
+    LENGTH,
+    LONGEST,
+    PIECE,
+    _can_begin_piece,
+    query_of,
+    snippet_of,
+    vector_of,
+    words_of,
+)
 from tests.speed import limit
 
 
@@ -69,3 +83,53 @@ def test_a_text_is_read_once_for_its_words_and_no_further_than_its_snippet(text:
     assert words_of(text)
     assert snippet_of(text, text[:4])[0][1]
     assert time.process_time() - begin < limit(0.5)
+
+
+_JOINING = [
+    "e\u0301", "\u0301\u0316", "\u0f73", "ﷺ", "ﬁ", "ᄀ", "ᅡ", "ᆨ", "ㄱ", "ㅏ", "ﾡ", "ￂ", "ｶ", "ﾞ", "가", "か\u3099",
+    "क\u093c", "ব\u09c7\u09be", "\u09be", "a", "ẛ\u0323", "\U0001d15f", "\U00011131\U00011127", "Å", "ΐ", "²", "\u0345",
+]  # fmt: skip
+
+
+def test_a_text_that_is_normalised_in_pieces_has_the_words_of_the_whole() -> None:
+    random = Random(1)
+    for _ in range(20):
+        text = "".join(random.choices(_JOINING, k=3 * PIECE))
+        whole = unicodedata.normalize("NFKC", text)[: 2 * len(text) + LENGTH]
+        assert words_of(text) == " ".join(whole.casefold().translate(_KEPT).split())
+
+
+def test_every_character_that_joins_those_before_is_kept_with_them() -> None:
+    pairs = (unicodedata.decomposition(chr(code)) for code in range(sys.maxunicode + 1))
+    seconds = {chr(int(pair.split()[1], 16)) for pair in pairs if pair and pair[0] != "<" and " " in pair}
+    vowels, finals = map(chr, range(0x1161, 0x1176)), map(chr, range(0x11A8, 0x11C3))
+    for joining in (*seconds, *vowels, *finals):
+        assert not _can_begin_piece(joining)
+
+
+@pytest.mark.parametrize("sign", ["ﷺ", "\u0316", "ᅡ"])
+def test_a_text_is_normalised_in_short_pieces_whatever_its_characters(
+    sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths, unpatched = [], unicodedata.normalize
+
+    def normalize(form: str, piece: str) -> str:
+        lengths.append(len(piece))
+        return unpatched(form, piece)
+
+    monkeypatch.setattr("backend.chat.words.unicodedata.normalize", normalize)
+    words_of(sign * (5 * PIECE))
+    assert max(lengths) <= 2 * PIECE
+    assert len(lengths) > 1
+
+
+def test_a_long_text_of_ligatures_lets_other_threads_run() -> None:
+    text = "ﷺ" * 100_000
+    longest, last, done = 0.0, time.perf_counter(), threading.Event()
+    working = threading.Thread(target=lambda: (vector_of(text, "t"), done.set()))
+    working.start()
+    while not done.is_set():
+        time.sleep(0.001)
+        longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+    working.join()
+    assert longest < limit(0.2)

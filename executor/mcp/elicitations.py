@@ -27,8 +27,9 @@ _NAME, _NUMBER = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?"), re.compile(r"[0-
 
 
 def links_to_open(elicitations: Sequence[ElicitRequestURLParams]) -> InputRequests:
-    """Returns the links of a refused call as requests."""
-    return {str(number): ElicitRequest(params=one) for number, one in enumerate(elicitations)}
+    """Returns the links of a refused call as requests, each link once."""
+    once = {one.url: one for one in elicitations}
+    return {str(number): ElicitRequest(params=one) for number, one in enumerate(once.values())}
 
 
 def question_of(params: ElicitRequestParams, server: Server) -> Question:

@@ -83,6 +83,14 @@ class Asked:
         asked = ((key, one) for key, one in self.requests.items() if isinstance(one, ElicitRequest))
         return next(asked, None)
 
+    def check_links(self, server: Server) -> None:
+        """Checks the links of a refused call before the first one is shown. Raises CallRefused, ValidationFailed."""
+        if len(self.requests) > MAX_QUESTIONS:
+            raise CallRefused(f"The tool needs more than {MAX_QUESTIONS} links opened first.")
+        for one in self.requests.values():
+            assert isinstance(one, ElicitRequest), "a refused call names only links"
+            question_of(one.params, server)
+
     def as_text(self) -> str:
         """Returns the requests as ASCII, so that Postgres can store any state of a server. Raises CallRefused."""
         requests = _requests.dump_python(self.requests, mode="json", by_alias=True, exclude_none=True)
@@ -190,6 +198,8 @@ class Inputs:
             return None
         try:
             question = question_of(asked.first[1].params, self.server)
+            if asked.again:
+                asked.check_links(self.server)
         except ValidationFailed as wrong:
             raise CallRefused(f"The tool asks the user something that cannot be shown: {wrong.detail}") from None
         work = ToolWork(
@@ -206,15 +216,21 @@ class Inputs:
         return Accepted(done.operation, done.already_started)
 
     async def resumed(self, operation: Operation) -> Answers:
-        """Returns what the call goes on with, after the user has answered the first question. Raises CallRefused."""
+        """Returns what the call goes on with, after the user has answered the first question. Raises CallRefused.
+
+        A refused call is made again when the user has opened all of its links, one after the other (2025-11-25,
+        client/elicitation: the error lists those that must be completed before the request is retried).
+        """
         asked = Asked.parse(operation.work.resume)
         assert asked.first is not None, "this is what the user was asked"
         answer = self._result_of({"type": "user_answered", **operation.given})
         self._given[_bytes_of(asked.first[1])] = answer
         if not asked.again:
             return await self.answers(asked, {asked.first[0]: answer})
-        if answer.action != "accept":
-            raise CallRefused("The user did not open the link that the tool needs first.")
+        for key, request in asked.requests.items():
+            opened = answer if key == asked.first[0] else await self._answer_to(request)
+            if not isinstance(opened, ElicitResult) or opened.action != "accept":
+                raise CallRefused("The user did not open a link that the tool needs first.")
         return Answers()
 
     def begin_again(self) -> bool:

@@ -89,6 +89,17 @@ async def sign(ctx: Context[Any]) -> str:
 
 
 @server.tool()
+async def sign_all(ctx: Context[Any], links: list[str]) -> str:
+    """Cannot run before the user has opened these links. Runs the second time that it is called with them."""
+    mark = f"signed-{'-'.join(links)}"
+    if mark in Path(os.environ["MARKS"]).read_text().split():
+        return "all signed"
+    note(mark)
+    asked = [{"mode": "url", "elicitationId": url, "url": url, "message": f"Sign {url}."} for url in links]
+    raise MCPError(code=-32042, message="This needs signatures.", data={"elicitations": asked})
+
+
+@server.tool()
 async def reserve(ctx: Context[Any], days: int) -> str | InputRequiredResult:
     """Asks the user in the form of 2026-07-28."""
     given = ctx.input_responses

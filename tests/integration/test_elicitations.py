@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from executor.mcp.inputs import MAX_QUESTIONS
 from executor.mcp.tool import MAX_ROUNDS
 from tests.fakes.asking_mcp_server import FORM, LINK
 from tests.fakes.running import words_in
@@ -290,6 +291,51 @@ async def test_a_tool_that_needs_a_link_opened_is_called_again_after_it(asking: 
     _, continued = await asking.api.read("GET", f"/api/chat/tasks/{pending['task_id']}/stream", headers=turn.mine)
     (output,) = [chunk["output"] for chunk in continued.chunks if chunk["type"] == "tool-output-available"]
     assert words_of(output) == "signed"
+
+
+async def signing(asking: Asking, *links: str) -> tuple[Turn, dict[str, Any]]:
+    turn = await begun(asking, f"old_sign_all {json.dumps({'links': links})}")
+    (output,) = await turn.end()
+    return turn, output
+
+
+async def result_of(turn: Turn, pending: dict[str, Any]) -> dict[str, Any]:
+    path = f"/api/chat/tasks/{pending['task_id']}/stream"
+    _, continued = await turn.api.read("GET", path, headers=turn.mine)
+    (output,) = [chunk["output"] for chunk in continued.chunks if chunk["type"] == "tool-output-available"]
+    found: dict[str, Any] = output
+    return found
+
+
+async def test_all_links_that_a_tool_needs_opened_are_asked_for_one_after_the_other(asking: Asking) -> None:
+    links = [f"{LINK}&sign={number}" for number in range(3)]
+    turn, pending = await signing(asking, *links, links[0])
+    for link in links:
+        asked = await turn.question()
+        assert (asked["asks"]["url"], asked["asks"]["text"]) == (link, f"Sign {link}.")
+        assert (await answer(turn, asked, approved=True)).status_code == 200
+    assert words_of(await result_of(turn, pending)) == "all signed"
+
+
+async def test_a_tool_is_not_called_again_if_the_user_opens_some_links_only(asking: Asking) -> None:
+    turn, pending = await signing(asking, f"{LINK}&part=1", f"{LINK}&part=2", f"{LINK}&part=3")
+    await answer(turn, await turn.question(), approved=True)
+    await answer(turn, await turn.question(), declined=True)
+    output = await result_of(turn, pending)
+    assert (output["type"], "did not open a link" in output["message"]) == ("error", True)
+
+
+@pytest.mark.parametrize(
+    ("links", "why"),
+    [
+        ([f"{LINK}&many={number}" for number in range(MAX_QUESTIONS + 1)], f"more than {MAX_QUESTIONS} links"),
+        ([f"{LINK}&bad=1", "javascript:alert(1)"], "cannot be shown"),
+    ],
+)
+async def test_nothing_is_asked_if_not_all_links_can_be_asked_for(asking: Asking, links: list[str], why: str) -> None:
+    turn, output = await signing(asking, *links)
+    assert (output["type"], why in output["message"]) == ("error", True), output
+    assert await turn.operations() == []
 
 
 async def test_a_server_may_ask_the_model_as_often_as_its_file_says_and_the_turn_pays(asking: Asking) -> None:

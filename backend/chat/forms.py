@@ -95,6 +95,11 @@ def _titles_of(field: Mapping[str, Any]) -> list[Json]:
     return [title for title in titles if title is not None]
 
 
+def in_order(form: Json) -> Json:
+    """Returns the form with the names of its fields as `propertyOrder`: Postgres does not keep the order of members."""
+    return {**form, "propertyOrder": list(form["properties"])}
+
+
 # --- forms of tool servers --------------------------------------------------------------------------------------------
 
 
@@ -113,10 +118,9 @@ def form_of(schema: Json) -> Json:
         "type": root.get("type", "object"),
         "properties": {name: _field_of(_plain(field, defs)) for name, field in fields.items()},
         "required": root.get("required") or [],
-        "propertyOrder": list(fields),  # Postgres does not keep the order of members
     }
     check_form(form, least=0)
-    return {**form, "properties": {name: _with_default(field) for name, field in form["properties"].items()}}
+    return in_order({**form, "properties": {name: _with_default(field) for name, field in form["properties"].items()}})
 
 
 def _plain(field: Json, defs: Mapping[str, Any], steps: int = MAX_STEPS) -> Json:

@@ -77,6 +77,12 @@ class Question:
             document.get("url", ""),
         )
 
+    @property
+    def property_order(self) -> list[str] | None:
+        """The fields of the form as they were written. None without a form, or if an older version has stored it."""
+        order = None if self.form is None else self.form.get("propertyOrder")
+        return order if isinstance(order, list) and set(self.form["properties"]) == set(map(str, order)) else None
+
     def check(self, answer: Json) -> None:
         """Raises ValidationFailed unless the answer fits a question."""
         if self.form is not None:

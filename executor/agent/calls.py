@@ -321,8 +321,15 @@ class Calls:
         self.wait_for_user |= question is not None
         asks, words = (None, GOES_ON) if question is None else (question.kind.value, ASKED[question.kind])
         shown = question.as_json() if question is not None and question.kind is QuestionKind.ELICITATION else None
+        order = None if question is None else question.property_order
         pending = OperationPending(
-            message=words, session_id=session, operation_id=operation.id, tool_name=name, asks=asks, question=shown
+            message=words,
+            session_id=session,
+            operation_id=operation.id,
+            tool_name=name,
+            asks=asks,
+            question=shown,
+            property_order=order,
         )
         self._pending[call.tool_call_id] = ToolResultPart(call.tool_call_id, call.tool_name, _json(pending))
         if accepted.already_started and question is None:
@@ -335,6 +342,7 @@ class Calls:
             task_id=operation.task_id,
             asks=asks,
             question=shown,
+            property_order=order,
         )
         return _json(started)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from backend.chat.forms import MAX_CHOICES, MAX_LABEL_CHARS, check_form
+from backend.chat.forms import MAX_CHOICES, MAX_LABEL_CHARS, check_form, in_order
 from backend.chat.outcomes import ToolWork
 from backend.chat.questions import Question, QuestionKind
 from backend.errors import ValidationFailed
@@ -60,9 +60,8 @@ class AskUser(Tool[AskUserArgs]):
     idempotent: ClassVar[bool] = True  # a repeated call finds the question that it has asked
 
     async def run(self, call: AskUserArgs, context: ToolContext) -> Accepted | Stored:
-        question = Question(
-            QuestionKind.QUESTION, call.question, tuple(call.choices), call.several, call.other, call.form
-        )
+        form = None if call.form is None else in_order(call.form)
+        question = Question(QuestionKind.QUESTION, call.question, tuple(call.choices), call.several, call.other, form)
         asked = await context.operations.ask(
             ToolWork(
                 turn=context.task_id,

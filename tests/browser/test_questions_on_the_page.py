@@ -84,6 +84,11 @@ async def test_a_form_is_filled_in_and_two_questions_are_answered_each_by_itself
     await page.send(f"{_ask('Where to?', form=form)}\n{_ask('Your name?')}")
     await page.tab.until("document.querySelectorAll('.ask').length === 2")
     await page.until_idle()
+    names = "[...document.querySelectorAll('.ask form:has(select) label')].map((one) => one.htmlFor.split('-').at(-1))"
+    await page.tab.shows(names, list(fields))
+    await page.reload()
+    await page.tab.until("document.querySelectorAll('.ask').length === 2")
+    await page.tab.shows(names, list(fields))
     await page.tab.type(".ask input[id$=city]", "Rome")
     await page.tab.type(".ask input[id$=people]", "2")
     await page.tab.click(".ask input[id$=window]")
@@ -95,6 +100,8 @@ async def test_a_form_is_filled_in_and_two_questions_are_answered_each_by_itself
     await page.until_text("The user answered: ")
     await page.until_idle(2)
     await page.tab.shows("document.querySelectorAll('.answer-given').length", 2)
+    await page.reload()
+    await page.tab.until(f"{_ANSWERED} === 'City: Rome; People: 2; Window: true'")
 
 
 async def test_a_question_is_skipped_and_a_message_before_is_answered(open_page: OpenPage) -> None:

@@ -88,6 +88,26 @@ async def test_a_question_ends_its_turn_and_its_answer_continues_the_conversatio
     ]
 
 
+async def test_the_fields_of_a_form_keep_their_order(api: RunningApi) -> None:
+    mine, order = api.as_user(), ["window", "people", "city", "a"]
+    types = {"window": "boolean", "people": "integer"}
+    fields = {name: {"type": types.get(name, "string")} for name in order}
+    form = {"type": "object", "properties": fields, "propertyOrder": ["none", "of", "these"]}
+    session, (asked,), _ = await ask(api, mine, asking(form=form))
+    assert asked["property_order"] == order
+    seen = await api.session(session, mine)
+    assert seen["operations"][0]["asks"]["form"]["propertyOrder"] == order
+    assert outputs_in(seen)[0]["property_order"] == order
+    given = {"a": "x", "city": "Rome", "people": 2, "window": True}
+    assert (await answer(api, asked["operation_id"], mine, answer=given)).status_code == 200
+    assert (
+        'answered: {"window": true, "people": 2, "city": "Rome", "a": "x"}'
+        in (await ended(api, asked["task_id"], mine)).text
+    )
+    (output,) = outputs_in(await api.session(session, mine))
+    assert output["property_order"] == order
+
+
 async def test_the_first_answer_counts(api: RunningApi) -> None:
     mine = api.as_user()
     session, (asked,), _ = await ask(api, mine, asking())

@@ -100,9 +100,11 @@ def _answered(work: ToolWork, question: Question, outcome: Outcome) -> ToolRespo
         return UserAnswered(message="The user opens the link.", approved=True)
     if given.get("declined"):
         return UserAnswered(message="The user does not want to answer this question.", declined=True)
-    answer = given["answer"]
+    answer, order = given["answer"], question.property_order
+    if order is not None and isinstance(answer, dict):
+        answer = {name: answer[name] for name in order if name in answer}
     words = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-    return UserAnswered(message=f"The user answered: {words}", answer=answer)
+    return UserAnswered(message=f"The user answered: {words}", answer=answer, property_order=order)
 
 
 def _is_short(value: Json) -> bool:

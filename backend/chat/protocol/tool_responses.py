@@ -118,7 +118,8 @@ Asks: TypeAlias = Literal["question", "approval", "page_tool", "elicitation"]
 class OperationStarted(ToolResponse):
     """The response when a long operation has started. Its result comes later, from the user if `asks` is there.
 
-    `question` is what a tool server asks, as in the session's `operations`.
+    `question` is what a tool server asks, as in the session's `operations`. `property_order` are the names of the
+    fields of a form in their order, which the input of the call loses when it is stored.
     """
 
     type: Literal["operation_started"] = "operation_started"
@@ -127,6 +128,7 @@ class OperationStarted(ToolResponse):
     task_id: str
     asks: Asks | None = None
     question: JsonObject | None = None
+    property_order: list[str] | None = None
 
 
 class OperationPending(ToolResponse):
@@ -137,16 +139,19 @@ class OperationPending(ToolResponse):
     tool_name: str
     asks: Asks | None = None
     question: JsonObject | None = None
+    property_order: list[str] | None = None
 
 
 class UserAnswered(ToolResponse):
     """The user's answer to a question: a text, a list of choices, or the fields of a form.
 
     `approved` stands for a link that the user opens. `dismissed`: the user went on without an answer.
+    `property_order` are the fields of the form, in their order.
     """
 
     type: Literal["user_answered"] = "user_answered"
     answer: Json = None
+    property_order: list[str] | None = None
     declined: bool | None = None
     approved: bool | None = None
     dismissed: bool | None = None

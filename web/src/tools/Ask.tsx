@@ -49,7 +49,7 @@ export function Ask({ output, part }: { output: Output; part: ToolPart }) {
   return (
     <div className="ask">
       <p>{asked.question}</p>
-      {asked.form ? <Form form={asked.form} sent={sent} give={give} />
+      {asked.form ? <Form form={asked.form} order={orderIn(output)} sent={sent} give={give} />
         : asked.choices?.length ? <Choices asked={asked} sent={sent} give={give} /> : <Text sent={sent} give={give} />}
     </div>
   );
@@ -157,11 +157,12 @@ function Choices({ asked, sent, give }: Giving & { asked: Asked }) {
 
 interface FormProps extends Giving {
   form: NonNullable<Asked["form"]>;
+  order?: string[];
   byServer?: boolean;
 }
 
-function Form({ form, sent, give, byServer }: FormProps) {
-  const names = form.propertyOrder ?? Object.keys(form.properties);
+function Form({ form, order = form.propertyOrder, sent, give, byServer }: FormProps) {
+  const names = (order ?? Object.keys(form.properties)).filter((name) => Object.hasOwn(form.properties, name));
   const fields = names.map((name): [string, Field] => [name, form.properties[name]!]);
   const required = new Set(form.required);
   const [values, setValues] = useState<Values>(() => Object.fromEntries(fields.map(([name, field]) => [name, initial(field)])));
@@ -242,15 +243,19 @@ export function Answered({ output, part }: { output: Output; part: ToolPart }) {
   return (
     <div className="ask">
       <p>{question}</p>
-      <p className="answer-given">{output.declined ? "Skipped" : words(answer)}</p>
+      <p className="answer-given">{output.declined ? "Skipped" : words(answer, orderIn(output))}</p>
     </div>
   );
 }
 
-function words(answer: Json | undefined): string {
+// The server does not keep the order of an object's members, so it lists them.
+const orderIn = (output: Output) => output.property_order as string[] | undefined;
+
+function words(answer: Json | undefined, order?: string[]): string {
   if (Array.isArray(answer)) return answer.join(", ");
   if (typeof answer === "object" && answer !== null)
-    return Object.entries(answer).map(([name, value]) => `${displayName(name)}: ${String(value)}`).join("; ");
+    return (order ?? Object.keys(answer)).filter((name) => Object.hasOwn(answer, name))
+      .map((name) => `${displayName(name)}: ${String(answer[name])}`).join("; ");
   return String(answer ?? "");
 }
 

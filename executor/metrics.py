@@ -123,6 +123,9 @@ class ExecutorMetrics(ProcessMetrics):
         self._webhooks = Counter(
             "webhook_attempts", "Attempts to deliver an event to a webhook", ["result"], registry=self.registry
         )
+        self._summaries = Counter(
+            "summaries", "Attempts to summarise a long conversation", ["outcome"], registry=self.registry
+        )
 
         for counter, values in (
             (self._attempts, ("first", "takeover", "again")),
@@ -131,6 +134,7 @@ class ExecutorMetrics(ProcessMetrics):
             (self._sweeps, ("swept", "other_executor", "unavailable")),
             (self._repairs, REPAIRS),
             (self._webhooks, ("delivered", "failed")),
+            (self._summaries, ("made", "failed", "too_late", "cancelled", "lost", "skipped")),
         ):
             for value in values:  # from 0 on, because Prometheus sees no increase in a series that begins with 1
                 counter.labels(value)
@@ -184,6 +188,10 @@ class ExecutorMetrics(ProcessMetrics):
     def count_webhook_attempt(self, result: str) -> None:
         """Counts an attempt: `delivered` or `failed`."""
         self._webhooks.labels(result).inc()
+
+    def count_summary(self, outcome: str) -> None:
+        """Counts an attempt: `made`, `failed`, `too_late`, `cancelled`, `lost` or `skipped`."""
+        self._summaries.labels(outcome).inc()
 
     def note_stream_bytes(self, number: int) -> None:
         self._stream_bytes.set(number)

@@ -215,7 +215,9 @@ class Attempt:
         except AttemptEnded as lost:  # the end is stored, and readers take it from the task's row
             logger.warning("terminal chunks were not written", extra={"error": type(lost).__name__})
         if self._summarises and ending.task.status is TaskStatus.COMPLETED and is_full(agent.prompt):
-            self._context.start_work(SummaryJob(self._resources, self._context, ending.task).run())
+            begun = self._context.start_work(SummaryJob(self._resources, self._context, ending.task).run())
+            if not begun:
+                self._context.metrics.count_summary("skipped")
         return ending
 
     def _time_left(self) -> float:

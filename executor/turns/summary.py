@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from backend.chat.models import Message, Role, Task, TextPart, ToolCallPart
@@ -17,7 +18,8 @@ from backend.chat.store import operations, sessions, tasks
 from backend.chat.store.derived import summaries
 from backend.chat.store.derived.summaries import Summary, SummaryClaim
 from backend.chat.store.instructions import instructions_of
-from backend.errors import ProviderError
+from backend.errors import ProviderError, Unavailable
+from backend.postgres import Connection
 from executor.llm.fitting import messages_tokens
 from executor.llm.history import GO_ON, to_prompt_messages
 from executor.llm.model import Prompt
@@ -101,20 +103,34 @@ class SummaryJob:
 
     async def _make(self, claim: SummaryClaim, plan: Plan, by: Summarising, tokens: int) -> bool:
         prompt = by.maker.prompt_of([*plan.rows, request_for_summary(tokens)])
-        call, text = SummaryCall(by.maker.model, prompt, tokens), None
+        call, text, outcome = SummaryCall(by.maker.model, prompt, tokens), None, "made"
         try:
             async with asyncio.timeout(self._limit):
                 text = await call.run()
         except (ProviderError, NoSummary, TimeoutError) as error:
+            outcome = "too_late" if isinstance(error, TimeoutError) else "failed"
             reason = error.code if isinstance(error, ProviderError) else str(error) or "it took too long"
             about = {"attempt": claim.attempt, "model": by.maker.id, "error": reason}
             logger.warning("a conversation was not summarised; it is trimmed", extra=about)
+        except asyncio.CancelledError:
+            self._context.metrics.count_summary("cancelled")
+            with suppress(Unavailable):  # the claim lapses
+                async with self._ending(claim, by, call) as c:
+                    await summaries.release_claim(c, claim)
+            raise
+        async with self._ending(claim, by, call) as c:
+            stored = await summaries.end_attempt(c, claim, text)
+        self._context.metrics.count_summary(outcome if stored else "lost")
+        return stored and text is not None
+
+    @asynccontextmanager
+    async def _ending(self, claim: SummaryClaim, by: Summarising, call: SummaryCall) -> AsyncIterator[Connection]:
+        """Opens the transaction that ends an attempt. It stores what the call has cost."""
         async with self._resources.database.transaction() as c:
             await sessions.lock_session(c, claim.session_id)  # first, as every transaction that writes rows of tasks
-            stored = await summaries.end_attempt(c, claim, text)
+            yield c
             if call.usage.total_tokens:
                 await tasks.add_later_usage(c, self._task.id, by.maker.priced(call.usage))
-        return stored and text is not None
 
 
 def plan_summary(history: History, begun: Summary | None, running: frozenset[str], by: Summarising) -> Plan | None:

@@ -174,13 +174,15 @@ async def _stop_server(server: ChatServer, serving: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def executing(settings: Settings, toolbox: Callable[[Settings], Toolbox] = open_toolbox) -> AsyncIterator[None]:
+async def executing(
+    settings: Settings, toolbox: Callable[[Settings], Toolbox] = open_toolbox
+) -> AsyncIterator[ExecutorContext]:
     stop = asyncio.Event()
     async with open_resources(settings) as resources, open_models(settings) as models:
         context = ExecutorContext(settings, models, toolbox(settings), Heartbeat(resources))
         working = asyncio.create_task(Worker(resources, context).run(stop))
         try:
-            yield
+            yield context
         finally:
             stop.set()
             async with asyncio.timeout(LIMIT):

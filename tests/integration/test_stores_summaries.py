@@ -55,6 +55,22 @@ async def test_an_attempt_whose_executor_died_is_repeated_and_its_late_end_count
     assert await summaries.end_attempt(c, again, "In short.")
 
 
+async def test_a_cancelled_attempt_can_be_made_again_at_once_and_does_not_count(
+    database: Database, c: Connection
+) -> None:
+    session = await a_session(c)
+    for _ in range(MAX_ATTEMPTS + 1):
+        cancelled = await taken(database, session)
+        assert cancelled.attempt == 1
+        await summaries.release_claim(c, cancelled)
+    other = await taken(database, session, through=6)
+    assert await summaries.end_attempt(c, other, "In short.")
+    await summaries.release_claim(c, other)
+    found = await summaries.newest_summary(c, session, [6])
+    assert found is not None
+    assert found.text == "In short."
+
+
 async def test_a_summary_that_fails_again_and_again_is_given_up(database: Database, c: Connection) -> None:
     session = await a_session(c)
     for _ in range(MAX_ATTEMPTS):

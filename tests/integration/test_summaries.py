@@ -17,7 +17,7 @@ from backend.chat.models import SUMMARY_NOTICE
 from executor.llm.summaries import REQUEST
 from tests.fakes.outside_work import OutsideToolbox
 from tests.fakes.running import bodies_of, fake_server
-from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
+from tests.integration.running_api import LIMIT, RunningApi, executing, new_id, running_api
 from tests.integration.test_api_branches import Tab
 from tests.integration.test_operations import complete, ended
 
@@ -38,17 +38,24 @@ async def anthropic_url() -> AsyncIterator[str]:
         yield url
 
 
+def models_of(url: str, anthropic_url: str) -> str:
+    """Returns CHAT_MODELS: `small`, `large`, and `claude`, whose server tells the input at once."""
+    at: dict[str, Any] = {"base_url": f"{url}/v1", "key": "k", "model": "caches", "price": PRICE}
+    large = {**at, "id": "large", "context_tokens": 8_000, "max_output_tokens": 1_024}
+    return json.dumps(
+        [
+            {**at, "id": "small", "context_tokens": 4_000, "max_output_tokens": 512},
+            large,
+            {**large, "id": "claude", "provider": "anthropic", "base_url": anthropic_url},
+        ]
+    )
+
+
 @pytest.fixture(scope="module")
 async def api(postgres_dsn: str, redis_dsn: str, url: str, anthropic_url: str) -> AsyncIterator[RunningApi]:
-    at: dict[str, Any] = {"base_url": f"{url}/v1", "key": "k", "model": "caches", "price": PRICE}
-    models = [
-        {**at, "id": "small", "context_tokens": 4_000, "max_output_tokens": 512},
-        large := {**at, "id": "large", "context_tokens": 8_000, "max_output_tokens": 1_024},
-        {**large, "id": "claude", "provider": "anthropic", "base_url": anthropic_url},
-    ]
     async with running_api(
         postgres_dsn, redis_dsn, toolbox=OutsideToolbox,
-        chat_provider=None, chat_models=json.dumps(models), chat_system_prompt="Be kind.",
+        chat_provider=None, chat_models=models_of(url, anthropic_url), chat_system_prompt="Be kind.",
     ) as api:  # fmt: skip
         yield api
 
@@ -170,6 +177,28 @@ async def test_a_summary_that_fails_leaves_the_conversation_trimmed(
     assert not any(notices(one) for one in await ui(api, session))
     warned = [record for record in caplog.records if "was not summarised" in record.getMessage()]
     assert len(warned) == len(asked)
+
+
+async def test_a_summary_that_a_shutdown_cancels_is_paid_and_can_be_made_again_at_once(
+    postgres_dsn: str, redis_dsn: str, url: str, anthropic_url: str
+) -> None:
+    async with running_api(
+        postgres_dsn, redis_dsn, executor=False, chat_provider=None, chat_models=models_of(url, anthropic_url)
+    ) as api:
+        session, mark = await api.new_session(), new_id()
+        async with executing(api.resources.settings) as context:
+            for turn in range(8):
+                does = "/afresh\n/summary /stream 5000 20\n/say ok"
+                await api.say(session, f"{mark} {turn} {LONG}\n{does}", model="claude")
+            async with asyncio.timeout(LIMIT):
+                while not [body for body in await bodies_of(anthropic_url, mark) if REQUEST in json.dumps(body)]:
+                    await asyncio.sleep(0.02)  # between two looks of a bounded wait
+        (row,) = await rows_of(api, session)
+        assert (row["text"], row["claimed_until"], row["attempts"]) == (None, None, 0)
+        assert context.metrics.registry.get_sample_value("summaries_total", {"outcome": "cancelled"}) == 1
+        answers = [one["metadata"] for one in await ui(api, session) if one["role"] == "assistant"]
+        usage = (await api.session(session))["usage"]
+        assert usage["input_tokens"] > sum(answer["usage"]["inputTokens"] for answer in answers)
 
 
 async def test_a_turn_does_not_wait_for_a_summary(api: RunningApi, url: str) -> None:

@@ -104,6 +104,20 @@ UPDATE summaries SET text = $4, claimed_until = NULL
 WHERE session_id = $1 AND through = $2 AND attempts = $3 AND text IS NULL RETURNING 1"""
 
 
+_RELEASE = """
+UPDATE summaries SET claimed_until = NULL, attempts = attempts - 1
+WHERE session_id = $1 AND through = $2 AND attempts = $3 AND text IS NULL"""
+
+
+async def release_claim(c: Connection, claim: SummaryClaim) -> None:
+    """Ends an attempt that was cancelled: the next one may begin at once, and this one does not count.
+
+    Does nothing if another attempt has begun since, or the session is gone. Requires a transaction, as `end_attempt`.
+    """
+    if await sessions.lock_session(c, claim.session_id):
+        await c.execute(_RELEASE, claim.session_id, claim.through, claim.attempt)
+
+
 async def end_attempt(c: Connection, claim: SummaryClaim, text: str | None) -> bool:
     """Stores the text, or None if the attempt has failed. Returns False if another attempt has begun since, or the
     session is gone. Requires a transaction. Locks the session first, as its deletion does, so that the two cannot

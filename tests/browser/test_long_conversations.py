@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.browser.chat_page import AT_END, SEEN, stream_text
@@ -115,3 +117,50 @@ async def test_one_small_wheel_step_stops_following_the_end(open_page: OpenPage)
     await page.tab.until("document.querySelector('[aria-label=\"To the newest message\"]') !== null")
     await page.tab.click('[aria-label="Stop"]')
     await page.until_idle()
+
+
+_TOP_OF_FOCUS = (
+    "document.activeElement.getBoundingClientRect().top - document.querySelector('.scroll').getBoundingClientRect().top"
+)
+
+
+async def answer_id(stack: Stack, user: str, path: str, text: str) -> str:
+    """Returns the id of the answer to this message, which may be on an old page."""
+    async with stack.client(user) as http:
+        before: dict[str, int] = {}
+        while True:
+            params = {"format": "ui", **before}
+            details = (await http.get(f"/api/chat/sessions/{path.rpartition('/')[2]}", params=params)).json()
+            messages = details["messages"]
+            for asked, answer in pairwise(messages):
+                if asked["parts"][0].get("text") == text:
+                    found: str = answer["id"]
+                    return found
+            before = {"before": details["older"]}
+
+
+async def test_an_address_leads_to_an_old_message_which_is_loaded_marked_and_focused(
+    open_page: OpenPage, long_session: tuple[str, str], shared_stack: Stack
+) -> None:
+    user, path = long_session
+    found = await answer_id(shared_stack, user, path, "/stream 5")
+    page = await open_page(user, f"{path}?message={found}")
+    marked = f"document.activeElement.dataset.message === '{found}'"
+    await page.tab.until(marked)
+    await page.tab.until("document.activeElement.dataset.found !== undefined")
+    await page.tab.until("location.search === ''")
+    assert -2 < await page.tab.js(_TOP_OF_FOCUS) < 200
+    assert await page.serious_faults() == []
+    await page.tab.until("document.activeElement.dataset.found === undefined")
+    await page.tab.js("document.querySelector('.to-end').click()")
+    await page.tab.until(AT_END)
+    await page.tab.js(f"(history.pushState(null, '', '{path}?message={found}'), dispatchEvent(new Event('popstate')))")
+    await page.tab.until(f"{marked} && location.search === '' && {_TOP_OF_FOCUS} < 200")
+    assert await page.tab.js(f"{_TOP_OF_FOCUS} > -2"), "the same message can be opened again"
+
+
+async def test_a_message_that_is_not_shown_here_is_reported(open_page: OpenPage, long_session: tuple[str, str]) -> None:
+    user, path = long_session
+    page = await open_page(user, f"{path}?message=msg_unknown")
+    await page.tab.until("document.querySelector('[role=alert]')?.textContent.includes('not found here')")
+    await page.tab.until("location.search === ''")

@@ -146,5 +146,6 @@ async def test_words_of_messages_are_found_and_lead_to_their_conversation(open_p
     await page.tab.until(f"{marks} === 'albatross,sleeps,albatross,sleeps'")
     await page.tab.click(".hits a")
     await page.tab.until(f"location.pathname === '{address}'")
+    await page.tab.until("location.search === ''")
     await page.until_idle()
     assert await page.answers() == ["The albatross sleeps in the air"]

@@ -19,6 +19,7 @@ export function App() {
   // At once, so that no text is typed into the old conversation.
   if (openSession === null && started.has(newSession)) setNewSession(newId());
   const session = openSession ?? newSession;
+  const message = route.view === "conversation" ? route.message : null;
 
   useEffect(() => setSidebar(false), [openSession, route.view]);
   useEffect(() => {
@@ -38,6 +39,9 @@ export function App() {
     if (location.pathname === `/c/${id}`) navigate("/", { replace: true });
   }, []);
 
+  // Without the message in the address: a reload shows the newest messages, and the same hit can be opened again.
+  const onMessageShown = useCallback(() => navigate(location.pathname, { replace: true }), []);
+
   return (
     <div className={sidebar ? "app with-sidebar" : "app"}>
       <a className="skip" href="#main">Skip to the conversation</a>
@@ -55,7 +59,7 @@ export function App() {
           <Suspense fallback={<div className="scroll" />}>
             {route.view === "conversation" && (
               <Conversation key={session} session={session} isNew={openSession === null || isNotCreatedYet(openSession)}
-                onStarted={onStarted} onRefused={onRefused} />
+                message={message} onMessageShown={onMessageShown} onStarted={onStarted} onRefused={onRefused} />
             )}
             {route.view === "library" && <Library />}
             {route.view === "agent" && <AgentPage key={route.agent} id={route.agent} />}

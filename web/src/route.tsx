@@ -1,8 +1,8 @@
-// The page's routes: /, /c/{session}, /library, /library/agents/{id} and /build?flowID={id}.
+// The page's routes: /, /c/{session} (with ?message={id}: at that message), /library, /library/agents/{id} and /build?flowID={id}.
 import { useSyncExternalStore, type AnchorHTMLAttributes } from "react";
 
 export type Route =
-  | { view: "conversation"; session: string | null }
+  | { view: "conversation"; session: string | null; message: string | null }
   | { view: "library" }
   | { view: "agent"; agent: string };
 
@@ -36,7 +36,7 @@ export function routeOf(at: string): Route {
   const agent = agentPart === undefined ? url.searchParams.get("flowID") : decoded(agentPart);
   if (agent) return { view: "agent", agent };
   if (url.pathname.startsWith("/library")) return { view: "library" };
-  return { view: "conversation", session: session ?? null };
+  return { view: "conversation", session: session ?? null, message: url.searchParams.get("message") };
 }
 
 function decoded(part: string): string {

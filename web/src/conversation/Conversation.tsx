@@ -17,6 +17,7 @@ import { ModelPicker } from "./ModelPicker";
 import { useReplies } from "./replies";
 import { shownMessages, type ShownMessage } from "./shown";
 import { useConversation } from "./useConversation";
+import { useTarget } from "./useTarget";
 import type { PageCallbacks } from "./ViewStore";
 
 const SUGGESTIONS = [
@@ -25,7 +26,14 @@ const SUGGESTIONS = [
   "Explain in a few words how an answer survives a restart of the server",
 ];
 
-export function Conversation(props: PageCallbacks & { session: string; isNew: boolean }) {
+interface Props extends PageCallbacks {
+  session: string;
+  isNew: boolean;
+  message: string | null; // to be shown first
+  onMessageShown: () => void;
+}
+
+export function Conversation(props: Props) {
   const conversation = useConversation(props.session, props.isNew, props);
   const { messages, queued, busy, status, connection, usage, send, pendingOperations, cancelTask, answer } = conversation;
   const [known] = useState(() => new WeakMap<object, ShownMessage>());
@@ -37,6 +45,10 @@ export function Conversation(props: PageCallbacks & { session: string; isNew: bo
   const follow = useFollowing(scroll, conversation.state);
   useScrollAnchor(scroll, groups[0]?.[0]?.message.id);
   useOlder(scroll, conversation.loadOlder);
+  const target = useTarget({
+    id: props.message, ready: conversation.state === "ready", box: scroll, loadUntil: conversation.loadUntil, beforeScroll: follow.leave,
+    onShown: props.onMessageShown, onProblem: conversation.showProblemText,
+  });
   const [editing, setEditing] = useState<string | null>(null);
   const repliesTo = useReplies(messages, queued);
   const toolActions = useMemo(() => ({ pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
@@ -73,7 +85,8 @@ export function Conversation(props: PageCallbacks & { session: string; isNew: bo
         {!empty && (
           <div className="thread" role="log" aria-label="Conversation" aria-live="off" aria-busy={busy}>
             {groups.map((group, place) => (
-              <MessageGroup key={group[0]!.message.id} messages={group} watch={watch} keep={place >= groups.length - 2}
+              <MessageGroup key={group[0]!.message.id} messages={group} watch={watch}
+                keep={place >= groups.length - 2 || (target.rendered !== null && group.some(({ message }) => message.id === target.rendered))}
                 last={place === groups.length - 1 ? last?.message : undefined} busy={busy}
                 editing={group.find(({ message }) => message.id === editing)?.message.id} laterMessages={laterMessages}
                 onEdit={isActive ? undefined : setEditing} onEdited={edit}
@@ -110,7 +123,7 @@ export function Conversation(props: PageCallbacks & { session: string; isNew: bo
         <div className="below">
           <p className="status" role="status">
             {connection !== "live" ? <span className="reconnecting">{connection === "offline" ? "No network" : "Reconnecting"}</span>
-              : status === "submitted" ? "Sent" : busy ? "Answering" : usage > 0 ? `${usage.toLocaleString("en")} tokens` : ""}
+              : target.looking ? "Looking for the message" : status === "submitted" ? "Sent" : busy ? "Answering" : usage > 0 ? `${usage.toLocaleString("en")} tokens` : ""}
           </p>
           <ModelPicker models={models} choice={conversation.choice} onChoose={conversation.choose} />
         </div>

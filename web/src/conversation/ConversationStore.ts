@@ -15,6 +15,7 @@ import { Sending, type MessageTarget } from "./sending";
 import { ViewStore, type PageCallbacks, type View } from "./ViewStore";
 
 const SEND_UNSENT_LIMIT_MS = 600_000;
+const MOST_PAGES = 100; // of older messages that are loaded to show one of them
 
 export class ConversationStore implements MessageTarget {
   readonly chat: Chat<UIMessage>;
@@ -174,6 +175,15 @@ export class ConversationStore implements MessageTarget {
   // Loads one page of older messages. Resolves to false if there are none, or if they could not be read.
   readonly loadOlder = (): Promise<boolean> =>
     (this.olderRequest ??= this.readOlder().finally(() => (this.olderRequest = null)));
+
+  // Loads older messages until this one is there. Resolves to false if it is not on the branch that is shown.
+  readonly loadUntil = async (id: string): Promise<boolean> => {
+    const isThere = () => this.chat.messages.some((message) => message.id === id);
+    for (let page = 0; page < MOST_PAGES && !isThere(); page++) if (!(await this.loadOlder())) break;
+    return isThere();
+  };
+
+  readonly showProblemText = (problem: string) => this.view.update({ problem });
 
   // Sends the messages that were unsent before a reload, even if the conversation is not open.
   sendUnsent() {

@@ -53,6 +53,7 @@ export interface Model {
 // A message that a search found.
 export interface Found {
   session_id: string;
+  message_id: string;
   sequence: number; // an answer of several steps can be found at each of them, under one message id
   title: string | null;
   role: "user" | "assistant";

@@ -23,6 +23,10 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     if (box.current) place.current = atItsEnd(box.current);
   }, [box]);
 
+  const leave = useCallback(() => {
+    following.current = false;
+  }, []);
+
   useEffect(() => {
     const element = box.current;
     if (!element) return;
@@ -65,5 +69,5 @@ export function useFollowing(box: RefObject<HTMLDivElement | null>, loading: str
     };
   }, [box, loading]);
 
-  return useMemo(() => ({ atEnd, toEnd }), [atEnd, toEnd]);
+  return useMemo(() => ({ atEnd, toEnd, leave }), [atEnd, toEnd, leave]);
 }

@@ -33,9 +33,9 @@ export function FoundMessages({ query, onClose }: { query: string; onClose: () =
     <section className="hits">
       <h2>In messages</h2>
       <ul>
-        {found.map(({ session_id, sequence, title, role, snippet }) => (
+        {found.map(({ session_id, message_id, sequence, title, role, snippet }) => (
           <li key={`${session_id} ${sequence}`}>
-            <Link href={`/c/${session_id}`} onClick={onClose} title={title ?? "New conversation"}>
+            <Link href={`/c/${session_id}?message=${encodeURIComponent(message_id)}`} onClick={onClose} title={title ?? "New conversation"}>
               <b>{title ?? "New conversation"}</b>
               <small>
                 {role === "user" && "You: "}

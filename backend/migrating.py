@@ -30,11 +30,14 @@ from backend.postgres import (
 from backend.postgres_address import Address, quoted
 
 FOLDER = Path(__file__).parent / "migrations"
-LOCK_TIMEOUT = 60.0  # seconds that a statement waits for a lock, so for another process that migrates
-LOCK_PAUSE = 0.1
-"""Seconds between two tries to become the process that migrates."""
+LOCK_TIMEOUT = 60.0
+"""Seconds that a statement waits for a lock, and that this process waits for one that migrates but does nothing."""
+LOCK_PAUSE, LOOK_EVERY = 0.1, 1.0
+"""Seconds between two tries to become the process that migrates, and between two looks at what the other one does."""
 BUILD_TIMEOUT = 3_600.0
 """Seconds for an index that is built beside the writes of other processes, which waits for older transactions."""
+WAIT_LIMIT = 2 * BUILD_TIMEOUT + LOCK_TIMEOUT
+"""Seconds that this process waits for one that is at work: that may drop a half built index, and then build it."""
 _PRISMA_LOCK = 72_707_369  # the advisory lock of prisma migrate, so that the two never run at the same time
 
 _RECORDS = """
@@ -61,6 +64,18 @@ VALUES ($1, $2, $3, $4, clock_timestamp(), 1)"""
 
 _CONCURRENTLY = re.compile(r'CREATE INDEX CONCURRENTLY IF NOT EXISTS "(\w+)" ON "(\w+)"\((.+)\);')
 _IS_BROKEN = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)"
+
+# What the process that holds the lock runs, or the index that is built in this database: that is another connection of
+# it, while its own is idle in the transaction that holds the lock. A role that may not see it takes it to be at work.
+_AT_WORK = """
+SELECT coalesce(
+  (SELECT format('%s, %s of %s blocks', phase, blocks_done, blocks_total)
+   FROM pg_stat_progress_create_index WHERE datname = current_database() LIMIT 1),
+  (SELECT left(query, 100) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
+   AND query ~ '^(CREATE|DROP) INDEX CONCURRENTLY' LIMIT 1),
+  (SELECT coalesce(left(query, 100), 'unknown') FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+   WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid) = (0, $1::oid, 1)
+   AND a.datname = current_database() AND coalesce(a.state NOT LIKE 'idle%', true) LIMIT 1))"""
 
 logger = logging.getLogger(__name__)
 
@@ -168,21 +183,52 @@ async def _prepare_schema(connection: Connection, schema: str | None) -> None:
 
 @asynccontextmanager
 async def _migrating(connection: Connection) -> AsyncIterator[None]:
-    """Opens a transaction that holds the lock of migrations. Raises LockNotAvailableError after LOCK_TIMEOUT seconds.
+    """Opens a transaction that holds the lock of migrations.
+
+    Waits for another process that migrates, as long as it is seen at work, up to WAIT_LIMIT seconds. Raises
+    LockNotAvailableError then, or if it has done nothing for LOCK_TIMEOUT seconds.
 
     It is not a session's lock, because behind a pooler a session outlives its client and would keep it. A process that
     waits asks again and again, each time in a new transaction: an index that is being built waits for older ones.
     """
-    deadline = time.monotonic() + LOCK_TIMEOUT
+    wait = _Wait()
     while True:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT:.0f}s'")
             if await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _PRISMA_LOCK):
                 yield
                 return
-        if time.monotonic() > deadline:
-            raise asyncpg.LockNotAvailableError("another process migrates")
+            await wait.look(connection)
         await asyncio.sleep(LOCK_PAUSE)
+
+
+class _Wait:
+    """The wait for another process that migrates."""
+
+    def __init__(self) -> None:
+        now = time.monotonic()
+        self._limit, self._deadline, self._next_look = now + WAIT_LIMIT, now + LOCK_TIMEOUT, now + LOOK_EVERY
+        self._told = False
+
+    async def look(self, connection: Connection) -> None:
+        """Looks at times whether the other process is at work, and says once what it does.
+
+        Raises LockNotAvailableError if the wait is over.
+        """
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY
+            work: str | None = await connection.fetchval(_AT_WORK, _PRISMA_LOCK)
+            if work is not None:
+                self._deadline = now + LOCK_TIMEOUT
+                self._tell(work)
+        if now > min(self._deadline, self._limit):
+            raise asyncpg.LockNotAvailableError("another process migrates")
+
+    def _tell(self, work: str) -> None:
+        if not self._told:
+            logger.info("waiting for another process that migrates", extra={"it_does": work, "at_most_s": WAIT_LIMIT})
+        self._told = True
 
 
 def _not_applied(migrations: Sequence[Migration], recorded: Sequence[Row]) -> list[Migration]:

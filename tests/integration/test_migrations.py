@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import shutil
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -104,6 +106,59 @@ async def test_processes_that_start_at_once_migrate_once(empty_postgres_dsn: str
     async with asyncio.timeout(limit(60)):
         applied = await asyncio.gather(*(migrate(empty_postgres_dsn) for _ in range(4)))
     assert sorted(name for names in applied for name in names) == [migration.name for migration in read_migrations()]
+
+
+@asynccontextmanager
+async def other_migrating(dsn: str) -> AsyncIterator[asyncpg.Connection]:
+    """Another process that migrates: a transaction, idle now, that holds the lock."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(72707369)")
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def test_a_process_waits_as_long_as_another_one_builds_an_index(
+    empty_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name, seconds in (("LOCK_TIMEOUT", 1.0), ("LOOK_EVERY", 0.1)):
+        monkeypatch.setattr(f"backend.migrating.{name}", seconds)
+    await execute(empty_postgres_dsn, "CREATE TABLE t (a int)")
+    writer, builder = [await asyncpg.connect(empty_postgres_dsn) for _ in range(2)]
+    try:
+        async with other_migrating(empty_postgres_dsn):
+            writing = writer.transaction()
+            await writing.start()
+            await writer.execute("INSERT INTO t VALUES (1)")  # the build waits for this transaction
+            building = asyncio.create_task(builder.execute("CREATE INDEX CONCURRENTLY i ON t (a)"))
+            waiting = asyncio.create_task(migrate(empty_postgres_dsn))
+            await asyncio.wait({waiting}, timeout=limit(3))
+            assert not waiting.done(), waiting.exception()
+            await writing.rollback()
+            await building
+        assert len(await waiting) == len(read_migrations())
+    finally:
+        await writer.close()
+        await builder.close()
+    [told] = [record for record in caplog.records if "waiting for another process" in record.getMessage()]
+    assert "waiting for writers" in told.__dict__["it_does"]
+
+
+@pytest.mark.parametrize("at_work", [False, True])
+async def test_a_process_does_not_wait_for_ever(
+    empty_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, *, at_work: bool
+) -> None:
+    for name, seconds in (("LOCK_TIMEOUT", 0.5), ("LOOK_EVERY", 0.1), ("WAIT_LIMIT", 2.0)):
+        monkeypatch.setattr(f"backend.migrating.{name}", seconds)
+    async with other_migrating(empty_postgres_dsn) as other:
+        working = asyncio.create_task(other.execute("SELECT pg_sleep(3)")) if at_work else None
+        with pytest.raises(Unavailable, match="another process migrates"):
+            await migrate(empty_postgres_dsn)
+        if working is not None:
+            await working
 
 
 async def test_only_what_is_new_is_applied(empty_postgres_dsn: str, folder: Path) -> None:

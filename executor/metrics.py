@@ -5,7 +5,7 @@ Values of labels come from short lists: statuses, codes, names that the operator
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -46,8 +46,9 @@ class ToolServer:
 
 
 class _ToolServers(Collector):
-    def __init__(self, servers: Callable[[], Sequence[ToolServer]]) -> None:
+    def __init__(self, servers: Callable[[], Sequence[ToolServer]], reasons: Iterable[str]) -> None:
         self._servers = servers
+        self._no_failures = dict.fromkeys(reasons, 0)
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("mcp_server_up", "Whether an MCP server is connected", labels=["server"])
@@ -60,7 +61,7 @@ class _ToolServers(Collector):
             up.add_metric([server.name], float(server.connected))
             tools.add_metric([server.name], server.tools)
             left_out.add_metric([server.name], server.left_out)
-            for reason, number in server.failures.items():
+            for reason, number in (self._no_failures | server.failures).items():
                 failures.add_metric([server.name, reason], number)
         yield from (up, tools, left_out, failures)
 
@@ -149,10 +150,10 @@ class ExecutorMetrics(ProcessMetrics):
     def note_slots(self, number: int) -> None:
         self._slots.set(number)
 
-    def watch_tool_servers(self, servers: Callable[[], Sequence[ToolServer]]) -> None:
-        """Takes the states of MCP servers from `servers` at each scrape."""
+    def watch_tool_servers(self, servers: Callable[[], Sequence[ToolServer]], reasons: Iterable[str]) -> None:
+        """Takes the states of MCP servers from `servers` at each scrape. `reasons` are those of their failures."""
         self.tool_servers = servers
-        self.registry.register(_ToolServers(servers))
+        self.registry.register(_ToolServers(servers, reasons))
 
     def watch_census(self, census: Callable[[], Census | None]) -> None:
         """Takes the newest census from `census` at each scrape; None if another executor takes it."""

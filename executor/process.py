@@ -83,8 +83,10 @@ async def _open_context(
         context.metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
         context.metrics.watch_clock_skew("redis", lambda: resources.liveness.redis_skew.seconds)
         if servers:
+            from executor.mcp.failures import Reason  # it imports the SDK, which few installations need
+
             context.metrics.watch_tool_servers(
-                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers]
+                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers], Reason
             )
         yield resources, context
 

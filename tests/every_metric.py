@@ -12,16 +12,29 @@ from executor.metrics import ExecutorMetrics, ToolServer
 
 def every_metric() -> set[tuple[str, str, tuple[str, ...]]]:
     """Returns name, type and sorted labels of each. Those of the Prometheus client are one: `process_`."""
-    executor = ExecutorMetrics()
-    executor.watch_tool_servers(lambda: [ToolServer("one", connected=True, tools=1, failures={"refused": 1})])
-    executor.watch_census(lambda: Census({"turn": Group()}, {"pending": Group()}, RedisMemory(1, 2)))
     found = set()
-    for metrics in (ApiMetrics(), executor):
+    for metrics in _of_new_processes():
         wrappers = metrics.registry._collector_to_names
         labels = {wrapper._name: wrapper._labelnames for wrapper in wrappers if isinstance(wrapper, MetricWrapperBase)}
         for family in metrics.registry.collect():
             found.add((family.name, family.type, tuple(sorted(labels.get(family.name, _labels_of(family))))))
     return {("process_", "", ()) if name.startswith("process_") else (name, kind, own) for name, kind, own in found}
+
+
+def samples_at_the_start() -> set[str]:
+    """Returns the names of the samples that new processes export before anything has happened."""
+    families = (family for metrics in _of_new_processes() for family in metrics.registry.collect())
+    return {sample.name for family in families for sample in family.samples}
+
+
+def _of_new_processes() -> tuple[ApiMetrics, ExecutorMetrics]:
+    """Returns the metrics of an API with one route, and of an executor with one model and one MCP server."""
+    api, executor = ApiMetrics(), ExecutorMetrics()
+    api.expect("GET", "/")
+    executor.models.expect("one", ["provider_error"])
+    executor.watch_tool_servers(lambda: [ToolServer("one", connected=True, tools=1)], ["exited"])
+    executor.watch_census(lambda: Census({"turn": Group()}, {"pending": Group()}, RedisMemory(1, 2)))
+    return api, executor
 
 
 def sample_names() -> set[str]:

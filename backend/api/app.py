@@ -114,6 +114,7 @@ def create_app(
         lifespan=_lifespan(settings, timeouts, metrics, open_streams, bodies, arrivals, connect),
     )
     _add_routes(app)
+    _expect_requests(app, metrics)
     _add_error_handlers(app)
     app.open_streams = open_streams
     app.arrivals = arrivals
@@ -202,6 +203,12 @@ def _add_routes(app: ChatApp) -> None:
     app.include_router(openai.router)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix
+
+
+def _expect_requests(app: ChatApp, metrics: ApiMetrics) -> None:
+    for route in iter_route_contexts(app.routes):
+        for method in (route.methods or set()) - {"HEAD"}:
+            metrics.expect(method, str(route.path))
 
 
 def _add_error_handlers(app: ChatApp) -> None:

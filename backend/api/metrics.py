@@ -40,6 +40,11 @@ class ApiMetrics(ProcessMetrics):
         for reason in (*REFUSALS, "other"):  # from 0 on: Prometheus sees no increase in a series that begins with 1
             self._dead_completions.labels(reason)
 
+    def expect(self, method: str, route: str) -> None:
+        """Begins the series of failed requests to a route at 0, for the same reason."""
+        for status in ("500", "503"):
+            self._requests.labels(method, route, status)
+
     def count_old_key(self) -> None:
         self._old_keys.inc()
 

@@ -104,6 +104,8 @@ class ModelCallError(ProviderError):
 
 _PUBLIC: Final = {"unknown_model": "bad_request", "wrong_address": "bad_request"}
 """Codes that users need not tell apart."""
+CODES: Final = tuple(code for code in SENTENCES if code not in _PUBLIC)
+"""The codes with which a model call may fail."""
 
 
 def of_response(status: int, body: Json, headers: Mapping[str, str], *, secrets: Iterable[str] = ()) -> ModelCallError:

@@ -60,6 +60,13 @@ class Models:
     def default(self) -> OpenModel:
         return self._opened[self._known.default.id]
 
+    @property
+    def names(self) -> set[str]:
+        """The names of all models at their providers, with those for titles and summaries."""
+        others = [] if self.summary is None else [self.summary.model]
+        others += [] if self.title is None else [self.title]
+        return {model.name for model in (*(opened.model for opened in self._opened.values()), *others)}
+
     def choose(self, id: str | None) -> OpenModel:
         """Returns the model with this id. If the operator has removed it, the default answers, and the log says so."""
         if id is None:

@@ -17,6 +17,7 @@ from backend.config import Settings
 from executor.agent.agent import Agent, Answerer, Limits, Row
 from executor.agent.calls import ToolHost
 from executor.heartbeat import Heartbeat
+from executor.llm.failures import CODES
 from executor.llm.fitting import fit
 from executor.llm.history import to_prompt_messages
 from executor.llm.measured import MeasuredModel
@@ -68,6 +69,8 @@ class ExecutorContext:
         self.metrics = ExecutorMetrics()
         self.metrics.note_slots(settings.executor_concurrency)
         self._models = models
+        for name in models.names:
+            self.metrics.models.expect(name, CODES)
         self._toolbox = toolbox
         self._system = system_prompt(settings)
         self._jobs: set[asyncio.Future[Any]] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -52,6 +53,18 @@ async def test_metrics_count_requests_by_route(api: RunningApi) -> None:
     text = (await api.http.get("/metrics")).text
     assert 'http_requests_total{method="GET",route="/api/chat/sessions/{session_id}",status="404"}' in text
     assert "sse_open_streams 0.0" in text
+
+
+async def test_failed_requests_of_every_route_begin_at_0(api: RunningApi) -> None:
+    """Prometheus sees no increase in a series that begins with its first failure."""
+    for path in ("/", "/health/ready", "/api/chat/health/ready", "/api/chat/sessions", "/api/library/agents"):
+        await api.http.get(path)
+    await api.http.post("/api/chat/sessions", json={})
+    text = (await api.http.get("/metrics")).text
+    counted = re.findall(r'http_requests_total\{method="(?!HEAD)(\w+)",route="([^"]+)",status="(\d+)"\}', text)
+    routes = {(method, route) for method, route, _ in counted if route != "unknown"}
+    assert {("POST", "/api/chat"), ("GET", "/api/chat/health/ready"), ("GET", "/")} < routes
+    assert {(*route, status) for route in routes for status in ("500", "503")} <= set(counted)
 
 
 async def test_the_try_page_loads_only_its_own_files(api: RunningApi) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -104,6 +105,19 @@ async def test_turns_are_counted_by_status_and_duration(resources: Resources, fr
     assert 'turn_seconds_bucket{le="5.0"} 3.0' in text
 
 
+async def test_the_series_of_every_model_that_an_executor_may_ask_begin_at_0(resources: Resources) -> None:
+    models = [
+        {"id": name, "provider": "openai", "model": f"model-{name}", "base_url": "http://127.0.0.1:9/v1"}
+        for name in ("a", "b")
+    ]
+    settings = load_settings(files=(), chat_models=json.dumps(models))
+    async with open_models(settings) as opened:
+        context = ExecutorContext(settings, opened, open_toolbox(settings), Heartbeat(resources))
+    text = context.metrics.render().decode()
+    for name in ("a", "b"):
+        assert f'model_calls_total{{model="model-{name}",outcome="provider_error"}} 0.0' in text
+
+
 async def test_an_executor_counts_the_turns_that_it_runs(own_resources: Resources) -> None:
     resources = own_resources
     stop, session, caller = asyncio.Event(), new_session_id(), Caller(None, "tests of the metrics")
@@ -119,12 +133,11 @@ async def test_an_executor_counts_the_turns_that_it_runs(own_resources: Resource
                 await asyncio.sleep(0.02)
             assert b"turns_running 1.0" in context.metrics.render()
             await cancel.cancel_task(resources, task)
-            while b"turns_ended_total" not in context.metrics.render():
+            while b'turns_ended_total{status="cancelled"} 1.0' not in context.metrics.render():
                 await asyncio.sleep(0.02)
             stop.set()
             await working
     text = context.metrics.render().decode()
-    assert 'turns_ended_total{status="cancelled"} 1.0' in text
     assert "turns_running 0.0" in text
     assert "turn_first_chunk_seconds_count 1.0" in text
     assert "turn_seconds_count 1.0" in text

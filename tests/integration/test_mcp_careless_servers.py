@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from backend.chat.protocol.chunks import Data, ToolOutputAvailable
 from backend.ids import SessionId
+from executor.mcp.failures import Reason
 from executor.mcp.places import MAX_CALLS, RESERVED
 from executor.metrics import ExecutorMetrics
 from tests.fakes.running import words_in
@@ -182,10 +184,11 @@ async def test_the_reason_for_which_a_server_is_unavailable_is_known(statuses: B
     assert told["error"] == "tool_unavailable"
     assert "401" in told["message"]
     metrics = ExecutorMetrics()
-    metrics.watch_tool_servers(lambda: list(found.values()))
+    metrics.watch_tool_servers(lambda: list(found.values()), Reason)
     text = metrics.render().decode()
     assert 'mcp_server_up{server="s401"} 0.0' in text
-    assert 'mcp_server_failures_total{reason="unauthorized",server="s401"} ' in text
+    assert re.search(r'mcp_server_failures_total\{reason="unauthorized",server="s401"\} [1-9]', text)
+    assert 'mcp_server_failures_total{reason="exited",server="s401"} 0.0' in text
 
 
 def bad_tools() -> Iterator[dict[str, Any]]:

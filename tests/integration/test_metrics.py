@@ -23,6 +23,7 @@ from backend.ids import SessionId, new_session_id, new_task_id
 from backend.migrating import migrate
 from backend.postgres import Connection, Database
 from backend.resources import open_resources
+from executor.llm.failures import CODES
 from executor.llm.measured import MeasuredModel
 from executor.llm.model import Prompt
 from executor.llm.scripted import ScriptedModel
@@ -82,6 +83,18 @@ async def test_a_model_call_is_counted_by_its_end() -> None:
     assert value_of(text, f'model_call_seconds_count{{model="{model.name}"}}') == 3
     assert value_of(text, f'model_first_event_seconds_count{{model="{model.name}"}}') == 2
     assert value_of(text, f'model_tokens_total{{kind="output",model="{model.name}"}}') > 0
+
+
+def test_the_series_of_a_configured_model_begin_at_0() -> None:
+    """Prometheus sees no increase in a series that begins with its first failure."""
+    registry = CollectorRegistry()
+    ModelMetrics(registry).expect("m", CODES)
+    text = generate_latest(registry).decode()
+    for outcome in ("completed", "abandoned", "internal_error", "provider_error", "overloaded", "authentication"):
+        assert f'model_calls_total{{model="m",outcome="{outcome}"}} 0.0' in text
+    assert 'model_retries_total{code="overloaded",model="m"} 0.0' in text
+    assert 'model_tokens_total{kind="output",model="m"} 0.0' in text
+    assert 'model_call_seconds_count{model="m"} 0.0' in text
 
 
 async def test_retried_failures_are_counted_by_code() -> None:

@@ -252,7 +252,10 @@ async def test_messages_of_which_an_older_version_did_not_tell_come_into_the_sea
     sweeping.cancel()
 
 
-async def test_the_turns_of_a_dead_executor_are_published_once(api: ApiSide) -> None:
+async def test_the_turns_of_a_dead_executor_are_published_once(
+    api: ApiSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executor.side_jobs.sweeper.UNPUBLISHED_AFTER", limit(60))  # nobody takes them meanwhile
     resources, dead = api.resources, new_executor_id()
     orphans = [await api.ask("/stream 3", new_session_id(), publish=False) for _ in range(3)]
     async with resources.database.connection() as c:
@@ -377,7 +380,8 @@ async def test_a_turn_survives_the_loss_of_all_connections_to_postgres(api: ApiS
     assert await api.answer(task) == numbers(50)
 
 
-async def test_a_session_gets_a_title_from_its_first_message(api: ApiSide) -> None:
+async def test_a_session_gets_a_title_from_its_first_message(api: ApiSide, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executor.turns.title.TITLE_LIMIT", limit(10))
     session_id = new_session_id()
     async with working(api.settings):
         task = await api.ask("Tell me about fences and cursors", session_id)

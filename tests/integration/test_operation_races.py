@@ -31,7 +31,7 @@ from tests.integration.running_api import LIMIT, RunningApi, executing, new_user
 from tests.integration.test_api_events import listening
 from tests.integration.test_operations import KEY, START, begin, complete, ended, result_of
 from tests.servers.redis import RedisNode
-from tests.speed import limit
+from tests.speed import lasting, limit
 
 MAKE_AGENT = '/tool outside_work {"use": "save_agent"}'
 AN_AGENT = {"agent_json": {"name": "Sorter", "nodes": [{"id": "a"}], "links": []}}
@@ -57,7 +57,7 @@ class PausingTool(OutsideWork):
 class FailingTool(OutsideWork):
     """A tool that registers its operation and then fails, or never ends. `opened`: its service accepted before that."""
 
-    time_limit = 0.2
+    time_limit = lasting(0.5)
 
     async def run(self, call: Work, context: ToolContext) -> Accepted | Stored:
         work = ToolWork(context.task_id, self.name, context.tool_call_id, call.model_dump(mode="json"), use=call.use)

@@ -161,20 +161,20 @@ async def test_a_transaction_that_stands_still_loses_its_row_lock_before_others_
     """A process does that if it is frozen between two statements."""
     session = new_session_id()
     await create_session(c, session, None, {})
-    others_may = asyncio.Event()
+    others_may, others_have = asyncio.Event(), asyncio.Event()
 
     async def stands_still() -> None:
         async with database.transaction() as still:
             await set_title(still, session, "mine")
             others_may.set()
-            await asyncio.sleep(5)
+            await others_have.wait()
             await set_title(still, session, "mine again")
 
     frozen = asyncio.create_task(stands_still())
     await others_may.wait()
     async with database.transaction() as other:
         await set_title(other, session, "theirs")
-    assert not frozen.done()
+    others_have.set()
     with pytest.raises(Unavailable):
         await frozen
 

@@ -26,8 +26,8 @@ from tests.servers.starting import OutputFile, first_line
 from tests.speed import limit
 
 EXAMPLE = re.compile(r"^```(\w+) ([\w.-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ANSWER = "/stream 200 10"
-TEXT = counted(200)
+ANSWER = f"/stream {words_for(2)} 10"
+TEXT = counted(words_for(2))
 WORDS = words_for(4)
 """Words of an answer that must last until Node has started."""
 LIMIT = limit(60)

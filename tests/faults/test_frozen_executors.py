@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from backend.chat.keys import lock_key, stream_key
 from backend.ids import SessionId, StreamId, TaskId
 from tests.e2e.chat_api import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
-from tests.e2e.sse import counted, open_stream, text_of
+from tests.e2e.sse import counted, open_stream, text_of, words_for
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack
 from tests.faults.figures import record
 from tests.faults.owners import executor_named, owner_of, postgres_connection, writes_no_more
@@ -24,7 +24,8 @@ from tests.speed import limit
 
 WITHIN = limit(60)
 CYCLES = scale(1, 100)
-TEXT = counted(400)
+WORDS = words_for(4)
+TEXT = counted(WORDS)
 pytestmark = pytest.mark.timeout(scale(120, 3000))
 
 
@@ -56,7 +57,7 @@ async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_w
         for _ in range(CYCLES):
             session = await open_session(client)
             path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
-            async with open_stream(client, "POST", path, json={"message": "/stream 400 10"}) as stream:
+            async with open_stream(client, "POST", path, json={"message": f"/stream {WORDS} 10"}) as stream:
                 reading = asyncio.create_task(stream.rest())
                 frozen = await owner_after(pair, stream.task_id, None)
                 while len(stream.events) < 20 and not reading.done():
@@ -97,12 +98,12 @@ async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_w
 async def test_deleting_the_session_lock_during_a_turn_changes_nothing(pair: Stack) -> None:
     async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
         session = await open_session(client)
-        async with asked(client, session, "/stream 200 10") as stream:
+        async with asked(client, session, f"/stream {WORDS} 10") as stream:
             for count in (20, 60, 120):
                 await stream.until(count)
                 assert await redis.delete(lock_key(SessionId(session))) == 1 or count > 20
             await stream.rest()
-        assert text_of(stream.events) == counted(200)
+        assert text_of(stream.events) == TEXT
         assert (await task_of(client, stream.task_id))["attempt"] == 1
 
 
@@ -117,9 +118,9 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
         Redis.from_url(servers.redis) as redis,
     ):
         proxies = {(await stack.start_executor(REDIS_URL=proxy.dsn)).number: proxy for proxy in (one, other)}
-        session = await open_session(client)
+        session, words = await open_session(client), words_for(6)
         path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
-        async with open_stream(client, "POST", path, json={"message": "/stream 600 10"}) as stream:
+        async with open_stream(client, "POST", path, json={"message": f"/stream {words} 10"}) as stream:
             reading = asyncio.create_task(stream.rest())
             isolated = await owner_after(stack, stream.task_id, None)
             async with asyncio.timeout(limit(60)):
@@ -129,7 +130,7 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
             await owner_after(stack, stream.task_id, isolated)
             await proxies[isolated.number].switch(Mode.PASS)
             await asyncio.wait_for(reading, limit(60))
-        assert text_of(stream.events) == counted(600)
+        assert text_of(stream.events) == counted(words)
         fences = await fences_of(redis, session, stream.task_id)
         assert fences == sorted(fences)
         assert (await task_of(client, stream.task_id))["attempt"] == 2

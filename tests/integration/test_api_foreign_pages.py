@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.e2e.sse import words_for
 from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 
 EVIL = {"origin": "http://evil.example", "sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
@@ -43,7 +44,8 @@ async def test_a_name_that_was_rebound_to_this_machine_reads_and_changes_nothing
 async def test_a_page_of_another_origin_creates_cancels_and_occupies_nothing(api: RunningApi) -> None:
     session = await api.new_session()
     before = (await api.http.get("/api/chat/sessions")).json()["total"]
-    said = asyncio.create_task(api.say(session, "/stream 40 20"))
+    words = words_for(1)
+    said = asyncio.create_task(api.say(session, f"/stream {words} 10"))
     task = (await api.active_stream(session))["task_id"]
     for method, path in (
         ("POST", "/api/chat/sessions"),
@@ -58,7 +60,7 @@ async def test_a_page_of_another_origin_creates_cancels_and_occupies_nothing(api
             assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin"), (method, path)
     async with api.http.stream("GET", "/api/chat/events") as feed:
         assert feed.status_code == 200
-    assert (await said).text.split() == [str(number) for number in range(40)]
+    assert (await said).text.split() == [str(number) for number in range(words)]
     assert (await api.http.get("/api/chat/sessions")).json()["total"] == before
     assert (await api.http.get("/", headers={**EVIL, "sec-fetch-mode": "navigate"})).status_code == 200
 

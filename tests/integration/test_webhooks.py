@@ -18,9 +18,17 @@ from tests.fakes.outside_work import OutsideToolbox
 from tests.fakes.serving import Request
 from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, running_api
 from tests.servers.receiver import Receiver, receiver
+from tests.speed import limit
 
 PATH = "/api/chat/webhooks"
 Headers = dict[str, str]
+WAIT = limit(60)
+"""The longest wait in seconds before the second attempt. No test waits for it: `hurry` ends it."""
+
+
+@pytest.fixture(autouse=True)
+def _wait_until_the_test_hurries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("executor.webhooks.attempt.SHORTEST_WAIT", WAIT)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +173,7 @@ async def test_a_failed_attempt_is_repeated_with_the_same_id_and_the_log_says_wh
     failed = await logged(api, mine, hook, state="waiting", attempts=1, error={
         "code": "refused", "message": "The endpoint answered with an error.", "answer": 500,
     })  # fmt: skip
-    assert 0 < seconds_to(failed["next_try_at"]) < 10
+    assert 0 < seconds_to(failed["next_try_at"]) <= WAIT
     assert (await the_hook(api, mine))["failing_since"] is not None
     await hurry(api, hook)
     await inbox.next()

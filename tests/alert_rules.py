@@ -30,6 +30,6 @@ def metrics_in(expression: str) -> set[str]:
     return {name for name in re.findall(r"\b[a-z][a-z0-9_]*\b(?!\s*\()", bare) if name not in words}
 
 
-def shortened(text: str, seconds: int) -> str:
+def shortened(text: str, seconds: float) -> str:
     """Returns rules in which a minute lasts `seconds` seconds."""
-    return _MINUTES.sub(lambda minutes: f"{int(minutes[1]) * seconds}s", text)
+    return _MINUTES.sub(lambda minutes: f"{round(int(minutes[1]) * seconds * 1000)}ms", text)

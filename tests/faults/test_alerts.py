@@ -1,5 +1,7 @@
 """Alerts fire: a real Prometheus scrapes a system in trouble, with rules in which a minute lasts two seconds.
 
+A trouble lasts until its alert fires.
+
 `tests/integration/test_alert_rules.py` has the alerts whose cause takes too long here: clocks, slow models and stores.
 """
 
@@ -7,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 from redis.asyncio import Redis
@@ -30,10 +34,14 @@ from tests.faults.owners import postgres_connection
 from tests.servers.postgres import PostgresNode
 from tests.servers.prometheus import Prometheus, prometheus
 from tests.servers.redis import RedisNode
-from tests.speed import limit
+from tests.speed import lasting, limit
 
-MINUTE = 2
-"""Seconds that a minute of the rules lasts."""
+MINUTE = min(lasting(2), 6)
+"""Seconds that a minute of the rules lasts. The test takes about 25 of these minutes."""
+SCRAPES = 4
+"""Scrapes a minute. Each may take until the next one: it asks the stores, and a busy machine is slow."""
+OF_SLOW_MACHINES = {"CopilotSlowFirstChunk", "CopilotSlowAppends", "CopilotPoolWaits"}
+"""Alerts that this test does not cause, and a busy machine may."""
 WITHIN = limit(60)
 SLOTS = 4
 SWEEP_LOCK = 7_273_001
@@ -61,8 +69,9 @@ async def watch(stack: Stack, tmp_path: Path) -> AsyncIterator[Prometheus]:
     folder.mkdir()
     (folder / "alerts.yml").write_text(shortened(RULES.read_text(), MINUTE))
     jobs = {"copilot-api": stack.apis[0].port, "copilot-executor": stack.executors[0].port}
+    every = f"{round(MINUTE / SCRAPES * 1000)}ms"
     document = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
         "rule_files": ["alerts.yml"],
         "scrape_configs": [
             {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]} for name, port in jobs.items()
@@ -88,6 +97,27 @@ async def refuse_a_completion(redis: Redis) -> None:
     await redis.xclaim(keys.COMPLETIONS, GROUP, "elsewhere", 0, [entry], idle=100_000, retrycount=9)
 
 
+@asynccontextmanager
+async def lasting_trouble(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Makes the trouble until the block is left, which also raises what ended it."""
+    async with asyncio.TaskGroup() as group:
+        job = group.create_task(work)
+        yield
+        job.cancel()
+
+
+async def fail_turns(stack: Stack) -> None:
+    async with stack.client(new_user()) as http:
+        session = await open_session(http)
+        while True:
+            await converse(http, session, "/fail")
+
+
+async def fail_requests(http: httpx.AsyncClient) -> None:
+    while True:
+        await http.post("/api/chat/sessions", json={})
+
+
 @pytest.mark.timeout(400)
 async def test_alerts_fire_in_their_troubles(
     stack: Stack, watch: Prometheus, private_postgres: PostgresNode, private_redis: RedisNode
@@ -96,11 +126,10 @@ async def test_alerts_fire_in_their_troubles(
         session = await open_session(http)
         await converse(http, session, "/say Hello")
         await watch.until_firing("CopilotMcpServerDown", within=WITHIN)
-        assert await watch.firing() == {"CopilotMcpServerDown"}
+        assert await watch.firing() - OF_SLOW_MACHINES == {"CopilotMcpServerDown"}
 
-        for _ in range(6):
-            await converse(http, await open_session(http), "/fail")
-        await watch.until_firing("CopilotTurnsFail", "CopilotProviderFails", within=WITHIN)
+        async with lasting_trouble(fail_turns(stack)):
+            await watch.until_firing("CopilotTurnsFail", "CopilotProviderFails", within=WITHIN)
 
         for _ in range(SLOTS + 1):  # the last one waits
             busy = await open_turns.enter_async_context(stack.client(new_user()))
@@ -134,8 +163,7 @@ async def test_alerts_fire_in_their_troubles(
 
         await private_postgres.kill()
         try:
-            async with asyncio.timeout(WITHIN):
-                while not {"CopilotCheckFails", "CopilotRequestsFail"} <= await watch.firing():
-                    await http.post("/api/chat/sessions", json={})
+            async with lasting_trouble(fail_requests(http)):
+                await watch.until_firing("CopilotCheckFails", "CopilotRequestsFail", within=WITHIN)
         finally:
             await private_postgres.start()

@@ -15,8 +15,11 @@ from tests.browser.driving import Browser
 from tests.e2e.chat_api import converse, open_session
 from tests.e2e.stack import Stack, new_user
 from tests.servers.proxy import FaultProxy, Mode
-from tests.speed import limit
+from tests.speed import lasting, limit
 
+WORDS = 300
+ANSWER = f"/stream {WORDS} {round(lasting(15))}"
+"""An answer that lasts 4.5 seconds, and longer on a slow machine, so that the interruption comes before its end."""
 OFFLINE = 10.0
 """Seconds without a network."""
 
@@ -42,41 +45,41 @@ async def _reading(open_page: OpenPage, stack: Stack) -> AsyncIterator[tuple[Cha
     """Opens a page in mid-answer whose connections go through a fault proxy."""
     async with FaultProxy("127.0.0.1", stack.apis[0].port) as proxy:
         page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
-        await page.send("/stream 300 15")
+        await page.send(ANSWER)
         await page.until_text("30 31")
         yield page, proxy
 
 
 async def test_an_answer_survives_killing_and_restarting_the_api(open_page: OpenPage, stack: Stack) -> None:
     page = await open_page()
-    await page.send("/stream 300 15")
+    await page.send(ANSWER)
     await page.until_text("30 31")
     (api,) = stack.apis
     api.send(signal.SIGKILL)
     await api.ended()
     await page.tab.until("document.querySelector('.reconnecting') !== null")
     await stack.start_api(port=api.port)
-    await _exact(page, 300)
+    await _exact(page, WORDS)
 
 
 async def test_an_answer_survives_killing_the_executor(open_page: OpenPage, stack: Stack) -> None:
     page = await open_page()
-    await page.send("/stream 300 15")
+    await page.send(ANSWER)
     await page.until_text("30 31")
     (executor,) = stack.executors
     executor.send(signal.SIGKILL)
     await stack.start_executor()
-    await _exact(page, 300)
+    await _exact(page, WORDS)
 
 
 async def test_an_answer_survives_ten_seconds_without_a_network(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.send("/stream 400 10")
+    await page.send(ANSWER)
     await page.until_text("30 31")
     await page.tab.offline(True)
     await asyncio.sleep(OFFLINE)  # the tested outage lasts this long
     await page.tab.offline(False)
-    await _exact(page, 400)
+    await _exact(page, WORDS)
 
 
 async def test_a_message_written_offline_is_sent_when_the_network_is_back(open_page: OpenPage) -> None:
@@ -95,21 +98,21 @@ async def test_an_answer_survives_a_laptop_that_sleeps_during_an_api_restart(
     open_page: OpenPage, browser: Browser, stack: Stack
 ) -> None:
     page = await open_page()
-    await page.send("/stream 300 15")
+    await page.send(ANSWER)
     await page.until_text("30 31")
     (api,) = stack.apis
     with browser.asleep():
         api.send(signal.SIGKILL)
         await api.ended()
         await stack.start_api(port=api.port)
-    await _exact(page, 300)
+    await _exact(page, WORDS)
 
 
 async def test_an_answer_survives_a_network_that_falls_silent(open_page: OpenPage, stack: Stack) -> None:
     async with _reading(open_page, stack) as (page, proxy):
         async with proxy.failing(Mode.SILENCE):
             await asyncio.sleep(1)  # lets data in flight arrive
-        await _exact(page, 300, SILENCE + IN_TIME)
+        await _exact(page, WORDS, SILENCE + IN_TIME)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ async def test_the_page_reconnects_when_the_network_or_the_reader_is_back(
             await asyncio.sleep(after)  # the tested silence lasts this long
         await page.tab.js(f"[window, document].forEach((one) => one.dispatchEvent(new Event('{event}')))")
         await page.tab.until("document.querySelector('.reconnecting') !== null", SOON)
-        await _exact(page, 300, SILENCE + IN_TIME)
+        await _exact(page, WORDS, SILENCE + IN_TIME)
 
 
 async def test_a_message_in_flight_during_a_reload_is_answered_once(open_page: OpenPage) -> None:

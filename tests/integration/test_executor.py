@@ -252,9 +252,7 @@ async def test_messages_of_which_an_older_version_did_not_tell_come_into_the_sea
     sweeping.cancel()
 
 
-async def test_the_turns_of_a_dead_executor_are_published_once(
-    api: ApiSide, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_turns_of_a_dead_executor_are_published_once(api: ApiSide, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executor.side_jobs.sweeper.UNPUBLISHED_AFTER", limit(60))  # nobody takes them meanwhile
     resources, dead = api.resources, new_executor_id()
     orphans = [await api.ask("/stream 3", new_session_id(), publish=False) for _ in range(3)]

@@ -10,7 +10,12 @@ import httpx
 import pytest
 
 from backend.chat import keys
+from backend.chat.flows import start
+from backend.chat.models import NewMessage, Role, TextPart, TurnRequest
+from backend.chat.store import branches, messages
 from backend.ids import SessionId, StreamId, TaskId, new_task_id
+from backend.postgres import Connection
+from tests.integration.rows import new_user
 from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 from tests.sse_client import StrictClient
 
@@ -87,6 +92,26 @@ async def test_a_session_in_which_nothing_runs_is_a_204_even_if_it_does_not_exis
         assert (await api.http.get(path, headers=api.as_user())).status_code == 204
         assert (await api.http.get(path, headers={"last-event-id": "5-5"})).status_code == 204
     assert (await api.http.get(f"/api/chat/{new_id()}/stream")).status_code == 204
+
+
+async def test_an_answer_that_stores_a_step_during_the_request_is_running(
+    postgres_dsn: str, redis_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
+        id = SessionId(new_id())
+        turn = TurnRequest("hello")
+        started = await start.start_turn(api.resources, new_user(), id, turn, message_key=None, create_session=True)
+        leaf_of = branches.leaf_of
+
+        async def store_a_step_and_find(c: Connection, session_id: SessionId) -> int:
+            async with api.resources.database.connection() as other:
+                said = [NewMessage(Role.ASSISTANT, (TextPart("so"),))]
+                await messages.append_messages(other, id, started.task.id, 1, said)
+            return await leaf_of(c, session_id)
+
+        monkeypatch.setattr(branches, "leaf_of", store_a_step_and_find)
+        mine = api.as_user(started.task.user_id)
+        assert (await api.http.head(f"/api/chat/{id}/stream", headers=mine)).status_code == 200
 
 
 @pytest.mark.parametrize(

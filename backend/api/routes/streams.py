@@ -108,7 +108,7 @@ async def _task_to_follow(api: ApiState, caller: Caller, session_id: SessionId, 
 
     The AI SDK asks before its first message. Raises CursorExpired if the cursor's task no longer exists.
     """
-    async with api.resources.database.connection() as c:
+    async with api.resources.database.snapshot() as c:
         try:
             await sessions.get_session(c, session_id, caller)
         except SessionNotFound:

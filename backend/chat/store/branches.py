@@ -270,7 +270,10 @@ SELECT coalesce((SELECT max(sequence) FROM messages WHERE task_id = $1),
 
 
 async def is_task_on_current(c: Connection, task: Task) -> bool:
-    """Returns True if the next message of this active task belongs to the current branch."""
+    """Returns True if the next message of this active task belongs to the current branch.
+
+    Call it in the snapshot in which the task was read: a step that is stored in between moves the leaf.
+    """
     place: int | None = await c.fetchval(_PLACE_OF_TASK, task.id)
     return place is None or place == await leaf_of(c, task.session_id)
 

@@ -23,11 +23,11 @@ from tests.fakes.running import bodies_of, fake_server
 from tests.faults.figures import record
 from tests.faults.owners import postgres_connection
 from tests.faults.scale import scale
-from tests.speed import limit
+from tests.speed import lasting, limit
 
 KILLS = scale(1, 25)
 LONG = "word " * 440
-SLOW = 1.0
+SLOW = lasting(1.0)
 pytestmark = pytest.mark.timeout(scale(180, 3_600))
 
 

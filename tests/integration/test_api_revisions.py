@@ -29,17 +29,22 @@ class BusySession:
         self.id = new_id()
 
     async def send(self, id: str, text: str, *, waits: int, **body: Any) -> asyncio.Task[StrictClient]:
-        """Sends a message, and waits until `waits` messages wait in the session."""
+        """Sends a message, and waits until `waits` messages wait in the session. One of them is this one, unless it
+        runs at once or has no text of its own."""
+        shown = text if waits and "trigger" not in body else None
         answer = asyncio.create_task(chat(self.api, self.id, user_message(id, text), **body))
         async with asyncio.timeout(LIMIT):
-            while not await self._has(waits):
+            while not await self._has(waits, shown):
                 assert not answer.done(), answer.result()
                 await asyncio.sleep(0.02)
         return answer
 
-    async def _has(self, waiting: int) -> bool:
+    async def _has(self, waiting: int, text: str | None) -> bool:
         found = await self.api.http.get(f"/api/chat/sessions/{self.id}")
-        return found.status_code == 200 and "active_stream" in found.json() and len(found.json()["queued"]) == waiting
+        if found.status_code != 200 or "active_stream" not in found.json():
+            return False
+        texts = [one["message"] for one in found.json()["queued"]]
+        return len(texts) == waiting and (text is None or text in texts)
 
     async def cancel(self) -> None:
         """Cancels the running turn."""

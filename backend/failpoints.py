@@ -15,6 +15,7 @@ and blocks it for half a second when it first reaches `mid_chunk`. Each failpoin
     after_final_commit           the end is in Postgres, the terminal chunks are not in the stream
     after_completion_commit      an outcome is committed, its sender has no response, its entry is not acknowledged
     after_terminal_before_ack    the terminal chunks are in the stream, the turn is not acknowledged
+    after_remote_task            a tool server has told the result of a task, the outcome is not committed
     after_webhook_attempt        an endpoint has answered, what it answered is not in Postgres
 """
 

@@ -4,6 +4,7 @@ register            stores the operation in Postgres, before the service is aske
 ask                 asks the user, whose answer is the outcome
 ask_now             asks the user while the call waits, for minutes at most
 mark_opened         the service has accepted the work: its outcome comes later, and the operation's stream begins
+register_remote     a tool server does the work as a task of its own, for which executors ask
 settle              the service has answered at once: the answer is the tool's output, and no further turn follows
 fail                the tool has failed: if no service has accepted its operation, that ends too
 run_in_background   this process does the work itself
@@ -23,12 +24,11 @@ from typing import Any
 from backend.chat.flows.complete import complete_operation, settle_operation, tell_progress
 from backend.chat.keys import stream_key
 from backend.chat.models import ANSWER_ID, Json
-from backend.chat.outcomes import ABANDONED, DISMISSED, EXPIRED, Operation, Outcome, Progress, ToolWork
+from backend.chat.outcomes import ABANDONED, DISMISSED, EXPIRED, Operation, Outcome, Progress, RemoteTask, ToolWork
 from backend.chat.protocol.chunks import Start, StartStep
 from backend.chat.protocol.tool_outputs import call_chunk
-from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from backend.chat.resources import Resources
-from backend.chat.store import operations, questions
+from backend.chat.store import operations, questions, remote_tasks
 from backend.chat.store.operations import CANCELLED
 from backend.chat.streams.event_feed import Hint
 from backend.errors import (
@@ -41,6 +41,7 @@ from backend.errors import (
 )
 from backend.ids import BEGINNING, OperationId, SessionId, fence_of
 from executor.tools.context import StartedOperation
+from executor.tools.tool import Accepted, outcome_of
 
 ACCEPT_LIMIT = 900.0
 """Seconds in which a service must accept an operation; asking it may take some minutes."""
@@ -96,6 +97,11 @@ class Operations:
         self._running: dict[str, OperationId] = {}
         self._reported_at: dict[str, float] = {}
 
+    @property
+    def limit(self) -> float:
+        """Seconds that an operation may take."""
+        return self._resources.settings.operation_timeout
+
     async def find(self, tool_call_id: str) -> Operation | None:
         """Returns the operation that an earlier attempt registered for this call, or None."""
         async with self._resources.database.connection() as c:
@@ -112,6 +118,34 @@ class Operations:
         async with self._resources.database.transaction() as c:
             await operations.check_room(c, self._session_id, work, most)
             return await operations.register(c, self._session_id, work, limit=limit)
+
+    async def register_remote(
+        self, work: ToolWork, task: RemoteTask, *, ends_with_us: bool, due_in: float
+    ) -> StartedOperation:
+        """Stores a new operation whose work is a task at a tool server, or returns the one that the call has already.
+
+        One that this process carries out becomes the server's. This executor asks for the task while it lives, in
+        `due_in` seconds for the first time; then another one does. With `ends_with_us` the task ends with this process.
+        Raises as `register`.
+        """
+        me, most = self._resources.me, self._resources.settings.max_operations
+        work = replace(work, runner=me if ends_with_us else None)
+        async with self._resources.database.transaction() as c:
+            await operations.check_room(c, self._session_id, work, most)
+            operation = await operations.find_by_call(c, self._session_id, work.tool_call_id)
+            if operation is None:
+                operation = await operations.register(c, self._session_id, work, limit=ACCEPT_LIMIT)
+            elif operation.work.runner != me or not await operations.hand_over(c, operation, work):
+                return StartedOperation(operation, already_started=True)
+            await remote_tasks.add(c, operation.task_id, task, me, due_in=due_in)
+        return StartedOperation(operation, already_started=False)
+
+    async def settle_remote(self, operation: Operation, outcome: Outcome) -> Json | None:
+        """Ends an operation whose task has ended within its turn, as `settle` does."""
+        output = await self.settle(operation, outcome)
+        async with self._resources.database.connection() as c:
+            await remote_tasks.forget(c, operation.task_id)
+        return output
 
     async def ask(self, work: ToolWork) -> StartedOperation:
         """Asks the user what `work` asks, once for each call. The answer comes later, within QUESTION_DAYS.
@@ -243,7 +277,10 @@ class Operations:
                 while not (await asyncio.wait({job}, timeout=CHECK_EVERY))[0]:
                     if not await self._is_pending(operation):
                         return  # cancelled, or deleted with its session
-                outcome = _outcome_of(job.result())
+                response = job.result()
+                if isinstance(response, Accepted):
+                    return  # a tool server goes on with it
+                outcome = outcome_of(response)
         except TimeoutError:
             outcome = Outcome(False, {"error_type": "timeout"}, "The tool took too long.")
         except Exception:  # the boundary around tools: any error becomes the outcome
@@ -304,9 +341,3 @@ class Operations:
             tool_name=operation.work.tool_name,
             **({} if operation.work.asks is None else {"asks": operation.work.asks.kind.value}),
         )
-
-
-def _outcome_of(response: ToolResponse) -> Outcome:
-    if isinstance(response, ErrorResponse):
-        return Outcome(False, {"error_type": response.error, "details": response.details}, response.message)
-    return Outcome(True, response.model_dump(mode="json", exclude_none=True))

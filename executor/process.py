@@ -78,7 +78,7 @@ async def _open_context(
         servers = await stack.enter_async_context(open_mcp(settings, [*(tool.name for tool in tools), *FINDERS]))
         toolbox = Toolbox(tools, servers)
         resume_collector()
-        context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator)
+        context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator, servers)
         resources.report_to(pool_wait=context.metrics.count_pool_wait, appended=context.metrics.count_appended)
         context.metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
         context.metrics.watch_clock_skew("redis", lambda: resources.liveness.redis_skew.seconds)

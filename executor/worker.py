@@ -18,6 +18,7 @@ from backend.logs import bound
 from executor.side_jobs.cancel_listener import check_claims, listen_for_cancels
 from executor.side_jobs.dead_letters import fail_dead_turns
 from executor.side_jobs.lease_refresher import refresh_leases
+from executor.side_jobs.remote_tasks import RemoteTasks
 from executor.side_jobs.silent_operations import SilentOperations
 from executor.side_jobs.sweeper import Sweeper
 from executor.side_jobs.webhook_sender import WebhookSender
@@ -76,6 +77,7 @@ class Worker:
             webhooks = WebhookSender(resources, metrics)
             jobs["webhooks"] = webhooks.run()
             jobs["sweeper"] = Sweeper(resources, silent, metrics, webhooks).run()
+            jobs["remote tasks"] = RemoteTasks(resources, self._context).run()
             jobs["dead letters"] = fail_dead_turns(resources, self._context, runner)
         return jobs
 

@@ -31,6 +31,8 @@ class ToolWork:
     `runner` is the executor that does the work itself, next to its turns; None if another service does it. `asks` is
     the question whose answer is the outcome; None if the outcome does not come from the user. The runner of a question
     is the executor whose call waits for the answer. `resume` is what the call needs to go on with the answer later.
+    `remote` is the tool server that does the work as a task of its own, which executors ask for the outcome; None if
+    there is none.
     """
 
     turn: TaskId
@@ -44,10 +46,25 @@ class ToolWork:
     runner: ExecutorId | None = None
     asks: Question | None = None
     resume: Json = None
+    remote: str | None = None
 
     @property
     def call(self) -> ToolCallPart:
         return ToolCallPart(self.tool_call_id, self.tool_name, self.input)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteTask:
+    """The task at a tool server that does the work of an operation. `id` is the server's name for it.
+
+    `tool` is the server's name for the tool. `whose` is the session or user whose own connection made the task; None
+    if all share one connection.
+    """
+
+    server: str
+    tool: str
+    id: str
+    whose: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

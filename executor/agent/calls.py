@@ -198,14 +198,14 @@ class Calls:
             return _json(InputValidationError(message=f"The input does not fit: {problems}")), False
         if not self._approved and (decided := await self._unless_allowed(tool, call)) is not None:
             return decided, False
+        if again and tool.server is not None and (begun := await self._begun(call)) is not None:
+            return begun, False
         if again and not (tool.idempotent or tool.long_running):
-            if tool.server is not None and not self._approved and (asked := await self._question_of(call)) is not None:
-                return asked, False
             why = "The server stopped while this call ran; whether it took effect is unknown."
             return {"type": "error", "message": why, "error": UNKNOWN_EFFECT}, True
         reach("after_tool_start")
         await self._host.check_claim()
-        context = self._host.context_of(call.tool_call_id + (APPROVED if self._approved else ""))
+        context = self._context_of(call)
         try:
             limit = tool.time_limit or self._limit
             async with asyncio.timeout(limit) as clock:
@@ -226,6 +226,9 @@ class Calls:
             case Stored(output):
                 return output, False
         return _json(response), False
+
+    def _context_of(self, call: ToolCallPart) -> ToolContext:
+        return self._host.context_of(call.tool_call_id + (APPROVED if self._approved else ""))
 
     async def _unless_allowed(self, tool: Tool[Any], call: ToolCallPart) -> Json | None:
         """Returns the output of a call that may not run, or not yet, and None for one that may.
@@ -248,10 +251,13 @@ class Calls:
             return asked.operation.result
         return self._accept(call, Accepted(asked.operation, asked.already_started))
 
-    async def _question_of(self, call: ToolCallPart) -> Json | None:
-        """Returns the output of a call that has ended with a question in an earlier attempt; None for any other."""
-        operation = await self._host.context_of(call.tool_call_id).operations.find(call.tool_call_id)
-        if operation is None or operation.work.asks is None:
+    async def _begun(self, call: ToolCallPart) -> Json | None:
+        """Returns the output of a call that has ended with a question, or become a task at its server, in an earlier
+        attempt. None for any other.
+        """
+        context = self._context_of(call)
+        operation = await context.operations.find(context.tool_call_id)
+        if operation is None or (operation.work.asks is None and operation.work.remote is None):
             return None
         return self._accept(call, Accepted(operation)) if operation.result is None else operation.result
 

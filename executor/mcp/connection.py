@@ -24,8 +24,9 @@ from executor.mcp.names import Names
 from executor.mcp.own_links import OwnLinks
 from executor.mcp.places import MAX_CALLS, RESERVED, Places
 from executor.mcp.resource import READ_RESOURCE, ResourceTool
-from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server
-from executor.mcp.tool import Called, Caller, Offered, offered_tools, unknown_tool
+from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server, StdioServer
+from executor.mcp.tasks import Answered, Asks, ServerTasks
+from executor.mcp.tool import Caller, Offered, offered_tools, unknown_tool
 from executor.metrics import ToolServer
 from executor.tools.tool import Tool
 
@@ -54,6 +55,7 @@ class Connection:
     def __init__(self, server: Server, call_limit: float, start_timeout: float, names: Names) -> None:
         self.server = server
         self._names = names
+        self.tasks = ServerTasks(server, self._ask_unplaced)
         self.tried = asyncio.Event()
         self._call_limit = max(server.timeout or 0.0, call_limit)
         self._start_timeout = server.start_timeout or start_timeout
@@ -62,7 +64,7 @@ class Connection:
         self._jobs: list[asyncio.Task[None]] = []
         self._mode: Mode = "auto"
         self._offered: Offered | None = None
-        self._listed: list[mcp_types.Tool] | None = None
+        self._listed: tuple[list[mcp_types.Tool], bool] | None = None
         self._own = OwnLinks(self._new_link, self._start_timeout)
         self._readers: dict[str, Tool[Any]] = {}
         self._has_linked = False
@@ -80,13 +82,18 @@ class Connection:
 
         Has a tool that reads resources after an answer with a link to one.
         """
-        if not self._is_connected or self._offered is None:
+        if not self.is_connected or self._offered is None:
             return {}
         return {**self._offered.tools, **self._readers} if self._has_linked else self._offered.tools
 
     @property
-    def _is_connected(self) -> bool:
+    def is_connected(self) -> bool:
         return self._link is not None and self._link.usable
+
+    @property
+    def can_tell_of_tasks(self) -> bool:
+        """Returns True if it is worth asking for a task: a program that has ended has lost its tasks."""
+        return self.is_connected or isinstance(self.server, StdioServer)
 
     @property
     def instructions(self) -> tuple[str, str] | None:
@@ -102,7 +109,7 @@ class Connection:
     def status(self) -> ToolServer:
         return ToolServer(
             name=self.server.name,
-            connected=self._is_connected,
+            connected=self.is_connected,
             tools=len(self.tools),
             why=self._why.words if self._why is not None and self._link is None else None,
             failures=dict(self._failures),
@@ -112,20 +119,24 @@ class Connection:
     def find(self, name: str) -> Tool[Any] | None:
         """Finds a tool even while the server is not connected. None if the server has no such tool."""
         if self._offered is None:
-            return unknown_tool(name, self.server, self.call, self._names)
+            return unknown_tool(name, self.server, self.call, self._names, self.tasks)
         return self._offered.tools.get(name) or self._readers.get(name)
 
-    async def call(self, tool: str, arguments: dict[str, Any], caller: Caller) -> Called:
+    async def call(self, tool: str, arguments: dict[str, Any], caller: Caller) -> Answered:
         """Calls a tool and returns its result, which may be an error of the tool, or what it asks for.
 
         A call waits for a place first. If the server has forgotten the session, the call is sent again in a new one.
         Cancelling it notifies the server but does not wait for it. Raises the failures of a call.
         """
-        result: Called = await self._ask(caller, lambda link, lent: link.call(tool, arguments, caller, lent))
+        result: Answered = await self._ask(caller, lambda link, lent: link.call(tool, arguments, caller, lent))
         content = result.content if isinstance(result, mcp_types.CallToolResult) else []
         if any(isinstance(block, mcp_types.ResourceLink) for block in content):
             self._has_linked = True
         return result
+
+    async def _ask_unplaced(self, whose: str | None, act: Callable[[Asks], Awaitable[Any]]) -> Any:
+        """Runs a request about a task with the connection that made it, beside the places of the calls."""
+        return await self._with_session(Caller(whose or "", whose or ""), act)
 
     async def read(self, uri: str, caller: Caller) -> mcp_types.ReadResourceResult:
         """Reads a resource, as `call` calls a tool."""
@@ -135,13 +146,16 @@ class Connection:
     async def _ask(self, caller: Caller, act: Callable[[Link, Lent], Awaitable[Any]]) -> Any:
         places = self._long_places if caller.long else self._places
         async with places.place(caller.session, caller.untimed):
-            for _ in range(2):
-                link = await self._link_for(caller)
-                try:
-                    return await act(link, partial(places.lent, caller.session))
-                except SessionLost:
-                    self._renew(link)
-            raise ServerUnavailable("it does not keep its sessions")
+            return await self._with_session(caller, lambda link: act(link, partial(places.lent, caller.session)))
+
+    async def _with_session(self, caller: Caller, act: Callable[[Link], Awaitable[Any]]) -> Any:
+        for _ in range(2):
+            link = await self._link_for(caller)
+            try:
+                return await act(link)
+            except SessionLost:
+                self._renew(link)
+        raise ServerUnavailable("it does not keep its sessions")
 
     async def _link_for(self, caller: Caller) -> Link:
         if self.server.per is not None:
@@ -218,7 +232,7 @@ class Connection:
             self._trouble.met(link.why.words)
         return link.why
 
-    def _new_link(self, folder: Path, listed: Listed = lambda _: None) -> Link:
+    def _new_link(self, folder: Path, listed: Listed = lambda *_: None) -> Link:
         return Link(self.server, folder, self._mode, self._call_limit, (CHECK_EVERY, CHECK_TIMEOUT), listed)
 
     def _start(self, link: Link) -> None:
@@ -237,15 +251,16 @@ class Connection:
         about = {"server": self.server.name, "tools": len(self.tools), "protocol": link.protocol}
         logger.info("an MCP server is connected", extra=about)
 
-    def _take_tools(self, listed: list[mcp_types.Tool]) -> None:
-        if listed == self._listed:
+    def _take_tools(self, listed: list[mcp_types.Tool], runs_tasks: bool) -> None:
+        if (listed, runs_tasks) == self._listed:
             return
-        self._listed = listed
+        self._listed = listed, runs_tasks
         name = self._names.of(self.server.name, [*(tool.name for tool in listed), READ_RESOURCE])[READ_RESOURCE]
         has_own = any(tool.name == READ_RESOURCE for tool in listed)
         reader = ResourceTool(name, self.server, self.read)
         self._readers = {name: reader} if self.server.offers(READ_RESOURCE) and not has_own else {}
-        before, self._offered = self._offered, offered_tools(listed, self.server, self.call, self._names)
+        before = self._offered
+        self._offered = offered_tools(listed, self.server, self.call, self._names, self.tasks, runs_tasks=runs_tasks)
         left_out = self._offered.left_out
         if left_out and (before is None or before.left_out != left_out):
             named = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:MAX_NAMED])

@@ -87,6 +87,18 @@ class ParamsRefused(CallRefused):
     """The server has refused the parameters of the call (-32602), such as a state of its own that it has forgotten."""
 
 
+class UnknownTask(ParamsRefused):
+    """The server does not know a task, or no tasks at all (-32602, -32601)."""
+
+
+class TaskLost(Exception):
+    """The server does not know the task any longer. Whether the work took effect is unknown."""
+
+
+class TaskCancelled(CallRefused):
+    """The server has cancelled the task. The message, which may be the server's, says why."""
+
+
 class LinksToOpen(CallRefused):
     """The user must open links before the call can run (-32042). `elicitations` are the server's requests."""
 
@@ -95,7 +107,7 @@ class LinksToOpen(CallRefused):
         self.elicitations = elicitations
 
 
-CALL_FAILURES = (ServerUnavailable, ServerBusy, ServerLost, AnswerTooLarge, CallRefused)
+CALL_FAILURES = (ServerUnavailable, ServerBusy, ServerLost, AnswerTooLarge, CallRefused, TaskLost)
 """The failures of a call that the model is told."""
 
 

@@ -35,7 +35,7 @@ from mcp_types import (
     Root,
     TextContent,
 )
-from pydantic import FileUrl, TypeAdapter
+from pydantic import FileUrl, TypeAdapter, ValidationError
 
 from backend.chat.models import Json, NewMessage, Role, TextPart, ToolCallPart
 from backend.chat.outcomes import Operation, ToolWork
@@ -98,6 +98,14 @@ class Asked:
         if len(text) > MAX_RESUME:
             raise CallRefused("The tool asks the user something, but has too much state to be stored.")
         return text
+
+    @classmethod
+    def of(cls, requests: Mapping[str, Any]) -> Asked:
+        """Returns what a task waits for. Raises CallRefused if that is nothing that a server may ask for."""
+        try:
+            return cls(_requests.validate_python(requests, by_name=False))
+        except ValidationError:
+            raise CallRefused("The tool asks for something that is not known here.") from None
 
     @classmethod
     def parse(cls, text: str) -> Asked:

@@ -15,6 +15,7 @@ import mcp_types
 from mcp import Client, MCPError
 from mcp.client.session import ClientRequestContext, IncomingMessage
 from mcp.shared.dispatcher import ProgressFnT
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
 from executor.mcp.failures import (
@@ -28,6 +29,7 @@ from executor.mcp.failures import (
     ServerLost,
     ServerUnavailable,
     SessionLost,
+    UnknownTask,
     Why,
     why_gone,
 )
@@ -37,6 +39,7 @@ from executor.mcp.live_call import CALL, Lent, LiveCall, LiveCalls
 from executor.mcp.messages import OwnError
 from executor.mcp.server_entry import Server, StdioServer
 from executor.mcp.stdio import run_program
+from executor.mcp.tasks import CALLED, Answered, TasksExtension
 from executor.mcp.tool import Caller
 
 CHECK_PAUSE = 0.2
@@ -46,13 +49,11 @@ MAX_PAGES, MAX_TOOLS = 50, 1_000
 CLIENT_INFO = mcp_types.Implementation(name="copilot-chat", version="1")
 URL_ELICITATION = -32042
 WHOSE = "It is unclear which of several calls asks for this. Ask within the answer to the call."
-_Result: TypeAdapter[mcp_types.CallToolResult | mcp_types.InputRequiredResult] = TypeAdapter(
-    mcp_types.CallToolResult | mcp_types.InputRequiredResult
-)
 Mode = Literal["auto", "legacy"]
 Check = tuple[float, float]
 """Seconds between two checks of the list of tools, and seconds for its answer."""
-Listed = Callable[[list[mcp_types.Tool]], None]
+Listed = Callable[[list[mcp_types.Tool], bool], None]
+"""Takes a list of tools. False if those that demand a task cannot be called."""
 logger = logging.getLogger(__name__)
 
 
@@ -119,7 +120,7 @@ class Link:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(start_timeout):
                     self._client = await stack.enter_async_context(self._new_client())
-                    self._listed(await self._list(self._client))
+                    self._listed(await self._list(self._client), self._runs_tasks)
                 self._heard_at = time.monotonic()
                 self.up.set()
                 await self._check(self._client)
@@ -130,37 +131,46 @@ class Link:
         finally:
             self.down.set()
 
-    async def call(
-        self, tool: str, arguments: dict[str, Any], caller: Caller, lent: Lent
-    ) -> mcp_types.CallToolResult | mcp_types.InputRequiredResult:
-        """Calls a tool and returns its result, which may be an error of the tool, or what it asks for.
+    async def call(self, tool: str, arguments: dict[str, Any], caller: Caller, lent: Lent) -> Answered:
+        """Calls a tool and returns its result: perhaps an error of the tool, what it asks for, or the task that it is.
 
         Cancelling it notifies the server but does not wait for it. Raises the failures of a call.
         """
+        ttl = caller.task_ttl if self._makes_tasks else None
         params = mcp_types.CallToolRequestParams(
             name=tool,
             arguments=arguments,
             input_responses=None if caller.answers.responses is None else dict(caller.answers.responses),
             request_state=caller.answers.state,
+            task=None if ttl is None else mcp_types.TaskMetadata(ttl=ttl),
         )
         if caller.inputs is not None:
             caller.inputs.roots = self._roots
         live = None if caller.inputs is None else LiveCall(caller.session, caller.inputs, lent)
-        result: mcp_types.CallToolResult | mcp_types.InputRequiredResult = await self._ask(
-            mcp_types.CallToolRequest(params=params), _Result, caller.progress, live
-        )
-        return result
+        answer: Answered = await self.ask(mcp_types.CallToolRequest(params=params), CALLED, caller.progress, live)
+        return answer
+
+    @property
+    def _makes_tasks(self) -> bool:
+        """Returns True if calls can ask to become tasks, which the protocol has in 2025-11-25 alone."""
+        told = None if self._client is None else self._client.server_capabilities.tasks
+        return told is not None and told.requests is not None and told.requests.tools is not None
+
+    @property
+    def _runs_tasks(self) -> bool:
+        """Returns True if tools that demand a task can be called. Since 2026-07-28 none of them says so."""
+        return self._makes_tasks or self.protocol in MODERN_PROTOCOL_VERSIONS
 
     async def read(self, uri: str) -> mcp_types.ReadResourceResult:
         """Reads a resource. Raises the failures of a call."""
         params = mcp_types.ReadResourceRequestParams(uri=uri)
-        result: mcp_types.ReadResourceResult = await self._ask(
+        result: mcp_types.ReadResourceResult = await self.ask(
             mcp_types.ReadResourceRequest(params=params), TypeAdapter(mcp_types.ReadResourceResult), None
         )
         return result
 
-    async def _ask(
-        self, request: Any, kind: TypeAdapter[Any], progress: Any | None, live: LiveCall | None = None
+    async def ask(
+        self, request: Any, kind: TypeAdapter[Any], progress: Any | None = None, live: LiveCall | None = None
     ) -> Any:
         """Sends a request without the SDK's `call_tool`, which validates the output against the server's schema.
 
@@ -183,7 +193,7 @@ class Link:
             job.cancel()
             if live is not None:
                 self._live.end(live)
-        return _outcome(job)
+        return _outcome(job, request)
 
     def _call_ended(self, job: asyncio.Task[Any]) -> None:
         self._calls.discard(job)
@@ -220,6 +230,7 @@ class Link:
             client_info=CLIENT_INFO,
             message_handler=self._on_message,
             cache=None,
+            extensions=[TasksExtension()],
             mode=self._mode,
             elicitation_callback=self._elicit if self.server.wait else None,
             sampling_callback=self._sample if self.server.sampling is not None else None,
@@ -279,7 +290,7 @@ class Link:
             self._check_now.clear()
             try:
                 async with asyncio.timeout(self._check_timeout):
-                    self._listed(await self._list(client))
+                    self._listed(await self._list(client), self._runs_tasks)
                 self._heard_at = time.monotonic()
             except TimeoutError:
                 if self._is_silent():
@@ -339,7 +350,7 @@ def _is_silence(error: BaseException) -> bool:
     )
 
 
-def _outcome(job: asyncio.Task[Any]) -> Any:
+def _outcome(job: asyncio.Task[Any], request: Any) -> Any:
     if job.cancelled():
         raise ServerLost
     try:
@@ -356,6 +367,8 @@ def _outcome(job: asyncio.Task[Any]) -> Any:
                 raise AnswerTooLarge from None
             case OwnError.INVALID_ANSWER:
                 raise CallRefused(f"The tool server's answer cannot be used: {error.message}.") from None
+        if request.method.startswith("tasks/") and error.code in (mcp_types.INVALID_PARAMS, mcp_types.METHOD_NOT_FOUND):
+            raise UnknownTask(error.message) from None
         raise _refused(error) from None
     except ValidationError:
         raise CallRefused("The server's answer is not a valid tool result.") from None

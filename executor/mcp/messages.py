@@ -73,7 +73,7 @@ def decode(text: bytes, asked: Container[RequestId]) -> list[JSONRPCMessage]:
     if isinstance(message, JSONRPCError) and message.error.code in _OWN_CODES:
         message.error.code = SERVER_ERROR
     elif isinstance(message, JSONRPCResponse):
-        tidy(message.result)
+        _mend(message.result)
     return [message]
 
 
@@ -169,7 +169,7 @@ def _message_of(entry: Any, asked: Container[RequestId]) -> JSONRPCMessage | Non
         return JSONRPCError(jsonrpc="2.0", id=request, error=_error_of(_clean(error)))
     if isinstance(result := entry.get("result"), dict):
         result = _clean(result)
-        tidy(result)
+        _mend(result)
         return JSONRPCResponse(jsonrpc="2.0", id=request, result=result)
     return _invalid(request)
 
@@ -196,6 +196,16 @@ def _error_of(error: Any) -> ErrorData:
     usable = number != 0 and number not in _OWN_CODES
     said = ": ".join(words) or "The server answered with an error that has no message."
     return ErrorData(code=number if usable else SERVER_ERROR, message=said, data=members.get("data"))
+
+
+def _mend(result: dict[str, Any]) -> None:
+    """Has the SDK take lists of tools that are partly invalid, and the answer to a call that has become a task.
+
+    mcp 2.3.0 can send such a call, and refuses its answer (2025-11-25) because it has no content.
+    """
+    tidy(result)
+    if isinstance(result.get("task"), dict):
+        result.setdefault("content", [])
 
 
 def _invalid(request: RequestId) -> JSONRPCError:

@@ -8,10 +8,11 @@ import mcp_types
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.chat.protocol.tool_responses import ToolResponse
+from executor.mcp.failure_responses import failure_response, masked
 from executor.mcp.failures import CALL_FAILURES
 from executor.mcp.outputs import resource_response
 from executor.mcp.server_entry import Server
-from executor.mcp.tool import Caller, failure_response, masked
+from executor.mcp.tool import Caller
 from executor.tools.context import ToolContext
 from executor.tools.tool import Tool
 

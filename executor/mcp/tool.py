@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,35 +12,35 @@ import mcp_types
 from pydantic import RootModel
 
 from backend.chat.models import ToolCallPart
-from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
-from executor.agent.calls import UNKNOWN_EFFECT
+from backend.chat.outcomes import RemoteTask, ToolWork
+from backend.chat.protocol.tool_responses import ToolResponse
 from executor.llm.clean_text import clean
 from executor.llm.model import ToolSpec
 from executor.mcp.elicitations import links_to_open
+from executor.mcp.failure_responses import failure_response, masked
 from executor.mcp.failures import (
     CALL_FAILURES,
-    AnswerTooLarge,
     CallRefused,
     LinksToOpen,
     ParamsRefused,
-    ServerBusy,
-    ServerLost,
-    ServerUnavailable,
-    without_secrets,
 )
 from executor.mcp.inputs import Answers, Asked, Inputs
-from executor.mcp.messages import MAX_MESSAGE_BYTES
 from executor.mcp.names import Names
-from executor.mcp.outputs import failed, response_of, too_large
+from executor.mcp.outputs import response_of
 from executor.mcp.schemas import InputSchema, input_schema
-from executor.mcp.server_entry import Server
+from executor.mcp.server_entry import HttpServer, Server, StdioServer
+from executor.mcp.task_outcomes import look_at
+from executor.mcp.tasks import Answered, ServerTasks, TaskState
 from executor.mcp.unions import UnusableSchema
 from executor.tools.context import ToolContext
-from executor.tools.tool import Accepted, Stored, Tool
+from executor.tools.tool import Accepted, Stored, Tool, outcome_of
 
 MAX_DESCRIPTION_CHARS = 4_096
 MAX_ROUNDS = 10
 """Times that a tool may ask for something before it answers."""
+PATIENCE, SLACK, FIRST_LOOK = 10.0, 5.0, 0.5
+"""Seconds that a turn waits for a call that has become a task; those after which an executor asks for it if the turn
+does not; and those before the first look."""
 STATE_ONLY_PAUSE = 0.25
 """Seconds before a call is repeated that asked for nothing but its own state."""
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
@@ -48,7 +48,10 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The session and the user of a call, and how it waits and reports. `long` calls are operations."""
+    """The session and the user of a call, and how it waits and reports. `long` calls are operations.
+
+    A call with `task_ttl` asks to become a task, which the server keeps for so many milliseconds.
+    """
 
     session: str
     user: str
@@ -57,10 +60,10 @@ class Caller:
     progress: Progress | None = None
     inputs: Inputs | None = None
     answers: Answers = field(default_factory=Answers)
+    task_ttl: int | None = None
 
 
-Called = mcp_types.CallToolResult | mcp_types.InputRequiredResult
-Call = Callable[[str, dict[str, Any], Caller], Awaitable[Called]]
+Call = Callable[[str, dict[str, Any], Caller], Awaitable[Answered]]
 
 
 class Arguments(RootModel[dict[str, Any]]):
@@ -71,16 +74,28 @@ class Arguments(RootModel[dict[str, Any]]):
 
 
 class McpTool(Tool[Arguments]):
-    """A tool of `server`. `call` sends a call to it and raises as `Connection.call` does."""
+    """A tool of `server`. `call` sends a call to it and raises as `Connection.call` does.
+
+    `tasks` are those that its calls may become at the server; None if they cannot.
+    """
 
     input_type = Arguments
 
-    def __init__(self, name: str, remote: mcp_types.Tool, server: Server, schema: InputSchema, call: Call) -> None:
+    def __init__(
+        self,
+        name: str,
+        remote: mcp_types.Tool,
+        server: Server,
+        schema: InputSchema,
+        call: Call,
+        tasks: ServerTasks | None = None,
+    ) -> None:
         self._name = name
         self._remote = remote
         self._server = server
         self._schema = schema
         self._call = call
+        self._tasks = tasks
         self._spec = ToolSpec(name, self.description, schema.parameters)
 
     @property
@@ -112,6 +127,16 @@ class McpTool(Tool[Arguments]):
         return self._remote.name in self._server.operations
 
     @property
+    def _is_task(self) -> bool:
+        """Returns True if calls ask to become tasks (2025-11-25): those that must, and operations that may.
+
+        A program's task would end with its executor, like any operation of it, so one that may is not asked for.
+        """
+        support = None if self._remote.execution is None else self._remote.execution.task_support
+        may = isinstance(self._server, HttpServer) and self.long_running
+        return support == "required" or (support == "optional" and may)
+
+    @property
     def time_limit(self) -> float | None:
         return self._server.timeout
 
@@ -130,6 +155,8 @@ class McpTool(Tool[Arguments]):
         made = ToolCallPart(id, self.name, call.root)
         inputs = Inputs(self._server, context, made, self._server.wait)
         caller = Caller(session, context.owner, self.long_running, context.untimed, context.progress, inputs)
+        if self._is_task:
+            caller = replace(caller, task_ttl=int(context.operations.limit * 1000))
         try:
             result = await self._called(self._schema.restored(call.root), caller, inputs)
         except CALL_FAILURES as failure:
@@ -169,6 +196,8 @@ class McpTool(Tool[Arguments]):
                 return later
             if isinstance(result, mcp_types.CallToolResult):
                 return result
+            if isinstance(result, TaskState):
+                return await self._handed_over(result, inputs)
             asked = Asked(result.input_requests or {}, result.request_state)
             if may_end and (later := await inputs.ask_later(asked)) is not None:
                 return later
@@ -177,43 +206,59 @@ class McpTool(Tool[Arguments]):
                 await asyncio.sleep(STATE_ONLY_PAUSE)
         raise CallRefused(f"The tool asked for more {MAX_ROUNDS} times in a row.")
 
+    async def _handed_over(self, state: TaskState, inputs: Inputs) -> Accepted | Stored:
+        """Makes the call, which is a task at the server now, an operation, unless it ends within PATIENCE.
 
-def masked(response: ToolResponse, server: Server) -> ToolResponse:
-    """Returns the response, without the server's secrets in the words of an error."""
-    if not isinstance(response, ErrorResponse):
-        return response
-    return response.model_copy(update={"message": without_secrets(response.message, server.secrets)})
+        An operation of this process becomes one of the server's at once. Raises TooManyOperations and Unavailable.
+        """
+        assert self._tasks is not None, "the connection gives its tasks to all its tools"
+        context = inputs.context
+        whose = {"session": context.session_id, "user": context.owner, None: None}[self._server.per]
+        task = RemoteTask(self._server.name, self._remote.name, state.id, whose)
+        work = ToolWork(context.task_id, self.name, context.tool_call_id, inputs.call.input, remote=task.server)
+        ends_with_us, due_in = isinstance(self._server, StdioServer), 0.0 if self.long_running else PATIENCE + SLACK
+        try:
+            started = await context.operations.register_remote(work, task, ends_with_us=ends_with_us, due_in=due_in)
+        except BaseException:  # nobody would ask for it again
+            self._tasks.abandon(task)
+            raise
+        if started.already_started:  # by an earlier attempt, whose task goes on
+            self._tasks.abandon(task)
+            return Accepted(started.operation, already_started=True)
+        if self.long_running:
+            return Accepted(started.operation)
+        response = await self._soon_ended(self._tasks, task, state, context)
+        if response is None:
+            await context.operations.mark_opened(started.operation)
+            return Accepted(started.operation)
+        output = await context.operations.settle_remote(started.operation, outcome_of(response))
+        return Accepted(started.operation) if output is None else Stored(output)
+
+    async def _soon_ended(
+        self, tasks: ServerTasks, task: RemoteTask, state: TaskState, context: ToolContext
+    ) -> ToolResponse | None:
+        """Returns the response of a task that ends within PATIENCE, else None.
+
+        The first looks come sooner than the server wants them, so that the turn goes on with a result that is there.
+        """
+        pause = FIRST_LOOK
+        with context.untimed(), suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while not state.is_waiting:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, state.pause)
+                    found = await look_at(tasks, task, context)
+                    if isinstance(found, ToolResponse):
+                        return found
+                    if found is not None:
+                        state = found
+                        await _show(state, context)
+        return None
 
 
-def failure_response(
-    failure: Exception, server: Server, block_id: str, context: ToolContext, *, repeatable: bool
-) -> ToolResponse:
-    """Returns the response for a failed call, which is one of CALL_FAILURES."""
-    return masked(_failure(failure, server.name, block_id, context, repeatable=repeatable), server)
-
-
-def _failure(
-    failure: Exception, server: str, block_id: str, context: ToolContext, *, repeatable: bool
-) -> ErrorResponse:
-    session = context.session_id
-    match failure:
-        case ServerUnavailable():
-            why = f" ({failure})" if str(failure) else ""
-            message = f"The tool server {server} is not available now{why}. Go on without it, or try again later."
-            return ErrorResponse(message=message, session_id=session, error="tool_unavailable")
-        case ServerBusy():
-            message = f"The tool server {server} is busy with other calls. The call did not run; try again later."
-            return ErrorResponse(message=message, session_id=session, error="tool_unavailable")
-        case ServerLost() if repeatable:
-            message = f"The tool server {server} went away during the call. The call may be repeated."
-            return ErrorResponse(message=message, session_id=session, error="tool_unavailable")
-        case ServerLost():
-            message = f"The tool server {server} went away during the call; whether it took effect is unknown."
-            return ErrorResponse(message=message, session_id=session, error=UNKNOWN_EFFECT)
-        case AnswerTooLarge():
-            return too_large(block_id, f"more than {MAX_MESSAGE_BYTES} bytes", session)
-        case _:
-            return failed(str(failure), session)
+async def _show(state: TaskState, context: ToolContext) -> None:
+    if context.progress is not None and state.words is not None:
+        await context.progress(0, None, state.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +269,31 @@ class Offered:
     left_out: dict[str, str]
 
 
-def offered_tools(remote: Iterable[mcp_types.Tool], server: Server, call: Call, names: Names | None = None) -> Offered:
-    """Returns the tools that the file allows. Those that cannot be sent to a model are left out."""
+def offered_tools(
+    remote: Iterable[mcp_types.Tool],
+    server: Server,
+    call: Call,
+    names: Names | None = None,
+    tasks: ServerTasks | None = None,
+    *,
+    runs_tasks: bool = True,
+) -> Offered:
+    """Returns the tools that the file allows.
+
+    Those that cannot be sent to a model are left out, and those that demand a task of a server that runs none.
+    """
     allowed = {tool.name: tool for tool in remote if server.offers(tool.name)}
     named = (names or Names([server.name])).of(server.name, allowed)
     offered = Offered({}, {})
     for remote_name, tool in allowed.items():
         name = named[remote_name]
-        if tool.execution is not None and tool.execution.task_support == "required":
-            offered.left_out[remote_name] = "it only runs as a task of the protocol, which is not supported"
+        if not runs_tasks and tool.execution is not None and tool.execution.task_support == "required":
+            offered.left_out[remote_name] = "it only runs as a task of the protocol, and its server runs none"
         elif name in offered.tools or (names is not None and not names.may_be(server.name, name)):
             offered.left_out[remote_name] = "its name is another tool's"
         else:
             try:
-                offered.tools[name] = McpTool(name, tool, server, input_schema(tool.input_schema), call)
+                offered.tools[name] = McpTool(name, tool, server, input_schema(tool.input_schema), call, tasks)
             except UnusableSchema as why:
                 offered.left_out[remote_name] = f"of its input schema: {why}"
             except (ValueError, RecursionError):
@@ -245,7 +301,9 @@ def offered_tools(remote: Iterable[mcp_types.Tool], server: Server, call: Call, 
     return offered
 
 
-def unknown_tool(name: str, server: Server, call: Call, names: Names | None = None) -> McpTool | None:
+def unknown_tool(
+    name: str, server: Server, call: Call, names: Names | None = None, tasks: ServerTasks | None = None
+) -> McpTool | None:
     """Returns a tool for a server that was never connected, so that its tools are unknown.
 
     None if a tool with that name cannot belong to the server, or is not offered.
@@ -259,4 +317,4 @@ def unknown_tool(name: str, server: Server, call: Call, names: Names | None = No
     if not server.offers(remote_name):
         return None
     remote = mcp_types.Tool(name=remote_name, input_schema={"type": "object"})
-    return McpTool(name, remote, server, input_schema(remote.input_schema), call)
+    return McpTool(name, remote, server, input_schema(remote.input_schema), call, tasks)

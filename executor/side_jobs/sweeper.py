@@ -1,8 +1,9 @@
 """Side job that repairs what dead processes left behind, every one or two seconds.
 
 It publishes turns that the queue may not have, and turns whose owner is dead. It ends operations whose deadline has
-passed or whose runner is dead, and has the service of silent ones asked again. It adds new messages to the search, and
-wakes the sender of webhooks. An advisory lock in Postgres lets one executor sweep at a time.
+passed or whose runner is dead, leaves the remote tasks of the dead to others, and has the service of silent operations
+asked again. It adds new messages to the search, and wakes the sender of webhooks. An advisory lock in Postgres lets one
+executor sweep at a time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from backend.chat.flows.start import announce_start
 from backend.chat.models import Turn
 from backend.chat.outcomes import ABANDONED, Operation
 from backend.chat.resources import Resources
-from backend.chat.store import executors, operations, sessions, tasks
+from backend.chat.store import executors, operations, remote_tasks, sessions, tasks
 from backend.chat.store.derived import search
 from backend.chat.store.derived.search import Unsearched
 from backend.chat.store.webhooks import deliveries
@@ -114,7 +115,7 @@ class Sweeper:
     async def _find(self, c: Connection) -> Findings:
         """Reads in the transaction of the lock, so that a sweep that finds nothing is one transaction."""
         unpublished = await tasks.unpublished_tasks(c, older_than=UNPUBLISHED_AFTER, limit=BATCH)
-        owners = await tasks.owners(c) | await operations.runners(c)
+        owners = await tasks.owners(c) | await operations.runners(c) | await remote_tasks.executors(c)
         overdue = await operations.overdue_operations(c, BATCH)
         unsearched = await search.unsearched_sessions(c, BATCH)
         return Findings(unpublished, owners, overdue, unsearched, await deliveries.any_due(c))
@@ -208,6 +209,7 @@ class Sweeper:
             async with self._resources.database.connection() as c:
                 released = await tasks.release_claims(c, owner, crashed=True)
                 abandoned = await operations.operations_run_by(c, owner)
+                await remote_tasks.release_of(c, owner)
             for turn in released:
                 logger.warning("owner is dead, turn published again", extra={"task_id": turn.task_id})
                 self._metrics.count_repair("turn_of_dead_owner")

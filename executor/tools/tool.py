@@ -12,8 +12,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from backend.chat.models import Json
-from backend.chat.outcomes import Operation
-from backend.chat.protocol.tool_responses import ToolResponse
+from backend.chat.outcomes import Operation, Outcome
+from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from executor.llm.model import ToolSpec
 from executor.tools.context import ToolContext
 
@@ -44,6 +44,13 @@ class Stored:
     """A tool's answer that is stored already, as the JSON of its tool response."""
 
     output: Json
+
+
+def outcome_of(response: ToolResponse) -> Outcome:
+    """Returns the outcome of an operation whose work has ended with this response."""
+    if isinstance(response, ErrorResponse):
+        return Outcome(False, {"error_type": response.error, "details": response.details}, response.message)
+    return Outcome(True, response.model_dump(mode="json", exclude_none=True))
 
 
 class Tool(ABC, Generic[Input]):

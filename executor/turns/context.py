@@ -35,6 +35,7 @@ from executor.turns.prompt import system_prompt, with_instructions
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
+    from executor.mcp.connection import Connection
 
 MAX_SIDE_JOBS = 256
 MAX_WORK = 128
@@ -64,8 +65,10 @@ class ExecutorContext:
         toolbox: Toolbox,
         heartbeat: Heartbeat,
         generator: Generator | None = None,
+        tool_servers: Sequence[Connection] = (),
     ) -> None:
         self._settings = settings
+        self.tool_servers = tool_servers
         self.metrics = ExecutorMetrics()
         self.metrics.note_slots(settings.executor_concurrency)
         self._models = models

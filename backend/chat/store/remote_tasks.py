@@ -1,0 +1,105 @@
+"""Tasks at tool servers that do the work of operations. Executors ask the servers for their outcomes.
+
+A row is there from the moment in which the server has accepted the work until its outcome is stored, or until the
+server was told to stop because the operation has ended without it. It outlives the session's deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from backend.chat.outcomes import RemoteTask
+from backend.chat.store.operations import PENDING
+from backend.ids import ExecutorId, TaskId
+from backend.postgres import Connection
+
+KEPT = 3600.0
+"""Seconds for which a row is kept whose operation has ended and whose server cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedTask:
+    """A remote task for which this executor asks. `task_id` is its operation's."""
+
+    task_id: TaskId
+    remote: RemoteTask
+
+
+_ADD = """
+INSERT INTO remote_tasks (id, server, tool, remote_id, whose, executor, due_at)
+VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))"""
+
+
+async def add(c: Connection, task_id: TaskId, remote: RemoteTask, executor: ExecutorId, *, due_in: float) -> None:
+    """Stores the task of a new operation. `executor` asks for it, in `due_in` seconds for the first time."""
+    await c.execute(_ADD, task_id, remote.server, remote.tool, remote.id, remote.whose, executor, due_in)
+
+
+_CLAIM = f"""
+WITH wanted AS (
+  SELECT picked.id FROM unnest($2::text[], $3::int[]) AS free (server, room) CROSS JOIN LATERAL (
+    SELECT r.id FROM remote_tasks r LEFT JOIN tasks t ON t.id = r.id
+    WHERE r.server = free.server AND (r.executor = $1 OR r.executor IS NULL) AND NOT r.id = ANY($4::text[])
+      AND (r.due_at <= now() OR (NOT r.stopping AND ({PENDING} AND cancel_requested_at IS NULL) IS NOT TRUE))
+    ORDER BY r.due_at LIMIT free.room FOR UPDATE OF r SKIP LOCKED) AS picked
+)
+UPDATE remote_tasks r SET executor = $1 FROM wanted WHERE r.id = wanted.id
+RETURNING r.id, r.server, r.tool, r.remote_id, r.whose"""
+
+
+async def claim_due(
+    c: Connection, me: ExecutorId, rooms: Mapping[str, int], besides: Collection[TaskId]
+) -> list[ClaimedTask]:
+    """Claims due tasks and those whose operation has ended, at most `rooms[server]` of each server.
+
+    The claim lasts until the executor dies. Leaves out the tasks `besides`, for which it asks now.
+    """
+    rows = await c.fetch(_CLAIM, me, list(rooms), list(rooms.values()), list(besides))
+    return [
+        ClaimedTask(TaskId(row["id"]), RemoteTask(row["server"], row["tool"], row["remote_id"], row["whose"]))
+        for row in rows
+    ]
+
+
+_PUT_OFF = """
+UPDATE remote_tasks SET due_at = now() + make_interval(secs => $3), stopping = $4 WHERE id = $1 AND executor = $2"""
+
+
+async def put_off(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float, stopping: bool = False) -> None:
+    """Makes the task due again in `due_in` seconds. With `stopping`, the end of its operation does not make it due."""
+    await c.execute(_PUT_OFF, task_id, me, due_in, stopping)
+
+
+_FORGET = "DELETE FROM remote_tasks WHERE id = $1"
+
+
+async def forget(c: Connection, task_id: TaskId) -> None:
+    """Removes the task of an operation whose outcome is stored, or whose server was told to stop."""
+    await c.execute(_FORGET, task_id)
+
+
+_EXECUTORS = "SELECT DISTINCT executor FROM remote_tasks WHERE executor IS NOT NULL"
+
+
+async def executors(c: Connection) -> set[ExecutorId]:
+    """Returns the executors that ask for remote tasks."""
+    return {ExecutorId(row["executor"]) for row in await c.fetch(_EXECUTORS)}
+
+
+_RELEASE = "UPDATE remote_tasks SET executor = NULL WHERE executor = $1"
+
+
+async def release_of(c: Connection, executor: ExecutorId) -> None:
+    """Leaves the tasks of a dead executor to the others."""
+    await c.execute(_RELEASE, executor)
+
+
+_PRUNE = f"""
+DELETE FROM remote_tasks r WHERE due_at < now() - make_interval(secs => $1) AND NOT EXISTS (
+  SELECT FROM tasks t WHERE t.id = r.id AND {PENDING} AND cancel_requested_at IS NULL)"""
+
+
+async def prune(c: Connection) -> None:
+    """Removes tasks of ended operations that no executor could tell their servers about for KEPT seconds."""
+    await c.execute(_PRUNE, KEPT)

@@ -1,0 +1,199 @@
+"""Side job that asks tool servers for the tasks that do the work of operations, and has them stopped.
+
+The executor that began a task asks for it, since a server of 2025-11-25 may tell nothing to another session; when that
+executor has died, any other one does. The outcome goes the way of all outcomes. An operation that has ended in another
+way (cancelled, deleted, overdue) has its server told once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from backend.chat.flows.complete import complete_operation, tell_progress
+from backend.chat.models import Task
+from backend.chat.outcomes import Operation, Outcome
+from backend.chat.protocol.tool_responses import ToolResponse
+from backend.chat.resources import Resources
+from backend.chat.store import operations, remote_tasks, tasks
+from backend.chat.store.remote_tasks import ClaimedTask
+from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, TaskNotFound, Unavailable
+from backend.failpoints import reach
+from backend.ids import TaskId
+from backend.jitter import jitter
+from executor.agent.progress import progress_of
+from executor.operations import Operations
+from executor.tools.context import ToolContext
+from executor.tools.tool import outcome_of
+from executor.turns.context import ExecutorContext
+
+if TYPE_CHECKING:  # importing the SDK takes half a second
+    from executor.mcp.connection import Connection
+    from executor.mcp.tasks import TaskState
+
+AT_ONCE, AT_ONCE_OF_ONE, MOST_WAITING = 32, 8, 64
+"""Tasks for which one executor asks at the same time, of all servers and of one. Those that wait for input, mostly of
+users, are counted by themselves.
+"""
+LOOK_EVERY, PRUNE_EVERY = 1.0, 600.0
+"""Seconds between two looks for due tasks, and between two removals of rows that nobody needs."""
+RETRY_IN = 10.0
+"""Seconds after which a server that was not reached is asked again."""
+logger = logging.getLogger(__name__)
+
+
+class RemoteTasks:
+    """The remote tasks for which one executor asks, over its connections to tool servers."""
+
+    def __init__(self, resources: Resources, context: ExecutorContext) -> None:
+        self._resources = resources
+        self._context = context
+        self._servers = {one.server.name: one for one in context.tool_servers}
+        self._asked: dict[TaskId, str] = {}
+        """The server of each task for which it asks now."""
+        self._waiting: set[TaskId] = set()
+        """Those of them that wait for input."""
+
+    async def run(self) -> None:
+        """Asks until cancelled."""
+        if not self._servers:
+            await asyncio.Event().wait()
+        clock = asyncio.get_running_loop().time
+        next_prune = clock() + PRUNE_EVERY
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await asyncio.sleep(jitter(LOOK_EVERY, 0.8, 1.2))
+                with suppress(Unavailable):  # the next look comes soon
+                    for claimed in await self._claim():
+                        self._asked[claimed.task_id] = claimed.remote.server
+                        group.create_task(self._ask_for(claimed))
+                    if clock() > next_prune:
+                        next_prune = clock() + PRUNE_EVERY
+                        async with self._resources.database.connection() as c:
+                            await remote_tasks.prune(c)
+
+    async def _claim(self) -> list[ClaimedTask]:
+        busy = Counter(server for task_id, server in self._asked.items() if task_id not in self._waiting)
+        left, rooms = AT_ONCE - busy.total(), dict[str, int]()
+        for name, server in self._servers.items():
+            room = min(AT_ONCE_OF_ONE - busy[name], left)
+            if room > 0 and server.can_tell_of_tasks:
+                rooms[name] = room
+                left -= room
+        if not rooms:
+            return []
+        async with self._resources.database.connection() as c:
+            return await remote_tasks.claim_due(c, self._resources.me, rooms, self._asked.keys())
+
+    async def _ask_for(self, claimed: ClaimedTask) -> None:
+        try:
+            found = await self._find(claimed)
+            server = self._servers[claimed.remote.server]
+            pause = await (self._stop(claimed, server) if found is None else self._look(claimed, server, *found))
+            async with self._resources.database.connection() as c:
+                if pause is None:
+                    await remote_tasks.forget(c, claimed.task_id)
+                else:
+                    due_in = jitter(pause, 0.9, 1.1)
+                    await remote_tasks.put_off(
+                        c, claimed.task_id, self._resources.me, due_in=due_in, stopping=found is None
+                    )
+        except Unavailable:  # it is due still
+            logger.warning("a task of a tool server is asked for later", extra={"task_id": claimed.task_id})
+        except Exception:  # the boundary of one task
+            logger.exception("a task of a tool server was not asked for", extra={"task_id": claimed.task_id})
+            await asyncio.sleep(RETRY_IN)
+        finally:
+            del self._asked[claimed.task_id]
+
+    async def _find(self, claimed: ClaimedTask) -> tuple[Operation, Task] | None:
+        """Returns the operation if it is pending, else None."""
+        async with self._resources.database.connection() as c:
+            operation = (await operations.operations_of_tasks(c, [claimed.task_id])).get(claimed.task_id)
+            if operation is None or not operation.pending:
+                return None
+            with suppress(TaskNotFound):
+                return operation, await tasks.get_task(c, claimed.task_id)
+        return None
+
+    async def _look(self, claimed: ClaimedTask, server: Connection, operation: Operation, task: Task) -> float | None:
+        """Asks for a task. Returns the seconds until the next look, or None if the operation has its outcome."""
+        from executor.mcp.task_outcomes import look_at  # slow, see above
+
+        context = self._context_of(operation, task)
+        if not operation.opened:  # its turn has ended before
+            await context.operations.mark_opened(operation)
+        found = await look_at(server.tasks, claimed.remote, context)
+        if found is None:
+            return RETRY_IN
+        if not isinstance(found, ToolResponse) and found.is_waiting:
+            answered = await self._answered(claimed, server, found, operation, context)
+            if answered is None:
+                return found.pause
+            found = answered
+        if isinstance(found, ToolResponse):
+            reach("after_remote_task")
+            await self._complete(operation, outcome_of(found))
+            return None
+        await self._show(operation, found)
+        return found.pause
+
+    async def _answered(
+        self, claimed: ClaimedTask, server: Connection, state: TaskState, operation: Operation, context: ToolContext
+    ) -> ToolResponse | None:
+        """Gives the server what its task waits for, from the user if need be. Returns a response if the task has ended.
+
+        Returns None otherwise, and as soon as the operation has ended.
+        """
+        from executor.mcp.task_outcomes import answer_to  # slow, see above
+
+        if len(self._waiting) >= MOST_WAITING:
+            return None
+        self._waiting.add(claimed.task_id)
+        job = asyncio.ensure_future(answer_to(server.tasks, claimed.remote, state, operation.work.call, context))
+        try:
+            while not (await asyncio.wait({job}, timeout=LOOK_EVERY))[0]:
+                if await self._find(claimed) is None:
+                    return None
+            return job.result()
+        finally:
+            self._waiting.discard(claimed.task_id)
+            job.cancel()
+            await asyncio.wait({job})
+
+    def _context_of(self, operation: Operation, task: Task) -> ToolContext:
+        context = self._context
+        return ToolContext(
+            operation.session_id,
+            operation.work.turn,
+            operation.work.tool_call_id,
+            operation.user_id,
+            self._resources.database,
+            Operations(self._resources, operation.session_id, context.start_work, context.waits),
+            can_ask=context.can_ask(task),
+        )
+
+    async def _complete(self, operation: Operation, outcome: Outcome) -> None:
+        with suppress(AlreadyCompleted, OperationGone, OperationNotFound):
+            done = await complete_operation(self._resources, operation.id, outcome)
+            if done.next_turn is not None:
+                await self._resources.outbox.publish(done.next_turn)
+
+    async def _show(self, operation: Operation, state: TaskState) -> None:
+        progress = None if state.words is None else progress_of(0, None, state.words)
+        if progress is not None and progress != operation.progress:
+            with suppress(OperationGone, OperationNotFound):
+                await tell_progress(self._resources, operation.id, progress)
+
+    async def _stop(self, claimed: ClaimedTask, server: Connection) -> float | None:
+        """Has the server stop a task whose operation has ended. Returns seconds if it could not be told, else None."""
+        from executor.mcp.failures import ServerBusy, ServerUnavailable  # slow, see above
+
+        try:
+            await server.tasks.cancel(claimed.remote)
+        except (ServerUnavailable, ServerBusy):
+            return RETRY_IN
+        return None

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.browser.driving import Browser
 from tests.e2e.stack import Servers, Stack, open_stack
+from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.speed import limit
 
@@ -65,7 +65,7 @@ async def another_site() -> AsyncIterator[str]:
 async def test_a_page_of_another_origin_can_neither_read_nor_change_nor_occupy_anything(
     browser: Browser, local: Stack
 ) -> None:
-    async with httpx.AsyncClient(base_url=local.base, timeout=LIMIT) as http, another_site() as elsewhere:
+    async with http_client(base_url=local.base, timeout=LIMIT) as http, another_site() as elsewhere:
         session = (await http.post("/api/chat/sessions", json={})).json()["id"]
         message = {"message": "/stream 10000 20"}
         async with http.stream("POST", f"/api/chat/sessions/{session}/stream", json=message) as answer:

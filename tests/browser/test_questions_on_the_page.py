@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.browser.conftest import OpenPage
@@ -17,6 +16,7 @@ from tests.e2e.agents import open_agent_stack
 from tests.e2e.stack import Servers, Stack
 from tests.fakes.asking_mcp_server import LINK
 from tests.integration.mcp_bench import HERE
+from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.speed import limit
 
@@ -41,7 +41,7 @@ async def shared_stack(
     (folder / "mcp.json").write_text(json.dumps({"mcpServers": {"bank": asks}}))
     rules = {"TOOL_APPROVAL": "add_understanding=ask", "MCP_SERVERS_FILE": str(folder / "mcp.json")}
     async with open_agent_stack(Servers(postgres_dsn, redis_dsn), generator, folder, **rules) as stack:
-        async with httpx.AsyncClient(base_url=stack.executors[0].url) as http, asyncio.timeout(LIMIT):
+        async with http_client(base_url=stack.executors[0].url) as http, asyncio.timeout(LIMIT):
             while not (await http.get("/health")).json()["mcp_servers"]["bank"]["connected"]:
                 await asyncio.sleep(0.1)  # between two looks of a bounded wait
         yield stack

@@ -15,6 +15,7 @@ from tests import ROOT
 from tests.e2e.chat_api import asked, ending_of, history_of, open_session
 from tests.e2e.sse import SseStream
 from tests.e2e.stack import Servers, Stack, open_stack
+from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.servers.ports import free_port
 from tests.speed import limit
@@ -64,7 +65,7 @@ async def begin(client: httpx.AsyncClient, text: str) -> tuple[str, dict[str, An
 
 async def works_of(generator: GeneratorNode) -> list[dict[str, Any]]:
     """Returns all work that the generator has received since its start."""
-    async with httpx.AsyncClient(base_url=generator.url, trust_env=False, timeout=limit(20)) as client:
+    async with http_client(base_url=generator.url, timeout=limit(20)) as client:
         found: list[dict[str, Any]] = (await client.get("/works")).json()
     return found
 
@@ -73,7 +74,7 @@ async def works_of(generator: GeneratorNode) -> list[dict[str, Any]]:
 async def next_work(generator: GeneratorNode) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any]]]]:
     """Yields a function that waits until the generator has received work since the block began. It returns the newest
     work."""
-    async with httpx.AsyncClient(base_url=generator.url, trust_env=False) as client:
+    async with http_client(base_url=generator.url) as client:
 
         async def works() -> list[dict[str, Any]]:
             found: list[dict[str, Any]] = (await client.get("/works")).json()

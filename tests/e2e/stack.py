@@ -17,6 +17,7 @@ import httpx
 import jwt
 
 from tests import ROOT
+from tests.plain_http import http_client
 from tests.servers.fork_server import Process, start
 from tests.servers.ports import free_port
 from tests.speed import limit
@@ -163,9 +164,7 @@ class Stack:
         limits = httpx.Limits(max_connections=None)
         timeout = httpx.Timeout(limit(30), connect=limit(20))
         headers = bearer(user) if user is not None else {}
-        async with httpx.AsyncClient(
-            base_url=base or self.base, headers=headers, timeout=timeout, limits=limits, trust_env=False
-        ) as client:
+        async with http_client(base_url=base or self.base, headers=headers, timeout=timeout, limits=limits) as client:
             yield client
 
 
@@ -186,7 +185,7 @@ async def ready(child: Child, within: float = START_LIMIT) -> None:
     """Waits until the process is ready. Raises RuntimeError with its log if it ends or is late."""
     deadline = time.monotonic() + within
     answer = "nothing"
-    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as client:
+    async with http_client(timeout=limit(20)) as client:
         while time.monotonic() < deadline and child.running:
             try:
                 response = await client.get(f"{child.url}/api/chat/health/ready")

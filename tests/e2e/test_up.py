@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from backend.config import Settings
+from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.speed import limit
 
@@ -75,7 +76,7 @@ class Service:
     async def ask(self, text: str, session_id: str = "session-of-the-up-tests") -> str:
         """Sends a message until it is answered, and returns the body of the whole stream."""
         body = {"id": session_id, "messages": [{"role": "user", "parts": [{"type": "text", "text": text}]}]}
-        async with asyncio.timeout(WITHIN), httpx.AsyncClient(base_url=self.url, timeout=WITHIN) as client:
+        async with asyncio.timeout(WITHIN), http_client(base_url=self.url, timeout=WITHIN) as client:
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     answer = await client.post("/api/chat", json=body)
@@ -137,7 +138,7 @@ async def test_after_kill_9_nothing_is_left_and_the_next_start_has_the_conversat
         await service.until_no_process_is_left()
     async with (
         running(short_path / "service") as service,
-        httpx.AsyncClient(base_url=service.url, timeout=WITHIN) as client,
+        http_client(base_url=service.url, timeout=WITHIN) as client,
     ):
         session = (await client.get("/api/chat/sessions/session-of-the-up-tests")).json()
         assert [message["role"] for message in session["messages"]] == ["user", "assistant"]

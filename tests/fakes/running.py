@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from tests.plain_http import http_client
 from tests.servers.starting import OutputFile, first_line
 from tests.speed import limit
 
@@ -45,7 +44,7 @@ def words_in(file: Path) -> list[str]:
 
 async def requests_of(url: str, mark: str) -> list[dict[str, Any]]:
     """Returns the requests whose body has `mark` in it, as the fake server at `url` recorded them."""
-    async with httpx.AsyncClient(timeout=limit(20)) as client:
+    async with http_client(timeout=limit(20)) as client:
         requests = (await client.get(f"{url}/requests")).json()
     return [request for request in requests if mark in json.dumps(request["body"])]
 

@@ -14,6 +14,7 @@ from tests.e2e.chat_api import asked, open_session
 from tests.e2e.sse import text_of
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack
 from tests.faults.figures import record
+from tests.plain_http import http_client
 from tests.servers.faketime_install import HINT, find_or_install
 from tests.speed import limit
 
@@ -51,7 +52,7 @@ def set_clock(faked: Mapping[str, str], offset: str) -> None:
 async def until_clock(child: Child, *, right: bool) -> None:
     """Waits until the readiness of the process reports its clock as right, or as wrong, and all other checks pass."""
     checks: Mapping[str, bool] = {}
-    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as http, asyncio.timeout(limit(40)):
+    async with http_client(timeout=limit(20)) as http, asyncio.timeout(limit(40)):
         while checks != {**OTHERS, "clock": right}:
             await asyncio.sleep(0.1)  # between two checks of a bounded wait
             try:
@@ -63,7 +64,7 @@ async def until_clock(child: Child, *, right: bool) -> None:
 
 
 async def ended_turns(child: Child) -> float:
-    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as http:
+    async with http_client(timeout=limit(20)) as http:
         lines = (await http.get(f"{child.url}/metrics")).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("turns_ended_total"))
 

@@ -30,6 +30,7 @@ from tests.fakes import outside_work
 from tests.faults.figures import record
 from tests.faults.owners import postgres_connection
 from tests.faults.scale import scale
+from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresNode
@@ -105,7 +106,7 @@ async def test_an_outcome_that_is_reported_several_times_is_applied_once(
             await ready(await stack.spawn("executor", program=outside_work.PROGRAM))
         bases = [f"http://127.0.0.1:{api.port}" for api in apis]
         user = new_user()
-        senders = httpx.AsyncClient(headers={"x-api-key": KEY}, timeout=limit(20), trust_env=False)
+        senders = http_client(headers={"x-api-key": KEY}, timeout=limit(20))
         async with stack.client(user, base=bases[0]) as client, senders, Redis.from_url(servers.redis) as redis:
             begun = [one for _ in range(OPERATIONS // PER_TURN) for one in await begin_several(client)]
             statuses: Counter[int] = Counter()

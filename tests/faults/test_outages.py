@@ -32,6 +32,7 @@ from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
+from tests.plain_http import http_client
 from tests.servers.proxy import Mode
 from tests.speed import limit
 
@@ -160,7 +161,7 @@ async def until_reported(slot: ProcessSlot, check: str) -> None:
     """Waits until the process is live, but not ready because of that check. Each answer must come within three times
     READY_LIMIT."""
     async with (
-        httpx.AsyncClient(trust_env=False, timeout=limit(3 * READY_LIMIT)) as http,
+        http_client(timeout=limit(3 * READY_LIMIT)) as http,
         asyncio.timeout(REPORTED_WITHIN),
     ):
         while True:
@@ -173,7 +174,7 @@ async def until_reported(slot: ProcessSlot, check: str) -> None:
 
 async def assert_served_or_503(rig: Rig, store: str) -> None:
     """Asserts that a request is answered with 503 soon if it needs the unavailable store, and served otherwise."""
-    async with httpx.AsyncClient(trust_env=False, timeout=ANSWERED_WITHIN, headers=bearer(new_user())) as http:
+    async with http_client(timeout=ANSWERED_WITHIN, headers=bearer(new_user())) as http:
         with suppress(httpx.TransportError):
             answer = await http.get(f"{rig.bases[0]}/api/chat/sessions")
             if answer.status_code == 503:

@@ -20,6 +20,7 @@ from backend.rabbitmq_address import parse_rabbitmq_url
 from tests.e2e.chat_api import asked, ending_of, open_session
 from tests.e2e.stack import Servers, new_user, open_stack, ready
 from tests.integration.turn_queues import RabbitRig, new_turn, published, soon, until, until_healthy
+from tests.plain_http import http_client
 from tests.servers.proxy import FaultProxy, Mode
 from tests.servers.rabbitmq import RabbitNode
 from tests.speed import limit
@@ -136,7 +137,7 @@ async def _ask(http: httpx.AsyncClient, session: str) -> str:
 
 
 async def _says_blocked(base: str) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as http:
+    async with http_client(timeout=limit(20)) as http:
 
         async def blocked() -> bool:
             answer = (await http.get(f"{base}/api/chat/health/ready")).json()

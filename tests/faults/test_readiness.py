@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.e2e.stack import new_user
@@ -17,6 +16,7 @@ from tests.faults.rig.readings import Reading
 from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import scale
+from tests.plain_http import http_client
 from tests.servers.proxy import Mode
 from tests.speed import limit
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(scale(180, 600))
 
 async def checks_of(slot: ProcessSlot) -> set[str]:
     """Returns the readiness checks that pass, among those that API and executor have in common."""
-    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as http:
+    async with http_client(timeout=limit(20)) as http:
         assert (await http.get(f"{slot.url}/api/chat/health/live")).status_code == 200
         answer = await http.get(f"{slot.url}/api/chat/health/ready")
         checks = answer.json()["checks"]

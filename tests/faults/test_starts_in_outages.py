@@ -20,6 +20,7 @@ from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.snapshot import quiet, take_snapshot
 from tests.faults.rig.supervisor import Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
+from tests.plain_http import http_client
 from tests.servers.proxy import Mode
 from tests.speed import limit
 
@@ -91,7 +92,7 @@ async def fails_to_start(slot: ProcessSlot) -> None:
 def waits_for(check: str) -> Callable[[ProcessSlot], Awaitable[None]]:
     async def wait(slot: ProcessSlot) -> None:
         """Asserts that the process is live, not ready because of that check, and keeps running."""
-        async with httpx.AsyncClient(base_url=slot.url, trust_env=False, timeout=limit(20)) as http:
+        async with http_client(base_url=slot.url, timeout=limit(20)) as http:
             starts = slot.starts
             async with asyncio.timeout(STARTS_WITHIN):
                 while not await answers(http):

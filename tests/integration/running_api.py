@@ -27,6 +27,7 @@ from executor.tools import open_toolbox
 from executor.tools.tool import Toolbox
 from executor.turns.context import ExecutorContext
 from executor.worker import Worker
+from tests.plain_http import http_client
 from tests.speed import limit
 from tests.sse_client import StrictClient
 
@@ -161,7 +162,7 @@ async def running_api(
                 await asyncio.sleep(0.02)
         if executor:
             await stack.enter_async_context(executing(settings, toolbox))
-        client = httpx.AsyncClient(
+        client = http_client(
             base_url=f"http://127.0.0.1:{server.port}", timeout=LIMIT, limits=httpx.Limits(max_connections=None)
         )
         yield RunningApi(server, app, resources, await stack.enter_async_context(client))

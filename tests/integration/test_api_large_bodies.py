@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
 from backend.api.body_memory import CALLERS_SHARE, FREE_BYTES
 from tests.e2e.stack import Servers, open_stack
 from tests.faults.gauges import rss
 from tests.integration.running_api import LIMIT, RawAnswer, RunningApi, new_id, running_api, send_raw
+from tests.plain_http import http_client
 from tests.speed import limit
 
 JSON = {"content-type": "application/json"}
@@ -171,7 +171,7 @@ async def test_bodies_of_very_many_values_and_unfinished_ones_cost_a_process_lit
     async with open_stack(Servers(postgres_dsn, redis_dsn), folder, executors=0) as stack:
         api = stack.apis[0]
         before = rss(api)
-        async with httpx.AsyncClient(base_url=api.url, timeout=limit(30)) as http:
+        async with http_client(base_url=api.url, timeout=limit(30)) as http:
             body = filled(b'{"id":"aaaaaaaaaaaaaaaaaaaa","messages":[', b"{},", 4_000_000, b"]}")
             most = filled(b'{"id":"aaaaaaaaaaaaaaaaaaaa","messages":[', b"{},", 370_000, b"]}")
             answers = await asyncio.gather(

@@ -29,6 +29,7 @@ from executor.turns.context import ExecutorContext
 from executor.worker import Worker
 from tests.integration.reader_rig import new_task
 from tests.integration.running_api import running_api
+from tests.plain_http import http_client
 from tests.servers.postgres import copied_database
 from tests.servers.redis import RedisNode
 from tests.speed import limit
@@ -57,7 +58,7 @@ async def own_resources(migrated_dsn: str, private_redis: RedisNode) -> AsyncIte
 
 
 async def ask(port: int, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+    async with http_client(base_url=f"http://127.0.0.1:{port}") as http:
         return await http.get(path, timeout=limit(20))
 
 
@@ -144,7 +145,7 @@ async def test_an_executor_counts_the_turns_that_it_runs(own_resources: Resource
 
 
 async def test_unknown_paths_and_methods_are_refused(resources: Resources, free_port: int) -> None:
-    async with serve_health(resources, free_port, ExecutorMetrics()), httpx.AsyncClient(trust_env=False) as client:
+    async with serve_health(resources, free_port, ExecutorMetrics()), http_client() as client:
         base = f"http://127.0.0.1:{free_port}"
         assert (await client.get(f"{base}/elsewhere")).status_code == 404
         refused = await client.delete(f"{base}/health")
@@ -171,7 +172,7 @@ async def test_with_a_key_metrics_of_both_processes_need_it(postgres_dsn: str, r
         )
         async with (
             serve_health(resources, free_port, ExecutorMetrics()),
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port}", timeout=limit(20)) as executor,
+            http_client(base_url=f"http://127.0.0.1:{free_port}", timeout=limit(20)) as executor,
         ):
             for http in (api.http, executor):
                 for given in ("", "Bearer", f"Bearer {key}x", f"Bearer {key[:-1]}", f"Basic {key}", key):

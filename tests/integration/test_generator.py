@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from backend.config import Settings
@@ -28,6 +27,7 @@ from executor.generator import (
 from executor.generator.calls import Patience
 from executor.generator.client import Generator
 from executor.generator.failures import SENTENCES
+from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.servers.receiver import receiver
 from tests.speed import limit
@@ -74,7 +74,7 @@ async def failure_of(client: Generator, line: str, operation: OperationId | None
 
 
 async def works_of(generator: GeneratorNode, operation: OperationId) -> dict[str, Any] | None:
-    async with httpx.AsyncClient(base_url=generator.url, trust_env=False) as http:
+    async with http_client(base_url=generator.url) as http:
         works = (await http.get("/works")).json()
     return next((work for work in works if work["key"] == operation), None)
 

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from redis.asyncio import Redis
 from standardwebhooks import Webhook
 
+from tests.plain_http import http_client
 from tests.servers.generator import API_KEY, WEBHOOK_SECRET, GeneratorNode, generator_node
 from tests.servers.receiver import Receiver, receiver
 from tests.servers.redis import RedisNode
@@ -33,7 +33,7 @@ async def ask(generator: GeneratorNode, line: str, callback: str | None, *, stat
         "update_request": f"More [generator: {line}]", "current_agent_json": {"id": "a", "name": "A"},
         "operation_id": operation, "task_id": "t", "callback_url": callback,
     }  # fmt: skip
-    async with httpx.AsyncClient(base_url=generator.url, trust_env=False) as client:
+    async with http_client(base_url=generator.url) as client:
         response = await client.post("/api/update-agent", json=body, headers={"idempotency-key": operation})
     assert response.status_code == status, response.text
     return operation

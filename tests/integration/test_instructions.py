@@ -7,12 +7,12 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
 from backend.chat.store.instructions import MAX_INSTRUCTIONS
 from tests.fakes.running import fake_server
 from tests.integration.running_api import RunningApi, new_id, running_api
+from tests.plain_http import http_client
 
 PATH = "/api/chat/instructions"
 
@@ -38,7 +38,7 @@ async def told(api: RunningApi, url: str, session: str, headers: dict[str, str] 
     """Returns the system prompt that the model gets with a message."""
     mark = uuid.uuid4().hex
     await api.say(session, f"/say Hello\n{mark}", headers)
-    async with httpx.AsyncClient() as client:
+    async with http_client() as client:
         requests = (await client.get(f"{url}/requests")).json()
     body = next(request["body"] for request in requests if mark in json.dumps(request["body"]))
     system: str = body["messages"][0]["content"]

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from backend.chat.models import NewMessage, Role, TextPart, ToolCallPart, ToolResultPart
@@ -18,6 +17,7 @@ from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt, ToolSpec
 from executor.llm.providers import open_model
 from tests import servers
+from tests.plain_http import http_client
 from tests.servers.llama_install import HINT, find_or_install
 from tests.servers.starting import OutputFile, first_line
 from tests.speed import limit
@@ -112,7 +112,7 @@ async def test_leaving_ends_the_answer_at_the_server(models: dict[str, Model], u
     async with aclosing(models[format_].stream(Prompt("", rows, (), 400))) as events:
         async for _ in events:
             break
-    async with httpx.AsyncClient() as client, asyncio.timeout(limit(10)):
+    async with http_client() as client, asyncio.timeout(limit(10)):
         while (slot := (await client.get(f"{url}/slots")).json()[0])["is_processing"]:
             await asyncio.sleep(0.02)  # between two looks of a bounded wait
         assert slot["next_token"][0]["has_next_token"]

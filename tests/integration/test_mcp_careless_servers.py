@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from backend.chat.protocol.chunks import Data, ToolOutputAvailable
@@ -20,6 +19,7 @@ from executor.mcp.places import MAX_CALLS, RESERVED
 from executor.metrics import ExecutorMetrics
 from tests.fakes.running import words_in
 from tests.integration.mcp_bench import CARELESS, HERE, Bench, bench, http_server
+from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import lasting, limit
@@ -107,7 +107,7 @@ async def test_an_answer_over_four_megabytes_costs_its_own_call(kind: str, text:
 async def test_a_forgotten_session_is_begun_again_and_its_call_runs_once(kind: str, tmp_path: Path) -> None:
     async with careless(tmp_path, kind) as there:
         url = there.servers["one"].server.url.get_secret_value()  # type: ignore[union-attr]
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             await client.post(url.replace(kind, "forget"))
         told = await there.step(*(("one_wait", {"number": number}) for number in range(3)))
         assert [output["type"] for output in told] == ["block_output"] * 3
@@ -321,7 +321,7 @@ async def test_a_call_waits_for_a_new_session_that_is_being_made(tmp_path: Path)
     async with careless(tmp_path, "sessions") as there:
         server = there.servers["one"]
         url = server.server.url.get_secret_value()  # type: ignore[union-attr]
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             await client.post(url.replace("sessions", "forget"))
         first = asyncio.create_task(there.step(("one_wait", {})))
         async with asyncio.timeout(AT_ONCE):

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.fakes.outside_work import OutsideToolbox
@@ -17,6 +16,7 @@ from tests.fakes.running import fake_server
 from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 from tests.integration.test_api_chat import chat, user_message
 from tests.integration.test_operations import complete, ended
+from tests.plain_http import http_client
 
 IDS = ["one", "two", "three"]
 
@@ -30,7 +30,7 @@ class Chooser:
 
     async def asked(self, mark: str) -> list[tuple[str, str | None]]:
         """Returns model and effort of each request whose last message of the user holds the mark."""
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             bodies = [request["body"] for request in (await client.get(f"{self.url}/requests")).json()]
         return [
             (body["model"].removeprefix("m-"), body.get("reasoning_effort"))

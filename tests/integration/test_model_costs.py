@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import genai_prices
-import httpx
 import pytest
 
 from backend.chat.models import Usage
@@ -21,6 +20,7 @@ from executor.llm import prices
 from executor.llm.prices import PriceTable, cost_at
 from tests.fakes.running import fake_server
 from tests.integration.running_api import RunningApi, running_api
+from tests.plain_http import http_client
 from tests.sse_client import StrictClient
 
 LOOK = '/tool get_doc_page {"path": "x"}'
@@ -114,7 +114,7 @@ async def test_a_fallback_answers_for_a_server_that_is_away_and_for_a_wrong_key(
     told = await api.say(session, f"{LOOK}\n/then\n/say Hello\n{mark}", model=model)
     assert (told.text, metadata(told)["model"]) == ("Hello", answers)
     assert (await api.session(session))["model"] == model
-    async with httpx.AsyncClient() as client:
+    async with http_client() as client:
         requests = (await client.get(f"{url}/requests")).json()
     asked = [request["body"]["model"] for request in requests if mark in json.dumps(request["body"])]
     assert asked == (["m", *["m-small"] * 2] if model == "wrong" else ["m-dear"] * 2), "it stays for the whole turn"

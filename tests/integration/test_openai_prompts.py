@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from tests.fakes.running import fake_server
 from tests.integration.running_api import new_id, new_user, running_api, token
 from tests.integration.test_openai_api import chunks_of, client_of, text_of
+from tests.plain_http import http_client
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ async def test_the_model_gets_the_conversation_and_the_instructions_of_the_clien
         else:
             whole = await client.chat.completions.create(model="copilot", messages=conversation)  # type: ignore[arg-type]
             assert whole.choices[0].message.content == "And three"
-    async with httpx.AsyncClient() as http:
+    async with http_client() as http:
         requests = [one["body"] for one in (await http.get(f"{model_url}/requests")).json()]
     (request,) = [one for one in requests if mark in json.dumps(one)]  # no request for a title
     assert "ask_user" not in json.dumps(request["tools"])

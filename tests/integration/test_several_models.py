@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
-import httpx
 import pytest
 
 from backend.chat.models import NewMessage, Role, TextPart, Usage
@@ -20,6 +19,7 @@ from executor.llm.model import Prompt, ToolSpec
 from executor.llm.models import Models, OpenModel, open_models
 from executor.llm.titles import make_title
 from tests.fakes.running import bodies_of, fake_server
+from tests.plain_http import http_client
 
 LOOK = ToolSpec("look", "Looks", {"type": "object", "properties": {}})
 
@@ -41,7 +41,7 @@ async def said(opened: OpenModel, text: str, *, effort: str | None = None, tools
 
 
 async def last_request(url: str) -> tuple[dict[str, Any], dict[str, str]]:
-    async with httpx.AsyncClient() as client:
+    async with http_client() as client:
         request = (await client.get(f"{url}/requests")).json()[-1]
     return request["body"], {name.lower(): value for name, value in request["headers"].items()}
 

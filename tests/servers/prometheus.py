@@ -20,6 +20,7 @@ import pytest
 
 from backend.embedded.children import Child
 from tests import ROOT
+from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.speed import limit
 
@@ -81,7 +82,7 @@ class Prometheus:
             raise TimeoutError(f"{set(names) - fires} do not fire; {fires} do") from None
 
     async def _get(self, path: str, **parameters: str) -> Any:
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=limit(10)) as http:
+        async with http_client(base_url=self.url, timeout=limit(10)) as http:
             answer = await http.get(path, params=parameters)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
@@ -96,7 +97,7 @@ async def prometheus(folder: Path) -> AsyncIterator[Prometheus]:
 
     async def ready() -> bool:
         try:
-            async with httpx.AsyncClient(trust_env=False, timeout=limit(5)) as http:
+            async with http_client(timeout=limit(5)) as http:
                 return (await http.get(f"{server.url}/-/ready")).status_code == 200
         except httpx.TransportError:
             return False

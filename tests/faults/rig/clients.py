@@ -16,6 +16,7 @@ from tests.e2e.sse import SseStream, open_stream
 from tests.e2e.stack import bearer
 from tests.faults.rig.history import History, Outcome
 from tests.faults.rig.readings import Reading, Seen
+from tests.plain_http import http_client
 from tests.speed import limit
 
 KNOWS_RESET = "?accept=reset-step"
@@ -172,5 +173,5 @@ async def open_client(name: str, bases: Sequence[str], history: History) -> Asyn
     """Opens a client for a user of the API processes at `bases`."""
     timeout = httpx.Timeout(SILENCE, connect=limit(5))
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    async with httpx.AsyncClient(headers=bearer(name), timeout=timeout, limits=limits, trust_env=False) as http:
+    async with http_client(headers=bearer(name), timeout=timeout, limits=limits) as http:
         yield Client(name, http, bases, history)

@@ -12,6 +12,7 @@ import httpx
 
 from tests.e2e.stack import Child, Stack
 from tests.faults.rig.history import History
+from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import limit
@@ -141,7 +142,7 @@ class ProcessSlot:
         """Waits until the process in this slot, or a later one, is ready. Raises RuntimeError with its log after
         `within` seconds."""
         deadline = time.monotonic() + within
-        async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as client:
+        async with http_client(timeout=limit(20)) as client:
             while time.monotonic() < deadline:
                 try:
                     if (await client.get(f"{self.url}/api/chat/health/ready")).status_code == 200:

@@ -18,7 +18,9 @@ import pytest
 from tests import ROOT
 from tests.e2e.chat_api import asked, ending_of, followed, history_of, open_session, task_of
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
+from tests.fakes.careless_mcp_server import TOOLS
 from tests.fakes.running import words_in
+from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.servers.process_tree import all_gone, descendants
 from tests.speed import limit
@@ -27,10 +29,16 @@ LIMIT = limit(30)
 SECRET = "s3cr3t-of-the-file-0123456789"
 HERE = {"PYTHONPATH": str(ROOT), "TOKEN": SECRET}
 FAKE = {"command": sys.executable, "args": ["-m", "tests.fakes.mcp_server"], "env": HERE}
+PLAIN = {
+    "command": sys.executable,
+    "args": ["-m", "tests.fakes.careless_mcp_server"],
+    "env": {**HERE, "TOOLS": json.dumps(TOOLS)},
+}
+"""A server without the SDK, for tests of its life, not of its answers."""
 THREE = {
     "healthy": {**FAKE, "tools": ["add", "weather", "refuse"]},
-    "slow": {**FAKE, "tools": ["sleep"], "timeout": limit(2)},
-    "dying": {**FAKE, "tools": ["die", "pid"]},
+    "slow": {**PLAIN, "tools": ["wait"], "timeout": limit(2)},
+    "dying": {**PLAIN, "tools": ["die", "pid"]},
 }
 
 
@@ -69,21 +77,22 @@ async def until_there(client: httpx.AsyncClient, call: str) -> dict[str, Any]:
 
 async def test_one_healthy_one_slow_and_one_dying_server_in_one_step(plain_servers: Servers, tmp_path: Path) -> None:
     async with stack_with(plain_servers, tmp_path, THREE) as stack, stack.client(new_user()) as client:
-        for call in ('healthy_add {"a": 1, "b": 1}', "dying_pid", 'slow_sleep {"seconds": 0}'):
+        for call in ('healthy_add {"a": 1, "b": 1}', "dying_pid", 'slow_wait {"seconds": 0}'):
             await until_there(client, call)
         before = await until_there(client, "dying_pid")
         healthy, weather, failed, slow, dying = await outputs_of(
             client, 'healthy_add {"a": 2, "b": 40}', 'healthy_weather {"place": "here"}', "healthy_refuse",
-            'slow_sleep {"seconds": 600}', "dying_die",
+            'slow_wait {"seconds": 600}', "dying_die",
         )  # fmt: skip
         assert (healthy["type"], healthy["block_id"]) == ("block_output", "healthy.add")
         assert healthy["outputs"] == {"result": 42}
         assert weather["outputs"] == {"place": "here", "degrees": 21.5}
         assert (failed["error"], slow["error"]) == ("tool_failed", "timeout")
         assert dying["error"] == "interrupted_unknown_effect"
+        waited = [{"type": "text", "text": '{"seconds": 0}'}]
         after = await until_there(client, "dying_pid")
         assert before["outputs"] != after["outputs"]
-        assert (await outputs_of(client, 'slow_sleep {"seconds": 0}'))[0]["outputs"] == {"result": "slept"}
+        assert (await outputs_of(client, 'slow_wait {"seconds": 0}'))[0]["outputs"] == waited
         log = stack.executors[0].log.read_text()
         assert SECRET not in log
         assert "Traceback" not in log
@@ -100,7 +109,7 @@ async def test_an_executor_starts_and_answers_beside_servers_that_do_not_exist(
         none, nobody = await outputs_of(client, "none_tool", "nobody_tool")
         assert (none["error"], nobody["error"]) == ("tool_unavailable", "tool_unavailable")
         executor = stack.executors[0]
-        async with httpx.AsyncClient(base_url=executor.url, timeout=LIMIT) as http:
+        async with http_client(base_url=executor.url, timeout=LIMIT) as http:
             report = (await http.get("/health")).json()["mcp_servers"]
             metrics = (await http.get("/metrics")).text
         assert report["none"] == {"connected": False, "tools": 0, "why": "its command cannot be run"}
@@ -193,7 +202,7 @@ async def test_cancelling_a_turn_cancels_its_call(plain_servers: Servers, tmp_pa
 async def test_no_server_outlives_its_executor(number: signal.Signals, plain_servers: Servers, tmp_path: Path) -> None:
     """The older server does not end with its input, and has a child that has no input at all."""
     older = {"command": sys.executable, "args": ["-m", "tests.fakes.older_mcp_server", "986"], "env": HERE}
-    mcp = {"older": older, "one": FAKE}
+    mcp = {"older": older, "one": PLAIN}
     async with stack_with(plain_servers, tmp_path, mcp) as stack, stack.client(new_user()) as client:
         await until_there(client, "older_grow")
         await until_there(client, "one_pid")

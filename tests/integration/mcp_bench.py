@@ -25,6 +25,7 @@ from executor.tools.approval import Decision
 from executor.tools.context import ToolContext
 from executor.tools.tool import Tool, Toolbox
 from tests import ROOT
+from tests.fakes.careless_mcp_server import TOOLS
 from tests.servers.starting import OutputFile, listens, until_ready
 from tests.speed import limit
 
@@ -35,6 +36,8 @@ LIMIT = limit(20)
 HERE = {"PYTHONPATH": str(ROOT)}
 FAKE = {"command": sys.executable, "args": ["-m", "tests.fakes.mcp_server"], "env": HERE}
 CARELESS = {"command": sys.executable, "args": ["-m", "tests.fakes.careless_mcp_server"], "env": HERE}
+PLAIN = {**CARELESS, "env": {**HERE, "TOOLS": json.dumps(TOOLS)}}
+"""A server without the SDK, for tests of its life, not of its answers."""
 OLDER = {"command": sys.executable, "args": ["-m", "tests.fakes.older_mcp_server"], "env": HERE}
 SESSION = SessionId("s" * 16)
 

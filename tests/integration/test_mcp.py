@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -17,9 +18,10 @@ from backend.chat.protocol.tool_responses import BlockOutput, ErrorResponse
 from backend.errors import ConfigError
 from backend.ids import SessionId
 from backend.logs import configure_logs
+from tests.fakes.careless_mcp_server import TOOLS
 from tests.fakes.mcp_server import SAYS
 from tests.fakes.running import words_in
-from tests.integration.mcp_bench import FAKE, HERE, LIMIT, OLDER, SESSION, Bench, bench, http_server
+from tests.integration.mcp_bench import FAKE, HERE, LIMIT, OLDER, PLAIN, SESSION, Bench, bench, http_server
 from tests.servers.ports import free_port
 from tests.servers.process_tree import descendants, running
 from tests.speed import limit
@@ -138,7 +140,7 @@ async def test_a_server_that_dies_costs_the_calls_under_way(own: Bench, tmp_path
 
 
 async def test_a_dead_program_is_started_again(tmp_path: Path) -> None:
-    async with bench(tmp_path, {"one": FAKE}) as there:
+    async with bench(tmp_path, {"one": PLAIN}) as there:
         await there.until(lambda: bool(there.offered))
         first = cast(BlockOutput, await there.run("one_pid"))
         await there.step(("one_die", {}))
@@ -154,7 +156,7 @@ async def test_an_http_server_that_was_away_is_connected_again(tmp_path: Path) -
     port = free_port()
     async with bench(tmp_path, {"one": {"url": f"http://127.0.0.1:{port}/mcp"}}) as there:
         assert there.offered == set()
-        async with http_server(port):
+        async with http_server(port, "tests.fakes.careless_mcp_server", TOOLS=json.dumps(TOOLS)):
             await there.until(lambda: "one_pid" in there.offered)
             first = cast(BlockOutput, await there.run("one_pid"))
         (told,) = await there.step(("one_pid", {}))
@@ -162,7 +164,7 @@ async def test_an_http_server_that_was_away_is_connected_again(tmp_path: Path) -
         await there.until(lambda: there.offered == set())
         (told,) = await there.step(("one_pid", {}))
         assert told["error"] == "tool_unavailable"
-        async with http_server(port):
+        async with http_server(port, "tests.fakes.careless_mcp_server", TOOLS=json.dumps(TOOLS)):
             await there.until(lambda: "one_pid" in there.offered)
             assert cast(BlockOutput, await there.run("one_pid")).outputs != first.outputs
 
@@ -170,7 +172,7 @@ async def test_an_http_server_that_was_away_is_connected_again(tmp_path: Path) -
 async def test_a_program_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executor.mcp.connection.CHECK_EVERY", 0.1)
     monkeypatch.setattr("executor.mcp.connection.CHECK_TIMEOUT", limit(2))
-    async with bench(tmp_path, {"one": FAKE}) as there:
+    async with bench(tmp_path, {"one": PLAIN}) as there:
         await there.until(lambda: bool(there.offered))
         pid = cast(BlockOutput, await there.run("one_pid")).outputs["result"]
         os.kill(pid, signal.SIGSTOP)
@@ -190,7 +192,7 @@ async def test_a_program_that_hangs_while_calls_go_on_is_replaced(
             await there.step(("one_add", {"a": 1, "b": 2}))
             await asyncio.sleep(0.01)  # a step of a server that is away ends at once
 
-    async with bench(tmp_path, {"one": FAKE}, tool_timeout=limit(1)) as there:
+    async with bench(tmp_path, {"one": PLAIN}, tool_timeout=limit(1)) as there:
         await there.until(lambda: bool(there.offered))
         pid = cast(BlockOutput, await there.run("one_pid")).outputs["result"]
         jobs = []
@@ -217,7 +219,7 @@ async def test_a_program_that_does_one_thing_at_a_time_is_not_taken_for_one_that
 
 async def test_a_server_may_have_a_process_for_each_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("executor.mcp.own_links.MAX_OWN", 2)
-    async with bench(tmp_path, {"one": {**FAKE, "per": "session"}}) as there:
+    async with bench(tmp_path, {"one": {**PLAIN, "per": "session"}}) as there:
         await there.until(lambda: bool(there.offered))
 
         async def pid_of(session: str) -> int:
@@ -236,11 +238,11 @@ async def test_a_server_may_have_a_process_for_each_session(tmp_path: Path, monk
 
 
 async def test_three_servers_at_once_cost_each_other_nothing(tmp_path: Path) -> None:
-    servers = {"healthy": FAKE, "slow": {**FAKE, "timeout": limit(2)}, "dying": FAKE}
+    servers = {"healthy": PLAIN, "slow": {**PLAIN, "timeout": limit(2)}, "dying": PLAIN}
     async with bench(tmp_path, servers) as there:
-        await there.until(lambda: {"healthy_add", "slow_sleep", "dying_die"} <= there.offered)
+        await there.until(lambda: {"healthy_add", "slow_wait", "dying_die"} <= there.offered)
         healthy, slow, dying = await there.step(
-            ("healthy_add", {"a": 1, "b": 2}), ("slow_sleep", {"seconds": 600}), ("dying_die", {})
+            ("healthy_add", {"a": 1, "b": 2}), ("slow_wait", {"seconds": 600}), ("dying_die", {})
         )
         assert (healthy["outputs"], slow["error"]) == ({"result": 3}, "timeout")
         assert dying["error"] == "interrupted_unknown_effect"
@@ -252,10 +254,10 @@ async def test_three_servers_at_once_cost_each_other_nothing(tmp_path: Path) -> 
 async def test_a_server_that_is_not_there_costs_its_tools_alone(tmp_path: Path) -> None:
     servers = {
         "none": {"command": "/nowhere/at/all"},
-        "nowhere": {**FAKE, "cwd": "/nowhere/at/all"},
+        "nowhere": {**PLAIN, "cwd": "/nowhere/at/all"},
         "deaf": {"command": "sleep", "args": ["1000"]},
         "refusing": {"url": f"http://127.0.0.1:{free_port()}/mcp"},
-        "healthy": FAKE,
+        "healthy": PLAIN,
     }
     async with bench(tmp_path, servers) as there:
         assert not there.servers["deaf"].tried.is_set()  # opening does not wait for it
@@ -339,7 +341,7 @@ async def test_leaving_ends_every_program_and_what_it_has_started(tmp_path: Path
     """The older server does not end with its input, and has a child that has no input at all."""
     stubborn = {**OLDER, "args": [*OLDER["args"], "987"]}
     before = descendants(os.getpid())
-    async with bench(tmp_path, {"stubborn": stubborn, "one": FAKE}) as there:
+    async with bench(tmp_path, {"stubborn": stubborn, "one": PLAIN}) as there:
         await there.until(lambda: {"stubborn_grow", "one_pid"} <= there.offered)
         started = descendants(os.getpid()) - before
         assert cast(BlockOutput, await there.run("one_pid")).outputs["result"] in started

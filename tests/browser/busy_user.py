@@ -19,7 +19,7 @@ async def at_the_turn_limit(stack: Stack, user: str) -> AsyncIterator[None]:
     async with stack.client(user) as client, AsyncExitStack() as running:
         sessions = [await open_session(client) for _ in range(RUNNING)]
         for session in sessions:
-            await running.enter_async_context(asked(client, session, "/stream 5000 20"))
+            await running.enter_async_context(asked(client, session, "/stream 5000 200"))
         yield
         for session in sessions:
             await client.post(f"/api/chat/sessions/{session}/cancel")

@@ -46,7 +46,7 @@ async function until({ page }, { code, limit }) {
   for (;;) {
     if (await page.evaluate(`!!(${code})`).catch(() => false)) return true;
     if (Date.now() > end) throw new Error(`not within ${limit} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 40));
+    await new Promise((resolve) => setTimeout(resolve, 80));
   }
 }
 

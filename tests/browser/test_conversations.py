@@ -27,13 +27,13 @@ async def test_a_message_is_answered_and_the_session_has_an_address_and_a_title(
 
 async def test_a_page_reloaded_in_mid_answer_shows_the_rest_of_the_answer(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.send("/stream 150 15")
+    await page.send("/stream 50 45")
+    await page.until_text("6 7")
+    await page.reload()
     await page.until_text("20 21")
     await page.reload()
-    await page.until_text("60 61")
-    await page.reload()
     await page.until_idle()
-    assert await page.messages() == [("user", "/stream 150 15"), ("assistant", stream_text(150))]
+    assert await page.messages() == [("user", "/stream 50 45"), ("assistant", stream_text(50))]
 
 
 async def test_a_second_tab_follows_and_can_stop_the_answer(open_page: OpenPage) -> None:
@@ -41,12 +41,12 @@ async def test_a_second_tab_follows_and_can_stop_the_answer(open_page: OpenPage)
     await page.send("/stream 40 5")
     await page.until_idle()
     other = await open_page(page.user, await page.path())
-    await page.send("/stream 100 15")
+    await page.send("/stream 45 35")
     await other.until_text("20 21")
     await asyncio.gather(page.until_idle(2), other.until_idle(2))
     assert await page.messages() == await other.messages()
-    assert await page.answers() == [stream_text(40), stream_text(100)]
-    await page.send("/stream 5000 15")
+    assert await page.answers() == [stream_text(40), stream_text(45)]
+    await page.send("/stream 5000 50")
     await other.until_text("5 6")
     await other.tab.click(STOP)
     await asyncio.gather(page.until_idle(3), other.until_idle(3))
@@ -57,7 +57,7 @@ async def test_a_second_tab_follows_and_can_stop_the_answer(open_page: OpenPage)
 
 async def test_returning_to_a_conversation_leaves_one_stream_open(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.send("/stream 600 20")
+    await page.send("/stream 150 80")
     await page.until_text("5 6")
     address = await page.path()
     for _ in range(STREAMS + 1):
@@ -66,12 +66,12 @@ async def test_returning_to_a_conversation_leaves_one_stream_open(open_page: Ope
         await page.tab.click(f'.sidebar a[href="{address}"]')
         await page.tab.until("document.querySelectorAll('.thread article').length === 2")
     await page.until_idle()
-    assert await page.answers() == [stream_text(600)]
+    assert await page.answers() == [stream_text(150)]
 
 
 async def test_stop_ends_the_answer_on_the_server(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.send("/stream 5000 10")
+    await page.send("/stream 5000 40")
     await page.until_text("10 11")
     await page.tab.click(STOP)
     await page.until_idle()
@@ -84,7 +84,7 @@ async def test_stop_ends_the_answer_on_the_server(open_page: OpenPage) -> None:
 
 async def test_messages_sent_during_an_answer_are_shown_as_waiting_even_after_a_reload(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.send("/stream 5000 10")  # long enough to last until Stop, even on a slow machine
+    await page.send("/stream 5000 40")  # long enough to last until Stop, even on a slow machine
     await page.until_text("5 6")
     await page.send("/stream 7 5")
     await page.send("/stream 9 5")
@@ -96,7 +96,7 @@ async def test_messages_sent_during_an_answer_are_shown_as_waiting_even_after_a_
     await page.until_idle(3)
     stopped = (await page.answers())[0]
     expected = [
-        "/stream 5000 10",
+        "/stream 5000 40",
         stream_text(len(stopped.split())),
         "/stream 7 5",
         stream_text(7),

@@ -17,8 +17,8 @@ from tests.e2e.stack import Stack, new_user
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import lasting, limit
 
-WORDS = 300
-ANSWER = f"/stream {WORDS} {round(lasting(15))}"
+WORDS = 90
+ANSWER = f"/stream {WORDS} {round(lasting(50))}"
 """An answer that lasts 4.5 seconds, and longer on a slow machine, so that the interruption comes before its end."""
 OFFLINE = 10.0
 """Seconds without a network."""
@@ -46,14 +46,14 @@ async def _reading(open_page: OpenPage, stack: Stack) -> AsyncIterator[tuple[Cha
     async with FaultProxy("127.0.0.1", stack.apis[0].port) as proxy:
         page = await open_page(base=f"http://127.0.0.1:{proxy.port}")
         await page.send(ANSWER)
-        await page.until_text("30 31")
+        await page.until_text("9 10")
         yield page, proxy
 
 
 async def test_an_answer_survives_killing_and_restarting_the_api(open_page: OpenPage, stack: Stack) -> None:
     page = await open_page()
     await page.send(ANSWER)
-    await page.until_text("30 31")
+    await page.until_text("9 10")
     (api,) = stack.apis
     api.send(signal.SIGKILL)
     await api.ended()
@@ -65,7 +65,7 @@ async def test_an_answer_survives_killing_and_restarting_the_api(open_page: Open
 async def test_an_answer_survives_killing_the_executor(open_page: OpenPage, stack: Stack) -> None:
     page = await open_page()
     await page.send(ANSWER)
-    await page.until_text("30 31")
+    await page.until_text("9 10")
     (executor,) = stack.executors
     executor.send(signal.SIGKILL)
     await stack.start_executor()
@@ -75,7 +75,7 @@ async def test_an_answer_survives_killing_the_executor(open_page: OpenPage, stac
 async def test_an_answer_survives_ten_seconds_without_a_network(open_page: OpenPage) -> None:
     page = await open_page()
     await page.send(ANSWER)
-    await page.until_text("30 31")
+    await page.until_text("9 10")
     await page.tab.offline(True)
     await asyncio.sleep(OFFLINE)  # the tested outage lasts this long
     await page.tab.offline(False)
@@ -99,7 +99,7 @@ async def test_an_answer_survives_a_laptop_that_sleeps_during_an_api_restart(
 ) -> None:
     page = await open_page()
     await page.send(ANSWER)
-    await page.until_text("30 31")
+    await page.until_text("9 10")
     (api,) = stack.apis
     with browser.asleep():
         api.send(signal.SIGKILL)

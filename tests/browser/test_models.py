@@ -70,7 +70,7 @@ async def test_a_new_conversation_begins_with_the_model_that_was_chosen_for_it(o
     await page.tab.until(f"{_SHOWN}.length === 1")
     await page.tab.js(f"document.querySelector('{MODEL}').focus()")
     await page.tab.press("End")
-    await page.send("/stream 2000 20")
+    await page.send("/stream 2000 100")
     await page.until_text("1 ")
     await page.tab.js(f"document.querySelector('{MODEL}').focus()")
     await page.tab.press("Home")

@@ -77,7 +77,7 @@ async def test_the_chosen_colours_apply_before_the_first_paint(open_page: OpenPa
 async def test_nothing_is_animated_for_a_user_who_prefers_reduced_motion(open_page: OpenPage) -> None:
     for still in (False, True):
         page = await open_page(still=still)
-        await page.send("/stream 5000 10")
+        await page.send("/stream 5000 50")
         await page.tab.until("document.querySelector('.sidebar .pulse') !== null")
         assert (await page.tab.js("document.getAnimations().length") == 0) == still
         await page.tab.click('[aria-label="Stop"]')

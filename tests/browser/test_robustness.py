@@ -29,9 +29,9 @@ async def test_an_answer_whose_rendering_is_slow_is_complete_when_it_has_ended(o
             set.call(this, text);
         } });""")
     await page.go("/")
-    await page.send("/stream 200 10")
+    await page.send("/stream 60 10")
     await page.until_idle()
-    assert await page.answers() == [stream_text(200)]
+    assert await page.answers() == [stream_text(60)]
 
 
 async def test_long_code_is_shown_as_a_code_block(open_page: OpenPage, stack: Stack) -> None:
@@ -87,7 +87,7 @@ async def test_stop_reaches_a_message_that_the_server_does_not_have_yet(open_pag
     (api,) = stack.apis
     api.send(signal.SIGSTOP)
     try:
-        await page.send("/stream 5000 20")
+        await page.send("/stream 5000 50")
         await page.tab.click(STOP)
     finally:
         api.send(signal.SIGCONT)

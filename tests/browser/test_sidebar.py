@@ -124,7 +124,7 @@ async def test_a_deletion_holds_when_the_user_signs_out_at_once(open_page: OpenP
 
 async def test_a_new_tab_shows_which_conversations_are_being_answered(open_page: OpenPage) -> None:
     page = await open_page()
-    await page.send("/stream 5000 20")
+    await page.send("/stream 5000 100")
     await page.until_text("5 6")
     other = await open_page(page.user, "/library")
     await other.tab.until("document.querySelector('.sidebar .pulse') !== null")

@@ -50,14 +50,14 @@ async def test_a_rejected_token_is_reported_at_once_and_the_draft_stays(open_pag
 
 async def test_an_anonymous_tab_follows_another_tab_from_the_first_answer_on(open_page: OpenPage) -> None:
     page = await open_page(known=False)
-    await page.send("/stream 200 10")
+    await page.send("/stream 50 40")
     await page.until_text("5 6")
     other = await open_page(page.user, await page.path(), known=False)
-    await other.until_text("20 21")
+    await other.until_text("10 11")
     await other.send("/stream 7")
     await asyncio.gather(page.until_idle(2), other.until_idle(2))
     assert await page.messages() == await other.messages()
-    assert await page.answers() == [stream_text(200), stream_text(7)]
+    assert await page.answers() == [stream_text(50), stream_text(7)]
 
 
 async def test_an_anonymous_user_sees_a_new_title_in_the_list(open_page: OpenPage) -> None:

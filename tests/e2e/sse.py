@@ -160,7 +160,12 @@ def types_of(events: Iterable[Event]) -> list[str]:
     return [event.chunk["type"] for event in events]
 
 
-def words_for(seconds: float, delay_ms: int = 10) -> int:
+PACE = 40
+"""Milliseconds between two words of an answer that must last. Each word costs CPU time in each process on
+its way."""
+
+
+def words_for(seconds: float, delay_ms: int = PACE) -> int:
     """Returns the number of words of an answer (`/stream N DELAY_MS`) that lasts `seconds` on the usual machine. It
     lasts longer on a slower machine, because a test that must act during the answer is slower there, too."""
     return round(lasting(seconds) * 1000 / delay_ms)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.sdk import VERSIONS, Act, Report, SdkClients, Tab
-from tests.e2e.sse import counted, words_for
+from tests.e2e.sse import PACE, counted, words_for
 from tests.e2e.stack import Stack, bearer, new_session, new_user
 from tests.faults.scale import FULL
 
@@ -150,7 +150,7 @@ async def test_a_cancel_while_the_model_thinks_leaves_nothing_open(play: Play) -
 
 
 async def test_a_page_reloaded_in_mid_answer_shows_the_whole_answer_once(play: Play) -> None:
-    begun = send(f"/stream {WORDS} 10", wait=False)
+    begun = send(f"/stream {WORDS} {PACE}", wait=False)
     reload = [on("a", "stop"), on("b", "open", hydrate=True), on("b", "resume")]
     report = await play(OPEN, begun, on("a", "received", events=15), *reload)
     before, after = report.tabs["a"], report.tabs["b"]
@@ -226,7 +226,7 @@ async def test_a_network_that_cuts_after_every_chunk_changes_nothing(play: Play)
 
 
 async def test_a_second_tab_sees_the_same_message_once(play: Play) -> None:
-    begun = send(f"{LEARN}\n/stream 5 5\n/then\n/stream {WORDS} 10", wait=False)
+    begun = send(f"{LEARN}\n/stream 5 5\n/then\n/stream {WORDS} {PACE}", wait=False)
     second = [on("b", "open", hydrate=True), on("b", "resume", wait=False)]
     report = await play(OPEN, begun, on("a", "received", events=10), *second, on("a", "settled"), on("b", "settled"))
     first, other = report.tabs["a"], report.tabs["b"]
@@ -256,7 +256,7 @@ async def test_a_failed_or_cancelled_turn_is_stored_as_the_client_saw_it(play: P
 
 
 async def test_a_message_sent_while_another_tab_is_answered_waits_its_turn(play: Play) -> None:
-    begun = [send(f"/stream {WORDS} 10", wait=False), on("a", "received", events=8)]
+    begun = [send(f"/stream {WORDS} {PACE}", wait=False), on("a", "received", events=8)]
     other = [
         on("b", "open", hydrate=True),
         send("/stream 3", tab="b"),
@@ -267,7 +267,7 @@ async def test_a_message_sent_while_another_tab_is_answered_waits_its_turn(play:
     assert report.tabs["a"].text == counted(WORDS)
     assert report.tabs["b"].text == counted(3)
     texts = ["".join(part.get("text", "") for part in m["parts"]) for m in report.tabs["c"].messages]
-    assert texts == [f"/stream {WORDS} 10", counted(WORDS), "/stream 3", counted(3)]
+    assert texts == [f"/stream {WORDS} {PACE}", counted(WORDS), "/stream 3", counted(3)]
 
 
 async def test_regenerating_answers_the_same_question_again(play: Play) -> None:

@@ -13,12 +13,12 @@ import pytest
 
 from tests.e2e.chat_api import asked, assert_ids_rise, followed, open_session, until_answered
 from tests.e2e.sdk import VERSIONS, Act, SdkClients
-from tests.e2e.sse import Event, counted, text_of, words_for
+from tests.e2e.sse import PACE, Event, counted, text_of, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.speed import limit
 
 WORDS = words_for(3)
-LONG_ENOUGH = f"/stream {WORDS} 10"
+LONG_ENOUGH = f"/stream {WORDS} {PACE}"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def test_a_reader_may_change_to_another_api_in_mid_answer(two_apis: Stack)
             events = [*await stream.until(20)]
             task = stream.task_id
         async with followed(other, task, cursor=events[-1].id) as stream:
-            events += await stream.until(100)
+            events += await stream.until(40)
         async with followed(one, task, cursor=events[-1].id) as stream:
             events += await stream.rest()
         assert text_of(events) == counted(WORDS)

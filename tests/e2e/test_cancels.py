@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.chat_api import asked, ending_of, followed, history_of, open_session, read_with_cuts, task_of, text_in
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, types_of, words_for
+from tests.e2e.sse import PACE, counted, text_of, types_of, words_for
 from tests.e2e.stack import Stack, new_user
 from tests.speed import limit
 
@@ -42,7 +42,7 @@ async def test_a_waiting_turn_that_is_cancelled_never_runs(stack: Stack) -> None
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with (
-            asked(client, session, f"/stream {WORDS} 10") as running,
+            asked(client, session, f"/stream {WORDS} {PACE}") as running,
             asked(client, session, "/stream 7") as cancelled,
             asked(client, session, "/stream 3") as waiting,
         ):

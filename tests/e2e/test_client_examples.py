@@ -18,7 +18,7 @@ from tests.e2e.agents import begin, create, open_agent_stack
 from tests.e2e.chat_api import asked, history_of, open_session, text_in, until_answered
 from tests.e2e.resumable import PACKAGE, PAGE, build_package
 from tests.e2e.sdk import VERSIONS, WEB
-from tests.e2e.sse import counted, words_for
+from tests.e2e.sse import PACE, counted, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user
 from tests.servers.generator import API_KEY, GeneratorNode
 from tests.servers.proxy import FaultProxy, Mode
@@ -26,7 +26,7 @@ from tests.servers.starting import OutputFile, first_line
 from tests.speed import limit
 
 EXAMPLE = re.compile(r"^```(\w+) ([\w.-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ANSWER = f"/stream {words_for(2)} 10"
+ANSWER = f"/stream {words_for(2)} {PACE}"
 TEXT = counted(words_for(2))
 WORDS = words_for(4)
 """Words of an answer that must last until Node has started."""
@@ -168,7 +168,7 @@ async def test_the_example_without_a_library_loses_no_text(stack: Stack, example
 async def test_the_event_source_example_loses_no_text(stack: Stack, examples: Path) -> None:
     async with stack.client() as client, FaultProxy("127.0.0.1", stack.apis[0].port) as proxy:
         session = await open_session(client)
-        async with asked(client, session, f"/stream {WORDS} 10") as stream:
+        async with asked(client, session, f"/stream {WORDS} {PACE}") as stream:
             await stream.until(5)
             job = {"act": "event-source", "task": stream.task_id}
         async with started_example(examples, "event-source.js", f"http://127.0.0.1:{proxy.port}", **job) as rest:

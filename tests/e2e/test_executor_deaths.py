@@ -21,7 +21,7 @@ from tests.e2e.chat_api import (
     until_answered,
 )
 from tests.e2e.sdk import VERSIONS, SdkClients
-from tests.e2e.sse import counted, text_of, words_for
+from tests.e2e.sse import PACE, counted, text_of, words_for
 from tests.e2e.stack import Child, Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.faults.scale import FULL
 from tests.speed import limit
@@ -40,7 +40,7 @@ either_way = pytest.mark.parametrize(
 """Kills over RabbitMQ and stops over the Redis queue. In `make faults`, both over each queue."""
 LEARN = '/tool add_understanding {"user_name":"Ada"}'
 WORDS = words_for(3)
-TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream {WORDS} 10"
+TWO_STEPS = f"/stream 10 5\n{LEARN}\n/then\n/stream {WORDS} {PACE}"
 SECOND_STEP = counted(WORDS)
 TWO_STEPS_TEXT = counted(10) + SECOND_STEP
 

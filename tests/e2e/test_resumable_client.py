@@ -13,13 +13,13 @@ import pytest
 from tests.e2e.chat_api import history_of, text_in, until_answered
 from tests.e2e.resumable import Page, build_package, open_pages
 from tests.e2e.sdk import VERSIONS
-from tests.e2e.sse import counted, words_for
+from tests.e2e.sse import PACE, counted, words_for
 from tests.e2e.stack import Servers, Stack, bearer, new_session, new_user, open_stack
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import lasting
 
 CHUNKS = words_for(3)
-ANSWER = f"/stream {CHUNKS} 10"
+ANSWER = f"/stream {CHUNKS} {PACE}"
 QUICK = {"minDelayMs": 50, "maxDelayMs": 500, "idleMs": round(lasting(2500)), "attempts": 1000}
 """Options that make a page reconnect sooner than by default, which is after three missed heartbeats."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.chat_api import asked, open_session
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
 from tests.faults.owners import executor_named, owner_of, postgres_connection
 from tests.servers.otlp import Collector, attributes_of, collector
@@ -68,7 +68,7 @@ async def test_a_takeover_is_linked_to_the_attempt_that_died(
 ) -> None:
     async with open_stack(servers, tmp_path, executors=2, **traced(spans)) as stack, stack.client(new_user()) as http:
         session = await open_session(http)
-        async with asked(http, session, f"/stream {words_for(2)} 10") as turn:
+        async with asked(http, session, f"/stream {words_for(2)} {PACE}") as turn:
             await turn.until(5)
             await kill_owner(stack, turn.task_id)
             await turn.rest()

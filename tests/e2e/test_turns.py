@@ -20,7 +20,7 @@ from tests.e2e.chat_api import (
     text_in,
 )
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, words_for
+from tests.e2e.sse import PACE, counted, text_of, words_for
 from tests.e2e.stack import Stack, new_user
 from tests.speed import limit
 
@@ -73,7 +73,7 @@ async def test_turns_of_one_session_never_overlap_and_those_of_different_session
             session = await open_session(client)
 
             async def one_turn() -> str:
-                async with asked(client, session, f"/stream {SHORT} 10") as stream:
+                async with asked(client, session, f"/stream {SHORT} {PACE}") as stream:
                     assert text_of(await stream.rest()) == counted(SHORT)
                     return stream.task_id
 
@@ -106,7 +106,7 @@ async def spans_of(stack: Stack, tasks: list[str]) -> list[tuple[Any, Any]]:
 async def test_a_message_to_a_busy_session_waits_for_its_turn(stack: Stack) -> None:
     async with stack.client(new_user()) as client:
         session = await open_session(client)
-        async with asked(client, session, f"/stream {WORDS} 10") as first:
+        async with asked(client, session, f"/stream {WORDS} {PACE}") as first:
             await first.until(5)
             async with asked(client, session, "/stream 3") as second:
                 state = (await client.get(f"/api/chat/sessions/{session}")).json()
@@ -115,7 +115,7 @@ async def test_a_message_to_a_busy_session_waits_for_its_turn(stack: Stack) -> N
                 await second.rest()
             await first.rest()
         assert [text_in(message) for message in await history_of(client, session)] == [
-            f"/stream {WORDS} 10", counted(WORDS), "/stream 3", counted(3),
+            f"/stream {WORDS} {PACE}", counted(WORDS), "/stream 3", counted(3),
         ]  # fmt: skip
 
 

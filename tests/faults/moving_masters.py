@@ -11,15 +11,15 @@ from tests.e2e.stack import Stack, new_user, ready
 from tests.speed import limit
 
 BACK_WITHIN = limit(30)
-WORDS = 300
+WORDS, DELAY = 100, 30
 
 
 async def check_turns_over(stack: Stack, move: Callable[[], Awaitable[None]]) -> None:
     """Moves the master in mid-answer. A new turn and the running one end exactly, and every process is ready again."""
     async with stack.client(new_user()) as http, asyncio.timeout(6 * BACK_WITHIN):
         running = await open_session(http)
-        async with asked(http, running, f"/stream {WORDS} 10") as stream:
-            await stream.until(40)
+        async with asked(http, running, f"/stream {WORDS} {DELAY}") as stream:
+            await stream.until(15)
             await move()
             async with asked(http, await open_session(http), "/stream 10") as another:
                 await asyncio.wait_for(another.rest(), BACK_WITHIN)

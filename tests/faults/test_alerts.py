@@ -133,7 +133,7 @@ async def test_alerts_fire_in_their_troubles(
 
         for _ in range(SLOTS + 1):  # the last one waits
             busy = await open_turns.enter_async_context(stack.client(new_user()))
-            turn = asked(busy, await open_session(busy), "/stream 100000 20")
+            turn = asked(busy, await open_session(busy), "/stream 100000 500")
             last = await open_turns.enter_async_context(turn)
         async with postgres_connection(stack.servers.postgres) as c, Redis.from_url(private_redis.dsn) as redis:
             await c.execute("UPDATE tasks SET active_since = now() - interval '1 hour' WHERE status = 'queued'")
@@ -148,7 +148,7 @@ async def test_alerts_fire_in_their_troubles(
             )
             await redis.config_set("maxmemory", 0)
             busy = await open_turns.enter_async_context(stack.client(new_user()))
-            await open_turns.enter_async_context(asked(busy, await open_session(busy), "/stream 100000 20"))
+            await open_turns.enter_async_context(asked(busy, await open_session(busy), "/stream 100000 500"))
             await c.execute("UPDATE tasks SET active_since = now() - interval '1 hour' WHERE status = 'queued'")
             await watch.until_firing("CopilotTurnsWait", within=WITHIN)
             await c.execute("SELECT pg_advisory_lock($1)", SWEEP_LOCK)

@@ -12,7 +12,7 @@ from backend.chat.queue.redis_consumer import BODY
 from backend.rabbitmq import Topology
 from tests.e2e.chat_api import asked, ending_of, open_session, task_of
 from tests.e2e.conftest import over_both_queues
-from tests.e2e.sse import counted, text_of, types_of, words_for
+from tests.e2e.sse import PACE, counted, text_of, types_of, words_for
 from tests.e2e.stack import Servers, Stack, new_user
 
 WORDS = words_for(3)
@@ -40,7 +40,7 @@ async def test_a_dead_letter_fails_a_waiting_task_but_not_a_running_one(stack: S
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with (
-            asked(client, session, f"/stream {WORDS} 10") as running,
+            asked(client, session, f"/stream {WORDS} {PACE}") as running,
             asked(client, session, "/stream 3") as waiting,
         ):
             await running.until(3)
@@ -63,7 +63,10 @@ async def test_a_dead_letter_of_an_ended_or_unknown_task_changes_nothing(stack: 
             await stream.rest()
         await put(stack.servers, unreadable(stream.task_id))
         await put(stack.servers, unreadable("8d1c2a4e-0000-4000-8000-000000000000"))
-        async with asked(client, session, f"/stream {WORDS} 10") as busy, asked(client, session, "/stream 3") as last:
+        async with (
+            asked(client, session, f"/stream {WORDS} {PACE}") as busy,
+            asked(client, session, "/stream 3") as last,
+        ):
             await put(stack.servers, unreadable(last.task_id))
             assert ending_of(await last.rest()) == "failed"  # so the letters before it have been processed
             await busy.rest()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from backend.chat.keys import lock_key, stream_key
 from backend.ids import SessionId, StreamId, TaskId
 from tests.e2e.chat_api import asked, ending_of, history_of, open_session, read_with_cuts, task_of, text_in
-from tests.e2e.sse import counted, open_stream, text_of, words_for
+from tests.e2e.sse import PACE, counted, open_stream, text_of, words_for
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack
 from tests.faults.figures import record
 from tests.faults.owners import executor_named, owner_of, postgres_connection, writes_no_more
@@ -57,7 +57,7 @@ async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_w
         for _ in range(CYCLES):
             session = await open_session(client)
             path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
-            async with open_stream(client, "POST", path, json={"message": f"/stream {WORDS} 10"}) as stream:
+            async with open_stream(client, "POST", path, json={"message": f"/stream {WORDS} {PACE}"}) as stream:
                 reading = asyncio.create_task(stream.rest())
                 frozen = await owner_after(pair, stream.task_id, None)
                 while len(stream.events) < 20 and not reading.done():
@@ -98,8 +98,8 @@ async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_w
 async def test_deleting_the_session_lock_during_a_turn_changes_nothing(pair: Stack) -> None:
     async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
         session = await open_session(client)
-        async with asked(client, session, f"/stream {WORDS} 10") as stream:
-            for count in (20, 60, 120):
+        async with asked(client, session, f"/stream {WORDS} {PACE}") as stream:
+            for count in (20, 40, 60):
                 await stream.until(count)
                 assert await redis.delete(lock_key(SessionId(session))) == 1 or count > 20
             await stream.rest()
@@ -120,7 +120,7 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
         proxies = {(await stack.start_executor(REDIS_URL=proxy.dsn)).number: proxy for proxy in (one, other)}
         session, words = await open_session(client), words_for(6)
         path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
-        async with open_stream(client, "POST", path, json={"message": f"/stream {words} 10"}) as stream:
+        async with open_stream(client, "POST", path, json={"message": f"/stream {words} {PACE}"}) as stream:
             reading = asyncio.create_task(stream.rest())
             isolated = await owner_after(stack, stream.task_id, None)
             async with asyncio.timeout(limit(60)):

@@ -20,7 +20,7 @@ from tests.faults.scale import FULL, scale
 from tests.speed import limit
 
 KILLS = scale(2, 50)
-WORDS, DELAY = 300, 10
+WORDS, DELAY = 100, 30
 pytestmark = [over_both_queues, pytest.mark.timeout(scale(120, 1800))]
 
 

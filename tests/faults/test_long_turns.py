@@ -51,15 +51,15 @@ async def test_a_turn_continues_in_its_executor_when_the_broker_connections_are_
     servers = Servers(postgres_dsn, redis_dsn, private_rabbitmq.dsn)
     async with open_stack(servers, tmp_path, executors=2) as stack, stack.client(new_user()) as client:
         session = await open_session(client)
-        async with asked(client, session, "/stream 800 10") as stream:
-            await stream.until(30)
+        async with asked(client, session, "/stream 200 40") as stream:
+            await stream.until(10)
             await private_rabbitmq.close_all_connections()
             async with asyncio.timeout(limit(60)):
-                assert text_of(await stream.rest()) == counted(800)
+                assert text_of(await stream.rest()) == counted(200)
         assert ending_of(stream.events) == "completed"
         assert (await task_of(client, stream.task_id))["attempt"] == 1
         assert starts_of(stack, stream.task_id) == 1
         async with asked(client, session, "/stream 3") as after:
             assert text_of(await after.rest()) == counted(3)
-        assert text_of(await read_with_cuts(client, stream.task_id, [])) == counted(800)
+        assert text_of(await read_with_cuts(client, stream.task_id, [])) == counted(200)
     record("I9", "all broker connections closed in mid-turn: 1 start, completed")

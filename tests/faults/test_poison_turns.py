@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.chat_api import asked, ending_of, history_of, open_session, read_with_cuts, task_of
-from tests.e2e.sse import counted, text_of, words_for
+from tests.e2e.sse import PACE, counted, text_of, words_for
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
 from tests.faults.figures import record
 from tests.faults.owners import kill_owner, postgres_connection
@@ -63,7 +63,7 @@ async def test_a_poison_turn_fails_after_three_deaths_and_the_others_are_answere
 async def test_a_child_process_finishes_its_turn_when_its_executor_dies(pair: Stack) -> None:
     async with pair.client(new_user()) as client, postgres_connection(pair.servers.postgres) as c:
         session, words = await open_session(client), words_for(6)
-        async with asked(client, session, f"/stream {words} 10") as stream:
+        async with asked(client, session, f"/stream {words} {PACE}") as stream:
             reading = asyncio.create_task(stream.rest())
             for death in range(2):
                 await has_begun(pair, stream.task_id, death + 1)

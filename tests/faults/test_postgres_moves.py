@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from backend.migrating import migrate
@@ -15,11 +14,12 @@ from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Child, Servers, Stack, new_user, open_stack, ready
 from tests.faults.owners import postgres_connection
 from tests.integration.catalog import execute
+from tests.plain_http import http_client
 from tests.servers.postgres import PostgresNode, standby_node
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import limit
 
-WORDS = 300
+WORDS, DELAY = 100, 30
 OUT_OF_REACH = limit(30)
 Repair = Callable[[], Awaitable[None]]
 Break = Callable[["Scene"], Awaitable[Repair]]
@@ -77,8 +77,8 @@ async def test_a_postgres_that_lets_nobody_in_ends_no_process_and_no_turn(
 ) -> None:
     async with moved.client(new_user()) as http, asyncio.timeout(4 * OUT_OF_REACH):
         session = await open_session(http)
-        async with asked(http, session, f"/stream {WORDS} 10") as stream:
-            await stream.until(20)
+        async with asked(http, session, f"/stream {WORDS} {DELAY}") as stream:
+            await stream.until(8)
             repair = await break_it(scene)
             await asyncio.gather(*(_misses_postgres(child) for child in moved.children))
             refused = await http.post(f"/api/chat/sessions/{session}/stream", json={"message": "and now?"})
@@ -98,7 +98,7 @@ async def test_a_postgres_that_lets_nobody_in_ends_no_process_and_no_turn(
 
 async def _misses_postgres(child: Child) -> None:
     """Waits until a process says that it has no PostgreSQL."""
-    async with httpx.AsyncClient(trust_env=False, timeout=limit(20)) as http, asyncio.timeout(OUT_OF_REACH):
+    async with http_client(timeout=limit(20)) as http, asyncio.timeout(OUT_OF_REACH):
         while True:
             state = (await http.get(f"{child.url}/api/chat/health/ready")).json()
             if state["checks"]["postgres"] is False:

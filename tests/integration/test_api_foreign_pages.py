@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 
 EVIL = {"origin": "http://evil.example", "sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
@@ -45,7 +45,7 @@ async def test_a_page_of_another_origin_creates_cancels_and_occupies_nothing(api
     session = await api.new_session()
     before = (await api.http.get("/api/chat/sessions")).json()["total"]
     words = words_for(1)
-    said = asyncio.create_task(api.say(session, f"/stream {words} 10"))
+    said = asyncio.create_task(api.say(session, f"/stream {words} {PACE}"))
     task = (await api.active_stream(session))["task_id"]
     for method, path in (
         ("POST", "/api/chat/sessions"),

@@ -11,7 +11,7 @@ from backend.chat.flows import start
 from backend.chat.models import OnBusy, TurnRequest
 from backend.chat.store import tasks
 from backend.ids import new_session_id
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.integration.rows import new_user
 from tests.integration.running_api import LIMIT, RunningApi, running_api
 
@@ -71,7 +71,7 @@ async def test_a_reload_during_an_answer_finds_the_stream_and_no_partial_answer(
     id = await api.new_session(mine)
     path = f"/api/chat/sessions/{id}/stream"
     words = words_for(1.5)
-    running = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {words} 10"}, headers=mine))
+    running = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {words} {PACE}"}, headers=mine))
     active = await api.active_stream(id, mine)
     assert active == {
         "task_id": active["task_id"],

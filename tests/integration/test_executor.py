@@ -45,7 +45,7 @@ from executor.side_jobs.sweeper import SWEEP_EVERY, Sweeper
 from executor.tools import open_toolbox
 from executor.turns.context import ExecutorContext
 from executor.worker import Worker
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.integration.rows import a_session, a_task, new_user, text_message
 from tests.servers.redis import RedisNode
 from tests.speed import limit
@@ -157,7 +157,7 @@ async def test_a_turn_whose_stream_is_lost_starts_again_and_its_text_is_exact(
 ) -> None:
     session_id = new_session_id()
     async with working(api.settings):
-        task = await api.ask(f"/stream {WORDS} 10", session_id)
+        task = await api.ask(f"/stream {WORDS} {PACE}", session_id)
         await api.read(task, until="20 ")
         await api.resources.streams.delete(stream_key(session_id, task.id))
         row = await api.ended(task)
@@ -172,7 +172,7 @@ async def test_a_turn_whose_stream_is_lost_starts_again_and_its_text_is_exact(
 async def test_a_reader_of_a_lost_stream_is_cut_and_cannot_resume(api: ApiSide) -> None:
     session_id = new_session_id()
     async with working(api.settings):
-        task = await api.ask(f"/stream {WORDS} 10", session_id)
+        task = await api.ask(f"/stream {WORDS} {PACE}", session_id)
         seen = await api.read(task, until="20 ")
         await api.resources.streams.delete(stream_key(session_id, task.id))
         with pytest.raises((CursorExpired, StreamCut)):
@@ -298,7 +298,7 @@ async def test_a_running_turn_survives_an_outage_of_redis_longer_than_its_leases
 async def test_a_stopping_executor_hands_back_its_turn_without_counting_a_crash(api: ApiSide) -> None:
     session_id = new_session_id()
     async with working(api.settings):
-        task = await api.ask(f"/stream {WORDS} 10", session_id)
+        task = await api.ask(f"/stream {WORDS} {PACE}", session_id)
         await api.read(task, until="5 ")
     row = await api.row(task)
     assert (row.status, row.owner, row.crashes) == (TaskStatus.RUNNING, None, 0)

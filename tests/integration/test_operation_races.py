@@ -25,7 +25,7 @@ from executor.operations import Operations
 from executor.tools.context import ToolContext
 from executor.tools.create_agent import CreateAgent, CreateAgentArgs
 from executor.tools.tool import Accepted, Stored, Tool
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.fakes.outside_work import OutsideToolbox, OutsideWork, Work
 from tests.integration.running_api import LIMIT, RunningApi, executing, new_user, running_api
 from tests.integration.test_api_events import listening
@@ -190,7 +190,7 @@ async def test_a_continuation_runs_after_messages_that_waited_before_its_outcome
     mine = api.as_user()
     session, started = await begin(api, mine)
     path = f"/api/chat/sessions/{session}/stream"
-    texts = [f"/stream {words_for(2)} 10", "/say before", "/say after"]
+    texts = [f"/stream {words_for(2)} {PACE}", "/say before", "/say after"]
     answering = [asyncio.create_task(api.read("POST", path, json={"message": texts[0]}, headers=mine))]
     await api.active_stream(session, mine)
     for waiting, text in enumerate(texts[1:], 1):

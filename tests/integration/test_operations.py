@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.fakes.outside_work import OutsideToolbox
 from tests.integration.running_api import (
     LIMIT,
@@ -142,7 +142,7 @@ async def test_messages_are_answered_during_an_operation_and_its_continuation_wa
     session, started = await begin(api, mine)
     assert (await api.say(session, "/stream 3", mine)).text == "0 1 2 "
     path = f"/api/chat/sessions/{session}/stream"
-    busy = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {WORDS} 10"}, headers=mine))
+    busy = asyncio.create_task(api.read("POST", path, json={"message": f"/stream {WORDS} {PACE}"}, headers=mine))
     await api.active_stream(session, mine)
     assert (await complete(api, started["operation_id"], result="a text")).status_code == 200
     waiting = await api.session(session, mine)

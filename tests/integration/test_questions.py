@@ -15,7 +15,7 @@ from backend.chat.models import TaskStatus
 from backend.chat.store import tasks
 from backend.ids import SessionId
 from executor.agent.agent import WAITS
-from tests.e2e.sse import words_for
+from tests.e2e.sse import PACE, words_for
 from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, new_id, running_api
 from tests.sse_client import StrictClient
 
@@ -188,7 +188,7 @@ async def test_a_user_who_writes_something_else_is_answered_and_may_answer_the_q
     assert other.text == "0 1 2 "
     seen = await api.session(session, mine)
     assert "stands open" in outputs_in(seen)[0]["message"], "which is what the model reads"
-    busy = asyncio.create_task(api.say(session, f"/stream {WORDS} 10", mine))
+    busy = asyncio.create_task(api.say(session, f"/stream {WORDS} {PACE}", mine))
     await api.active_stream(session, mine)
     assert (await answer(api, asked["operation_id"], mine, answer="red")).status_code == 200
     await busy

@@ -11,7 +11,7 @@ NODE_FOLDERS := $(patsubst %/package-lock.json,%,$(wildcard prisma/package-lock.
 PAGE := backend/api/page/index.html
 # The slowest tests start first. Most tests wait for other processes, so more tests run at once than there are cores.
 TESTS := tests/faults tests/browser tests/e2e tests/integration tests/unit
-IN_FULL := tests/faults tests/e2e/test_ai_sdk_clients.py tests/e2e/test_executor_deaths.py tests/integration/test_api_schemathesis.py tests/integration/test_branch_tree.py
+IN_FULL := tests/faults tests/e2e/test_ai_sdk_clients.py tests/e2e/test_client_examples.py tests/e2e/test_executor_deaths.py tests/e2e/test_turns.py tests/integration/test_api_schemathesis.py tests/integration/test_branch_tree.py
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) * 5 // 2, 16))')
 # So many failed tests are repeated alone before the run counts as failed (docs/decisions/0017-a-second-look.md).
 AGAIN ?= 5

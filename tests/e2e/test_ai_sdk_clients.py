@@ -20,7 +20,9 @@ from tests.faults.scale import FULL
 
 WORDS = words_for(1.5)
 
-pytestmark = pytest.mark.parametrize("sdk", VERSIONS)
+TRIED = VERSIONS if FULL else tuple(version for version in VERSIONS if version != "5.0.277")
+"""The other tests of SDK clients try 5.0.277, too. `make faults` tries it here."""
+pytestmark = pytest.mark.parametrize("sdk", TRIED)
 
 Play = Callable[..., Awaitable[Report]]
 OPEN: Act = {"act": "open", "tab": "a"}
@@ -47,8 +49,8 @@ def play(sdk: str, stack: Stack, sdk_clients: SdkClients) -> Play:
 
 
 def tried_by(sdk: str, places: range) -> list[int]:
-    """Returns every other place, so that two versions try each place. `make faults` tries all with every version."""
-    return [n for n in places if FULL or (n + VERSIONS.index(sdk)) % 2 == 0]
+    """Returns every other place, so that some version tries each place. `make faults` tries all with every version."""
+    return [n for n in places if FULL or (n + TRIED.index(sdk)) % 2 == 0]
 
 
 def send(text: str, tab: str = "a", **more: Any) -> Act:
@@ -205,7 +207,7 @@ async def test_a_cut_after_any_chunk_is_invisible(play: Play, sdk: str) -> None:
     free = asyncio.Semaphore(AT_ONCE)
 
     async def with_cut(n: int) -> int:
-        attach = ("session", "task")[(n + VERSIONS.index(sdk)) // 2 % 2]
+        attach = ("session", "task")[(n + TRIED.index(sdk)) // 2 % 2]
         async with free:
             tab = (await play({**OPEN, "cuts": [n], "attach": attach, **accept}, send(MIXED))).tabs["a"]
         assert (tab.text, [part["type"] for part in tab.last["parts"]]) == expected, f"cut after {n}"

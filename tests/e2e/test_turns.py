@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import pytest
 
 from tests.e2e.chat_api import (
     asked,
@@ -22,6 +23,7 @@ from tests.e2e.chat_api import (
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sse import PACE, counted, text_of, words_for
 from tests.e2e.stack import Stack, new_user
+from tests.faults.scale import FULL
 from tests.speed import limit
 
 pytestmark = over_both_queues
@@ -35,14 +37,14 @@ async def test_twenty_sessions_at_once_reach_two_readers_each_exactly(stack: Sta
 
     async def one_session(client: httpx.AsyncClient) -> None:
         session = await open_session(client)
-        async with asked(client, session, "/stream 200 2") as steady:
-            restless = asyncio.create_task(read_with_cuts(client, steady.task_id, [20, 70, 60]))
+        async with asked(client, session, "/stream 100 4") as steady:
+            restless = asyncio.create_task(read_with_cuts(client, steady.task_id, [10, 35, 30]))
             await steady.rest()
         events = await restless
-        assert text_of(steady.events) == text_of(events) == counted(200)
+        assert text_of(steady.events) == text_of(events) == counted(100)
         assert_ids_rise(steady.events)
         assert_ids_rise(events)
-        assert text_in((await history_of(client, session))[-1]) == counted(200)
+        assert text_in((await history_of(client, session))[-1]) == counted(100)
 
     async def one_user() -> None:
         async with stack.client(new_user()) as client:
@@ -52,6 +54,8 @@ async def test_twenty_sessions_at_once_reach_two_readers_each_exactly(stack: Sta
 
 
 async def test_an_answer_of_fifty_thousand_deltas_replays_whole(stack: Stack) -> None:
+    if stack.servers.rabbitmq and not FULL:
+        pytest.skip("make faults: no delta passes a queue, so one of them is enough for make test")
     async with stack.client(new_user()) as client:
         session = await open_session(client)
         async with asked(client, session, "/stream 50000") as stream:

@@ -35,10 +35,10 @@ HEARTBEATS_BEFORE_DEATH = 6
 pytestmark = pytest.mark.timeout(scale(240, 7200))
 
 
-def question(name: str, chunks: int = 12) -> str:
+def question(name: str, chunks: int = 6) -> str:
     """Returns a question whose answer has two steps with a tool call in between."""
     learn = '/tool add_understanding {"user_name":"Ada"}'
-    return f"/count {name} {chunks} 10\n{learn}\n/then\n/count {name}b {chunks} 10"
+    return f"/count {name} {chunks} 20\n{learn}\n/then\n/count {name}b {chunks} 20"
 
 
 class Asker:
@@ -49,7 +49,7 @@ class Asker:
         self._numbers = count()
         self.asked = 0
 
-    async def ask(self, reading: Reading | None = None, chunks: int = 12) -> None:
+    async def ask(self, reading: Reading | None = None, chunks: int = 6) -> None:
         name = f"q{next(self._numbers)}"
         self.asked += 1
         session = await self._client.open_session()
@@ -99,7 +99,7 @@ async def ask_until_killed_at_each(
 async def _leave_a_turn_to(successor: ProcessSlot, rig: Rig, asker: Asker) -> None:
     """Asks a question and kills its owner, if that is another executor than the successor, which then takes over."""
     reading = Reading()
-    asking = asyncio.create_task(asker.ask(reading, chunks=100))
+    asking = asyncio.create_task(asker.ask(reading, chunks=50))
     try:
         await reading.accepted.wait()
         await reading.until(3)

@@ -21,7 +21,7 @@ from tests.speed import limit
 
 pytestmark = pytest.mark.timeout(scale(180, 3600))
 PAUSE = (scale(0.3, 2.0), scale(1.7, 6.0))
-ANSWERS = Answers(chunks=20, delay_ms=20)
+ANSWERS = Answers(chunks=scale(10, 20), delay_ms=scale(40, 20))
 DRAINED_WITHIN = limit(scale(90, 900))
 
 
@@ -48,7 +48,7 @@ async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *,
 
 
 async def test_no_accepted_message_is_lost_or_answered_twice(stores: Stores, tmp_path: Path, chance: Random) -> None:
-    messages, kills = scale(100, 10_000), scale(5, 200)
+    messages, kills = scale(60, 10_000), scale(5, 200)
     users = [f"user-{n}" for n in range(scale(10, 20))]
     async with open_rig(tmp_path, stores, **STORM_SETTINGS) as rig:
         nemesis = Nemesis(rig, chance, KILLS, pause=PAUSE)
@@ -89,7 +89,7 @@ async def test_no_message_is_lost_under_mixed_faults(stores: Stores, tmp_path: P
 async def test_quick_messages_are_answered_one_by_one_in_the_order_of_acceptance(
     stores: Stores, tmp_path: Path, chance: Random
 ) -> None:
-    sessions, messages, every = scale(10, 200), scale(5, 10), scale(3.0, 5.0)
+    sessions, messages, every = scale(6, 200), scale(5, 10), scale(3.0, 5.0)
     answers = Answers(10, 100)
     async with open_rig(tmp_path, stores, executors=3, **STORM_SETTINGS) as rig:
         nemesis = Nemesis(rig, chance, ["kill-executor"], pause=(every, every))

@@ -22,7 +22,7 @@ from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
 from tests.faults.scale import FULL, scale
 from tests.faults.slopes import slope_of
 
-SECONDS, SAMPLE_EVERY, WARM_UP = scale(20, 1200), scale(1, 10), scale(5, 300)
+SECONDS, SAMPLE_EVERY, WARM_UP = scale(12, 1200), scale(1, 10), scale(4, 300)
 USERS = scale(3, 8)
 RUSH = scale(5, 60)
 """Users that ask once at the beginning, so that the connection pools reach their full size."""

@@ -43,9 +43,9 @@ settings.load_profile("busy machine")
 gc.disable()  # until the tests are collected, because imported modules are never freed
 _PER_TEST = 120.0
 _LONGEST = (
-    "test_failpoints", "test_interruptions", "test_alerts", "test_outages", "test_ai_sdk_clients",
-    "test_conversations", "test_long_conversations", "test_mcp_turns", "test_up", "test_client_examples",
-    "test_kill_storm", "test_mcp", "test_embedded", "test_sdk_checker", "test_api_schemathesis",
+    "test_alerts", "test_interruptions", "test_failpoints", "test_ai_sdk_clients", "test_kill_storm", "test_outages",
+    "test_conversations", "test_mcp_turns", "test_client_examples", "test_long_conversations", "test_up", "test_mcp",
+    "test_embedded", "test_sdk_checker", "test_api_schemathesis",
     "test_agents_on_the_page", "test_robustness", "test_messages", "test_model", "test_starts_in_outages",
     "test_soak", "test_idle", "test_metrics", "test_turn_queue", "test_cancelling", "test_executor_deaths",
     "test_executor", "test_resumable_client", "test_agent_deaths", "test_rolling_restarts", "test_backups",
@@ -218,8 +218,11 @@ def every_key_has_a_ttl(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _keys_without_ttl(dsn: str) -> set[str]:
     with redis.Redis.from_url(dsn, decode_responses=True) as client:
-        found = set(client.scan_iter(match="chat:*", count=1000)) - _KEYS_WITHOUT_TTL
-        return {key for key in found if client.ttl(key) == -1}
+        found = [*set(client.scan_iter(match="chat:*", count=1000)) - _KEYS_WITHOUT_TTL]
+        with client.pipeline(transaction=False) as asked:  # one round trip, because a file may have a thousand keys
+            for key in found:
+                asked.ttl(key)
+            return {key for key, ttl in zip(found, asked.execute(), strict=True) if ttl == -1}
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,9 +1,9 @@
 """Prints the CPU seconds of each test file: `pytest -p tests.cpu TESTS`, with or without `-n`.
 
 The seconds of a file are those of the test process and of all processes below it, from the file's first set-up to its
-last tear-down. What several files share, as a worker's RabbitMQ node, counts for the file that runs when it is used. A
-process that has left its parent does not count. Unlike durations, these figures hardly depend on other work of the
-machine.
+last tear-down; the last file of a process ends before that. What several files share, as a worker's RabbitMQ node,
+counts for the file that runs when it is used. A process that has left its parent does not count. Unlike durations,
+these figures hardly depend on other work of the machine.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ class _Cpu:
         finally:
             if nextitem is None or nextitem.path != item.path:
                 self._end_file()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, nextitem: pytest.Item | None) -> None:
+        if (
+            nextitem is None
+        ):  # afterwards, what the session has shared has ended, and chromium waits for none of its own
+            self._end_file()
 
     def _end_file(self) -> None:
         if self._before is not None:

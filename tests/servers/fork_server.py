@@ -36,6 +36,7 @@ _IMPORTED = (
     "backend.operating.task_acts",
     "examples.agent_generator.app",
     "jwt",
+    "dotenv",
 )
 _MOST_BYTES = 1 << 20
 
@@ -233,6 +234,7 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     for name in _IMPORTED:
         importlib.import_module(name)
+    importlib.import_module("executor.tools").built_in_documentation()  # or each executor would read it
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test run, which then ends the children

@@ -59,6 +59,7 @@ async def stack(private_postgres: PostgresNode, private_redis: RedisNode, tmp_pa
         EXECUTOR_CONCURRENCY=str(SLOTS),
         MCP_SERVERS_FILE=str(servers_file),
         DB_POOL_SIZE="4",
+        SHUTDOWN_GRACE="1",  # the turns that still run at the end would need hours
     ) as stack:
         yield stack
 

@@ -219,8 +219,13 @@ def _with_resources(act: Callable[[Resources], Awaitable[T]]) -> T:
     """Runs an act over the connections of a process. Raises ConfigError or Unavailable."""
     from backend.resources import open_resources
 
+    settings = _with_servers_of_up(read_settings())
+    if settings.database_url is None and settings.db_host is None:
+        folder = settings.data_dir
+        raise ConfigError(f"DATABASE_URL: no server is set, and `make run` does not run with DATA_DIR={folder}")
+
     async def run() -> T:
-        async with open_resources(_with_servers_of_up(read_settings())) as resources:
+        async with open_resources(settings) as resources:
             return await act(resources)
 
     return asyncio.run(run())

@@ -16,7 +16,7 @@ from secrets import token_urlsafe
 
 from backend.config import TOLD, Settings, chosen_settings
 from backend.embedded import Child, EmbeddedServers, embedded_servers
-from backend.errors import ChildFailedError
+from backend.errors import ChildFailedError, ConfigError
 from backend.listening import free_port
 from backend.logs import configure_logs
 from backend.migrating import migrate
@@ -45,8 +45,8 @@ async def up(settings: Settings, say: Say) -> None:
     def stop() -> None:
         stop_requested.set()
         say(
-            f"Stopping. Running turns have up to {settings.shutdown_grace:g} s to finish."
-            " Press Ctrl-C again to stop at once."
+            f"Stopping. Running turns have up to {settings.shutdown_grace:g} s to finish. What is unfinished then goes on"
+            " after the next start, and pages show it. Press Ctrl-C again to stop at once."
         )
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(signum)
@@ -67,6 +67,8 @@ async def up(settings: Settings, say: Say) -> None:
 async def _run(settings: Settings, say: Say) -> None:
     port, executor_port = free_port(settings.host, settings.port, "PORT"), settings.executor_port
     executor_port = free_port(settings.host, executor_port, "EXECUTOR_PORT")
+    if port == executor_port:
+        raise ConfigError(f"PORT and EXECUTOR_PORT are both {port}; each process needs its own")
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(_servers(settings, say))
         environment = {
@@ -93,7 +95,8 @@ async def _run(settings: Settings, say: Say) -> None:
             processes.append(generator.process({**os.environ, **generator.environment}))
         stack.push_async_callback(_stop_all, processes, settings.shutdown_grace + STOP_MARGIN)
         await _start_all(processes)
-        about = f"{_model(settings)}; {_queue(settings)} queue; press Ctrl-C to stop"
+        users = _users(settings, environment)
+        about = f"{_model(settings)}; {users}; {_queue(settings)} queue; press Ctrl-C to stop"
         say(f"CoPilot is ready: {_url(settings.host, port)}  ({about})")
         async with asyncio.TaskGroup() as restarts:
             for child in (*servers.children, *processes):
@@ -136,6 +139,15 @@ def _model(settings: Settings) -> str:
             else "scripted model"
         )
     return f"model {settings.chat_model}" if settings.chat_model else f"the default model of {settings.provider}"
+
+
+def _users(settings: Settings, environment: Mapping[str, str]) -> str:
+    """Returns how users are known, as shown to the user."""
+    mode = environment["AUTH_MODE"] if _local_user(settings) else settings.auth_mode
+    if mode == "none":
+        return "one user, without a login"
+    without = "a token is needed" if mode == "required" else "whoever has no token is anonymous"
+    return f"{without} (AUTH_MODE={mode})"
 
 
 def _log_format(settings: Settings) -> str:

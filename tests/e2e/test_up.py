@@ -120,7 +120,8 @@ async def service() -> AsyncIterator[Service]:
 async def test_a_message_is_answered_and_ctrl_c_stops_everything_cleanly(short_path: Path) -> None:
     async with running(short_path / "service") as service:
         assert '"type":"text-delta"' in await service.ask("/stream 5")
-        assert any("scripted model" in line and "redis queue" in line for line in service.lines)
+        ready = next(line for line in service.lines if "CoPilot is ready" in line)
+        assert all(part in ready for part in ("scripted model", "one user, without a login", "redis queue"))
         assert not any("Uvicorn" in line for line in service.lines)
         service.process.send_signal(signal.SIGINT)
         assert await service.end() == 0
@@ -170,6 +171,13 @@ async def test_a_port_in_use_ends_the_command_with_one_line(short_path: Path) ->
     assert re.fullmatch(
         r"copilot: PORT: cannot listen on 127\.0\.0\.1:\d+: Address already in use; [^\n]+\n", service.lines[-1]
     )
+
+
+async def test_one_port_for_both_processes_ends_the_command_with_one_line(short_path: Path) -> None:
+    port = str(free_port())
+    service = await start(short_path / "service", PORT=port, EXECUTOR_PORT=port)
+    assert await service.end() == 1
+    assert service.lines == [f"copilot: PORT and EXECUTOR_PORT are both {port}; each process needs its own\n"]
 
 
 async def test_a_second_instance_in_the_same_folder_is_refused_and_the_first_continues(service: Service) -> None:

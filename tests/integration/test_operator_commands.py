@@ -186,3 +186,12 @@ async def test_dead_letters_of_rabbitmq_are_sent_again_or_dropped(
         assert task_named_by(delivered.body) == task.id
         await delivered.ack()
     assert (await run(tmp_path, over_rabbit, "dead-letters", "list", "--json")).document == []
+
+
+async def test_without_servers_a_command_says_that_nothing_runs(tmp_path: Path) -> None:
+    for command in (("tasks", "list"), ("dead-letters", "list")):
+        said = await run(tmp_path, None, *command)
+        assert said.code == 1
+        assert said.errors.startswith(
+            "copilot: DATABASE_URL: no server is set, and `make run` does not run with DATA_DIR="
+        )

@@ -112,7 +112,7 @@ def _check_url(url: str, settings: Settings) -> None:
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise InvalidWebhookUrl("The URL must not have a user name, a password or a fragment.")
     if parts.scheme != "https" and not settings.webhook_private_networks:
-        raise InvalidWebhookUrl("The URL must begin with https://.")
+        raise InvalidWebhookUrl("The URL must begin with https://, unless WEBHOOK_PRIVATE_NETWORKS is set.")
     try:
         ip_address(host := parts.hostname or "")
     except ValueError:

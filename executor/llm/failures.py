@@ -40,7 +40,8 @@ _STATUS_OF_TYPE = {
     "api_error": 500, "server_error": 500, "overloaded_error": 529, "timeout_error": 504,
     "invalid_argument": 400, "unauthenticated": 401, "permission_denied": 403, "not_found": 404,
     "resource_exhausted": 429, "internal": 500, "invalid_prompt": 400, "bio_policy": 400,
-    "misalignment_policy_violation": 400, "unavailable": 503, "deadline_exceeded": 504,
+    "misalignment_policy_violation": 400, "invalid_encrypted_content": 400,
+    "unavailable": 503, "deadline_exceeded": 504,
     "badrequesterror": 400, "ratelimiterror": 429, "throttling_error": 429, "internalservererror": 500,
 }  # fmt: skip
 _TOO_LONG = re.compile(

@@ -73,8 +73,11 @@ def tool_use_data(owner: str, block: dict[str, Json]) -> ProviderData | None:
 
 def reasoning_item_data(owner: str, item: dict[str, Json]) -> tuple[str, ProviderData | None]:
     """Returns the key and the data of an item of reasoning. None without data: its id alone is no use to a server that
-    stores nothing. `status` is left out, since it describes the answer of then."""
-    kept = {name: value for name, value in item.items() if value is not None and name != "status"}
+    stores nothing. `status` is left out, since it describes the answer of then, and so is `content` beside encrypted
+    reasoning: OpenAI then accepts none ("array too long. Expected an array with maximum length 0",
+    microsoft/agent-framework-go 783, read 2026-11-30)."""
+    left_out = ("status", "content") if item.get("encrypted_content") else ("status",)
+    kept = {name: value for name, value in item.items() if value is not None and name not in left_out}
     if not (kept.get("encrypted_content") or kept.get("content")):
         return "", None
     own = item.get("id")

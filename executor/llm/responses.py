@@ -67,7 +67,10 @@ class ResponsesDialect:
 
     def _with_summary(self, body: dict[str, Any]) -> dict[str, Any]:
         """Asks for a summary of the reasoning, beside the effort if there is one."""
-        reasoning = {"summary": "auto", **body.get("reasoning", {})}
+        given = body.get("reasoning", {})
+        if not isinstance(given, dict):  # what the operator's list has in its place
+            return body
+        reasoning = {"summary": "auto", **given}
         if self._adapter.refuses("summary"):
             del reasoning["summary"]
         others = {name: value for name, value in body.items() if name != "reasoning"}
@@ -85,7 +88,7 @@ class ResponsesDialect:
         if draft.form is Form.OWN and _ABOUT_HISTORY.search(reason):
             draft.form = Form.PLAIN
             return True
-        if "summary" in body.get("reasoning", {}) and _ABOUT_SUMMARIES.search(reason):
+        if "summary" in (body.get("reasoning") or ()) and _ABOUT_SUMMARIES.search(reason):
             return remember("summary", "it gives no summary of its reasoning", draft)
         if self._extras.concede(reason, body, draft, remember):
             return True

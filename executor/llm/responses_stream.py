@@ -6,7 +6,9 @@ messages and calls. The API tells each text up to four times: in deltas, in the 
 item, and in the last event. What has come once is not read again. Servers differ:
 
 - An `error` event has `code` and `message` at its top, as in the types, or under `error`.
-- Some servers send a whole item, or the whole response as the body, without deltas.
+- Some servers send a whole item, or the whole response as the body, without deltas. Some send calls only in the last
+  event (NVIDIA-NeMo/Switchyard 777, read 2026-11-30).
+- Some leave out `output_index`, or the `status` of the last event, which the name of the event tells too.
 - A server without a parser for reasoning has it in the text, between tags (`think_tags.py`).
 
 Items of unknown types and unknown events are ignored.
@@ -63,6 +65,7 @@ class _Item:
     """An item of the answer. `call` is the index of its tool call. `heard` has the parts of which something came."""
 
     kind: str
+    id: str = ""
     call: int | None = None
     call_id: str | None = None
     """The provider's id of the call."""
@@ -146,7 +149,7 @@ class ResponsesDecoder:
             case "response.output_text.annotation.added":
                 self._cite(self._item_at(event, "message"), _number(event), [event.get("annotation")], events)
             case "response.completed" | "response.incomplete" | "response.failed":
-                self._conclude(event["response"], events)
+                self._conclude(event["response"], events, kind.removeprefix("response."))
             case "error":
                 raise of_error(event.get("error") or event)
             case _ if event.get("error"):
@@ -161,7 +164,7 @@ class ResponsesDecoder:
     def _begin(self, place: int, given: dict[str, Json], events: list[ModelEvent]) -> _Item:
         if place in self._items:
             self._end_call(self._items[place], events)  # some servers give all items one index
-        item = self._items[place] = _Item(str(given.get("type")))
+        item = self._items[place] = _Item(str(given.get("type")), _id_of(given))
         if item.kind == "message":
             self._keys.clear()
             phase = given.get("phase")
@@ -172,7 +175,9 @@ class ResponsesDecoder:
 
     def _finish(self, place: int, given: dict[str, Json], events: list[ModelEvent]) -> None:
         """Ends an item. What it holds and did not come before is read from it."""
-        item = self._items.get(place) or self._begin(place, given, events)
+        item = self._items.get(place)
+        if item is None or (item.done and item.id != _id_of(given)):
+            item = self._begin(place, given, events)
         if item.done:
             return
         if item.kind == "function_call":
@@ -262,16 +267,20 @@ class ResponsesDecoder:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _conclude(self, response: dict[str, Json], events: list[ModelEvent]) -> None:
-        """Reads the whole response, which repeats the items unless it is all that has come."""
-        if not self._items:
-            for place, item in enumerate(response.get("output") or ()):
+    def _conclude(self, response: dict[str, Json], events: list[ModelEvent], status: Json = None) -> None:
+        """Reads the whole response, which repeats the items, unless it is all that has come or has the only calls.
+
+        `status` is what the event tells of it.
+        """
+        told, called, output = bool(self._items), self._calls > 0, response.get("output")
+        for place, item in enumerate(output if isinstance(output, list) else (), 1 + max(self._items, default=-1)):
+            if not told or (not called and isinstance(item, dict) and item.get("type") == "function_call"):
                 self._finish(place, item, events)
         usage = response.get("usage")
         if isinstance(usage, dict):
             self._usage = responses_usage(usage)
             events.append(UsageSoFar(self._usage))
-        status = response.get("status")
+        status = response.get("status") or status
         if status == "failed" or response.get("error"):
             raise of_error(response.get("error") or {"message": "the response failed"})
         if status == "incomplete":
@@ -340,6 +349,10 @@ class _Speech:
                 events.append(ReasoningEnd())
             self._thinks_in_text = is_thought
             events.append(ReasoningDelta(piece) if is_thought else TextDelta(piece))
+
+
+def _id_of(item: dict[str, Json]) -> str:
+    return str(item.get("id") or item.get("call_id") or "")
 
 
 def _place(event: dict[str, Json]) -> int:

@@ -18,6 +18,7 @@ from backend.chat.models import (
     ToolResultPart,
     Usage,
 )
+from executor.llm.adapting import Adapter
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -27,10 +28,12 @@ from executor.llm.events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from executor.llm.extras import Extras
 from executor.llm.failures import ModelCallError
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Prompt
 from executor.llm.own_history import Form
+from executor.llm.responses import ResponsesDialect
 from executor.llm.responses_items import responses_items
 from executor.llm.responses_stream import ResponsesDecoder
 
@@ -98,6 +101,51 @@ def test_a_call_without_its_beginning_is_read_from_the_whole_item() -> None:
     assert events[2] == ToolCallEnd(0, ProviderData("me", {"id": "call_1"}))
 
 
+def test_a_call_that_only_the_last_event_has_is_read_from_it() -> None:
+    item = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "Looking."}]}, item]
+    last = {"type": "response.completed", "response": {"status": "completed", "output": output}}
+    events = read(event("output_text.delta", delta="Looking."), last)
+    assert events[:2] == [TextDelta("Looking."), ToolCallStart(0, "call_1", "look")]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason == "tool-calls"
+
+
+def test_items_without_a_place_are_told_apart_by_their_ids() -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    calls = [
+        {"type": "function_call", "call_id": f"call_{number}", "name": "look", "arguments": "{}"} for number in (1, 2)
+    ]
+    done = [{"type": "response.output_item.done", "item": item} for item in (thought, *calls, calls[1])]
+    ends = [event for event in read(*done, COMPLETED) if isinstance(event, ToolCallEnd)]
+    assert ends == [
+        ToolCallEnd(0, ProviderData("me", {"id": "call_1", "follows": ["rs_1"]})),
+        ToolCallEnd(1, ProviderData("me", {"id": "call_2"})),
+    ]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("completed", "stop"), ("incomplete", "other")])
+def test_the_name_of_the_last_event_tells_the_status_that_the_response_leaves_out(name: str, reason: str) -> None:
+    events = read(event("output_text.delta", delta="Hi"), {"type": f"response.{name}", "response": {"status": None}})
+    assert events == [TextDelta("Hi"), Finished(reason, Usage())]
+
+
+def test_plain_reasoning_beside_encrypted_reasoning_does_not_go_back() -> None:
+    item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    plain = [{"type": "reasoning_text", "text": "Hm"}]
+    (_, end, _) = read(event("output_item.done", item={**item, "content": plain}), COMPLETED)
+    assert end == ReasoningEnd(provider=ProviderData("me", {"key": "rs_1", "item": item}))
+
+
+@pytest.mark.parametrize("at_top", [False, True])
+def test_encrypted_reasoning_that_cannot_be_read_is_no_fault_of_the_server(at_top: bool) -> None:
+    error = {"code": "invalid_encrypted_content", "message": "The encrypted content x could not be verified."}
+    failed = {"type": "response.failed", "response": {"status": "failed", "error": error}}
+    with pytest.raises(ModelCallError) as caught:
+        read({"type": "error", "param": None, **error} if at_top else failed)
+    assert (caught.value.code, caught.value.again) == ("bad_request", False)
+
+
 @pytest.mark.parametrize("last", [b"[DONE]", b'{"type":"keepalive"}', b'{"type":"response.in_progress","response":{}}'])
 def test_an_answer_without_its_last_event_is_incomplete(last: bytes) -> None:
     decoder = ResponsesDecoder(set())
@@ -156,3 +204,13 @@ def test_a_system_prompt_that_is_refused_comes_with_the_first_question() -> None
     assert responses_items(prompt, refuses=lambda what: what == "system") == [
         {"role": "user", "content": "Be kind.\n\nq"}
     ]
+
+
+@pytest.mark.parametrize("given", [None, "none"])
+def test_an_operator_may_put_anything_in_the_place_of_the_reasoning(given: object) -> None:
+    adapter = Adapter("me")
+    draft = adapter.draft(Prompt("", to_prompt_messages([NewMessage(Role.USER, (TextPart("q"),))])))
+    dialect = ResponsesDialect("m", adapter, Extras(body={"reasoning": given}))
+    body = dialect.body(draft)
+    assert body["reasoning"] == given
+    assert not dialect.concede("something is wrong", body, draft)

@@ -303,6 +303,34 @@ async def test_an_endpoint_that_works_again_gets_what_waited_for_its_pause(datab
     assert third.id not in (failing.id, working.id)
 
 
+async def test_what_has_waited_too_long_for_a_pause_is_given_up_by_the_next_failure(
+    database: Database, c: Connection
+) -> None:
+    user = new_user()
+    endpoint = await an_endpoint(c, user)
+    for _ in range(2):
+        await ended_turn(c, user)
+    (first,) = await claim(c, per_endpoint=1)
+    async with database.transaction() as own:
+        await deliveries.settle_failed(own, first, Failure.REFUSED, 500, wait=900, pause_for=600)
+    await deliveries.set_aside(c, 100)
+    await c.execute("UPDATE webhook_endpoints SET paused_until = now() - interval '1 s' WHERE id = $1", endpoint.id)
+    await c.execute(
+        """
+        UPDATE webhook_deliveries d SET queued_at = now() - interval '25 h',
+          due_at = CASE WHEN d.id = $2 THEN now() - interval '2 s' ELSE e.paused_until END
+        FROM webhook_endpoints e WHERE e.id = $1 AND d.endpoint_id = e.id""",
+        endpoint.id,
+        first.id,
+    )
+    (again,) = await claim(c, per_endpoint=1)
+    assert again.id == first.id
+    async with database.transaction() as own:
+        await deliveries.settle_failed(own, again, Failure.REFUSED, 500, wait=None, pause_for=600)
+    rows = await c.fetch("SELECT due_at, error FROM webhook_deliveries WHERE endpoint_id = $1", endpoint.id)
+    assert sorted(map(tuple, rows), key=str) == [(None, Failure.REFUSED), (None, Failure.TOO_LATE)]
+
+
 async def test_an_event_of_a_turn_that_ended_while_the_endpoint_was_disabled_does_not_wait(
     database: Database, c: Connection
 ) -> None:

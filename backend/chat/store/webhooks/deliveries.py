@@ -333,9 +333,9 @@ async def settle_failed(
     """
     if not await _lock_if_held(c, claimed):
         return
+    await c.execute(_GIVE_UP_OLD, claimed.endpoint_id)  # first: a pause moves what is due into the future
     await pause(c, claimed.endpoint_id, pause_for)
     await c.execute(_FAILED, claimed.id, claimed.leased_until, wait, answer, failure.value)
-    await c.execute(_GIVE_UP_OLD, claimed.endpoint_id)
 
 
 _DISABLE = """

@@ -64,7 +64,12 @@ def _in_utc(moment: datetime) -> str:
 
 
 def _shown(message: Message) -> bool:
-    return any(not isinstance(part, _HIDDEN) for part in message.parts)
+    return not all(map(_is_hidden, message.parts))
+
+
+def _is_hidden(part: Part) -> bool:
+    """Reasoning without a text is only there because its provider wants it back."""
+    return isinstance(part, _HIDDEN) or (isinstance(part, ReasoningPart) and not part.text)
 
 
 def _shown_part(part: Part, task_id: TaskId, most: int) -> Part:
@@ -76,7 +81,7 @@ def _shown_part(part: Part, task_id: TaskId, most: int) -> Part:
 
 
 def _message_row(message: Message, most: int) -> Json:
-    parts = [_shown_part(part, message.task_id, most) for part in message.parts if not isinstance(part, _HIDDEN)]
+    parts = [_shown_part(part, message.task_id, most) for part in message.parts if not _is_hidden(part)]
     result = next((part for part in parts if isinstance(part, ToolResultPart)), None)
     calls = [_tool_call(part) for part in parts if isinstance(part, ToolCallPart)]
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from backend.api.message_rows import message_rows
-from backend.chat.models import Message, ProviderData, ReasoningPart, Role, TextPart, ToolCallPart
+from backend.chat.models import Message, Part, ProviderData, ReasoningPart, Role, TextPart, ToolCallPart
 from backend.chat.part_json import parse_parts, parts_json
 from backend.ids import SessionId, TaskId
 
@@ -25,12 +25,22 @@ def test_rows_without_such_data_are_read_and_written_as_before() -> None:
     assert parts_json(parse_parts(stored)) == stored
 
 
-def test_clients_see_no_data_of_a_provider() -> None:
-    message = Message(
-        SessionId("s"), 1, TaskId("t"), 1, Role.ASSISTANT, PARTS, None, datetime(2026, 11, 30, tzinfo=UTC)
+def an_answer(*parts: Part) -> Message:
+    return Message(
+        SessionId("s"), 1, TaskId("t"), 1, Role.ASSISTANT, parts, None, datetime(2026, 11, 30, tzinfo=UTC)
     )  # fmt: skip
-    assert message_rows([message])[0]["parts"] == [
+
+
+def test_clients_see_no_data_of_a_provider() -> None:
+    assert message_rows([an_answer(*PARTS)])[0]["parts"] == [
         {"type": "reasoning", "text": "hm"},
         {"type": "tool_call", "tool_call_id": "call_1", "tool_name": "look", "input": {}},
         {"type": "text", "text": "a"},
+    ]
+
+
+def test_clients_do_not_see_reasoning_that_its_provider_hides() -> None:
+    hidden = ReasoningPart("", provider=OPAQUE)
+    assert [row["parts"] for row in message_rows([an_answer(hidden), an_answer(hidden, TextPart("a"))])] == [
+        [{"type": "text", "text": "a"}]
     ]

@@ -27,8 +27,8 @@ _ABOUT_HISTORY = re.compile(
 class ResponsesDialect:
     """See `adapting.Dialect`.
 
-    `store` is always false, also where a server refuses it: what users write is not left with the provider. So items of
-    reasoning come encrypted, and go back whole.
+    `store` is always false, also where a server refuses it or the operator's list leaves it out (it is true then): what
+    users write is not left with the provider. So items of reasoning come encrypted, and go back whole.
     """
 
     def __init__(self, name: str, adapter: Adapter, extras: Extras) -> None:
@@ -62,7 +62,7 @@ class ResponsesDialect:
             ]
             if not refuses("parallel_tool_calls"):
                 body["parallel_tool_calls"] = not refuses("parallel calls")
-        body = self._extras.apply(body, draft, refuses, _OPTIONAL)
+        body = {**self._extras.apply(body, draft, refuses, _OPTIONAL), "store": False}
         return body if "reasoning" in self._extras.omit or refuses("reasoning") else self._with_summary(body)
 
     def _with_summary(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backend.chat.models import (
+    Json,
     NewMessage,
     Part,
     ProviderData,
@@ -36,6 +37,7 @@ from executor.llm.own_history import Form
 from executor.llm.responses import ResponsesDialect
 from executor.llm.responses_items import responses_items
 from executor.llm.responses_stream import ResponsesDecoder
+from executor.llm.server_memory import Draft
 
 COMPLETED = {"type": "response.completed", "response": {"status": "completed"}}
 
@@ -206,11 +208,23 @@ def test_a_system_prompt_that_is_refused_comes_with_the_first_question() -> None
     ]
 
 
-@pytest.mark.parametrize("given", [None, "none"])
-def test_an_operator_may_put_anything_in_the_place_of_the_reasoning(given: object) -> None:
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def request_with(extras: Extras) -> tuple[ResponsesDialect, Draft, dict[str, Any]]:
     adapter = Adapter("me")
     draft = adapter.draft(Prompt("", to_prompt_messages([NewMessage(Role.USER, (TextPart("q"),))])))
-    dialect = ResponsesDialect("m", adapter, Extras(body={"reasoning": given}))
-    body = dialect.body(draft)
+    dialect = ResponsesDialect("m", adapter, extras)
+    return dialect, draft, dialect.body(draft)
+
+
+@pytest.mark.parametrize("given", [None, "none"])
+def test_an_operator_may_put_anything_in_the_place_of_the_reasoning(given: Json) -> None:
+    dialect, draft, body = request_with(Extras(body={"reasoning": given}))
     assert body["reasoning"] == given
     assert not dialect.concede("something is wrong", body, draft)
+
+
+@pytest.mark.parametrize("extras", [Extras(body={"store": True}), Extras(omit=frozenset({"store"}))])
+def test_nothing_is_stored_at_the_provider_whatever_the_list_says(extras: Extras) -> None:
+    assert request_with(extras)[2]["store"] is False

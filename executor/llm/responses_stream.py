@@ -176,7 +176,7 @@ class ResponsesDecoder:
     def _finish(self, place: int, given: dict[str, Json], events: list[ModelEvent]) -> None:
         """Ends an item. What it holds and did not come before is read from it."""
         item = self._items.get(place)
-        if item is None or (item.done and item.id != _id_of(given)):
+        if item is None or item.kind != str(given.get("type")) or (item.done and item.id != _id_of(given)):
             item = self._begin(place, given, events)
         if item.done:
             return

@@ -126,6 +126,13 @@ def test_items_without_a_place_are_told_apart_by_their_ids() -> None:
     ]
 
 
+def test_a_call_without_a_place_is_not_taken_for_the_text_before_it() -> None:
+    item = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
+    text = {"type": "response.output_text.delta", "delta": "Looking."}
+    events = read(text, {"type": "response.output_item.done", "item": item}, COMPLETED)
+    assert events[:2] == [TextDelta("Looking."), ToolCallStart(0, "call_1", "look")]
+
+
 @pytest.mark.parametrize(("name", "reason"), [("completed", "stop"), ("incomplete", "other")])
 def test_the_name_of_the_last_event_tells_the_status_that_the_response_leaves_out(name: str, reason: str) -> None:
     events = read(event("output_text.delta", delta="Hi"), {"type": f"response.{name}", "response": {"status": None}})

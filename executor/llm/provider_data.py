@@ -45,7 +45,7 @@ def made_by(base_url: str, model: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]} {model}"
 
 
-def bounded(owner: str, data: dict[str, Json]) -> ProviderData | None:
+def bounded(owner: str, data: dict[str, Json], most: int = MAX_BYTES) -> ProviderData | None:
     """Returns the data without what Postgres cannot store. None if it is empty, nested too deeply or too large."""
     if not data:
         return None
@@ -53,7 +53,7 @@ def bounded(owner: str, data: dict[str, Json]) -> ProviderData | None:
         cleaned = clean_value(data)
     except ValueError:
         return None
-    return ProviderData(owner, cleaned) if len(compact_json(cleaned)) <= MAX_BYTES else None
+    return ProviderData(owner, cleaned) if len(compact_json(cleaned)) <= most else None
 
 
 def thinking_data(owner: str, block: dict[str, Json], signature: str) -> ProviderData:
@@ -71,18 +71,21 @@ def tool_use_data(owner: str, block: dict[str, Json]) -> ProviderData | None:
     return bounded(owner, call | ({"members": members} if members else {})) or bounded(owner, call)
 
 
-def reasoning_item_data(owner: str, item: dict[str, Json]) -> tuple[str, ProviderData | None]:
-    """Returns the key and the data of an item of reasoning. None without data: its id alone is no use to a server that
-    stores nothing. `status` is left out, since it describes the answer of then, and so is `content` beside encrypted
-    reasoning: OpenAI then accepts none ("array too long. Expected an array with maximum length 0",
-    microsoft/agent-framework-go 783, read 2026-11-30)."""
+def reasoning_item_data(owner: str, item: dict[str, Json], most: int) -> tuple[str, ProviderData | None]:
+    """Returns the key and the data of an item of reasoning. None if it has more than `most` bytes, or no reasoning that
+    can be read again: its id alone is no use to a server that stores nothing.
+
+    `status` is left out, since it describes the answer of then, and so is `content` beside encrypted reasoning: OpenAI
+    then accepts none ("array too long. Expected an array with maximum length 0", microsoft/agent-framework-go 783, read
+    2026-11-30).
+    """
     left_out = ("status", "content") if item.get("encrypted_content") else ("status",)
     kept = {name: value for name, value in item.items() if value is not None and name not in left_out}
     if not (kept.get("encrypted_content") or kept.get("content")):
         return "", None
     own = item.get("id")
     key = own if isinstance(own, str) and own else uuid.uuid4().hex
-    return key, bounded(owner, {"key": key, "item": {"summary": [], **kept}})
+    return key, bounded(owner, {"key": key, "item": {"summary": [], **kept}}, most)
 
 
 class Collector:

@@ -36,7 +36,8 @@ from executor.llm.events import (
     UsageSoFar,
 )
 from executor.llm.failures import ModelCallError, of_error
-from executor.llm.provider_data import bounded, reasoning_item_data
+from executor.llm.history import compact_json
+from executor.llm.provider_data import MAX_BYTES, bounded, reasoning_item_data
 from executor.llm.sources import find_source
 from executor.llm.sse import read_json
 from executor.llm.think_tags import ThinkTags
@@ -91,6 +92,7 @@ class ResponsesDecoder:
         self._calls = 0
         self._speech = _Speech()
         self._keys: list[str] = []
+        self._room = MAX_BYTES
         self._phase: str | None = None
         self._refused = False
         self._reason: str | None = None
@@ -193,8 +195,9 @@ class ResponsesDecoder:
 
     def _end_reasoning(self, given: dict[str, Json], events: list[ModelEvent]) -> None:
         self._speech.turn_to(None, events)
-        key, data = reasoning_item_data(self._owner, given)
+        key, data = reasoning_item_data(self._owner, given, self._room)
         if data is not None:
+            self._room -= len(compact_json(data.data))
             self._keys.append(key)
         events.append(ReasoningEnd(provider=data))
 

@@ -34,6 +34,7 @@ from executor.llm.failures import ModelCallError
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Prompt
 from executor.llm.own_history import Form
+from executor.llm.provider_data import MAX_BYTES
 from executor.llm.responses import ResponsesDialect
 from executor.llm.responses_items import responses_items
 from executor.llm.responses_stream import ResponsesDecoder
@@ -83,6 +84,16 @@ def test_reasoning_that_nothing_can_read_again_is_not_kept() -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]}
     events = read(event("output_item.done", item=item), COMPLETED)
     assert events[:2] == [ReasoningDelta("Hm"), ReasoningEnd()]
+
+
+def test_the_reasoning_of_one_response_that_is_kept_is_bounded() -> None:
+    def item(number: int) -> dict[str, Any]:
+        opaque = "x" * (MAX_BYTES // 3)
+        return {"type": "reasoning", "id": f"rs_{number}", "summary": [], "encrypted_content": opaque}
+
+    done = [event("output_item.done", item=item(number)) | {"output_index": number} for number in range(4)]
+    ends = [event.provider for event in read(*done, COMPLETED) if isinstance(event, ReasoningEnd)]
+    assert [end is not None for end in ends] == [True, True, False, False]
 
 
 def test_a_text_is_read_once_wherever_it_comes_first() -> None:

@@ -96,6 +96,8 @@ class ResponsesDecoder:
         self._phase: str | None = None
         self._refused = False
         self._reason: str | None = None
+        self._failure: ModelCallError | None = None
+        """The failure of the response, which `end` raises: what it has cost is told first."""
         self._usage = Usage()
 
     @property
@@ -121,6 +123,8 @@ class ResponsesDecoder:
         return events
 
     def end(self) -> list[ModelEvent]:
+        if self._failure is not None:
+            raise self._failure
         if self._reason is None:
             raise ModelCallError("provider_incomplete", again=True, note="no response.completed")
         events: list[ModelEvent] = []
@@ -285,7 +289,9 @@ class ResponsesDecoder:
             events.append(UsageSoFar(self._usage))
         status = response.get("status") or status
         if status == "failed" or response.get("error"):
-            raise of_error(response.get("error") or {"message": "the response failed"})
+            self._failure = of_error(response.get("error") or {"message": "the response failed"})
+            self.done = True
+            return
         if status == "incomplete":
             details = response.get("incomplete_details")
             why = details.get("reason") if isinstance(details, dict) else None

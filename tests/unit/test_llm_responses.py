@@ -28,6 +28,7 @@ from executor.llm.events import (
     TextDelta,
     ToolCallEnd,
     ToolCallStart,
+    UsageSoFar,
 )
 from executor.llm.extras import Extras
 from executor.llm.failures import ModelCallError
@@ -155,6 +156,15 @@ def test_plain_reasoning_beside_encrypted_reasoning_does_not_go_back() -> None:
     plain = [{"type": "reasoning_text", "text": "Hm"}]
     (_, end, _) = read(event("output_item.done", item={**item, "content": plain}), COMPLETED)
     assert end == ReasoningEnd(provider=ProviderData("me", {"key": "rs_1", "item": item}))
+
+
+def test_a_response_that_failed_tells_what_it_has_cost() -> None:
+    decoder = ResponsesDecoder(set(), "me")
+    response = {"status": "failed", "error": {"code": "server_error"}, "usage": {"input_tokens": 5, "output_tokens": 7}}
+    told = decoder.feed(json.dumps({"type": "response.failed", "response": response}).encode())
+    assert told == [UsageSoFar(Usage(5, 7))]
+    with pytest.raises(ModelCallError):
+        decoder.end()
 
 
 @pytest.mark.parametrize("at_top", [False, True])

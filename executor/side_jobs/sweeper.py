@@ -121,10 +121,6 @@ class Sweeper:
         return Findings(unpublished, owners, overdue, unsearched, await deliveries.any_due(c))
 
     async def _sweep(self, found: Findings) -> None:
-        if self._webhooks is not None and found.webhooks_due:
-            async with self._resources.database.connection() as c:
-                await deliveries.set_aside(c, BATCH)
-            self._webhooks.wake()
         published = await asyncio.gather(*(self._resources.outbox.try_publish(turn) for turn in found.unpublished))
         for turn, done in zip(found.unpublished, published, strict=True):
             if done:  # while the queue is unavailable, the outbox logs it once
@@ -138,11 +134,19 @@ class Sweeper:
             await self._end(expire_operation(self._resources, operation))
         if self._silent is not None:
             self._metrics.count_repair("operation_asked_again", await self._silent.ask_again())
+        if found.webhooks_due:
+            await self._wake_webhooks()
         await self._mark_missed()
         await self._add_to_search(found.unsearched)
         await self._prune()
         more_expired = await self._delete_expired()
         self._idle = not (found or more_expired)
+
+    async def _wake_webhooks(self) -> None:
+        if self._webhooks is not None:
+            async with self._resources.database.connection() as c:
+                await deliveries.set_aside(c, BATCH)
+            self._webhooks.wake()
 
     async def _add_to_search(self, sessions_found: Sequence[Unsearched]) -> None:
         """Adds new messages to the search, for about SEARCH_FOR: the next sweeps go on."""

@@ -45,7 +45,7 @@ async def up(settings: Settings, say: Say) -> None:
     def stop() -> None:
         stop_requested.set()
         say(
-            f"Stopping. Running turns have up to {settings.shutdown_grace:g} s to finish. What is unfinished then goes on"
+            f"Stopping. Running turns have up to {settings.shutdown_grace:g} s to finish. What is unfinished goes on"
             " after the next start, and pages show it. Press Ctrl-C again to stop at once."
         )
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

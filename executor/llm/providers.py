@@ -57,6 +57,7 @@ async def open_listed(settings: Settings, entry: ModelEntry, variables: Mapping[
 
     Raises ConfigError if a variable or the key is missing.
     """
+    _check_names(entry)
     key = _key_of(settings, entry, variables)
     headers = {
         name: _secret(entry, f"headers.{name}", value, variables).get_secret_value()
@@ -75,6 +76,29 @@ async def open_listed(settings: Settings, entry: ModelEntry, variables: Mapping[
     extras = Extras(headers, entry.body, frozenset(entry.omit), _efforts(entry))
     async with open_model(alone, extras=extras) as model:
         yield model
+
+
+_IN_RESPONSES = {
+    "reasoning_effort": "reasoning.effort",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+}
+"""Members of chat completions, and their names in the Responses API, which refuses the former in every turn."""
+
+
+def _check_names(entry: ModelEntry) -> None:
+    """Raises ConfigError if a model of the Responses API has members of chat completions."""
+    if not speaks_responses(entry.provider, entry.base_url):
+        return
+    members = {"body": entry.body} | {f"efforts.{level}": sent or {} for level, sent in entry.efforts.items()}
+    for where, sent in members.items():
+        for name in sorted(_IN_RESPONSES.keys() & sent):
+            raise ConfigError(
+                f"{SETTING}: model {entry.id}: {where}.{name} is {_IN_RESPONSES[name]} in the Responses API, by which"
+                " this model is asked; or set its provider to openai-chat"
+            )
 
 
 _OF_OTHERS = ("open_router_api_key", "openai_api_key", "anthropic_api_key", "openrouter_base_url", "openai_base_url")

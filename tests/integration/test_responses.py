@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from backend.chat.models import NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart, Usage
-from backend.config import Settings
+from backend.config import Settings, load_settings
+from backend.errors import ConfigError
 from executor.llm.events import Finished, Source
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt
@@ -93,6 +94,23 @@ async def test_the_responses_api_is_the_default_at_openai_alone() -> None:
     for base_url, decoder in ((None, "ResponsesDecoder"), ("http://127.0.0.1:9/v1", "OpenAIDecoder")):
         async with open_model(Settings(**given, chat_base_url=base_url)) as model:
             assert model._decoder.__name__ == decoder  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ({"body": {"reasoning_effort": "low"}}, r"body\.reasoning_effort is reasoning\.effort"),
+        ({"efforts": {"deep": {"max_tokens": 9000}}}, r"efforts\.deep\.max_tokens is max_output_tokens"),
+    ],
+)
+async def test_members_of_chat_completions_are_refused_at_the_start(more: dict[str, Any], fault: str) -> None:
+    model = {"id": "m", "provider": "openai", "model": "m", "key": "k", **more}
+    with pytest.raises(ConfigError, match=fault):
+        async with open_models(load_settings(files=(), chat_models=json.dumps([model]))):
+            pass
+    chat = {**model, "provider": "openai-chat"}
+    async with open_models(load_settings(files=(), chat_models=json.dumps([chat]))):
+        pass
 
 
 def test_a_model_that_thinks_without_a_summary_may_be_silent_for_longer() -> None:

@@ -170,7 +170,7 @@ function useWholeOutput(call: string) {
 function wordFor(part: ToolPart, state: string): string {
   if (part.state === "input-streaming") return "Preparing";
   const type = outputOf(part)?.type;
-  if (type === "clarification_needed") return "Needs your answer";
+  if (type === "clarification_needed") return "Questions for you";
   if (asks(part)) return outputOf(part)?.asks === "approval" ? "Needs your approval" : "Needs your answer";
   if (outputOf(part)?.error === "denied") return "Not allowed";
   if (type === "user_answered") return "Answered";

@@ -77,16 +77,13 @@ class RemoteTasks:
 
     async def _claim(self) -> list[ClaimedTask]:
         busy = Counter(server for task_id, server in self._asked.items() if task_id not in self._waiting)
-        left, rooms = AT_ONCE - busy.total(), dict[str, int]()
-        for name, server in self._servers.items():
-            room = min(AT_ONCE_OF_ONE - busy[name], left)
-            if room > 0 and server.can_tell_of_tasks:
-                rooms[name] = room
-                left -= room
-        if not rooms:
+        rooms = {name: AT_ONCE_OF_ONE - busy[name] for name, one in self._servers.items() if one.can_tell_of_tasks}
+        rooms = {name: room for name, room in rooms.items() if room > 0}
+        left = AT_ONCE - busy.total()
+        if not rooms or left <= 0:
             return []
         async with self._resources.database.connection() as c:
-            return await remote_tasks.claim_due(c, self._resources.me, rooms, self._asked.keys())
+            return await remote_tasks.claim_due(c, self._resources.me, rooms, self._asked.keys(), most=left)
 
     async def _ask_for(self, claimed: ClaimedTask) -> None:
         try:

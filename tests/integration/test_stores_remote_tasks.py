@@ -40,7 +40,7 @@ async def an_operation(
 async def claimed(
     c: Connection, me: ExecutorId = ME, rooms: dict[str, int] = ROOMS, besides: Collection[TaskId] = ()
 ) -> set[TaskId]:
-    return {one.task_id for one in await remote_tasks.claim_due(c, me, rooms, besides)}
+    return {one.task_id for one in await remote_tasks.claim_due(c, me, rooms, besides, most=32)}
 
 
 async def test_due_tasks_are_claimed_within_the_room_of_each_server(c: Connection) -> None:
@@ -51,7 +51,7 @@ async def test_due_tasks_are_claimed_within_the_room_of_each_server(c: Connectio
     assert len(await claimed(c, rooms={"one": 2, "other": 5})) == 3
     assert await claimed(c, rooms={"other": 5}) == {other.task_id}
     assert await claimed(c, besides=[due[0].task_id, due[1].task_id]) == {due[2].task_id}
-    (one,) = await remote_tasks.claim_due(c, ME, {"other": 1}, ())
+    (one,) = await remote_tasks.claim_due(c, ME, {"other": 1}, (), most=32)
     assert one.remote == RemoteTask("other", "work", "id-1")
 
 

@@ -39,23 +39,24 @@ async def add(c: Connection, task_id: TaskId, remote: RemoteTask, executor: Exec
 _CLAIM = f"""
 WITH wanted AS (
   SELECT picked.id FROM unnest($2::text[], $3::int[]) AS free (server, room) CROSS JOIN LATERAL (
-    SELECT r.id FROM remote_tasks r LEFT JOIN tasks t ON t.id = r.id
+    SELECT r.id, r.due_at FROM remote_tasks r LEFT JOIN tasks t ON t.id = r.id
     WHERE r.server = free.server AND (r.executor = $1 OR r.executor IS NULL) AND NOT r.id = ANY($4::text[])
       AND (r.due_at <= now() OR (NOT r.stopping AND ({PENDING} AND cancel_requested_at IS NULL) IS NOT TRUE))
     ORDER BY r.due_at LIMIT free.room FOR UPDATE OF r SKIP LOCKED) AS picked
+  ORDER BY picked.due_at LIMIT $5
 )
 UPDATE remote_tasks r SET executor = $1 FROM wanted WHERE r.id = wanted.id
 RETURNING r.id, r.server, r.tool, r.remote_id, r.whose"""
 
 
 async def claim_due(
-    c: Connection, me: ExecutorId, rooms: Mapping[str, int], besides: Collection[TaskId]
+    c: Connection, me: ExecutorId, rooms: Mapping[str, int], besides: Collection[TaskId], *, most: int
 ) -> list[ClaimedTask]:
-    """Claims due tasks and those whose operation has ended, at most `rooms[server]` of each server.
+    """Claims due tasks and those whose operation has ended: at most `rooms[server]` of each server, and `most` of all.
 
     The claim lasts until the executor dies. Leaves out the tasks `besides`, for which it asks now.
     """
-    rows = await c.fetch(_CLAIM, me, list(rooms), list(rooms.values()), list(besides))
+    rows = await c.fetch(_CLAIM, me, list(rooms), list(rooms.values()), list(besides), most)
     return [
         ClaimedTask(TaskId(row["id"]), RemoteTask(row["server"], row["tool"], row["remote_id"], row["whose"]))
         for row in rows

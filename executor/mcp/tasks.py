@@ -19,7 +19,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from backend.chat.outcomes import RemoteTask
 from executor.mcp.failures import (
+    AnswerTooLarge,
     CallRefused,
+    ServerBusy,
     ServerLost,
     ServerUnavailable,
     TaskCancelled,
@@ -27,7 +29,7 @@ from executor.mcp.failures import (
     UnknownTask,
     without_secrets,
 )
-from executor.mcp.inputs import Asked, Inputs
+from executor.mcp.inputs import MAX_QUESTIONS, Asked, Inputs
 from executor.mcp.live_call import LiveCall
 from executor.mcp.server_entry import Server, StdioServer
 
@@ -38,6 +40,8 @@ LOOK_LIMIT, CANCEL_LIMIT = 30.0, 10.0
 """Seconds that a server has to tell about a task, and to take a cancel."""
 MAX_WAITING = 1_000
 """Tasks whose answered requests are remembered; the oldest of more may ask again."""
+MAX_KEY = 1_024
+"""Characters of a server's name for a request."""
 MAX_CANCELS = 64
 """Cancels on their way to a server. A further one is left out, and its task ends by itself."""
 logger = logging.getLogger(__name__)
@@ -74,7 +78,7 @@ class TaskState(BaseModel):
         """Seconds until the next look, as the server wants it, within bounds."""
         if not isinstance(self.poll_ms, int | float) or not self.poll_ms > 0:
             return DEFAULT_PAUSE
-        return min(max(self.poll_ms / 1000, LEAST_PAUSE), LONGEST_PAUSE)
+        return max(min(self.poll_ms, 1000 * LONGEST_PAUSE) / 1000, LEAST_PAUSE)  # a JSON number may exceed any float
 
     @property
     def is_waiting(self) -> bool:
@@ -156,7 +160,7 @@ class ServerTasks:
         self.server = server
         self._ask = ask
         self._cancels: set[asyncio.Task[None]] = set()
-        self._answered: OrderedDict[str, set[str]] = OrderedDict()
+        self._answered: OrderedDict[RemoteTask, set[str]] = OrderedDict()
 
     async def look(self, task: RemoteTask) -> TaskState | mcp_types.CallToolResult:
         """Returns the state of a task, or its result once that is there.
@@ -166,7 +170,7 @@ class ServerTasks:
         """
         state: TaskState = await self._of_task(task, "tasks/get", _STATE)
         if state.status in _ENDED:
-            self._answered.pop(task.id, None)
+            self._answered.pop(task, None)
         match state.status:
             case "completed" | "failed" if state.result is not None:
                 try:
@@ -181,11 +185,11 @@ class ServerTasks:
                 raise TaskCancelled(state.words or "The tool server has cancelled the work.")
         if state.words is not None:
             state = state.model_copy(update={"message": without_secrets(state.words, self.server.secrets)})
-        return self._without_answered(state)
+        return self._without_answered(task, state)
 
-    def _without_answered(self, state: TaskState) -> TaskState:
+    def _without_answered(self, task: RemoteTask, state: TaskState) -> TaskState:
         """Returns the state without requests that were answered: a server may show them for a while after that."""
-        if state.requests is None or (answered := self._answered.get(state.id)) is None:
+        if state.requests is None or (answered := self._answered.get(task)) is None:
             return state
         left = {key: one for key, one in state.requests.items() if key not in answered}
         return state.model_copy(update={"requests": left, "status": state.status if left else "working"})
@@ -197,6 +201,9 @@ class ServerTasks:
         """
         if state.requests is None:  # 2025-11-25: the server asks while this request waits
             return await self._result_of(task, LiveCall(inputs.context.session_id, inputs, _no_place))
+        answered = self._answered.get(task, set())
+        if len(answered) + len(state.requests) > MAX_QUESTIONS or any(len(key) > MAX_KEY for key in state.requests):
+            raise CallRefused(f"The tool asked for something more than {MAX_QUESTIONS} times.")
         asked = Asked.of(state.requests)
         answers = await inputs.answers(asked, {})
         given = {
@@ -206,14 +213,14 @@ class ServerTasks:
         if not given:
             raise CallRefused("The tool asked for something that it does not get.")
         await self._of_task(task, "tasks/update", _ANYTHING, responses=given)
-        self._answered.setdefault(task.id, set()).update(given)
+        self._answered.setdefault(task, set()).update(given)
         while len(self._answered) > MAX_WAITING:
             self._answered.popitem(last=False)
         return None
 
     async def cancel(self, task: RemoteTask) -> None:
-        """Tells the server to stop. Raises ServerUnavailable if it was not told; any other answer counts as one."""
-        with suppress(CallRefused, TaskLost, ServerLost, TimeoutError):
+        """Tells the server to stop. Raises ServerUnavailable and ServerBusy if it was not told; all else counts."""
+        with suppress(CallRefused, TaskLost, ServerLost, AnswerTooLarge, TimeoutError):
             async with asyncio.timeout(CANCEL_LIMIT):
                 await self._of_task(task, "tasks/cancel", _ANYTHING)
 
@@ -227,7 +234,7 @@ class ServerTasks:
     async def _try_to_cancel(self, task: RemoteTask) -> None:
         try:
             await self.cancel(task)
-        except ServerUnavailable:
+        except (ServerUnavailable, ServerBusy):
             logger.warning("a task of an MCP server could not be cancelled", extra={"server": self.server.name})
 
     async def _result_of(self, task: RemoteTask, live: LiveCall | None = None) -> mcp_types.CallToolResult:

@@ -88,7 +88,8 @@ def test_a_task_without_an_id_that_can_be_kept_is_refused(task: dict[str, Any]) 
     ("told", "pause"),
     [
         (None, DEFAULT_PAUSE), ("soon", DEFAULT_PAUSE), (0, DEFAULT_PAUSE), (-5, DEFAULT_PAUSE), (1, LEAST_PAUSE),
-        (7_000, 7.0), (1e12, LONGEST_PAUSE),
+        (7_000, 7.0), (1e12, LONGEST_PAUSE), (float("nan"), DEFAULT_PAUSE),
+        pytest.param(10**400, LONGEST_PAUSE, id="huge"),
     ],
 )  # fmt: skip
 def test_the_servers_interval_is_kept_within_bounds(told: Any, pause: float) -> None:
@@ -144,7 +145,9 @@ async def test_a_server_that_is_away_is_asked_again_and_a_program_has_lost_its_t
         await tasks.look(TASK)
 
 
-@pytest.mark.parametrize("answer", [{}, CallRefused("it has ended"), UnknownTask("what task?"), ServerLost()])
+@pytest.mark.parametrize(
+    "answer", [{}, CallRefused("it has ended"), UnknownTask("what task?"), ServerLost(), AnswerTooLarge()]
+)
 async def test_a_cancel_is_sent_once_whatever_the_server_says(answer: dict[str, Any] | Exception) -> None:
     tasks, fake = tasks_of(REMOTE, answer)
     await tasks.cancel(TASK)
@@ -175,6 +178,36 @@ async def test_a_request_that_was_answered_is_not_answered_again_while_the_serve
     state = await tasks.look(TASK)
     assert isinstance(state, TaskState)
     assert set(state.requests or ()) == {"second"}
+
+
+async def test_tasks_of_two_sessions_may_have_the_same_id() -> None:
+    """A program of each session counts its tasks from one."""
+    waits = {**NEWER, "status": "input_required", "inputRequests": ASKS}
+    tasks, _ = tasks_of(REMOTE, waits, {}, waits)
+    mine, other = replace(TASK, whose="a"), replace(TASK, whose="b")
+    state = await tasks.look(mine)
+    assert isinstance(state, TaskState)
+    await tasks.answer(mine, state, Inputs(REMOTE, CONTEXT, ToolCallPart("call", "one_work", {}), 0))
+    state = await tasks.look(other)
+    assert isinstance(state, TaskState)
+    assert state.is_waiting
+
+
+@pytest.mark.parametrize("key", ["{}", "{}" + "x" * 2_000])
+async def test_a_task_that_asks_without_end_is_refused(key: str) -> None:
+    """Else a server could ask the user for ever, and fill the memory with the names of its requests."""
+    rounds = [{**NEWER, "status": "input_required", "inputRequests": {key.format(n): ASKS["trip"]}} for n in range(11)]
+    tasks, _ = tasks_of(REMOTE, *(answer for one in rounds for answer in (one, {})))
+    inputs = Inputs(REMOTE, CONTEXT, ToolCallPart("call", "one_work", {}), 0)
+
+    async def answer_all() -> None:
+        for _ in rounds:
+            state = await tasks.look(TASK)
+            assert isinstance(state, TaskState)
+            await tasks.answer(TASK, state, inputs)
+
+    with pytest.raises(CallRefused, match="more than 10 times"):
+        await answer_all()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
 from executor.agent.progress import progress_of
-from executor.operations import Operations
+from executor.operations import Operations, Waits
 from executor.tools.context import ToolContext
 from executor.tools.tool import outcome_of
 from executor.turns.context import ExecutorContext
@@ -56,6 +56,8 @@ class RemoteTasks:
         """The server of each task for which it asks now."""
         self._waiting: set[TaskId] = set()
         """Those of them that wait for input."""
+        self._waits = Waits(MOST_WAITING)
+        """Their questions. They hold no slots of turns. If this process stops, another one asks them again."""
 
     async def run(self) -> None:
         """Asks until cancelled."""
@@ -169,7 +171,7 @@ class RemoteTasks:
             operation.work.tool_call_id,
             operation.user_id,
             self._resources.database,
-            Operations(self._resources, operation.session_id, context.start_work, context.waits),
+            Operations(self._resources, operation.session_id, context.start_work, self._waits),
             can_ask=context.can_ask(task),
         )
 

@@ -253,12 +253,14 @@ class Calls:
 
     async def _begun(self, call: ToolCallPart) -> Json | None:
         """Returns the output of a call that has ended with a question, or become a task at its server, in an earlier
-        attempt. None for any other.
+        attempt. None for any other. Raises Unavailable.
         """
         context = self._context_of(call)
         operation = await context.operations.find(context.tool_call_id)
         if operation is None or (operation.work.asks is None and operation.work.remote is None):
             return None
+        if operation.pending and not operation.opened:  # else it would end without a continuation
+            await context.operations.mark_opened(operation)
         return self._accept(call, Accepted(operation)) if operation.result is None else operation.result
 
     async def _failed(self, tool: Tool[Any], call: ToolCallPart, context: ToolContext, failure: ErrorResponse) -> Json:

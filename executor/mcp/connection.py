@@ -25,7 +25,7 @@ from executor.mcp.own_links import OwnLinks
 from executor.mcp.places import MAX_CALLS, RESERVED, Places
 from executor.mcp.resource import READ_RESOURCE, ResourceTool
 from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server, StdioServer
-from executor.mcp.tasks import Answered, Asks, ServerTasks
+from executor.mcp.tasks import Answered, Asks, ServerTasks, TaskState
 from executor.mcp.tool import Caller, Offered, offered_tools, unknown_tool
 from executor.metrics import ToolServer
 from executor.tools.tool import Tool
@@ -152,20 +152,27 @@ class Connection:
         for _ in range(2):
             link = await self._link_for(caller)
             try:
-                return await act(link)
+                answer = await act(link)
             except SessionLost:
                 self._renew(link)
+            else:
+                if isinstance(answer, TaskState):
+                    self._own.hold(self._owner_of(caller), works=not answer.has_ended)
+                return answer
         raise ServerUnavailable("it does not keep its sessions")
 
     async def _link_for(self, caller: Caller) -> Link:
         if self.server.per is not None:
             with caller.untimed():
-                return await self._own.link_of(caller.session if self.server.per == "session" else caller.user)
+                return await self._own.link_of(self._owner_of(caller))
         if self._link is None and self._renewing:
             await self._until_renewed()
         if self._link is None:
             raise ServerUnavailable(self._why.words if self._why is not None else "")
         return self._link
+
+    def _owner_of(self, caller: Caller) -> str:
+        return caller.session if self.server.per == "session" else caller.user
 
     def _renew(self, lost: Link) -> None:
         """Begins a new session in place of `lost`, for which this call and later ones wait."""

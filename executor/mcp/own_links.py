@@ -14,6 +14,8 @@ from executor.mcp.link import Link
 
 MAX_OWN = 16
 """Connections of one server at once, beside the one that lists its tools. An idle one makes room for the next."""
+HELD = 90.0
+"""Seconds for which a connection is kept after its server has said that a task goes on: until the next look at it."""
 MAX_IDLE, SWEEP_EVERY = 600.0, 30.0
 """Seconds without a call after which a connection is closed, and seconds between two looks for such."""
 
@@ -23,6 +25,11 @@ class _Own:
     link: Link
     job: asyncio.Task[None]
     asked_at: float = field(default_factory=time.monotonic)
+    held_until: float = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.link.is_busy and time.monotonic() >= self.held_until
 
     @property
     def used_at(self) -> float:
@@ -50,12 +57,17 @@ class OwnLinks:
             raise ServerUnavailable(own.link.why.words if own.link.why is not None else "")
         return own.link
 
+    def hold(self, owner: str, *, works: bool) -> None:
+        """Keeps the owner's connection for HELD seconds, because a task works behind it, or no longer."""
+        if (own := self._links.get(owner)) is not None:
+            own.held_until = time.monotonic() + HELD if works else 0.0
+
     async def sweep(self) -> None:
         """Closes idle connections. Never returns."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
             for owner, own in list(self._links.items()):
-                if not own.link.is_busy and time.monotonic() - own.used_at > MAX_IDLE:
+                if own.is_idle and time.monotonic() - own.used_at > MAX_IDLE:
                     self._close(owner)
 
     async def end(self) -> None:
@@ -69,7 +81,7 @@ class OwnLinks:
     def _begin(self, owner: str) -> _Own:
         self._links.pop(owner, None)
         if len(self._links) >= MAX_OWN:
-            idle = [(own.used_at, other) for other, own in self._links.items() if not own.link.is_busy]
+            idle = [(own.used_at, other) for other, own in self._links.items() if own.is_idle]
             if not idle:
                 raise ServerBusy
             self._close(min(idle)[1])

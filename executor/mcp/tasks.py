@@ -44,6 +44,7 @@ MAX_KEY = 1_024
 """Characters of a server's name for a request."""
 MAX_CANCELS = 64
 """Cancels on their way to a server. A further one is left out, and its task ends by itself."""
+_ENDED = frozenset({"completed", "failed", "cancelled"})
 logger = logging.getLogger(__name__)
 
 
@@ -81,6 +82,10 @@ class TaskState(BaseModel):
         return max(min(self.poll_ms, 1000 * LONGEST_PAUSE) / 1000, LEAST_PAUSE)  # a JSON number may exceed any float
 
     @property
+    def has_ended(self) -> bool:
+        return self.status in _ENDED
+
+    @property
     def is_waiting(self) -> bool:
         """Returns True if the server needs something before it goes on."""
         return self.status == "input_required"
@@ -106,9 +111,6 @@ CALLED: TypeAdapter[Answered] = TypeAdapter(
 _STATE: TypeAdapter[TaskState] = TypeAdapter(TaskState)
 _RESULT: TypeAdapter[mcp_types.CallToolResult] = TypeAdapter(mcp_types.CallToolResult)
 _ANYTHING: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
-
-
-_ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
 class _Params(mcp_types.RequestParams):
@@ -169,7 +171,7 @@ class ServerTasks:
         nothing is known.
         """
         state: TaskState = await self._of_task(task, "tasks/get", _STATE)
-        if state.status in _ENDED:
+        if state.has_ended:
             self._answered.pop(task, None)
         match state.status:
             case "completed" | "failed" if state.result is not None:

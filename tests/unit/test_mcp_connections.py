@@ -13,12 +13,17 @@ from typing import Any, cast
 import httpx2
 import pytest
 
+from backend.chat.outcomes import RemoteTask
 from executor.mcp import own_links
-from executor.mcp.failures import Notes, Reason
+from executor.mcp.connection import Connection
+from executor.mcp.failures import Notes, Reason, ServerBusy
 from executor.mcp.http import Relay
 from executor.mcp.link import Link
 from executor.mcp.messages import OwnError
+from executor.mcp.names import Names
 from executor.mcp.own_links import OwnLinks
+from executor.mcp.server_entry import HttpServer
+from executor.mcp.tasks import TaskState
 from tests.speed import limit
 
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
@@ -117,4 +122,43 @@ async def test_a_connection_is_idle_from_the_end_of_its_last_call(monkeypatch: p
     async with asyncio.timeout(limit(5)):
         await retired.wait()
     sweeping.cancel()
+    await links.end()
+
+
+async def test_a_connection_behind_which_a_task_works_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program would end with it, and a server of 2025-11-25 would forget the task with its session."""
+    monkeypatch.setattr(own_links, "MAX_OWN", 2)
+    status = "working"
+
+    class OwnLink:
+        server = SimpleNamespace(name="one")
+        usable, is_busy, call_ended_at = True, False, 0.0
+
+        def __init__(self) -> None:
+            self.down = asyncio.Event()
+
+        async def run(self, start_timeout: float) -> None:
+            await self.down.wait()
+
+        async def settled(self) -> None:
+            pass
+
+        def retire(self) -> None:
+            self.down.set()
+
+        async def ask(self, *_: Any) -> TaskState:
+            return TaskState.model_validate({"taskId": "1", "status": status, "result": {"content": []}})
+
+    server = HttpServer(name="one", url="https://one.example/mcp", per="session")  # type: ignore[arg-type]
+    connection = Connection(server, 1, 1, Names(["one"]))
+    links = connection._own = OwnLinks(lambda _: cast(Link, OwnLink()), 1)
+    for owner in ("a", "b"):
+        await connection.tasks._of_task(RemoteTask("one", "work", "1", owner), "tasks/get", cast(Any, None))
+    first = links._links["a"].link
+    with pytest.raises(ServerBusy):
+        await links.link_of("c")
+    status = "completed"
+    await connection.tasks.look(RemoteTask("one", "work", "1", "b"))
+    await links.link_of("c")
+    assert (set(links._links), first.down.is_set()) == ({"a", "c"}, False)
     await links.end()

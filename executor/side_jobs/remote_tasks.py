@@ -19,7 +19,7 @@ from backend.chat.outcomes import Operation, Outcome
 from backend.chat.protocol.tool_responses import ToolResponse
 from backend.chat.resources import Resources
 from backend.chat.store import operations, remote_tasks, tasks
-from backend.chat.store.remote_tasks import ClaimedTask
+from backend.chat.store.remote_tasks import KEPT, ClaimedTask
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, TaskNotFound, Unavailable
 from backend.failpoints import reach
 from backend.ids import TaskId
@@ -38,10 +38,12 @@ AT_ONCE, AT_ONCE_OF_ONE, MOST_WAITING = 32, 8, 64
 """Tasks for which one executor asks at the same time, of all servers and of one. Those that wait for input, mostly of
 users, are counted by themselves.
 """
-LOOK_EVERY, PRUNE_EVERY = 1.0, 600.0
-"""Seconds between two looks for due tasks, and between two removals of rows that nobody needs."""
+LOOK_EVERY, CALM_LOOK_EVERY, CALM_AFTER = 1.0, 5.0, 120.0
+"""Seconds between two looks for due tasks; those if there was none for CALM_AFTER, in which every task is due once."""
 RETRY_IN = 10.0
 """Seconds after which a server that was not reached is asked again."""
+MOST_UNSTOPPED = 10_000
+"""Tasks of which it is known since when their server cannot be told to stop; the oldest of more are tried anew."""
 logger = logging.getLogger(__name__)
 
 
@@ -56,6 +58,8 @@ class RemoteTasks:
         """The server of each task for which it asks now."""
         self._waiting: set[TaskId] = set()
         """Those of them that wait for input."""
+        self._unstopped: dict[TaskId, float] = {}
+        """When a server could first not be told to stop a task, on the clock of the event loop."""
         self._waits = Waits(MOST_WAITING)
         """Their questions. They hold no slots of turns. If this process stops, another one asks them again."""
 
@@ -64,18 +68,16 @@ class RemoteTasks:
         if not self._servers:
             await asyncio.Event().wait()
         clock = asyncio.get_running_loop().time
-        next_prune = clock() + PRUNE_EVERY
+        claimed_at = clock()
         async with asyncio.TaskGroup() as group:
             while True:
-                await asyncio.sleep(jitter(LOOK_EVERY, 0.8, 1.2))
+                calm = not self._asked and clock() - claimed_at > CALM_AFTER
+                await asyncio.sleep(jitter(CALM_LOOK_EVERY if calm else LOOK_EVERY, 0.8, 1.2))
                 with suppress(Unavailable):  # the next look comes soon
                     for claimed in await self._claim():
+                        claimed_at = clock()
                         self._asked[claimed.task_id] = claimed.remote.server
                         group.create_task(self._ask_for(claimed))
-                    if clock() > next_prune:
-                        next_prune = clock() + PRUNE_EVERY
-                        async with self._resources.database.connection() as c:
-                            await remote_tasks.prune(c)
 
     async def _claim(self) -> list[ClaimedTask]:
         busy = Counter(server for task_id, server in self._asked.items() if task_id not in self._waiting)
@@ -188,11 +190,18 @@ class RemoteTasks:
                 await tell_progress(self._resources, operation.id, progress)
 
     async def _stop(self, claimed: ClaimedTask, server: Connection) -> float | None:
-        """Has the server stop a task whose operation has ended. Returns seconds if it could not be told, else None."""
+        """Has the server stop a task whose operation has ended. Returns the seconds until the next try, or None if
+        it was told or has refused for KEPT seconds.
+        """
         from executor.mcp.failures import ServerBusy, ServerUnavailable  # slow, see above
 
         try:
             await server.tasks.cancel(claimed.remote)
         except (ServerUnavailable, ServerBusy):
-            return RETRY_IN
+            now = asyncio.get_running_loop().time()
+            if now - self._unstopped.setdefault(claimed.task_id, now) < KEPT:
+                if len(self._unstopped) > MOST_UNSTOPPED:
+                    del self._unstopped[next(iter(self._unstopped))]
+                return RETRY_IN
+        self._unstopped.pop(claimed.task_id, None)
         return None

@@ -168,6 +168,7 @@ class Sweeper:
             async with self._resources.database.connection() as c:
                 await executors.prune(c, older_than=PRUNE_AFTER)
                 await deliveries.prune(c, PRUNE_BATCH)
+                await remote_tasks.prune(c)
             self._next_prune = time.monotonic() + PRUNE_EVERY
 
     async def _announce(self, turns: Sequence[Turn]) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from backend.chat.outcomes import ToolWork
+from backend.chat.outcomes import RemoteTask, ToolWork
 from backend.chat.questions import Question, QuestionKind
 from backend.chat.resources import Resources
-from backend.chat.store import tasks
+from backend.chat.store import operations, tasks
+from backend.chat.store.remote_tasks import KEPT, ClaimedTask
 from backend.postgres import Connection, Database
+from executor.agent.calls import Calls, ToolHost
+from executor.mcp.failures import ServerUnavailable
 from executor.operations import Waits
-from executor.side_jobs.remote_tasks import AT_ONCE, AT_ONCE_OF_ONE, RemoteTasks
+from executor.side_jobs import remote_tasks
+from executor.side_jobs.remote_tasks import AT_ONCE, AT_ONCE_OF_ONE, RETRY_IN, RemoteTasks
+from executor.side_jobs.sweeper import Sweeper
+from executor.tools.tool import Toolbox
 from executor.turns.context import ExecutorContext
 from tests.integration.running_api import running_api
 from tests.integration.test_stores_remote_tasks import ME, an_operation, none_stored
@@ -72,3 +79,62 @@ async def test_a_stop_of_the_executor_answers_no_question_of_a_task(
         work = ToolWork(operation.work.turn, "one_work", operation.work.tool_call_id, {}, asks=asks)
         answer = await context.operations.ask_now(work, 1.0, lambda _: None)
         assert answer["error"] == "not_answered"
+
+
+async def test_a_server_that_refuses_a_cancel_is_not_told_for_ever(database: Database, c: Connection) -> None:
+    async def refuse(remote: RemoteTask) -> None:
+        raise ServerUnavailable("it forbids that")
+
+    await an_operation(c)
+    job = side_job(database, "one", cancel=refuse)
+    (claimed,) = await job._claim()
+    assert await job._stop(claimed, job._servers["one"]) == RETRY_IN
+    assert await job._stop(claimed, job._servers["one"]) == RETRY_IN
+    job._unstopped[claimed.task_id] -= KEPT
+    assert await job._stop(claimed, job._servers["one"]) is None
+    assert job._unstopped == {}
+
+
+async def test_rows_are_removed_even_if_no_executor_has_tool_servers_any_longer(
+    database: Database, c: Connection
+) -> None:
+    operation = await an_operation(c, due_in=-2 * KEPT)
+    await c.execute("UPDATE tasks SET status = 'cancelled' WHERE id = $1", operation.task_id)
+    await Sweeper(cast(Resources, SimpleNamespace(database=database)))._prune()
+    assert await c.fetchval("SELECT count(*) FROM remote_tasks") == 0
+
+
+async def test_an_executor_without_remote_tasks_looks_for_them_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_tasks, "LOOK_EVERY", 0.001)
+    monkeypatch.setattr(remote_tasks, "CALM_AFTER", 0.05)
+    looks = 0
+
+    async def none(job: RemoteTasks) -> list[ClaimedTask]:
+        nonlocal looks
+        looks += 1
+        return []
+
+    monkeypatch.setattr(RemoteTasks, "_claim", none)
+    running = asyncio.create_task(side_job(cast(Database, None), "one").run())
+    await asyncio.sleep(0.3)
+    before = looks
+    await asyncio.sleep(0.5)
+    running.cancel()
+    assert before > 0
+    assert looks == before
+
+
+async def test_a_task_whose_turn_was_cut_off_is_opened_by_the_next_attempt(
+    postgres_dsn: str, redis_dsn: str, c: Connection
+) -> None:
+    """If its server stayed away, it would end at its deadline without a continuation, though the turn has ended."""
+    async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
+        operation = await an_operation(c)
+        job = side_job(api.resources.database, "one")
+        job._resources = api.resources
+        context = job._context_of(operation, await tasks.get_task(c, operation.task_id))
+        host = cast(ToolHost, SimpleNamespace(context_of=lambda _: context))
+        output = await Calls([], Toolbox([]), host, 5)._begun(operation.work.call)
+        assert output is not None
+        assert output["type"] == "operation_started"
+        assert (await operations.get_operation(c, operation.id)).opened

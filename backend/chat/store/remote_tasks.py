@@ -102,5 +102,5 @@ DELETE FROM remote_tasks r WHERE due_at < now() - make_interval(secs => $1) AND 
 
 
 async def prune(c: Connection) -> None:
-    """Removes tasks of ended operations that no executor could tell their servers about for KEPT seconds."""
+    """Removes tasks of ended operations for which no executor has asked for KEPT seconds."""
     await c.execute(_PRUNE, KEPT)

@@ -39,9 +39,10 @@ async def add(c: Connection, task_id: TaskId, remote: RemoteTask, executor: Exec
 _CLAIM = f"""
 WITH wanted AS (
   SELECT picked.id FROM unnest($2::text[], $3::int[]) AS free (server, room) CROSS JOIN LATERAL (
-    SELECT r.id, r.due_at FROM remote_tasks r LEFT JOIN tasks t ON t.id = r.id
+    SELECT r.id, r.due_at FROM remote_tasks r
     WHERE r.server = free.server AND (r.executor = $1 OR r.executor IS NULL) AND NOT r.id = ANY($4::text[])
-      AND (r.due_at <= now() OR (NOT r.stopping AND ({PENDING} AND cancel_requested_at IS NULL) IS NOT TRUE))
+      AND (r.due_at <= now() OR (NOT r.stopping AND NOT EXISTS (
+        SELECT FROM tasks t WHERE t.id = r.id AND {PENDING} AND cancel_requested_at IS NULL)))
     ORDER BY r.due_at LIMIT free.room FOR UPDATE OF r SKIP LOCKED) AS picked
   ORDER BY picked.due_at LIMIT $5
 )

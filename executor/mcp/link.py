@@ -25,6 +25,7 @@ from executor.mcp.failures import (
     Notes,
     ParamsRefused,
     Reason,
+    ServerBusy,
     ServerGone,
     ServerLost,
     ServerUnavailable,
@@ -369,6 +370,8 @@ def _outcome(job: asyncio.Task[Any], request: Any) -> Any:
                 raise CallRefused(f"The tool server's answer cannot be used: {error.message}.") from None
         if request.method.startswith("tasks/") and error.code in (mcp_types.INVALID_PARAMS, mcp_types.METHOD_NOT_FOUND):
             raise UnknownTask(error.message) from None
+        if request.method == "tasks/get" and error.code == mcp_types.INTERNAL_ERROR:
+            raise ServerBusy from None  # nothing is known of the task: a server has other words for one that failed
         raise _refused(error) from None
     except ValidationError:
         raise CallRefused("The server's answer is not a valid tool result.") from None

@@ -170,7 +170,11 @@ class ServerTasks:
         Raises TaskLost, TaskCancelled, CallRefused if the call failed, AnswerTooLarge, and the failures of a call if
         nothing is known.
         """
-        state: TaskState = await self._of_task(task, "tasks/get", _STATE)
+        try:
+            state: TaskState = await self._of_task(task, "tasks/get", _STATE)
+        except (CallRefused, AnswerTooLarge):  # nobody asks again, so its work is in vain
+            self.abandon(task)
+            raise
         if state.has_ended:
             self._answered.pop(task, None)
         match state.status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import mcp_types
 import pytest
+from mcp import MCPError
 from mcp_types import methods
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,8 +19,17 @@ from backend.chat.outcomes import RemoteTask
 from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from backend.ids import SessionId, TaskId
 from backend.postgres import Database
-from executor.mcp.failures import AnswerTooLarge, CallRefused, ServerLost, ServerUnavailable, TaskLost, UnknownTask
+from executor.mcp.failures import (
+    AnswerTooLarge,
+    CallRefused,
+    ServerBusy,
+    ServerLost,
+    ServerUnavailable,
+    TaskLost,
+    UnknownTask,
+)
 from executor.mcp.inputs import Inputs
+from executor.mcp.link import _outcome
 from executor.mcp.messages import decode
 from executor.mcp.server_entry import HttpServer, Server, StdioServer
 from executor.mcp.task_outcomes import answer_to, look_at
@@ -258,3 +269,21 @@ async def test_calls_ask_to_become_tasks_if_they_must_or_are_operations_elsewher
     context = replace(CONTEXT, operations=cast(Any, SimpleNamespace(limit=3_600.0)))
     await tool.run(tool.input_type.model_validate({}), context)
     assert asked == [3_600_000 if as_task else None]
+
+
+@pytest.mark.parametrize("failure", [CallRefused("what?"), AnswerTooLarge()])
+async def test_a_task_is_stopped_if_nobody_understands_what_is_said_of_it(failure: Exception) -> None:
+    tasks, fake = tasks_of(REMOTE, failure, {})
+    assert isinstance(await look_at(tasks, TASK, CONTEXT), ErrorResponse)
+    await asyncio.gather(*tasks._cancels)
+    assert [method for method, _ in fake.asked] == ["tasks/get", "tasks/cancel"]
+
+
+@pytest.mark.parametrize(("method", "raised"), [("tasks/get", ServerBusy), ("tasks/result", CallRefused)])
+async def test_an_internal_error_ends_no_task_before_it_is_known_to_have_failed(
+    method: str, raised: type[Exception]
+) -> None:
+    job: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    job.set_exception(MCPError(mcp_types.INTERNAL_ERROR, "the database restarts"))
+    with pytest.raises(raised):
+        _outcome(cast(Any, job), SimpleNamespace(method=method))

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from backend.chat.flows.finish import _give_up_calls
 from backend.chat.outcomes import RemoteTask, ToolWork
 from backend.chat.questions import Question, QuestionKind
 from backend.chat.resources import Resources
@@ -138,3 +139,12 @@ async def test_a_task_whose_turn_was_cut_off_is_opened_by_the_next_attempt(
         assert output is not None
         assert output["type"] == "operation_started"
         assert (await operations.get_operation(c, operation.id)).opened
+
+
+async def test_a_continuation_that_is_cancelled_while_it_waits_for_a_task_has_it_stopped(c: Connection) -> None:
+    first = await an_operation(c, due_in=600)
+    continuation = await tasks.get_task(c, first.task_id)
+    work = ToolWork(continuation.id, "one_work", "call-of-the-continuation", {}, remote="one")
+    second = await operations.register(c, first.session_id, work, limit=900)
+    await _give_up_calls(c, continuation)
+    assert not (await operations.get_operation(c, second.id)).pending

@@ -151,7 +151,6 @@ async def _give_up_calls(c: Connection, ended: Task) -> None:
     """
     if ended.attempt:
         await questions.withdraw_questions(c, ended.session_id, ended.id)
-    if ended.kind is TaskKind.TURN and ended.attempt:
         await operations.drop_unopened(c, ended.session_id, ended.id)
     if ended.kind is not TaskKind.OPERATION:
         return

@@ -63,7 +63,12 @@ async def test_each_answer_is_applied_once_while_every_process_dies(
                     statuses.update(await asyncio.gather(*(accepted(client, url, body) for url, body in pairs)))
 
             async with killing(apis, chance, every=KILL_EVERY), killing_executors(stack, chance) as killed:
-                await asyncio.gather(*(answer(wait) for wait in waits))
+                half = len(waits) // 2
+                await asyncio.gather(*(answer(wait) for wait in waits[:half]))
+                async with asyncio.timeout(WITHIN):
+                    while not (killed and any(api.kills for api in apis)):
+                        await asyncio.sleep(0.05)
+                await asyncio.gather(*(answer(wait) for wait in waits[half:]))
                 await asyncio.sleep(scale(KILL_EVERY, 0))
             await until_all_completed(servers, [wait["task_id"] for wait in waits if not wait["cancelled"]])
             await until_all_ended(servers)
@@ -135,8 +140,8 @@ async def killing_executors(stack: Stack, chance: random.Random) -> AsyncIterato
             await asyncio.sleep(chance.uniform(0.5, 1.5) * KILL_EVERY)
             child = chance.choice(stack.executors)
             child.send(signal.SIGKILL)
-            await child.ended()
             killed.append(child.name)
+            await child.ended()
             await stack.spawn("executor", program=marking_executor.PROGRAM)
 
     job = asyncio.create_task(kill())

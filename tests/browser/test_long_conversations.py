@@ -60,8 +60,9 @@ async def test_the_text_on_screen_stays_in_place_when_older_messages_load(
     groups = await page.tab.js("document.querySelectorAll('.group').length")
     read, place = await page.tab.js(f"""(async () => {{
         const box = document.querySelector('.scroll');
+        const first = document.querySelector('.group'); // older ones may come before it at any time from here on
         box.scrollTop = 1300;
-        while (!{SEEN} || !document.querySelector('.group').firstElementChild)
+        while (!{SEEN} || !first.firstElementChild)
             await new Promise(requestAnimationFrame);
         box.scrollTop = {top};
         const one = {_BEING_READ};

@@ -11,7 +11,7 @@ from tests.browser.conftest import OpenPage, repaired
 from tests.e2e.chat_api import converse, open_session
 from tests.e2e.stack import Stack, new_user
 
-TURNS = 100
+TURNS = 150
 MOST_IN_THE_PAGE = 100
 """Most articles that are rendered at a time. The number depends on their height, in a window of 800 pixels."""
 
@@ -23,7 +23,7 @@ _BEING_READ = "[...document.querySelectorAll('.thread article')].find((one) => o
 
 @pytest.fixture(scope="module")
 async def long_session(shared_stack: Stack) -> tuple[str, str]:
-    """The name of a user and the path of their session, with `/stream 1` to `/stream 100` and their answers."""
+    """The name of a user and the path of their session, with `/stream 1` to `/stream 150` and their answers."""
     user = new_user()
     stack = await repaired(shared_stack)
     async with stack.client(user) as client:

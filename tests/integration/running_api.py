@@ -130,6 +130,17 @@ class RunningApi:
         assert client.done
         return client
 
+    async def ended(self, task: str, headers: Mapping[str, str], **params: Any) -> StrictClient:
+        """Reads the stream of a task from its beginning to its end."""
+        answer, client = await self.read("GET", f"/api/chat/tasks/{task}/stream", headers=headers, params=params)
+        assert answer.status_code == 200, answer.text
+        return client
+
+
+def outputs_in(session: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the outputs of tools in a session, as its rows have them."""
+    return [row["parts"][0]["output"] for row in session["messages"] if row["role"] == "tool"]
+
 
 def without_comments(data: bytes) -> bytes:
     """Removes the comments, which are frames of their own."""

@@ -17,7 +17,7 @@ from executor.tools import open_toolbox
 from executor.tools.context import ToolContext
 from executor.tools.tool import Tool, Toolbox
 from tests.fakes.outside_work import OutsideWork
-from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, executing, running_api
+from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, executing, outputs_in, running_api
 from tests.sse_client import StrictClient
 
 RULES = "drop_table=ask, outside_work = ask ,search_*=deny"
@@ -87,16 +87,6 @@ async def decide(api: RunningApi, asked: dict[str, Any], mine: dict[str, str], *
     return await api.http.post(f"/api/chat/operations/{asked['operation_id']}/answer", json=body, headers=mine)
 
 
-async def ended(api: RunningApi, task: str, mine: dict[str, str], **params: Any) -> StrictClient:
-    reply, client = await api.read("GET", f"/api/chat/tasks/{task}/stream", headers=mine, params=params)
-    assert reply.status_code == 200, reply.text
-    return client
-
-
-def outputs_in(session: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row["parts"][0]["output"] for row in session["messages"] if row["role"] == "tool"]
-
-
 async def test_an_approved_call_runs_and_its_result_takes_its_place(api: RunningApi, tool: DropTable) -> None:
     mine = api.as_user()
     session, (asked,) = await ask(api, mine, drop("one"))
@@ -105,7 +95,7 @@ async def test_an_approved_call_runs_and_its_result_takes_its_place(api: Running
     (pending,) = (await api.session(session, mine))["operations"]
     assert pending["asks"] == {"kind": "approval", "text": "drop_table", "input": {"name": "one"}}
     assert (await decide(api, asked, mine, approved=True)).status_code == 200
-    continued = await ended(api, asked["task_id"], mine)
+    continued = await api.ended(asked["task_id"], mine)
     kinds = [chunk["type"] for chunk in continued.chunks]
     assert kinds[:4] == ["start", "start-step", "tool-input-available", "tool-output-available"]
     assert continued.text == "The work of drop_table has ended: Dropped one."
@@ -113,7 +103,7 @@ async def test_an_approved_call_runs_and_its_result_takes_its_place(api: Running
     after = await api.session(session, mine)
     assert [one["outputs"] for one in outputs_in(after)] == [{"dropped": "one"}]
     assert after["operations"] == []
-    assert (await ended(api, asked["task_id"], mine)).text == continued.text
+    assert (await api.ended(asked["task_id"], mine)).text == continued.text
     again = await decide(api, asked, mine, approved=True)
     assert again.json()["replayed"] is True
     other = await decide(api, asked, mine, approved=False)
@@ -124,7 +114,7 @@ async def test_a_denied_call_does_not_run_and_the_model_gets_the_reason(api: Run
     mine = api.as_user()
     session, (asked,) = await ask(api, mine, drop("denied"))
     assert (await decide(api, asked, mine, approved=False, reason="It is mine.")).status_code == 200
-    continued = await ended(api, asked["task_id"], mine)
+    continued = await api.ended(asked["task_id"], mine)
     assert "It is mine." in continued.text
     assert "denied" not in tool.dropped
     (output,) = outputs_in(await api.session(session, mine))
@@ -135,13 +125,13 @@ async def test_parallel_calls_are_decided_each_by_itself(api: RunningApi, tool: 
     mine = api.as_user()
     session, asked = await ask(api, mine, drop("a1", "a2", "a3"))
     assert (await decide(api, asked[1], mine, approved=True)).status_code == 200
-    first = await ended(api, asked[1]["task_id"], mine)
+    first = await api.ended(asked[1]["task_id"], mine)
     assert first.text == "", "two calls are undecided"
     assert "a2" in tool.dropped, "but this one has run"
     assert (await decide(api, asked[0], mine, approved=False)).status_code == 200
-    assert (await ended(api, asked[0]["task_id"], mine)).text == ""
+    assert (await api.ended(asked[0]["task_id"], mine)).text == ""
     assert (await decide(api, asked[2], mine, approved=True)).status_code == 200
-    assert (await ended(api, asked[2]["task_id"], mine)).text
+    assert (await api.ended(asked[2]["task_id"], mine)).text
     outputs = outputs_in(await api.session(session, mine))
     assert [one.get("outputs", one.get("error")) for one in outputs] == ["denied", {"dropped": "a2"}, {"dropped": "a3"}]
 
@@ -150,7 +140,7 @@ async def test_always_is_remembered_in_the_session_alone(api: RunningApi, tool: 
     mine = api.as_user()
     session, (asked,) = await ask(api, mine, drop("b1"))
     assert (await decide(api, asked, mine, approved=True, always=True)).status_code == 200
-    await ended(api, asked["task_id"], mine)
+    await api.ended(asked["task_id"], mine)
     free = await api.say(session, drop("b2"), mine)
     assert asked_in(free) == []
     assert "b2" in tool.dropped
@@ -181,7 +171,7 @@ async def test_an_approved_call_may_begin_an_operation(api: RunningApi) -> None:
     session, (asked,) = await ask(api, mine, '/tool outside_work {"label": "x"}')
     assert asked["asks"] == "approval"
     assert (await decide(api, asked, mine, approved=True)).status_code == 200
-    await ended(api, asked["task_id"], mine)
+    await api.ended(asked["task_id"], mine)
     seen = await api.session(session, mine)
     assert [one["type"] for one in outputs_in(seen)] == ["operation_status"]
     (work,) = seen["operations"]
@@ -192,7 +182,7 @@ async def test_an_approved_call_may_begin_an_operation(api: RunningApi) -> None:
         headers={"x-api-key": SERVICE_KEY},
     )
     assert done.status_code == 200
-    assert (await ended(api, work["task_id"], mine)).text.startswith("The work of outside_work has ended")
+    assert (await api.ended(work["task_id"], mine)).text.startswith("The work of outside_work has ended")
 
 
 async def test_a_cancel_while_an_approved_call_runs_ends_it(api: RunningApi, tool: DropTable) -> None:
@@ -269,7 +259,7 @@ async def test_an_approved_call_whose_executor_died_does_not_run_again(postgres_
                 asked["operation_id"],
             )
         async with executing(api.resources.settings, toolbox):
-            continued = await ended(api, asked["task_id"], mine)
+            continued = await api.ended(asked["task_id"], mine)
         assert tool.dropped == []
         (output,) = outputs_in(await api.session(session, mine))
         assert output["error"] == "interrupted_unknown_effect"

@@ -22,7 +22,6 @@ from tests.integration.running_api import (
     running_api,
     send_raw,
 )
-from tests.sse_client import StrictClient
 
 WORDS = words_for(1.5)
 
@@ -50,12 +49,6 @@ async def complete(api: RunningApi, operation: str, **body: Any) -> httpx.Respon
     return await api.http.post(f"/api/chat/operations/{operation}/complete", json=body, headers=KEY)
 
 
-async def ended(api: RunningApi, task: str, mine: dict[str, str]) -> StrictClient:
-    answer, client = await api.read("GET", f"/api/chat/tasks/{task}/stream", headers=mine)
-    assert answer.status_code == 200, answer.text
-    return client
-
-
 def result_of(session: dict[str, Any]) -> dict[str, Any]:
     (row,) = [row for row in session["messages"] if row["role"] == "tool"]
     output: dict[str, Any] = row["parts"][0]["output"]
@@ -71,7 +64,7 @@ async def test_an_outcome_starts_a_continuation_of_the_conversation(api: Running
         (started["operation_id"], "running")
     ]
     assert result_of(seen)["type"] == "operation_pending"
-    reading = asyncio.create_task(ended(api, started["task_id"], mine))
+    reading = asyncio.create_task(api.ended(started["task_id"], mine))
     answer = await complete(api, started["operation_id"], result={"made": "it"})
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "task_id": started["task_id"]})
     live = await reading
@@ -80,7 +73,7 @@ async def test_an_outcome_starts_a_continuation_of_the_conversation(api: Running
     assert live.chunks[3]["output"]["outputs"] == {"made": "it"}
     assert live.text == "The work of outside_work has ended: The work is done."
     assert live.chunks[-1]["messageMetadata"]["status"] == "completed"
-    late = await ended(api, started["task_id"], mine)
+    late = await api.ended(started["task_id"], mine)
     assert late.text == live.text
     after = await api.session(session, mine)
     assert after["operations"] == []
@@ -99,7 +92,7 @@ async def test_the_model_gets_the_error_of_a_failed_operation(api: RunningApi) -
     session, started = await begin(api, mine)
     answer = await complete(api, started["operation_id"], success=False, error="No more wood.")
     assert answer.status_code == 200
-    continuation = await ended(api, started["task_id"], mine)
+    continuation = await api.ended(started["task_id"], mine)
     assert continuation.text == "The work of outside_work has ended: No more wood."
     assert result_of(await api.session(session, mine)) == {
         "type": "error",
@@ -116,7 +109,7 @@ async def test_a_repeated_outcome_changes_nothing_and_a_different_one_is_refused
     first = await asyncio.gather(*(complete(api, operation, result={"n": 1, "m": [2]}) for _ in range(20)))
     assert {answer.status_code for answer in first} == {200}
     assert sum("replayed" not in answer.json() for answer in first) == 1
-    await ended(api, started["task_id"], mine)
+    await api.ended(started["task_id"], mine)
     again = await complete(api, operation, result={"m": [2], "n": 1})
     assert again.json() == {"status": "ok", "task_id": started["task_id"], "replayed": True}
     for other in ({"result": {"n": 2}}, {"success": False, "error": "no"}, {}):
@@ -131,7 +124,7 @@ async def test_a_success_without_a_result_is_completed(api: RunningApi) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
     assert (await complete(api, started["operation_id"])).status_code == 200
-    await ended(api, started["task_id"], mine)
+    await api.ended(started["task_id"], mine)
     assert result_of(await api.session(session, mine))["outputs"] == {"status": "completed"}
 
 
@@ -151,7 +144,7 @@ async def test_messages_are_answered_during_an_operation_and_its_continuation_wa
     assert waiting["queued"] == [], "no message of the user is waiting"
     _, answered = await busy
     assert answered.text == "".join(f"{n} " for n in range(WORDS))
-    continuation = await ended(api, started["task_id"], mine)
+    continuation = await api.ended(started["task_id"], mine)
     assert continuation.chunks[-1]["messageMetadata"]["status"] == "completed"
     assert [row["content"] for row in (await api.session(session, mine))["messages"]][-1] == continuation.text
 
@@ -160,7 +153,7 @@ async def test_messages_are_answered_during_an_operation_and_its_continuation_wa
 async def test_a_cancelled_operation_takes_no_outcome(api: RunningApi, by: str) -> None:
     mine = api.as_user()
     session, started = await begin(api, mine)
-    reading = asyncio.create_task(ended(api, started["task_id"], mine))
+    reading = asyncio.create_task(api.ended(started["task_id"], mine))
     if by == "task":
         answer = await api.http.post(f"/api/chat/tasks/{started['task_id']}/cancel", headers=mine)
         assert answer.json() == {"cancelled": True, "task_id": started["task_id"]}
@@ -192,7 +185,7 @@ async def test_an_operation_past_its_deadline_is_given_up_and_the_model_learns_i
     session, started = await begin(api, mine)
     async with api.resources.database.connection() as c:
         await c.execute("UPDATE tasks SET deadline_at = now() WHERE id = $1", started["task_id"])
-    continuation = await ended(api, started["task_id"], mine)
+    continuation = await api.ended(started["task_id"], mine)
     assert (
         continuation.text
         == "The work of outside_work has ended: The work was not finished in time, so it was given up."
@@ -212,7 +205,7 @@ async def test_progress_is_shown_to_readers_and_in_the_session(api: RunningApi) 
     (operation,) = (await api.session(session, mine))["operations"]
     assert operation["progress"] == {"percent": 42.5, "message": "sawing"}
     assert (await complete(api, started["operation_id"])).status_code == 200
-    seen = await ended(api, started["task_id"], mine)
+    seen = await api.ended(started["task_id"], mine)
     reports = [chunk for chunk in seen.chunks if chunk["type"] == "data-progress"]
     assert [one["data"] for one in reports] == [
         {"percent": 10, "message": "sawing"},
@@ -277,7 +270,7 @@ async def test_a_result_is_stored_as_plain_data_whatever_it_contains(api: Runnin
     session, started = await begin(api, mine)
     result = {"html": "<script>alert(1)</script>", "ansi": "\x1b[31m", "lines": "a\r\nb\u2028c", "__proto__": {"x": 1}}
     assert (await complete(api, started["operation_id"], result=result)).status_code == 200
-    seen = await ended(api, started["task_id"], mine)
+    seen = await api.ended(started["task_id"], mine)
     assert seen.chunks[-1]["messageMetadata"]["status"] == "completed"
     outputs = result_of(await api.session(session, mine))["outputs"]
     assert outputs == {name: value for name, value in result.items() if name != "__proto__"}
@@ -296,8 +289,8 @@ async def test_two_operations_of_one_step_end_independently(api: RunningApi) -> 
         complete(api, bad["operation_id"], success=False, error="No wood."),
     )
     assert [answer.status_code for answer in answers] == [200, 200]
-    assert (await ended(api, good["task_id"], mine)).text.endswith("The work is done.")
-    assert (await ended(api, bad["task_id"], mine)).text.endswith("No wood.")
+    assert (await api.ended(good["task_id"], mine)).text.endswith("The work is done.")
+    assert (await api.ended(bad["task_id"], mine)).text.endswith("No wood.")
     rows = [row for row in (await api.session(session, mine))["messages"] if row["role"] == "tool"]
     assert {row["parts"][0]["output"]["type"] for row in rows} == {"block_output", "error"}
 
@@ -314,4 +307,4 @@ async def test_another_user_cannot_find_an_operation(api: RunningApi) -> None:
     assert "There is no such operation" in client.text
     assert (await complete(api, started["operation_id"])).status_code == 200
     async with asyncio.timeout(LIMIT):
-        await ended(api, started["task_id"], mine)
+        await api.ended(started["task_id"], mine)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.running_api import RunningApi, running_api
+from tests.integration.running_api import RunningApi, outputs_in, running_api
 from tests.speed import limit
 from tests.sse_client import StrictClient
 
@@ -38,16 +38,6 @@ async def answer(api: RunningApi, waiting: dict[str, Any], mine: dict[str, str],
     return await api.http.post(f"/api/chat/operations/{waiting['operation_id']}/answer", json=body, headers=mine)
 
 
-async def ended(api: RunningApi, task: str, mine: dict[str, str]) -> StrictClient:
-    reply, client = await api.read("GET", f"/api/chat/tasks/{task}/stream", headers=mine)
-    assert reply.status_code == 200, reply.text
-    return client
-
-
-def outputs_in(session: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row["parts"][0]["output"] for row in session["messages"] if row["role"] == "tool"]
-
-
 async def test_a_call_of_the_page_waits_until_a_page_answers_it(api: RunningApi) -> None:
     mine = api.as_user()
     session, (waiting,) = await call(api, mine)
@@ -57,7 +47,7 @@ async def test_a_call_of_the_page_waits_until_a_page_answers_it(api: RunningApi)
     for body in ({"answer": "x"}, {"approved": True}, {"output": 1, "error": "x"}, {"declined": True}):
         assert (await answer(api, waiting, mine, **body)).status_code == 422
     assert (await answer(api, waiting, mine, output={"lat": 1.5})).status_code == 200
-    continued = await ended(api, waiting["task_id"], mine)
+    continued = await api.ended(waiting["task_id"], mine)
     assert continued.text == "The work of get_location has ended: The page has done it."
     (output,) = outputs_in(await api.session(session, mine))
     assert (output["type"], output["outputs"]) == ("block_output", {"lat": 1.5})
@@ -67,7 +57,7 @@ async def test_the_model_gets_the_error_of_a_page(api: RunningApi) -> None:
     mine = api.as_user()
     session, (waiting,) = await call(api, mine)
     assert (await answer(api, waiting, mine, error="The user forbids it.")).status_code == 200
-    assert "forbids" in (await ended(api, waiting["task_id"], mine)).text
+    assert "forbids" in (await api.ended(waiting["task_id"], mine)).text
     (output,) = outputs_in(await api.session(session, mine))
     assert (output["type"], output["error"]) == ("error", "page_tool_failed")
 

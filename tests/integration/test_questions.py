@@ -16,7 +16,7 @@ from backend.chat.store import tasks
 from backend.ids import SessionId
 from executor.agent.agent import WAITS
 from tests.e2e.sse import PACE, words_for
-from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, new_id, running_api
+from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, new_id, outputs_in, running_api
 from tests.sse_client import StrictClient
 
 WORDS = words_for(1.5)
@@ -54,16 +54,6 @@ async def answer(api: RunningApi, operation: str, mine: dict[str, str], **body: 
     return await api.http.post(f"/api/chat/operations/{operation}/answer", json=body, headers=mine)
 
 
-async def ended(api: RunningApi, task: str, mine: dict[str, str]) -> StrictClient:
-    reply, client = await api.read("GET", f"/api/chat/tasks/{task}/stream", headers=mine)
-    assert reply.status_code == 200, reply.text
-    return client
-
-
-def outputs_in(session: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row["parts"][0]["output"] for row in session["messages"] if row["role"] == "tool"]
-
-
 async def test_a_question_ends_its_turn_and_its_answer_continues_the_conversation(api: RunningApi) -> None:
     mine = api.as_user()
     session, (asked,), turn = await ask(api, mine, asking(choices=["red", "blue"]))
@@ -79,7 +69,7 @@ async def test_a_question_ends_its_turn_and_its_answer_continues_the_conversatio
     assert outputs_in(seen)[0]["type"] == "operation_pending"
     done = await answer(api, asked["operation_id"], mine, answer="blue")
     assert (done.status_code, done.json()) == (200, {"status": "ok", "task_id": asked["task_id"]})
-    continued = await ended(api, asked["task_id"], mine)
+    continued = await api.ended(asked["task_id"], mine)
     assert continued.text == "The work of ask_user has ended: The user answered: blue."
     after = await api.session(session, mine)
     assert after["operations"] == []
@@ -102,7 +92,7 @@ async def test_the_fields_of_a_form_keep_their_order(api: RunningApi) -> None:
     assert (await answer(api, asked["operation_id"], mine, answer=given)).status_code == 200
     assert (
         'answered: {"window": true, "people": 2, "city": "Rome", "a": "x"}'
-        in (await ended(api, asked["task_id"], mine)).text
+        in (await api.ended(asked["task_id"], mine)).text
     )
     (output,) = outputs_in(await api.session(session, mine))
     assert output["property_order"] == order
@@ -114,7 +104,7 @@ async def test_the_first_answer_counts(api: RunningApi) -> None:
     both = await asyncio.gather(*(answer(api, asked["operation_id"], mine, answer=text) for text in ("a", "b")))
     assert sorted(one.status_code for one in both) == [200, 409]
     assert next(one.json()["code"] for one in both if one.status_code == 409) == "already_completed"
-    await ended(api, asked["task_id"], mine)
+    await api.ended(asked["task_id"], mine)
     first = "a" if both[0].status_code == 200 else "b"
     again = await answer(api, asked["operation_id"], mine, answer=first)
     assert again.json() == {"status": "ok", "task_id": asked["task_id"], "replayed": True}
@@ -159,7 +149,7 @@ async def test_an_answer_must_fit_the_question(api: RunningApi) -> None:
     right = {"city": "Rome", "people": 2, "class": "business", "window": True}
     for asked, given in ((chosen, "b"), (several, ["a", "b"]), (form, right)):
         assert (await answer(api, asked["operation_id"], mine, answer=given)).status_code == 200
-    continued = await ended(api, form["task_id"], mine)
+    continued = await api.ended(form["task_id"], mine)
     assert "Rome" in continued.text
 
 
@@ -167,7 +157,7 @@ async def test_a_question_can_be_declined(api: RunningApi) -> None:
     mine = api.as_user()
     session, (asked,), _ = await ask(api, mine, asking())
     assert (await answer(api, asked["operation_id"], mine, declined=True)).status_code == 200
-    await ended(api, asked["task_id"], mine)
+    await api.ended(asked["task_id"], mine)
     (output,) = outputs_in(await api.session(session, mine))
     assert (output["type"], output["declined"]) == ("user_answered", True)
 
@@ -192,7 +182,7 @@ async def test_a_user_who_writes_something_else_is_answered_and_may_answer_the_q
     await api.active_stream(session, mine)
     assert (await answer(api, asked["operation_id"], mine, answer="red")).status_code == 200
     await busy
-    continued = await ended(api, asked["task_id"], mine)
+    continued = await api.ended(asked["task_id"], mine)
     assert "red" in continued.text
 
 
@@ -203,11 +193,11 @@ async def test_parallel_questions_continue_together_with_the_last_answer(api: Ru
     assert len(asked) == 2
     assert not turn.text
     assert (await answer(api, asked[1]["operation_id"], mine, answer="second")).status_code == 200
-    first = await ended(api, asked[1]["task_id"], mine)
+    first = await api.ended(asked[1]["task_id"], mine)
     assert first.text == "", "the other question has no answer yet"
     assert first.chunks[-1]["finishReason"] == "tool-calls"
     assert (await answer(api, asked[0]["operation_id"], mine, answer="first")).status_code == 200
-    last = await ended(api, asked[0]["task_id"], mine)
+    last = await api.ended(asked[0]["task_id"], mine)
     assert "first" in last.text
     outputs = outputs_in(await api.session(session, mine))
     assert [one.get("answer") for one in outputs] == ["first", None, "second"]
@@ -218,7 +208,7 @@ async def test_parallel_questions_answered_at_once_are_all_applied_and_one_conti
     session, asked, _ = await ask(api, mine, "\n".join(asking(f"{n}?") for n in range(4)))
     done = await asyncio.gather(*(answer(api, one["operation_id"], mine, answer="yes") for one in asked))
     assert {one.status_code for one in done} == {200}
-    texts = [(await ended(api, one["task_id"], mine)).text for one in asked]
+    texts = [(await api.ended(one["task_id"], mine)).text for one in asked]
     assert sum(bool(text) for text in texts) == 1
     assert [one["answer"] for one in outputs_in(await api.session(session, mine))] == ["yes"] * 4
 
@@ -248,7 +238,7 @@ async def two_questions(api: RunningApi, mine: dict[str, str]) -> tuple[str, dic
 async def answer_first(api: RunningApi, one: dict[str, Any], mine: dict[str, str]) -> None:
     """Answers one of several questions, whose continuation then says nothing."""
     assert (await answer(api, one["operation_id"], mine, answer="first")).status_code == 200
-    assert (await ended(api, one["task_id"], mine)).text == ""
+    assert (await api.ended(one["task_id"], mine)).text == ""
 
 
 async def test_the_model_goes_on_once_when_the_last_of_several_questions_is_cancelled(api: RunningApi) -> None:
@@ -268,7 +258,7 @@ async def test_the_model_goes_on_when_a_question_has_expired_and_the_last_one_is
     session, one, two = await two_questions(api, mine)
     async with api.resources.database.connection() as c:
         await c.execute("UPDATE tasks SET deadline_at = now() WHERE id = $1", one["task_id"])
-    assert (await ended(api, one["task_id"], mine)).text == ""
+    assert (await api.ended(one["task_id"], mine)).text == ""
     await cancel(api, two, mine)
     assert len(await spoken(api, session, mine)) == 1
 
@@ -392,7 +382,7 @@ async def test_a_question_without_an_answer_ends_at_its_deadline(api: RunningApi
     session, (asked,), _ = await ask(api, mine, asking())
     async with api.resources.database.connection() as c:
         await c.execute("UPDATE tasks SET deadline_at = now() WHERE id = $1", asked["task_id"])
-    continued = await ended(api, asked["task_id"], mine)
+    continued = await api.ended(asked["task_id"], mine)
     assert "has not answered in time" in continued.text
     (output,) = outputs_in(await api.session(session, mine))
     assert output["error"] == "not_answered"
@@ -413,4 +403,4 @@ async def test_the_tool_is_offered_to_pages_that_show_questions(api: RunningApi)
         )
     assert [row["takes"] for row in rows] == [True, True], "the continuation may ask again"
     await answer(api, asked["operation_id"], mine, answer="x")
-    await ended(api, asked["task_id"], mine)
+    await api.ended(asked["task_id"], mine)

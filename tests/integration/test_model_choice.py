@@ -15,7 +15,7 @@ from tests.fakes.outside_work import OutsideToolbox
 from tests.fakes.running import fake_server
 from tests.integration.running_api import LIMIT, RunningApi, new_id, running_api
 from tests.integration.test_api_chat import chat, user_message
-from tests.integration.test_operations import complete, ended
+from tests.integration.test_operations import complete
 from tests.plain_http import http_client
 
 IDS = ["one", "two", "three"]
@@ -172,7 +172,7 @@ async def test_the_continuation_of_an_operation_uses_the_choice_of_its_session(c
     output = next(chunk["output"] for chunk in begun.chunks if chunk["type"] == "tool-output-available")
     await chooser.api.say(session, "/say meanwhile", mine, model="three", effort="high")
     assert (await complete(chooser.api, output["operation_id"], result="done")).status_code == 200
-    await ended(chooser.api, output["task_id"], mine)
+    await chooser.api.ended(output["task_id"], mine)
     assert (await chooser.asked("outside_work"))[-1:] == [("three", "high")]
 
 

@@ -29,7 +29,7 @@ from tests.e2e.sse import PACE, words_for
 from tests.fakes.outside_work import OutsideToolbox, OutsideWork, Work
 from tests.integration.running_api import LIMIT, RunningApi, executing, new_user, running_api
 from tests.integration.test_api_events import listening
-from tests.integration.test_operations import KEY, START, begin, complete, ended, result_of
+from tests.integration.test_operations import KEY, START, begin, complete, result_of
 from tests.servers.redis import RedisNode
 from tests.speed import lasting, limit
 
@@ -100,7 +100,7 @@ async def test_a_cancel_whose_api_died_is_completed(api: RunningApi) -> None:
         assert await tasks.request_cancel(c, TaskId(started["task_id"]))
     await wait_until_ended(api, session, mine)
     assert result_of(await api.session(session, mine))["error"] == "cancelled"
-    kinds = [chunk["type"] for chunk in (await ended(api, started["task_id"], mine)).chunks]
+    kinds = [chunk["type"] for chunk in (await api.ended(started["task_id"], mine)).chunks]
     assert kinds[-3:] == ["finish-step", "abort", "finish"]
 
 
@@ -114,7 +114,7 @@ async def test_a_cancel_whose_api_died_after_its_claim_leaves_one_tool_message(a
         assert await tasks.claim_task(c, requested.id, dead, seen_owner=None, seen_attempt=1, only_active=False)
     await wait_until_ended(api, session, mine)
     assert result_of(await api.session(session, mine))["error"] == "cancelled"
-    kinds = [chunk["type"] for chunk in (await ended(api, started["task_id"], mine)).chunks]
+    kinds = [chunk["type"] for chunk in (await api.ended(started["task_id"], mine)).chunks]
     assert kinds == [
         "start",
         "start-step",
@@ -136,7 +136,7 @@ async def test_a_turn_cancelled_while_its_outcome_arrives_keeps_the_result(api: 
     assert (await complete(api, operation.id, result=AN_AGENT)).status_code == 200
     assert (await api.http.post(f"/api/chat/sessions/{session}/cancel", headers=mine)).json()["cancelled"]
     await answering
-    continuation = await ended(api, operation.task_id, mine)
+    continuation = await api.ended(operation.task_id, mine)
     assert continuation.text == "The work of outside_work has ended: The agent “Sorter” is in your library."
     assert result_of(await api.session(session, mine))["type"] == "agent_saved"
 
@@ -154,7 +154,7 @@ async def test_an_interrupted_call_gets_its_result_when_the_outcome_arrives_late
     await answering
     assert result_of(await api.session(session, mine))["error"] == "interrupted"
     assert (await complete(api, operation.id, result="done")).status_code == 200
-    assert (await ended(api, operation.task_id, mine)).text.endswith("The work is done.")
+    assert (await api.ended(operation.task_id, mine)).text.endswith("The work is done.")
     assert result_of(await api.session(session, mine))["outputs"] == "done"
 
 
@@ -201,7 +201,7 @@ async def test_a_continuation_runs_after_messages_that_waited_before_its_outcome
         if waiting == 1:
             assert (await complete(api, started["operation_id"])).status_code == 200
     await asyncio.gather(*answering)
-    continuation = await ended(api, started["task_id"], mine)
+    continuation = await api.ended(started["task_id"], mine)
     rows = (await api.session(session, mine))["messages"]
     answers = [row["content"] for row in rows if row["role"] == "assistant"]
     assert answers[-3:] == ["before", continuation.text, "after"]
@@ -214,7 +214,7 @@ async def test_the_model_gets_the_result_even_if_its_call_was_superseded(api: Ru
     answer, _ = await api.read("POST", "/api/chat", json=again, headers=mine)
     assert answer.status_code == 200
     assert (await complete(api, started["operation_id"], success=False, error="No more wood.")).status_code == 200
-    continuation = await ended(api, started["task_id"], mine)
+    continuation = await api.ended(started["task_id"], mine)
     assert continuation.text == "The work of outside_work has ended: No more wood."
 
 
@@ -225,7 +225,7 @@ async def test_a_continuation_whose_executor_died_in_a_call_repeats_that_call(
         user = new_user()
         task = await _executor_dies_in_a_call(api, Caller(UserId(user), "192.0.2.3"))
         async with executing(api.resources.settings):
-            continuation = await ended(api, task, api.as_user(user))
+            continuation = await api.ended(task, api.as_user(user))
     outputs = [chunk["toolCallId"] for chunk in continuation.chunks if chunk["type"] == "tool-output-available"]
     assert outputs == ["call_of_the_turn", "call_of_the_continuation"]
     assert continuation.chunks[-1]["messageMetadata"]["status"] == "completed"
@@ -364,7 +364,7 @@ async def test_an_answer_at_once_for_an_accepted_operation_continues_the_convers
     async with api.resources.database.connection() as c:
         opened = await operations.get_operation(c, started["operation_id"])
     assert await operations_of.settle(replace(opened, opened=False), Outcome(True, "done")) is None
-    continuation = await ended(api, started["task_id"], mine)
+    continuation = await api.ended(started["task_id"], mine)
     assert continuation.text.endswith("The work is done.")
     assert continuation.chunks[-1]["type"] == "finish"
 
@@ -458,4 +458,4 @@ async def test_an_operation_that_was_accepted_goes_on_when_its_tool_fails(api: R
     (started,) = [chunk["output"] for chunk in client.chunks if chunk["type"] == "tool-output-available"]
     assert started["type"] == "operation_started"
     assert (await complete(api, started["operation_id"], result="done")).status_code == 200
-    assert (await ended(api, started["task_id"], mine)).text.endswith("The work is done.")
+    assert (await api.ended(started["task_id"], mine)).text.endswith("The work is done.")

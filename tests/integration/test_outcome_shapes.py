@@ -11,7 +11,7 @@ import pytest
 from backend.chat.keys import COMPLETIONS
 from tests.fakes.outside_work import OutsideToolbox
 from tests.integration.running_api import LIMIT, RunningApi, running_api
-from tests.integration.test_operations import begin, complete, ended, result_of
+from tests.integration.test_operations import begin, complete, result_of
 
 MAKE_AGENT = '/tool outside_work {"use": "save_agent"}'
 LONG_INTEGER = "9" * 400
@@ -43,7 +43,7 @@ async def test_an_agent_given_as_text_is_parsed_as_strictly_as_any_json(api: Run
     session, started = await begin(api, mine, MAKE_AGENT)
     answer = await complete(api, started["operation_id"], result=f'{{"nodes": {nodes}}}')
     assert answer.status_code == 200, answer.text
-    assert (await ended(api, started["task_id"], mine)).chunks[-1]["messageMetadata"]["status"] == "completed"
+    assert (await api.ended(started["task_id"], mine)).chunks[-1]["messageMetadata"]["status"] == "completed"
     assert result_of(await api.session(session, mine))["type"] == "error"
     await assert_readable_and_continues(api, session, mine)
 
@@ -59,7 +59,7 @@ async def test_an_outcome_in_the_stream_has_the_same_depth_limit_as_a_webhook(ap
         while not await redis.xpending_range(COMPLETIONS, "chat_consumers", first, first, 1):
             await asyncio.sleep(0.02)
     await redis.xadd(COMPLETIONS, {"data": json.dumps({"operation_id": started["operation_id"], "success": False})})
-    await ended(api, started["task_id"], mine)
+    await api.ended(started["task_id"], mine)
     assert result_of(await api.session(session, mine))["error"] == "operation_failed"
     await redis.xack(COMPLETIONS, "chat_consumers", first)
     await assert_readable_and_continues(api, session, mine)
@@ -70,7 +70,7 @@ async def test_a_result_that_claims_to_be_pending_is_stored_as_data(api: Running
     session, started = await begin(api, mine)
     result_sent = {"type": "operation_pending", "operation_id": started["operation_id"], "tool_name": "outside_work"}
     assert (await complete(api, started["operation_id"], result=result_sent)).status_code == 200
-    await ended(api, started["task_id"], mine)
+    await api.ended(started["task_id"], mine)
     result = result_of(await api.session(session, mine))
     assert (result["type"], result["outputs"]) == ("block_output", result_sent)
 
@@ -80,6 +80,6 @@ async def test_the_link_to_an_agent_escapes_its_id(api: RunningApi) -> None:
     session, started = await begin(api, mine, MAKE_AGENT)
     agent = {"id": '1&admin=1#" onclick', "name": "x", "nodes": [{"id": "a"}], "links": []}
     assert (await complete(api, started["operation_id"], result={"agent_json": agent})).status_code == 200
-    await ended(api, started["task_id"], mine)
+    await api.ended(started["task_id"], mine)
     link = result_of(await api.session(session, mine))["agent_page_link"]
     assert link == "/build?flowID=1%26admin%3D1%23%22%20onclick"

@@ -14,7 +14,7 @@ from backend.rabbitmq import Topology
 from tests import ROOT
 from tests.fakes.outside_work import OutsideToolbox
 from tests.integration.running_api import new_user, running_api
-from tests.integration.test_operations import begin, complete, ended
+from tests.integration.test_operations import begin, complete
 from tests.integration.turn_queues import new_turn, soon, until_healthy
 from tests.servers.rabbitmq import RabbitNode
 from tests.speed import limit
@@ -53,7 +53,7 @@ async def test_turns_operations_and_deletions_need_no_more_than_the_role_of_post
             assert (await api.say(await api.new_session(mine), "/stream 2", mine)).text == "0 1 "
             session, started = await begin(api, mine)
             assert (await complete(api, started["operation_id"], result="done")).status_code == 200
-            assert (await ended(api, started["task_id"], mine)).text.endswith("The work is done.")
+            assert (await api.ended(started["task_id"], mine)).text.endswith("The work is done.")
             assert (await api.http.delete(f"/api/chat/sessions/{session}", headers=mine)).status_code == 204
             assert (await api.http.delete("/api/chat/user", headers=mine)).status_code == 204
             async with api.resources.database.connection() as c:

@@ -22,7 +22,7 @@ from backend.ids import SessionId, TaskId, UserId
 from tests.fakes.outside_work import OutsideToolbox
 from tests.integration.agents import a_graph, agent_json, an_agent
 from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, new_id, new_user, running_api
-from tests.integration.test_operations import begin, complete, ended, result_of
+from tests.integration.test_operations import begin, complete, result_of
 
 MOST = 3
 
@@ -141,7 +141,7 @@ async def test_a_library_has_a_limited_number_of_agents(postgres_dsn: str, redis
         session, started = await begin(api, mine, '/tool outside_work {"use": "save_agent"}')
         made = {"agent_json": agent_json(id="one-more")}
         assert (await complete(api, started["operation_id"], result=made)).status_code == 200
-        await ended(api, started["task_id"], mine)
+        await api.ended(started["task_id"], mine)
         result = result_of(await api.session(session, mine))
         assert (result["type"], result["error"]) == ("error", "too_many_agents")
         assert result["details"]["agent_json"]["id"] == "one-more"

@@ -19,7 +19,7 @@ from tests.fakes.outside_work import OutsideToolbox
 from tests.fakes.running import bodies_of, fake_server
 from tests.integration.running_api import LIMIT, RunningApi, executing, new_id, running_api
 from tests.integration.test_api_branches import Tab
-from tests.integration.test_operations import complete, ended
+from tests.integration.test_operations import complete
 
 LONG = "word " * 440
 """A fourth of what fills the context of the model `small`."""
@@ -250,7 +250,7 @@ async def test_a_pending_operation_is_told_to_the_model_and_its_result_comes_int
     assert roles == ["system", "user", "assistant", "tool"]
     assert "operation_pending" in body["messages"][3]["content"]
     await complete(api, started["operation_id"], result={"made": "a house"})
-    await ended(api, started["task_id"], {})
+    await api.ended(started["task_id"], {})
     await api.say(session, f"{mark} and?\n/say yes")
     continued, later = (await bodies_of(url, mark))[-2:]
     assert "behind the call" in json.dumps(continued["messages"][-1]), "the continuation"

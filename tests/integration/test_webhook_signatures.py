@@ -16,7 +16,7 @@ from backend.config import Settings
 from backend.errors import ConfigError
 from tests.fakes.outside_work import OutsideToolbox
 from tests.integration.running_api import SERVICE_KEY, RunningApi, new_id, running_api
-from tests.integration.test_operations import begin, ended
+from tests.integration.test_operations import begin
 
 OLD, NEW = (f"whsec_{base64.b64encode(name * 8).decode()}" for name in (b"old!", b"new!"))
 BODY = json.dumps({"success": True, "result": {"signed": True}}).encode()
@@ -54,7 +54,7 @@ async def test_an_outcome_signed_with_any_of_the_secrets_is_accepted(api: Runnin
     several = f"v1,{base64.b64encode(b'x' * 32).decode()} {signed(BODY, secret)['webhook-signature']}"
     answer = await send(api, started["operation_id"], signed(BODY, secret, webhook_signature=several))
     assert answer.status_code == 200, answer.text
-    assert (await ended(api, started["task_id"], mine)).chunks[-1]["messageMetadata"]["status"] == "completed"
+    assert (await api.ended(started["task_id"], mine)).chunks[-1]["messageMetadata"]["status"] == "completed"
 
 
 async def test_a_signed_message_counts_for_one_operation_only(api: RunningApi) -> None:
@@ -72,7 +72,7 @@ async def test_a_signed_message_counts_for_one_operation_only(api: RunningApi) -
         assert (refused.status_code, refused.json()["code"]) == (409, "webhook_reused")
     assert (await send(api, other["operation_id"], signed(BODY, message_id=f"msg_{new_id()}"))).status_code == 200
     for started in (one, other):
-        await ended(api, started["task_id"], mine)
+        await api.ended(started["task_id"], mine)
 
 
 async def test_signed_progress_names_its_operation_in_the_body(api: RunningApi) -> None:
@@ -117,7 +117,7 @@ async def test_an_invalid_signature_is_refused_with_the_same_error_for_any_reaso
     assert (no_text.status_code, no_text.json()["code"]) == (401, "signature_invalid")
     by_key = await send(api, started["operation_id"], {"x-api-key": SERVICE_KEY})
     assert by_key.status_code == 200, "no refused outcome was applied, and the key is still accepted"
-    await ended(api, started["task_id"], mine)
+    await api.ended(started["task_id"], mine)
 
 
 async def test_a_server_without_keys_accepts_no_outcome(postgres_dsn: str, redis_dsn: str) -> None:

@@ -227,17 +227,17 @@ class McpTool(Tool[Arguments]):
             return Accepted(started.operation, already_started=True)
         if self.long_running:
             return Accepted(started.operation)
-        response = await self._soon_ended(self._tasks, task, state, context)
-        if response is None:
-            await context.operations.mark_opened(started.operation)
+        found = await self._soon_ended(self._tasks, task, state, context)
+        if isinstance(found, TaskState):
+            await context.operations.leave_remote(started.operation, due_in=0.0 if found.is_waiting else found.pause)
             return Accepted(started.operation)
-        output = await context.operations.settle_remote(started.operation, outcome_of(response))
+        output = await context.operations.settle_remote(started.operation, outcome_of(found))
         return Accepted(started.operation) if output is None else Stored(output)
 
     async def _soon_ended(
         self, tasks: ServerTasks, task: RemoteTask, state: TaskState, context: ToolContext
-    ) -> ToolResponse | None:
-        """Returns the response of a task that ends within PATIENCE, else None.
+    ) -> ToolResponse | TaskState:
+        """Returns the response of a task that ends within PATIENCE, else its state: it may wait for the user.
 
         The first looks come sooner than the server wants them, so that the turn goes on with a result that is there.
         """
@@ -253,7 +253,7 @@ class McpTool(Tool[Arguments]):
                     if found is not None:
                         state = found
                         await _show(state, context)
-        return None
+        return state
 
 
 async def _show(state: TaskState, context: ToolContext) -> None:

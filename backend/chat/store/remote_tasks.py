@@ -73,6 +73,15 @@ async def put_off(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: flo
     await c.execute(_PUT_OFF, task_id, me, due_in, stopping)
 
 
+_BRING_FORWARD = """
+UPDATE remote_tasks SET due_at = least(due_at, now() + make_interval(secs => $3)) WHERE id = $1 AND executor = $2"""
+
+
+async def bring_forward(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float) -> None:
+    """Makes the task due in `due_in` seconds, unless it is due sooner."""
+    await c.execute(_BRING_FORWARD, task_id, me, due_in)
+
+
 _FORGET = "DELETE FROM remote_tasks WHERE id = $1"
 
 

@@ -98,11 +98,17 @@ async def executors(c: Connection) -> set[ExecutorId]:
     return {ExecutorId(row["executor"]) for row in await c.fetch(_EXECUTORS)}
 
 
-_RELEASE = "UPDATE remote_tasks SET executor = NULL WHERE executor = $1"
+_RELEASE = f"""
+UPDATE remote_tasks r SET executor = NULL WHERE executor = $1 AND NOT EXISTS (
+  SELECT FROM tasks t WHERE t.id = r.id AND {PENDING} AND t.request->>'runner' = $1)"""
 
 
 async def release_of(c: Connection, executor: ExecutorId) -> None:
-    """Leaves the tasks of a dead executor to the others."""
+    """Leaves the tasks of a dead executor to the others.
+
+    A task that has ended with the executor is left to nobody before its operation has ended too: the server of another
+    executor does not know it, and would call it lost.
+    """
     await c.execute(_RELEASE, executor)
 
 

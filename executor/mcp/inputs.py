@@ -321,7 +321,7 @@ class Inputs:
         return ElicitResult(action="accept", content=answer.get("answer"))
 
     def _cancelled(self, note: str) -> ElicitResult:
-        if note not in self.notes:  # a server may ask as often as it likes
+        if note not in self.notes and len(self.notes) < MAX_QUESTIONS:  # a server may ask as often as it likes
             self.notes.append(note)
         return ElicitResult(action="cancel")
 

@@ -21,7 +21,7 @@ from executor.agent.calls import Calls, ToolHost
 from executor.mcp import tool
 from executor.mcp.failures import ServerUnavailable
 from executor.mcp.server_entry import HttpServer
-from executor.mcp.tasks import TaskState
+from executor.mcp.tasks import ServerTasks, TaskState
 from executor.operations import Operations, Waits
 from executor.side_jobs import remote_tasks
 from executor.side_jobs.remote_tasks import AT_ONCE, AT_ONCE_OF_ONE, RETRY_IN, RemoteTasks
@@ -184,3 +184,33 @@ async def test_a_task_that_its_turn_leaves_is_looked_at_within_the_interval_of_i
     assert isinstance(accepted, Accepted)
     due = "SELECT due_at <= now() + make_interval(secs => $2) FROM remote_tasks WHERE id = $1"
     assert await c.fetchval(due, accepted.operation.task_id, due_within)
+
+
+async def test_the_model_reads_with_the_outcome_of_a_task_that_its_user_did_not_answer(
+    postgres_dsn: str, redis_dsn: str, c: Connection
+) -> None:
+    """The look that finds the outcome may be another executor's, so the note is stored."""
+    asks = {"trip": {"method": "elicitation/create", "params": {"message": "Where?", "requestedSchema": {}}}}
+    told = {"taskId": "id-1", "status": "input_required", "inputRequests": asks}
+    server = HttpServer(name="one", url="https://one.example/mcp", elicitation_wait=0)  # type: ignore[arg-type]
+
+    def connection(answer: dict[str, Any]) -> Any:
+        async def ask(whose: str | None, act: Any) -> Any:
+            return await act(SimpleNamespace(ask=told_by))
+
+        async def told_by(request: Any, kind: Any, progress: Any = None, live: Any = None) -> Any:
+            return kind.validate_python({} if request.method == "tasks/update" else answer, by_name=False)
+
+        return SimpleNamespace(server=server, can_tell_of_tasks=True, tasks=ServerTasks(server, ask))
+
+    done = {"taskId": "id-1", "status": "completed", "result": {"content": [{"type": "text", "text": "booked"}]}}
+    async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
+        operation = await an_operation(c, executor=api.resources.me)
+        for answer in (told, done):
+            job = side_job(api.resources.database, "one")
+            job._resources = api.resources
+            (claimed,) = await job._claim()
+            await job._look(claimed, connection(answer), *cast(Any, await job._find(claimed)))
+    result = (await operations.get_operation(c, operation.id)).result
+    assert result is not None
+    assert "The tool asked the user something" in result["message"]

@@ -6,7 +6,7 @@ server was told to stop because the operation has ended without it. It outlives 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.chat.outcomes import RemoteTask
@@ -80,6 +80,14 @@ UPDATE remote_tasks SET due_at = least(due_at, now() + make_interval(secs => $3)
 async def bring_forward(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float) -> None:
     """Makes the task due in `due_in` seconds, unless it is due sooner."""
     await c.execute(_BRING_FORWARD, task_id, me, due_in)
+
+
+_KEEP_NOTES = f"UPDATE tasks SET request = jsonb_set(request, '{{notes}}', $2) WHERE id = $1 AND {PENDING}"
+
+
+async def keep_notes(c: Connection, task_id: TaskId, notes: Sequence[str]) -> None:
+    """Stores the notes that the model gets with the outcome. They replace those of before."""
+    await c.execute(_KEEP_NOTES, task_id, list(notes))
 
 
 _FORGET = "DELETE FROM remote_tasks WHERE id = $1"

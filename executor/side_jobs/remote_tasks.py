@@ -24,6 +24,7 @@ from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, T
 from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
+from backend.supervised import end_job
 from executor.agent.progress import progress_of
 from executor.operations import Operations, Waits
 from executor.tools.context import ToolContext
@@ -171,8 +172,7 @@ class RemoteTasks:
             return job.result()
         finally:
             self._waiting.discard(claimed.task_id)
-            job.cancel()
-            await asyncio.wait({job})
+            await end_job(job)
 
     async def _keep(self, claimed: ClaimedTask, notes: list[str]) -> None:
         """Stores the notes for the look that finds the outcome, which may be another executor's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,8 +18,9 @@ from backend.chat.resources import Resources
 from backend.chat.store import operations, tasks
 from backend.chat.store.remote_tasks import KEPT, ClaimedTask
 from backend.postgres import Connection, Database
+from backend.supervised import end_job
 from executor.agent.calls import Calls, ToolHost
-from executor.mcp import tool
+from executor.mcp import task_outcomes, tool
 from executor.mcp.failures import ServerUnavailable
 from executor.mcp.server_entry import HttpServer
 from executor.mcp.tasks import ServerTasks, TaskState
@@ -32,6 +34,7 @@ from executor.turns.context import ExecutorContext
 from tests.integration.rows import a_session, a_task, new_user
 from tests.integration.running_api import running_api
 from tests.integration.test_stores_remote_tasks import ME, an_operation, none_stored
+from tests.speed import limit
 
 __all__ = ["none_stored"]
 SERVERS = [f"server-{number}" for number in range(6)]
@@ -214,3 +217,29 @@ async def test_the_model_reads_with_the_outcome_of_a_task_that_its_user_did_not_
     result = (await operations.get_operation(c, operation.id)).result
     assert result is not None
     assert "The tool asked the user something" in result["message"]
+
+
+async def test_a_question_whose_server_does_not_let_go_holds_no_place(
+    database: Database, c: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_tasks, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(remote_tasks, "end_job", partial(end_job, limit=0.01))
+    go_on = asyncio.Event()
+
+    async def stubborn(*_: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await go_on.wait()
+
+    monkeypatch.setattr(task_outcomes, "answer_to", stubborn)
+    operation = await an_operation(c)
+    job = side_job(database, "one")
+    (claimed,) = await job._claim()
+    await c.execute("UPDATE tasks SET status = 'cancelled' WHERE id = $1", operation.task_id)
+    state = TaskState.model_validate({"taskId": "id-1", "status": "input_required"})
+    async with asyncio.timeout(limit(20)):
+        answered = job._answered(claimed, job._servers["one"], state, operation, cast(ToolContext, None), [])
+        assert await answered is None
+    assert job._waiting == set()
+    go_on.set()

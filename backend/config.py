@@ -46,8 +46,8 @@ _OF_ONE_MODEL = (
 """Settings that CHAT_MODELS replaces. The key for the server of CHAT_BASE_URL must not go to the server of an entry."""
 FILES = (Path(".env.default"), Path(".env"))
 logger = logging.getLogger(__name__)
-Provider = Literal["openai", "openai-chat", "openai-responses", "anthropic", "claude_agent", "scripted"]
-"""The formats of models. `claude_agent` is not available yet."""
+Provider = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
+"""The formats of models."""
 
 
 class Settings(BaseModel):

@@ -2,14 +2,14 @@
 // rendered again. HTML in the text is shown as text, and images become links.
 import { isValidElement, memo, useId, useMemo, useState, type ReactNode } from "react";
 import ReactMarkdown, { type Components } from "react-markdown";
-import remarkGfm from "remark-gfm";
 import { blocksOf } from "./blocks";
 import { CodeBlock } from "./CodeBlock";
+import { gfm } from "./gfm";
 import { isParsable } from "./parsable";
 import { usePaced } from "./usePaced";
 
 const FENCED = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n]*\n([^]*?)(?:\n {0,3}\1[`~]*\s*)?$/;
-const plugins = [remarkGfm];
+const plugins = [gfm];
 
 // `growing`: the text is still being streamed.
 export function Markdown({ text, growing = false }: { text: string; growing?: boolean }) {

@@ -149,9 +149,9 @@ async def _accepts(
         Query(
             max_length=500,
             description="What the client understands beyond the usual, separated by commas. Known: the chunk types "
-            "`reset-step`, `tool-approval-request` and `steering-message`; `page-tools`, calls of the page's tools as its own; "
-            "`static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type `dynamic-tool` "
-            "even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
+            "`reset-step`, `tool-approval-request` and `steering-message`; `page-tools`, calls of the page's tools as "
+            "its own; `static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type "
+            "`dynamic-tool` even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
         ),
     ] = None,
 ) -> frozenset[str]:

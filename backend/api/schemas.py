@@ -441,6 +441,7 @@ class Steered(_Out):
 
     message_id: str = Field(description="The id of the message, by which its turn shows it.")
     task_id: str = Field(description="The running task, whose stream shows the message where the model has read it.")
+    queued_task_id: str = Field(description="The message's own task. Cancel it to take the message back.")
 
 
 class Leaf(_In):

@@ -89,7 +89,8 @@ async def start_and_stream(
         publish(api, identity.caller, started)
         if started.steers is not None:
             message_id = task.request.message_id or f"{OWN_MESSAGE_ID}{task.id}"
-            return JSONResponse(Steered(message_id=message_id, task_id=started.steers).model_dump(), 202)
+            steered = Steered(message_id=message_id, task_id=started.steers, queued_task_id=task.id)
+            return JSONResponse(steered.model_dump(), 202)
         if not started.is_new:
             return await attach_response(api, identity, task, None, accepts, slot, by_service=owner is not None)
         return begin_response(api, identity, task, accepts, slot, by_service=owner is not None)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
 from typing import Any, ClassVar
 
 import httpx
@@ -15,6 +17,8 @@ from pydantic import BaseModel
 from backend.chat.protocol.tool_responses import NoResults, ToolResponse
 from executor.tools.context import ToolContext
 from executor.tools.tool import Tool, Toolbox
+from tests.e2e.sse import open_stream
+from tests.faults.scale import new_seed, scale
 from tests.integration.running_api import LIMIT, RunningApi, running_api
 from tests.sse_client import StrictClient
 
@@ -81,14 +85,16 @@ class Turn:
         return messages
 
     async def idle(self) -> list[dict[str, Any]]:
-        """Waits until nothing runs or waits in the session. Returns its messages as the AI SDK has them."""
-        async with asyncio.timeout(LIMIT):
-            while True:
-                found = await self.api.session(self.session, self.mine, format="ui")
-                if "active_stream" not in found and not found["queued"]:
-                    messages: list[dict[str, Any]] = found["messages"]
-                    return messages
-                await asyncio.sleep(0.02)
+        return await idle(self.api, self.session, self.mine)
+
+
+async def idle(api: RunningApi, session: str, mine: dict[str, str]) -> list[dict[str, Any]]:
+    """Waits until nothing runs or waits in the session. Returns its messages as the AI SDK has them."""
+    async with asyncio.timeout(LIMIT):
+        while "active_stream" in (found := await api.session(session, mine, format="ui")) or found["queued"]:
+            await asyncio.sleep(0.02)
+    messages: list[dict[str, Any]] = found["messages"]
+    return messages
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +341,45 @@ async def test_another_user_cannot_steer(api: RunningApi, gate: Gate) -> None:
         assert (await api.http.post(path, json=body, headers=api.as_user())).status_code == 404
         await turn.goes_on()
         assert (await turn.ended()).text == "the plan was carried out"
+
+
+async def test_messages_at_any_moment_of_a_turn_are_used_once(api: RunningApi, gate: Gate) -> None:
+    """Two tabs each send one after a random number of events, so some come at the moment in which the turn ends."""
+    seed = new_seed()
+    print(f"FAULT_SEED={seed}")
+    chance = Random(seed)
+    for _ in range(scale(8, 300)):
+        gate.open.put_nowait(None)
+        await one_race(api, chance.randrange(1, 24), chance.randrange(1, 24))
+        await asyncio.wait_for(gate.reached.get(), LIMIT)
+
+
+async def one_race(api: RunningApi, *moments: int) -> None:
+    mine = api.as_user()
+    session = await api.new_session(mine)
+    path = f"/api/chat/sessions/{session}/stream"
+
+    async def steer(tab: int, task: str, after: int) -> None:
+        async with open_stream(api.http, "GET", f"/api/chat/tasks/{task}/stream", headers=mine) as stream:
+            await stream.until(after)
+        body = {"message": f"/say of tab {tab}", "message_id": f"s{tab}", "on_busy": "steer"}
+        answer = await api.http.post(path, json=body, headers=mine)
+        assert answer.status_code in (200, 202), answer.text
+
+    text = f"/stream 4 15\n{STEP}\n/then\n/stream 4 5"
+    async with open_stream(api.http, "POST", path, json={"message": text}, headers=mine) as stream:
+        async with asyncio.timeout(LIMIT):
+            await asyncio.gather(*(steer(tab, stream.task_id, after) for tab, after in enumerate(moments)))
+            await stream.rest()
+    shown = await idle(api, session, mine)
+    turns = {asked["id"]: said_in(answer) for asked, answer in pairwise(shown) if asked["role"] == "user"}
+    taken = [part["id"] for message in shown for part in message["parts"] if part["type"] == "data-steering"]
+    assert sorted([*taken, *turns])[:2] == ["s0", "s1"], shown
+    assert len(taken) + len(turns) == 3, shown
+    for id in taken[-1:]:  # the model answers the last one
+        assert said_in(shown[1]).endswith(f"of tab {id[1:]}")
+    for id in turns.keys() - {shown[0]["id"]}:
+        assert turns[id] == f"of tab {id[1:]}"
 
 
 def text_message(id: str, text: str) -> dict[str, Any]:

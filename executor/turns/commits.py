@@ -57,8 +57,9 @@ class Commits:
         `result` is that of the approved call which the step has run. If it `takes_in` messages, those that wait for
         this task are stored as a step of their own, and returned.
         """
-        step, taken = self.step + 1, list[Message]()
+        step = self.step + 1
         async for retried in _tries():
+            taken: list[Message] = []
             try:
                 async with self._resources.database.transaction() as c:
                     # this locks the session's row first, as every flow does
@@ -66,8 +67,6 @@ class Commits:
                     if result is not None:
                         await sessions.lock_session(c, self._task.session_id)
                         await store_result(c, self._task, result)
-                    if not (new_messages or result):
-                        await sessions.lock_session(c, self._task.session_id)
                     steered = await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=usage)
                     if steered and takes_in:
                         taken = await self._take_in(c, step + 1, checkpoint)

@@ -42,7 +42,7 @@ async def test_a_message_is_read_as_it_was_written(c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
     [written] = await messages.append_messages(
-        c, session_id, task.id, 0, [NewMessage(Role.USER, PARTS)], message_id="client-1"
+        c, session_id, task.id, 0, [NewMessage(Role.USER, PARTS)], message_ids=["client-1"]
     )
     assert await messages.messages_of_task(c, task.id) == [written]
     assert (written.session_id, written.sequence, written.task_id, written.step) == (session_id, 1, task.id, 0)

@@ -173,6 +173,8 @@ async def test_a_steered_message_is_read_at_the_next_step_and_shown_there(api: R
     rows = await turn.history()
     assert [row["role"] for row in rows] == ["user", "assistant", "tool", "user", "assistant"]
     assert (rows[3]["id"], rows[3]["task_id"], rows[3]["content"]) == ("s", turn.task, "/say something else")
+    exported = await api.http.get(f"/api/chat/sessions/{turn.session}/export", headers=turn.mine)
+    assert "\n> **You:**\n> /say something else\n" in exported.text
     replayed = await api.ended(turn.task, turn.mine)
     assert shown_by(replayed) == kinds_of(answer)
 

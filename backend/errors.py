@@ -493,7 +493,7 @@ class NoMaster(OSError):
 
 
 class ConfigError(Exception):
-    """A setting is wrong or missing. The message is one line that names it, or a line for each fault of CHAT_MODELS."""
+    """A setting is wrong or missing. The message is one line that names it, or a line for each fault."""
 
 
 class ChildFailedError(Exception):

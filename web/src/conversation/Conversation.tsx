@@ -48,7 +48,7 @@ export function Conversation(props: Props) {
   useScrollAnchor(scroll, groups[0]?.[0]?.message.id);
   useOlder(scroll, conversation.loadOlder);
   const target = useTarget({
-    id: props.message, ready: conversation.state === "ready", box: scroll, loadUntil: conversation.loadUntil, beforeScroll: follow.leave,
+    id: props.message, ready: conversation.state === "ready", box: scroll, lookFor: conversation.lookFor, beforeScroll: follow.leave,
     onShown: props.onMessageShown, onProblem: conversation.showProblemText,
   });
   const [editing, setEditing] = useState<string | null>(null);
@@ -118,11 +118,17 @@ export function Conversation(props: Props) {
       </div>
       <div className="foot">
         {!follow.atEnd && (
-          <button type="button" className="to-end" onClick={follow.toEnd} aria-label="To the newest message">
+          <button type="button" className="to-end" onClick={follow.toEnd} aria-label="To the newest message" title="To the newest message">
             <Icon name="down" />
           </button>
         )}
         {conversation.problem && <p className="problem" role="alert"><Icon name="warn" />{conversation.problem}</p>}
+        {target.problem && (
+          <p className="problem" role="alert">
+            <Icon name="warn" />{target.problem}
+            <button type="button" className="link" onClick={target.retry}>Try again</button>
+          </p>
+        )}
         <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned} busy={busy}
           stopping={conversation.stopping} onSend={sendAndFollow} onSendNow={sendNow}
           onStop={() => void conversation.stop()} />

@@ -147,6 +147,7 @@ class Settings(BaseModel):
     max_body_memory: int = Field(67_108_864, ge=1_048_576, le=2**40)
     max_running_turns: Count = 5
     max_waiting_turns: int = Field(15, ge=0, le=2**31 - 1)
+    max_waiting_steers: int = Field(10, ge=0, le=2**31 - 1)
     max_open_streams: Count = 8
     max_new_sessions: Count = 120
     max_agents: Count = 1000

@@ -396,6 +396,12 @@ class QueueFull(RateLimited):
     code = "queue_full"
 
 
+class TooManySteers(RateLimited):
+    """Too many messages wait until the running turn takes them in. Queue it, or wait a moment."""
+
+    code = "too_many_steers"
+
+
 class TooManyStreams(RateLimited):
     """Too many streams are open. Close one first."""
 

@@ -105,6 +105,12 @@ export class ConversationStore implements MessageTarget {
     this.sending.send(text);
   };
 
+  // Sends a message for the running answer, which reads it before its next step.
+  readonly sendNow = (text: string) => {
+    this.view.update({ problem: null, returned: null });
+    this.sending.send(text, true);
+  };
+
   readonly edit = (messageId: string, text: string) => {
     this.view.update({ problem: null, returned: null });
     this.sending.edit(messageId, text);

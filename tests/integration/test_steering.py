@@ -333,6 +333,21 @@ async def test_another_answer_and_an_edit_leave_the_message_with_the_first_answe
     assert [(one["id"], one["count"]) for one in branches] == [("q", 2)]
 
 
+async def test_rows_from_a_steered_message_on_show_no_alternatives_of_it(api: RunningApi, gate: Gate) -> None:
+    async with at_the_gate(api, gate, f"{STEP}\n/then\n/say first") as turn:
+        await turn.steer("/say steered", message_id="s")
+        await turn.goes_on()
+        await turn.ended()
+    edit = {"id": turn.session, "messageId": "q", "messages": [text_message("q", "/say edited")]}
+    await api.read("POST", "/api/chat", json=edit, headers=turn.mine)
+    leaf = {"message_id": f"msg_{turn.task}"}
+    switched = await api.http.post(f"/api/chat/sessions/{turn.session}/leaf", json=leaf, headers=turn.mine)
+    assert switched.status_code == 200, switched.text
+    page = await api.session(turn.session, turn.mine, limit=2)
+    assert [row["role"] for row in page["messages"]] == ["user", "assistant"]
+    assert (page["messages"][0]["id"], page["branches"]) == ("s", [])
+
+
 async def test_a_page_that_lists_the_message_goes_on_after_its_answer(api: RunningApi, gate: Gate) -> None:
     async with at_the_gate(api, gate) as turn:
         await turn.steer("/say steered", message_id="s")

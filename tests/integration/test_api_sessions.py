@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.running_api import LIMIT, RunningApi, new_id, new_user, running_api
+from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, new_id, new_user, running_api
 
 WAITING_READERS = "SELECT count(*) FROM pg_locks WHERE relation = 'messages'::regclass AND NOT granted"
 
@@ -97,6 +97,10 @@ async def test_an_archived_session_comes_back_when_its_user_writes_in_it(api: Ru
     mine = api.as_user()
     session = await api.new_session(mine)
     await api.http.patch(f"/api/chat/sessions/{session}", json={"is_archived": True}, headers=mine)
+    note = {"message": "/say noted", "is_user_message": False}
+    path = f"/api/chat/sessions/{session}/stream"
+    assert (await api.read("POST", path, json=note, headers={"x-api-key": SERVICE_KEY}))[1].done
+    assert (await api.session(session, mine))["is_archived"] is True, "the note of a service is not its user's"
     await api.say(session, "/stream 3", mine)
     assert (await api.session(session, mine))["is_archived"] is False
 

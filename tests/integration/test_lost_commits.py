@@ -12,6 +12,7 @@ import pytest
 
 from backend.chat.flows import start
 from backend.chat.flows.complete import complete_operation
+from backend.chat.flows.steering import left_by
 from backend.chat.keys import TURNS
 from backend.chat.models import (
     Caller,
@@ -167,3 +168,28 @@ async def test_a_message_taken_in_by_a_commit_whose_reply_was_lost_is_read_all_t
     assert [row.text for row in rows] == ["plan", *filter(None, [said]), "faster"]
     ending = await commits.end(TaskStatus.COMPLETED, None, [], place, Usage())
     assert ending.next_turn is None
+
+
+async def test_a_message_taken_in_just_before_its_executor_died_is_in_the_stream_of_a_turn_that_fails_then(
+    api: RunningApi,
+) -> None:
+    session, caller = new_session_id(), Caller(UserId(new_user()), "192.0.2.7")
+    for text in ("plan", "faster"):
+        await start.start_turn(
+            api.resources, caller, session, TurnRequest(text),
+            message_key=None, on_busy=OnBusy.STEER, create_session=True,
+        )  # fmt: skip
+    async with api.resources.database.connection() as c:
+        running = await tasks.find_active_task(c, session)
+        assert running is not None
+        claimed = await tasks.claim_new_task(c, running.id, new_executor_id())
+    assert claimed is not None
+    commits, place = Commits(api.resources, claimed), StreamId(claimed.fence, 1)
+    await commits.commit_step([NewMessage(Role.ASSISTANT, (TextPart("so far"),))], place, Usage(), takes_in=True)
+    ending = await commits.end(TaskStatus.FAILED, None, [], place, Usage())
+    async with api.resources.database.connection() as c:
+        assert [row.text for row in await left_by(c, ending.task)] == ["faster"]
+        [last] = await messages.visible_messages(c, session, limit=1)
+        said = [NewMessage(Role.ASSISTANT, (TextPart("an answer"),))]
+        await messages.append_messages(c, session, running.id, last.step + 1, said)
+        assert await left_by(c, ending.task) == [], "an answer in the stream follows it"

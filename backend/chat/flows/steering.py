@@ -52,5 +52,8 @@ async def take_in(c: Connection, task: Task, step: int) -> list[Message]:
 
 
 async def left_by(c: Connection, ended: Task) -> list[Message]:
-    """Returns the messages that were stored with the end of a cancelled task, which the model has not read."""
-    return await messages.messages_taken_since(c, ended.id, ended.steps + 1)
+    """Returns the messages that an ended task has taken in and whose chunks its stream may lack.
+
+    They were stored with its end, or by its last step: a step after that tells that the stream shows them.
+    """
+    return await messages.messages_taken_since(c, ended.id, max(1, ended.steps))

@@ -11,6 +11,7 @@ from backend.chat.models import (
     Message,
     NewMessage,
     Role,
+    TextPart,
     ToolResultPart,
 )
 from backend.chat.part_json import parse_parts, parts_json
@@ -37,7 +38,7 @@ def parse_message(row: Row) -> Message:
 _APPEND = f"""
 WITH place AS (
     UPDATE sessions SET last_sequence = last_sequence + cardinality($4::text[]), updated_at = now(),
-      archived = archived AND NOT 'user' = ANY ($4::text[]),
+      archived = archived AND NOT $7,
       unsearched_since = CASE WHEN user_id IS NOT NULL AND expires_at IS NULL THEN coalesce(unsearched_since, now()) END
     WHERE id = $1 RETURNING last_sequence - cardinality($4::text[]) AS before
 ), branch AS (
@@ -73,8 +74,10 @@ async def append_messages(
     given = list(message_ids)
     roles = [message.role.value for message in messages]
     parts = [parts_json(message.parts) for message in messages]
+    users = [message for message in messages if message.role is Role.USER]  # a service's note has no text
+    written = any(isinstance(part, TextPart) for message in users for part in message.parts)
     try:
-        rows = await c.fetch(_APPEND, session_id, task_id, step, roles, parts, given)
+        rows = await c.fetch(_APPEND, session_id, task_id, step, roles, parts, given, written)
     except asyncpg.UniqueViolationError as error:
         raise Fenced from error
     if not rows:
@@ -136,11 +139,15 @@ async def messages_of_task(c: Connection, task_id: TaskId) -> list[Message]:
     return [parse_message(row) for row in await c.fetch(_OF_TASK, task_id)]
 
 
-_TAKEN_SINCE = f"SELECT {COLUMNS} FROM messages WHERE task_id = $1 AND step >= $2 AND role = 'user' ORDER BY step, part"
+_TAKEN_SINCE = f"""
+SELECT {COLUMNS} FROM messages m
+WHERE task_id = $1 AND step >= $2 AND role = 'user' AND NOT EXISTS (
+  SELECT FROM messages said WHERE said.task_id = $1 AND said.step > m.step AND said.role <> 'user')
+ORDER BY step, part"""
 
 
 async def messages_taken_since(c: Connection, task_id: TaskId, step: int) -> list[Message]:
-    """Returns the user messages that the task has taken in from this step on, in order."""
+    """Returns the user messages that the task has taken in from this step on, in order, if no answer follows them."""
     return [parse_message(row) for row in await c.fetch(_TAKEN_SINCE, task_id, step)]
 
 

@@ -166,15 +166,15 @@ async def _choose(page: ChatPage, title: str, item: str) -> None:
 
 
 async def test_conversations_are_pinned_and_archived_in_every_tab(open_page: OpenPage, stack: Stack) -> None:
-    user = new_user()
-    await _fill(stack, user, {"new": 0, "old": 90 * 24, "done": 1})
+    user, day = new_user(), 24
+    await _fill(stack, user, {"new": 14 * day, "old": 90 * day, "done": 15 * day})  # one group at any hour of the day
     page, other = await open_page(user), await open_page(user)
     await page.tab.until("document.querySelectorAll('.sidebar li').length === 3")
     await _choose(page, "old", "Pin")
-    await other.tab.shows(_GROUPS, [["Pinned", "old"], ["Today", "new", "done"]])
+    await other.tab.shows(_GROUPS, [["Pinned", "old"], ["Past month", "new", "done"]])
     await _choose(page, "done", "Archive")
-    await other.tab.shows(_GROUPS, [["Pinned", "old"], ["Today", "new"]])
+    await other.tab.shows(_GROUPS, [["Pinned", "old"], ["Past month", "new"]])
     await other.tab.click(".sidebar nav > button:last-child")
-    await other.tab.shows(_GROUPS, [["Today", "done"]])
+    await other.tab.shows(_GROUPS, [["Past month", "done"]])
     await _choose(other, "done", "Take out of the archive")
-    await page.tab.shows(_GROUPS, [["Pinned", "old"], ["Today", "new", "done"]])
+    await page.tab.shows(_GROUPS, [["Pinned", "old"], ["Past month", "new", "done"]])

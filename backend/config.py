@@ -31,6 +31,7 @@ from backend.setting_types import (
     Port,
     Seconds,
     SocketOrHosts,
+    token_keys,
 )
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Settings(BaseModel):
     chat_first_byte_timeout: float | None = Field(None, gt=0, le=7_200)
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
+    mcp_token_keys: SecretStr | None = None
     mcp_start_timeout: float = Field(60, gt=0, le=3600)
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
@@ -188,6 +190,13 @@ class Settings(BaseModel):
         if self.auth_mode == "required" and self.jwt_verify_key is None and self.jwt_jwks_url is None:
             raise ValueError("JWT_VERIFY_KEY or JWT_JWKS_URL: AUTH_MODE=required needs one of them")
         return self
+
+    @field_validator("mcp_token_keys")
+    @classmethod
+    def _require_token_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            token_keys(keys.get_secret_value())
+        return keys
 
     @model_validator(mode="after")
     def _require_strong_secrets(self) -> Self:

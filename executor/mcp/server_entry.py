@@ -6,10 +6,18 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import unquote, unquote_plus, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 MAX_SECONDS = 3600.0
 """The longest time limit. A larger number is in milliseconds, as in other clients."""
@@ -127,18 +135,43 @@ class StdioServer(_Entry):
         return env
 
 
+class OAuth(BaseModel):
+    """Each user signs in at the server. Without `client_id`, this service registers itself there.
+
+    Asks for `scopes`; without them, for those that the server names. `private`: its sign-in server may be in a private
+    network.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    client_id: str | None = Field(None, min_length=1, pattern=r"^[ -~]+$")
+    client_secret: SecretStr | None = None
+    scopes: tuple[Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")], ...] = ()
+    private: bool = Field(False, strict=True)
+
+    @field_validator("client_secret")
+    @classmethod
+    def _has_id(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is not None and info.data.get("client_id") is None:
+            raise ValueError("needs client_id beside it")
+        return secret
+
+
 class HttpServer(_Entry):
-    """A server elsewhere that is reached over streamable HTTP."""
+    """A server elsewhere that is reached over streamable HTTP. With `auth`, each user signs in there."""
 
     type: Literal["http", "streamable-http", "streamableHttp"] = "http"
     url: SecretStr
     headers: dict[str, SecretStr] = {}
+    auth: OAuth | None = None
 
     @property
     def secrets(self) -> list[str]:
         """The URL and the headers, and each part of them that a server may repeat alone."""
         url = self.url.get_secret_value()
         values = [value.get_secret_value() for value in self.headers.values()]
+        if self.auth is not None and self.auth.client_secret is not None:
+            values.append(self.auth.client_secret.get_secret_value())
         words = [word for value in values for word in value.split() if word.lower() not in _SCHEMES]
         return [secret for secret in (url, *values, *words, *_secrets_in(url)) if len(secret) >= LEAST_SECRET]
 
@@ -148,6 +181,21 @@ class HttpServer(_Entry):
         if not re.fullmatch(r"https?://[!-~]+", url.get_secret_value()):
             raise ValueError("must be a URL like https://host/path")
         return url
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _is_oauth(cls, auth: Any) -> Any:
+        if auth == "oauth":
+            return {}
+        if isinstance(auth, str | bool):
+            raise ValueError('must be "oauth" or an object')  # noqa: TRY004 - pydantic wants a ValueError
+        return auth
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> Self:
+        if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers.Authorization and auth exclude each other")
+        return self
 
     @field_validator("headers")
     @classmethod

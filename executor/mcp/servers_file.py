@@ -25,9 +25,15 @@ _COMMENT = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _TRAILING_COMMA = re.compile(_STRING + r"|,(?=\s*[}\]])")
 _OTHER_NAMES = {
     "transport": "type", "serverUrl": "url", "httpUrl": "url", "serverInstructions": "instructions",
-    "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
+    "oauth": "auth", "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
 }  # fmt: skip
 """Members under the names that other clients give them, and the names here."""
+_AUTH_NAMES = {
+    "type": "type", "client_id": "client_id", "clientId": "client_id", "CLIENT_ID": "client_id",
+    "client_secret": "client_secret", "clientSecret": "client_secret", "CLIENT_SECRET": "client_secret",
+    "scope": "scopes", "scopes": "scopes", "private": "private",
+}  # fmt: skip
+"""Members of a sign-in under the names that other clients give them, and the names here."""
 _WITHOUT_EFFECT = frozenset(
     {
         "alwaysAllow", "autoApprove", "trust", "description", "title", "icon", "iconPath", "version", "gallery", "tags",
@@ -36,8 +42,6 @@ _WITHOUT_EFFECT = frozenset(
 )  # fmt: skip
 """Members of other clients that have no effect here. The setting TOOL_APPROVAL decides about approvals."""
 _REFUSED = {
-    "oauth": "sign-in by OAuth is not supported; put a token into headers.Authorization",
-    "auth": "sign-in is not supported; put a token into headers.Authorization",
     "envFile": "is not read; put the variables into env",
     "customUserVars": "values of users are not supported",
 }
@@ -130,7 +134,7 @@ def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[
         return kind.model_validate({**filled, "name": name})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        member, *inside = first["loc"]
+        member, *inside = first["loc"] or ("auth",)
         where = ".".join((place, *(str(part) for part in (_their_word(entry, str(member)), *inside))))
         raise _wrong(file, where, first["msg"].removeprefix("Value error, ")) from None
 
@@ -138,13 +142,16 @@ def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[
 def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Returns the members of an entry, with other clients' names replaced by those of this file."""
     known: dict[str, Any] = {}
-    for theirs, value in entry.items():
+    for theirs, given in entry.items():
         if theirs in _REFUSED:
             raise _wrong(file, f"{place}.{theirs}", _REFUSED[theirs])
         if theirs in _WITHOUT_EFFECT:
             logger.info("a member of the MCP servers file has no effect here", extra={"member": f"{place}.{theirs}"})
             continue
         ours = _OTHER_NAMES.get(theirs, theirs)
+        value = _auth_in_our_words(file, f"{place}.{theirs}", given) if ours == "auth" else given
+        if ours == "auth" and value is None:
+            continue
         if ours in known:
             raise _wrong(file, f"{place}.{theirs}", "is given twice, under two names")
         known[ours] = value
@@ -153,6 +160,25 @@ def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, An
         if not isinstance(milliseconds, int | float) or isinstance(milliseconds, bool):
             raise _wrong(file, f"{place}.initTimeout", "must be a number of milliseconds")
         known.setdefault("start_timeout", milliseconds / 1000)
+    return known
+
+
+def _auth_in_our_words(file: Path, place: str, value: Any) -> Any:
+    """Returns what other clients write under `oauth` and `auth`, as this file has it; None for no sign-in."""
+    if value is True:
+        return {}
+    if value is False or not isinstance(value, dict):
+        return value or None
+    known: dict[str, Any] = {}
+    for theirs, member in value.items():
+        ours = _AUTH_NAMES.get(theirs)
+        if ours is None:
+            raise _wrong(file, f"{place}.{theirs}", "is not supported here: the server names its sign-in itself")
+        if ours in known:
+            raise _wrong(file, f"{place}.{theirs}", "is given twice, under two names")
+        known[ours] = member.split() if ours == "scopes" and isinstance(member, str) else member
+    if known.pop("type", "oauth") not in ("oauth", "oauth2"):
+        raise _wrong(file, f"{place}.type", 'must be "oauth"')
     return known
 
 

@@ -99,4 +99,9 @@ class ToolContext:
     @property
     def owner(self) -> str:
         """The key of the business profile: the user's, or the session's if the user is anonymous."""
-        return f"user:{self.user_id}" if self.user_id is not None else f"session:{self.session_id}"
+        return owner_of_session(self.user_id, self.session_id)
+
+
+def owner_of_session(user_id: UserId | None, session_id: SessionId) -> str:
+    """Returns the key of what belongs to a user, or to the session of an anonymous caller."""
+    return f"user:{user_id}" if user_id is not None else f"session:{session_id}"

@@ -129,6 +129,7 @@ class Settings(BaseModel):
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
     mcp_token_keys: SecretStr | None = None
+    mcp_claims: str = Field("", pattern=r"^([A-Za-z0-9_.:/-]{1,100}( *, *[A-Za-z0-9_.:/-]{1,100}){0,15})?$")
     mcp_start_timeout: float = Field(60, gt=0, le=3600)
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
@@ -252,6 +253,11 @@ class Settings(BaseModel):
         summary = ModelEntry(id="summary", model=self.chat_summary_model) if self.chat_summary_model else None
         only = ModelEntry(id=ONLY_ID, label=label[:100], model=self.chat_model)
         return ModelList((only,), title, summary, listed=False)
+
+    @property
+    def claims(self) -> Sequence[str]:
+        """The names in MCP_CLAIMS."""
+        return [name.strip() for name in self.mcp_claims.split(",") if name.strip()]
 
     @property
     def database_dsn(self) -> str:

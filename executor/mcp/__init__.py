@@ -62,12 +62,18 @@ async def open_mcp(
 def _connection(server: Server, settings: Settings, names: Names, database: Database | None) -> Connection:
     """Raises ConfigError if users sign in at the server, but a setting for that is missing."""
     from executor.mcp.connection import Connection  # importing the SDK takes half a second and many megabytes
-    from executor.mcp.server_entry import HttpServer
+    from executor.mcp.server_entry import SUBJECT, HttpServer
 
     call_limit = settings.operation_timeout if server.operations else settings.tool_timeout
-    if not isinstance(server, HttpServer) or server.auth is None:
+    if not isinstance(server, HttpServer) or not (server.auth or server.claim_headers):
         return Connection(server, call_limit, settings.mcp_start_timeout, names)
-    from executor.mcp.oauth.personal import PersonalConnection
+    if server.auth is None:
+        from executor.mcp.claimed import ClaimedConnection
+
+        if missing := server.claims - {SUBJECT, *settings.claims}:
+            raise ConfigError(f"MCP_CLAIMS must name {min(missing)}, which the MCP server {server.name!r} is sent")
+        return ClaimedConnection(server, call_limit, settings.mcp_start_timeout, names)
+    from executor.mcp.oauth.signed_in import SignedInConnection
 
     seal = Seal.of(settings.mcp_token_keys)
     if seal is None:
@@ -75,7 +81,7 @@ def _connection(server: Server, settings: Settings, names: Names, database: Data
     if not _is_shown(settings.platform_base_url):
         raise ConfigError("PLATFORM_BASE_URL must begin with https:// (or be on this machine): users sign in there")
     assert database is not None, "an executor has one"
-    return PersonalConnection(server, settings, call_limit, names, database, seal)
+    return SignedInConnection(server, settings, call_limit, names, database, seal)
 
 
 def _is_shown(base: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import mcp_types
@@ -29,6 +30,7 @@ from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server, StdioServer
 from executor.mcp.tasks import Answered, Asks, ServerTasks, TaskState
 from executor.mcp.tool import Caller
 from executor.metrics import ToolServer
+from executor.tools.context import Claims
 from executor.tools.tool import Tool, ToolSource
 
 CHECK_EVERY, CHECK_TIMEOUT = 30.0, 30.0
@@ -41,6 +43,7 @@ NEW_SESSION_LIMIT = 15.0
 """Seconds that a call waits for a new session, after the server has forgotten the old one."""
 MAX_OLD_LINKS = 4
 """Retired connections whose calls are still under way. The oldest of more is cut."""
+NONE: Mapping[str, str] = MappingProxyType({})
 logger = logging.getLogger(__name__)
 
 
@@ -117,7 +120,7 @@ class Connection:
     def of_owner(self, owner: str) -> ToolSource:
         return self
 
-    async def prepare(self, owner: str) -> None:
+    async def prepare(self, owner: str, claims: Claims) -> None:
         """All users have the same tools."""
 
     async def call(self, tool: str, arguments: dict[str, Any], caller: Caller) -> Answered:
@@ -239,8 +242,15 @@ class Connection:
             self._trouble.met(link.why.words)
         return link.why
 
-    def _new_link(self, folder: Path, listed: Listed = lambda *_: None, bearer: Bearer | None = None) -> Link:
-        return Link(self.server, folder, self._mode, self._call_limit, (CHECK_EVERY, CHECK_TIMEOUT), listed, bearer)
+    def _new_link(
+        self,
+        folder: Path,
+        listed: Listed = lambda *_: None,
+        bearer: Bearer | None = None,
+        headers: Mapping[str, str] = NONE,
+    ) -> Link:
+        check = CHECK_EVERY, CHECK_TIMEOUT
+        return Link(self.server, folder, self._mode, self._call_limit, check, listed, bearer, headers)
 
     def _new_own_link(self, folder: Path, owner: str) -> Link:
         return self._new_link(folder)

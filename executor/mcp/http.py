@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -49,10 +49,13 @@ _REFUSALS = {
 
 @asynccontextmanager
 async def reach_server(
-    server: HttpServer, call_limit: float, notes: Notes, bearer: Bearer | None = None
+    server: HttpServer, call_limit: float, notes: Notes, bearer: Bearer | None, more: Mapping[str, str]
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """Yields the streams from and to the server. With `bearer`, requests have the access token of a user."""
-    headers = {name: value.get_secret_value() for name, value in server.headers.items()}
+    """Yields the streams from and to the server. With `bearer`, requests have the access token of a user.
+
+    `more` are headers beside those of the file.
+    """
+    headers = {**{name: value.get_secret_value() for name, value in server.headers.items()}, **more}
     async with (
         httpx2.AsyncClient(
             headers={**headers, "accept-encoding": "identity"},

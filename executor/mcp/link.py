@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from pathlib import Path
@@ -76,7 +76,8 @@ class Link:
         call_limit: float,
         check: Check,
         listed: Listed,
-        bearer: Bearer | None = None,
+        bearer: Bearer | None,
+        headers: Mapping[str, str],
     ) -> None:
         self.server = server
         self.up, self.down = asyncio.Event(), asyncio.Event()
@@ -93,7 +94,7 @@ class Link:
         self._closed = False
         self._listed = listed
         self._notes = Notes()
-        self._bearer = bearer
+        self._bearer, self._headers = bearer, headers
         self._client: Client | None = None
         self._check_now, self._leaving = asyncio.Event(), asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -241,7 +242,7 @@ class Link:
         if isinstance(self.server, StdioServer):
             transport = run_program(self.server, self._folder, self._notes)
         else:
-            transport = reach_server(self.server, self._longest_call, self._notes, self._bearer)
+            transport = reach_server(self.server, self._longest_call, self._notes, self._bearer, self._headers)
         return Client(
             transport,
             client_info=CLIENT_INFO,

@@ -39,11 +39,15 @@ class _Own:
 
 
 class OwnLinks:
-    """Opens a connection with the first call of its owner. `new_link` makes one for its owner, in a folder."""
+    """Opens a connection with the first call of its owner. `new_link` makes one for its owner, in a folder.
 
-    def __init__(self, new_link: Callable[[Path, str], Link], start_timeout: float) -> None:
+    There are at most `most` of them, or MAX_OWN.
+    """
+
+    def __init__(self, new_link: Callable[[Path, str], Link], start_timeout: float, most: int | None = None) -> None:
         self._new_link = new_link
         self._start_timeout = start_timeout
+        self._most = most
         self._links: dict[str, _Own] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -86,7 +90,7 @@ class OwnLinks:
 
     def _begin(self, owner: str) -> _Own:
         self._links.pop(owner, None)
-        if len(self._links) >= MAX_OWN:
+        if len(self._links) >= (self._most or MAX_OWN):
             idle = [(own.used_at, other) for other, own in self._links.items() if own.is_idle]
             if not idle:
                 raise ServerBusy

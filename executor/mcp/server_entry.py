@@ -135,6 +135,10 @@ class StdioServer(_Entry):
         return env
 
 
+SUBJECT = "sub"
+"""The claim that is the user's id."""
+
+
 class OAuth(BaseModel):
     """Each user signs in at the server. Without `client_id`, this service registers itself there.
 
@@ -158,12 +162,21 @@ class OAuth(BaseModel):
 
 
 class HttpServer(_Entry):
-    """A server elsewhere that is reached over streamable HTTP. With `auth`, each user signs in there."""
+    """A server elsewhere that is reached over streamable HTTP. With `auth`, each user signs in there.
+
+    `claim_headers` are those with claims of the caller's token: texts, with the name of a claim at every second place.
+    """
 
     type: Literal["http", "streamable-http", "streamableHttp"] = "http"
     url: SecretStr
     headers: dict[str, SecretStr] = {}
+    claim_headers: dict[str, tuple[str, ...]] = {}
     auth: OAuth | None = None
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """The claims that the server is sent."""
+        return frozenset(name for parts in self.claim_headers.values() for name in parts[1::2])
 
     @property
     def secrets(self) -> list[str]:
@@ -172,7 +185,8 @@ class HttpServer(_Entry):
         values = [value.get_secret_value() for value in self.headers.values()]
         if self.auth is not None and self.auth.client_secret is not None:
             values.append(self.auth.client_secret.get_secret_value())
-        words = [word for value in values for word in value.split() if word.lower() not in _SCHEMES]
+        around = [text for parts in self.claim_headers.values() for text in parts[::2]]
+        words = [word for value in (*values, *around) for word in value.split() if word.lower() not in _SCHEMES]
         return [secret for secret in (url, *values, *words, *_secrets_in(url)) if len(secret) >= LEAST_SECRET]
 
     @field_validator("url")
@@ -191,11 +205,32 @@ class HttpServer(_Entry):
             raise ValueError('must be "oauth" or an object')  # noqa: TRY004 - pydantic wants a ValueError
         return auth
 
+    @model_validator(mode="before")
+    @classmethod
+    def _belongs_to_users(cls, entry: Any) -> Any:
+        """A server that knows users has a connection for each."""
+        knows = isinstance(entry, dict) and bool(entry.get("auth") or entry.get("claim_headers"))
+        return {"per": "user", **entry} if knows else entry
+
     @model_validator(mode="after")
     def _has_one_login(self) -> Self:
         if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("headers.Authorization and auth exclude each other")
+        if self.auth is not None and self.claim_headers:
+            raise ValueError("headers with claims and auth exclude each other")
+        if (self.auth is not None or self.claim_headers) and self.per != "user":
+            raise ValueError('per must be "user" for a server that knows users')
         return self
+
+    @field_validator("claim_headers")
+    @classmethod
+    def _can_be_filled(cls, headers: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, parts in headers.items():
+            if not re.fullmatch(r"[!-9;-~]+", name) or not all(re.fullmatch(r"[ -~]*", text) for text in parts[::2]):
+                raise ValueError("names and values must be printable ASCII on one line")
+            if not all(re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", claim) for claim in parts[1::2]):
+                raise ValueError("a claim is named by letters, digits and _.:/-")
+        return headers
 
     @field_validator("headers")
     @classmethod

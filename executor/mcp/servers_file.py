@@ -18,6 +18,7 @@ __all__ = ["MAX_SERVERS", "HttpServer", "Server", "StdioServer", "read_servers"]
 SETTING = "MCP_SERVERS_FILE"
 MAX_FILE_BYTES, MAX_SERVERS, MAX_NAME_CHARS = 1_000_000, 32, 128
 _PLACEHOLDER = re.compile(r"\$?\$\{([^{}]*)\}")
+_CLAIM = re.compile(r"(?<!\$)\$\{claim:([^{}]*)\}")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_]\w*)(?::-(.*))?", re.DOTALL)
 _TEMPLATE = re.compile(r"\{\{\s*[A-Za-z_][\w.]*\s*\}\}")
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -123,20 +124,41 @@ def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[
     known = _in_our_words(file, place, entry)
     if ("command" in known) == ("url" in known):
         raise _wrong(file, place, "must be an object with either command or url")
-    if "name" in entry:
-        raise _wrong(file, f"{place}.name", "Extra inputs are not permitted")
-    filled = {
+    if own := {"name", "claim_headers"} & entry.keys():
+        raise _wrong(file, f"{place}.{min(own)}", "Extra inputs are not permitted")
+    claiming = _headers_with_claims(known)
+    filled: dict[str, Any] = {
         key: value if key == "instructions" else _filled(file, f"{place}.{key}", value, environment)
         for key, value in known.items()
     }
+    if claiming:
+        filled["claim_headers"] = {
+            name: [
+                part if number % 2 else _filled(file, f"{place}.headers.{name}", part, environment)
+                for number, part in enumerate(parts)
+            ]
+            for name, parts in claiming.items()
+        }
     try:
         kind = StdioServer if "command" in known else HttpServer
         return kind.model_validate({**filled, "name": name})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         member, *inside = first["loc"] or ("auth",)
+        member = "headers" if member == "claim_headers" else member
         where = ".".join((place, *(str(part) for part in (_their_word(entry, str(member)), *inside))))
         raise _wrong(file, where, first["msg"].removeprefix("Value error, ")) from None
+
+
+def _headers_with_claims(known: dict[str, Any]) -> dict[str, list[str]]:
+    """Removes the headers with `${claim:NAME}`. Returns them as texts, with a claim's name at every second place."""
+    headers = known.get("headers")
+    if not isinstance(headers, dict) or "url" not in known:
+        return {}
+    split = {name: _CLAIM.split(value) for name, value in headers.items() if isinstance(value, str)}
+    claiming = {name: parts for name, parts in split.items() if len(parts) > 1}
+    known["headers"] = {name: value for name, value in headers.items() if name not in claiming}
+    return claiming
 
 
 def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -202,6 +224,8 @@ def _filled(file: Path, place: str, value: Any, environment: Mapping[str, str]) 
         variable = _VARIABLE.fullmatch(found[1])
         if variable is None:
             kind = re.match(r"[A-Za-z]*:?", found[1])
+            if kind is not None and kind[0] == "claim:":
+                raise _wrong(file, place, "holds ${claim:...}, which only headers of a server with a url may hold")
             raise _wrong(file, place, f"holds ${{{kind[0] if kind else ''}...}}, which only other clients fill in")
         name, otherwise = variable.groups()
         if (set_to := environment.get(name) or otherwise) is None:

@@ -33,7 +33,7 @@ from executor.mcp.server_entry import HttpServer, Server, StdioServer
 from executor.mcp.task_outcomes import look_at
 from executor.mcp.tasks import Answered, ServerTasks, TaskState
 from executor.mcp.unions import UnusableSchema
-from executor.tools.context import ToolContext
+from executor.tools.context import Claims, ToolContext
 from executor.tools.tool import Accepted, Stored, Tool, outcome_of
 
 MAX_DESCRIPTION_CHARS = 4_096
@@ -64,6 +64,7 @@ class Caller:
     inputs: Inputs | None = None
     answers: Answers = field(default_factory=Answers)
     task_ttl: int | None = None
+    claims: Claims = ()
 
 
 Call = Callable[[str, dict[str, Any], Caller], Awaitable[Answered]]
@@ -157,7 +158,15 @@ class McpTool(Tool[Arguments]):
         id = context.tool_call_id if context.resumed is None else context.resumed.work.tool_call_id
         made = ToolCallPart(id, self.name, call.root)
         inputs = Inputs(self._server, context, made, self._server.wait)
-        caller = Caller(session, context.owner, self.long_running, context.untimed, context.progress, inputs)
+        caller = Caller(
+            session,
+            context.owner,
+            self.long_running,
+            context.untimed,
+            context.progress,
+            inputs,
+            claims=context.claims,
+        )
         if self._is_task:
             caller = replace(caller, task_ttl=int(context.operations.limit * 1000))
         try:

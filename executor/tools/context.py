@@ -14,6 +14,9 @@ from backend.chat.protocol.chunks import Data
 from backend.ids import SessionId, TaskId, UserId
 from backend.postgres import Database
 
+Claims = tuple[tuple[str, str], ...]
+"""Claims of the caller's token that MCP_CLAIMS names, with their values."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartedOperation:
@@ -65,7 +68,8 @@ class ToolContext:
 
     `clock` is the call's time limit, `progress` shows the user how far it is, `show` shows anything else in the stream,
     `sample` asks the turn's model; each may be missing. `can_ask`: the user's page shows questions. `resumed` is the
-    operation of a call that the user has approved, or answered (`given`), if that is why it runs.
+    operation of a call that the user has approved, or answered (`given`), if that is why it runs. `claims` are those of
+    the token with which the message was sent.
     """
 
     session_id: SessionId
@@ -80,6 +84,7 @@ class ToolContext:
     sample: Sample | None = None
     can_ask: bool = False
     resumed: Operation | None = None
+    claims: Claims = ()
 
     @contextmanager
     def untimed(self) -> Iterator[None]:

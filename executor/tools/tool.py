@@ -16,7 +16,7 @@ from backend.chat.models import Json
 from backend.chat.outcomes import Operation, Outcome
 from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from executor.llm.model import ToolSpec
-from executor.tools.context import ToolContext
+from executor.tools.context import Claims, ToolContext
 
 MAX_NAMED = 20
 """Tools that are named when they are left out."""
@@ -118,7 +118,7 @@ class ToolSource(Protocol):
         """Returns the tools of a user, or of an anonymous session; itself if all have the same."""
         ...
 
-    async def prepare(self, owner: str) -> None:
+    async def prepare(self, owner: str, claims: Claims) -> None:
         """Finds out which tools the owner has, if owners differ. Takes some seconds at most, and never raises."""
         ...
 
@@ -145,10 +145,10 @@ class Toolbox:
         same = all(one is other for one, other in zip(own, self._sources, strict=True))
         return self if same else Toolbox(self._tools.values(), own)
 
-    async def prepare(self, owner: str) -> None:
+    async def prepare(self, owner: str, claims: Claims) -> None:
         """Finds out which tools the owner has. Await it before a turn."""
         if self._sources:
-            await asyncio.gather(*(source.prepare(owner) for source in self._sources))
+            await asyncio.gather(*(source.prepare(owner, claims) for source in self._sources))
 
     @property
     def specs(self) -> list[ToolSpec]:

@@ -132,7 +132,7 @@ class ExecutorContext:
 
     async def prepare_tools(self, task: Task) -> None:
         """Finds out which tools the user of the task has. Await it before the first prompt of an attempt."""
-        await self._toolbox.prepare(owner_of(task))
+        await self._toolbox.prepare(owner_of(task), task.request.claims)
 
     async def load_prices(self) -> None:
         """Loads what the costs of answers need, once. Await it before the first turn of a process."""

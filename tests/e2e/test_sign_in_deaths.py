@@ -23,7 +23,7 @@ KEY = base64.b64encode(bytes(32)).decode()
 async def test_a_call_is_made_after_the_sign_in_although_its_executor_was_killed(
     postgres_dsn: str, redis_dsn: str, tmp_path: Path
 ) -> None:
-    ports = [free_port() for _ in range(3)]
+    ports = [free_port() for _ in range(4)]
     mcp = {"docs": {"url": f"http://127.0.0.1:{ports[0]}/mcp", "auth": "oauth"}}
     settings = {"ASK_USER": "always", "MCP_TOKEN_KEYS": KEY}
     port = free_port()

@@ -1,6 +1,6 @@
-"""`python oauth_server.py PORT PORT PORT`: MCP servers on fastmcp 4 at which users sign in, each with an authorization
-server of its own. The first registers clients, the second knows only the one in `CLIENT`, and the third names another
-issuer than the one that it is.
+"""`python oauth_server.py PORT PORT PORT PORT`: MCP servers on fastmcp 4. At three, users sign in, each with an
+authorization server of its own: the first registers clients, the second knows only the one in `CLIENT`, and the third
+names another issuer than the one that it is. The fourth tells which headers a call has.
 
 It runs with the interpreter of `tests.servers.mcp_install`, so it imports nothing from here. Tokens, codes, PKCE and
 the registration of clients are those of fastmcp 4.1.4 and mcp 2.3.0. Added are what tests need to see and to change,
@@ -21,7 +21,7 @@ import uvicorn
 from fastmcp import FastMCP
 from fastmcp.server.auth.providers import in_memory
 from fastmcp.server.auth.providers.in_memory import ClientRegistrationOptions, InMemoryOAuthProvider, RevocationOptions
-from fastmcp.server.dependencies import get_access_token
+from fastmcp.server.dependencies import get_access_token, get_http_headers
 from mcp.server.auth.provider import AuthorizationParams, construct_redirect_uri
 from mcp.shared.auth import OAuthClientInformationFull
 from starlette.requests import Request
@@ -147,11 +147,28 @@ class NeedsScope:
         return await self.app(scope, again, send)
 
 
-async def main(first: int, second: int, third: int) -> None:
+def plain_app() -> ASGIApp:
+    server = FastMCP("plain")
+
+    @server.tool
+    async def headers() -> str:
+        """Tells the headers that begin with x-."""
+        return json.dumps({name: value for name, value in get_http_headers().items() if name.startswith("x-")})
+
+    @server.tool
+    async def later() -> str:
+        """Does the same."""
+        return await headers()
+
+    return server.http_app()
+
+
+async def main(first: int, second: int, third: int, fourth: int) -> None:
     apps = {
         first: app_at(first),
         second: app_at(second, registers=False, client=os.environ["CLIENT"]),
         third: app_at(third, issuer="http://127.0.0.1:9"),
+        fourth: plain_app(),
     }
     serving = (
         uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning")).serve()

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
 from backend.config import Settings
 from backend.resources import open_resources
 from executor.mcp import open_mcp
 from executor.tools.tool import Toolbox
-from tests.integration.running_api import SETTINGS, RunningApi, running_api
+from tests.integration.running_api import SETTINGS, RunningApi, bearer, new_user, running_api
 from tests.plain_http import http_client
 from tests.servers.oauth_servers import CLIENT, left, oauth_servers, sent_back, signed_in_with
 from tests.servers.ports import free_port
@@ -31,7 +32,10 @@ KEY = base64.b64encode(bytes(range(32))).decode()
 
 @dataclass
 class Service:
-    """A whole service, and the tool servers `docs`, `fixed` (registers no clients) and `odd` (names another issuer)."""
+    """A whole service, and the tool servers `docs`, `fixed` (registers no clients) and `odd` (names another issuer).
+
+    `who` is told who calls, by headers.
+    """
 
     api: RunningApi
     settings: Settings
@@ -66,16 +70,22 @@ async def service(
 ) -> AsyncIterator[Service]:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    ports = {name: free_port() for name in ("docs", "fixed", "odd")}
+    ports = {name: free_port() for name in ("docs", "fixed", "odd", "who")}
     callback = f"{base}/api/chat/mcp/callback"
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(oauth_servers(list(ports.values()), {**CLIENT, "redirect_uris": [callback]}))
         auth = {"docs": "oauth", "fixed": {k: CLIENT[k] for k in ("client_id", "client_secret")}, "odd": "oauth"}
         file = tmp_path_factory.mktemp("oauth") / "mcp.json"
-        servers = {name: {"url": f"http://127.0.0.1:{at}/mcp", "auth": auth[name]} for name, at in ports.items()}
+        servers: dict[str, Any] = {
+            name: {"url": f"http://127.0.0.1:{at}/mcp", "auth": how}
+            for (name, how), at in zip(auth.items(), list(ports.values())[:3], strict=True)
+        }
+        headers = {"X-User": "${claim:sub}", "X-Mail": "<${claim:email}>", "X-Same": "all"}
+        servers["who"] = {"url": f"http://127.0.0.1:{ports['who']}/mcp", "headers": headers}
         file.write_text(json.dumps({"mcpServers": servers}))
         changes: dict[str, Any] = {
             "port": port, "platform_base_url": base, "mcp_servers_file": file, "mcp_token_keys": KEY,
+            "mcp_claims": "email, tenant", "tool_approval": "who_later=ask",
         }  # fmt: skip
         settings = Settings(**{**SETTINGS, "database_url": postgres_dsn, "redis_url": redis_dsn, **changes})
         toolbox = await stack.enter_async_context(tools_of(settings))
@@ -136,9 +146,9 @@ async def chat(service: Service) -> AsyncIterator[Chat]:
 
 
 @asynccontextmanager
-async def another(service: Service) -> AsyncIterator[Chat]:
+async def another(service: Service, **claims: Any) -> AsyncIterator[Chat]:
     async with http_client(timeout=LIMIT) as browser:
-        mine = service.api.as_user()
+        mine = bearer(new_user(), **claims)
         yield Chat(service, mine, await service.api.new_session(mine), browser)
 
 
@@ -330,6 +340,16 @@ async def test_without_questions_the_link_is_told_and_an_anonymous_caller_gets_n
     assert (output["error"], "anonymous" in output["message"]) == ("tool_unavailable", True)
 
 
+async def test_this_service_describes_itself_as_a_client(service: Service) -> None:
+    base = service.settings.platform_base_url
+    found = (await service.api.http.get("/api/chat/mcp/client.json")).json()
+    assert (found["client_id"], found["redirect_uris"]) == (
+        f"{base}/api/chat/mcp/client.json", [f"{base}/api/chat/mcp/callback"],
+    )  # fmt: skip
+    for path in ("sign-in", "sign-in?ticket=x", "callback", "callback?state=x&code=y", "callback?state=%C3%A4"):
+        assert (await service.api.http.get(f"/api/chat/mcp/{path}")).status_code == 410, path
+
+
 async def test_nothing_secret_is_stored_in_clear_or_logged(
     chat: Chat, service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -347,3 +367,40 @@ async def test_nothing_secret_is_stored_in_clear_or_logged(
     for secret in ("test_access_token", "test_refresh_token", code, state, ticket):
         assert secret not in stored
         assert secret not in caplog.text
+
+
+async def test_a_server_is_told_who_calls_by_claims_of_the_token(service: Service) -> None:
+    async with another(service, email="a@example.com") as one, another(service, email="b@example.com") as other:
+        for chat, mail in ((one, "<a@example.com>"), (other, "<b@example.com>"), (one, "<a@example.com>")):
+            told = json.loads(word(await chat.call("who_headers")))
+            user = jwt.decode(chat.mine["authorization"].split()[1], options={"verify_signature": False})["sub"]
+            assert {name: told[name] for name in ("x-user", "x-mail", "x-same")} == {
+                "x-user": user, "x-mail": mail, "x-same": "all",
+            }  # fmt: skip
+        asked = await one.call("who_later")
+        assert asked["asks"] == "approval"
+        path = f"/api/chat/operations/{asked['operation_id']}/answer"
+        assert (await service.api.http.post(path, json={"approved": True}, headers=one.mine)).status_code == 200
+        assert json.loads(word(await one.continued(asked)))["x-mail"] == "<a@example.com>", "kept with the message"
+
+
+@pytest.mark.parametrize(
+    ("claims", "why"),
+    [
+        ({}, "no claim email"),
+        ({"email": ["a@example.com"]}, "no claim email"),
+        ({"email": "a@example.com\r\nX-User: root"}, "no claim email"),
+        ({"email": "ä@example.com"}, "cannot be sent in a header"),
+    ],
+)
+async def test_a_claim_that_cannot_be_sent_fails_the_call(service: Service, claims: dict[str, Any], why: str) -> None:
+    async with another(service, **claims) as chat:
+        output = await chat.call("who_headers")
+        assert (output["error"], why in output["message"]) == ("tool_unavailable", True), output
+        assert "example.com" not in output["message"]
+
+
+async def test_an_anonymous_caller_has_no_claims(service: Service, chat: Chat) -> None:
+    anonymous = Chat(service, {}, await service.api.new_session(), chat.browser)
+    output = await anonymous.call("who_headers")
+    assert (output["error"], "anonymous" in output["message"]) == ("tool_unavailable", True)

@@ -26,7 +26,7 @@ CLIENT = {
 
 @asynccontextmanager
 async def oauth_servers(ports: Sequence[int], client: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Starts three servers in one process, and kills it when the block is left. `client` is known to the second."""
+    """Starts four servers in one process, and kills it when the block is left. `client` is known to the second."""
     python = find_or_install_fastmcp()
     if python is None:
         pytest.skip(FASTMCP_HINT)

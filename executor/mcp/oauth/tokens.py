@@ -67,7 +67,12 @@ class UserTokens:
             return None
         if held.tokens.access != failed and not held.grant.has_expired:
             return held.tokens.access
-        renewed = await self._renewed(held)
+        try:
+            renewed = await self._renewed(held)
+        except NotReached:
+            if failed is None:  # it may be good for some seconds yet, which the server knows
+                return held.tokens.access
+            raise
         return None if renewed is None or renewed.grant.id != grant_id else renewed.tokens.access
 
     async def _renewed(self, held: Held) -> Held | None:

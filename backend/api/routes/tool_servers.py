@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from backend.api.deps import AppState, AUser
+from backend.api.deps import AppState, AUser, ConnectionsUser
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute, OpenRoute
 from backend.api.sign_in_page import HEADERS, page_of
@@ -37,7 +37,7 @@ async def list_connections(api: AppState, user_id: AUser) -> ConnectionList:
 
 
 @router.delete("/{server:path}", status_code=204, responses=responses(404))
-async def delete_connection(api: AppState, user_id: AUser, server: str) -> None:
+async def delete_connection(api: AppState, user_id: ConnectionsUser, server: str) -> None:
     """Signs the user out at a tool server: deletes the tokens, and revokes them there if the server can do that."""
     known = len(server) <= MAX_SERVER and server.isprintable()
     if not known or not await disconnect(api.resources, _seal(api), f"user:{user_id}", server):

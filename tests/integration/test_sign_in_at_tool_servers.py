@@ -237,6 +237,16 @@ async def test_a_token_that_has_ended_is_renewed_once_however_many_calls_need_it
     assert (after["refreshed"] - before["refreshed"], after["exchanged"] - before["exchanged"]) == (1, 0)
 
 
+async def test_a_renewal_whose_process_died_is_made_by_another_one(chat: Chat, service: Service) -> None:
+    first = await signed_in(chat)
+    await service.change("expire")
+    async with service.api.resources.database.connection() as c:
+        await c.execute("UPDATE tool_server_grants SET leased_until = now() + interval '1 s'")
+    before = (await service.seen())["refreshed"]
+    assert word(await chat.call("docs_whoami")) != first
+    assert (await service.seen())["refreshed"] == before + 1
+
+
 async def test_a_token_that_nearly_ends_is_renewed_before_the_call(chat: Chat, service: Service) -> None:
     await service.change("brief")
     try:

@@ -20,13 +20,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from backend.chat.flows.complete import complete_operation
 from backend.chat.models import Turn
-from backend.chat.oauth import token_endpoint
-from backend.chat.oauth.outside import NotReached
 from backend.chat.oauth.sealing import Seal, Unreadable
-from backend.chat.oauth.token_endpoint import Refused
 from backend.chat.oauth.values import (
     CALLBACK,
     Authority,
+    NotReached,
+    Refused,
     SignIn,
     Tokens,
     grant_from_json,
@@ -144,6 +143,8 @@ class SignInFlow:
 
     async def _tokens(self, sign_in: SignIn, given: Mapping[str, str]) -> Tokens:
         """Returns the tokens for the code that the server has given. Raises _Denied, Refused and NotReached."""
+        from backend.chat.oauth import token_endpoint  # aiohttp takes 0.1 s, which few processes need
+
         authority, issuer = sign_in.authority, given.get("iss")
         if (issuer is not None and issuer != authority.issuer) or (issuer is None and authority.names_issuer):
             raise Refused("another server has answered than the one that was asked")  # RFC 9207
@@ -226,6 +227,8 @@ async def disconnect(resources: Resources, seal: Seal | None, owner: str, server
 
     Returns False if there were none. Raises Unavailable.
     """
+    from backend.chat.oauth import token_endpoint  # slow, see above
+
     async with resources.database.connection() as c:
         grant = await grants.delete(c, owner, server)
     if grant is None:

@@ -15,16 +15,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from backend.chat.oauth.values import NotReached
 from backend.outside_addresses import OutsideAddresses
 
 LIMIT, CONNECT_LIMIT = 10.0, 5.0
 """Seconds for a whole request, and for connecting within it."""
 MAX_BODY = 262_144
 EVERYWHERE = "0.0.0.0/0,::/0"
-
-
-class NotReached(Exception):
-    """A request got no answer. The message says why, without a URL."""
 
 
 class _AddressRefused(OSError):

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import orjson
 
-from backend.chat.oauth.outside import Answer, NotReached, Outside, outside
-from backend.chat.oauth.values import Authority, Tokens
+from backend.chat.oauth.outside import Answer, Outside, outside
+from backend.chat.oauth.values import Authority, NotReached, Refused, Tokens
 
 MAX_TOKEN = 16_384
 """Characters of a token."""
@@ -19,10 +19,6 @@ LONGEST_LIFE = 10 * 366 * 86_400
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
 _TOKEN = re.compile(r"[!-~]+")
 _SCOPES = re.compile(r"[!-~]+( [!-~]+)*")
-
-
-class Refused(Exception):
-    """The authorization server refuses the code or the refresh token. The message is its code for the reason."""
 
 
 async def exchange(authority: Authority, code: str, verifier: str, redirect_uri: str) -> Tokens:

@@ -14,6 +14,14 @@ CLIENT_DOCUMENT = "/api/chat/mcp/client.json"
 CLIENT_NAME = "CoPilot"
 
 
+class NotReached(Exception):
+    """A request to an authorization server got no answer that can be used. The message says why, without a URL."""
+
+
+class Refused(Exception):
+    """The authorization server refuses the code or the refresh token. The message is its code for the reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """An authorization server as the client of a tool server needs it, and this service as its client.

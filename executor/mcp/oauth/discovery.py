@@ -28,10 +28,10 @@ from mcp.client.auth.utils import (
 from mcp.shared.auth import OAuthMetadata, ProtectedResourceMetadata
 from mcp.shared.auth_utils import check_resource_allowed, resource_url_from_server_url
 
-from backend.chat.oauth.outside import Answer, NotReached, Outside, outside
+from backend.chat.oauth.outside import Answer, Outside, outside
 from backend.chat.oauth.sealing import Seal, Unreadable
 from backend.chat.oauth.token_endpoint import AUTH_METHODS
-from backend.chat.oauth.values import CALLBACK, CLIENT_DOCUMENT, CLIENT_NAME, Authority, place_of_client
+from backend.chat.oauth.values import CALLBACK, CLIENT_DOCUMENT, CLIENT_NAME, Authority, NotReached, place_of_client
 from backend.chat.store.tool_servers import clients
 from backend.outside_addresses import OutsideAddresses
 from backend.postgres import Database

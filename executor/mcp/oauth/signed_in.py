@@ -9,9 +9,8 @@ from typing import Any
 
 import mcp_types
 
-from backend.chat.oauth.outside import NotReached
 from backend.chat.oauth.sealing import Seal
-from backend.chat.oauth.values import SIGN_IN, SignIn, hash_of, place_of_sign_in
+from backend.chat.oauth.values import SIGN_IN, NotReached, SignIn, hash_of, place_of_sign_in
 from backend.chat.store.tool_servers import sign_ins
 from backend.chat.store.tool_servers.sign_ins import SignInRow
 from backend.config import Settings

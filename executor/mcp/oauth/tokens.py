@@ -9,10 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from backend.chat.oauth import token_endpoint
-from backend.chat.oauth.outside import LIMIT, NotReached
+from backend.chat.oauth.outside import LIMIT
 from backend.chat.oauth.sealing import Seal, Unreadable
-from backend.chat.oauth.token_endpoint import Refused
-from backend.chat.oauth.values import Authority, Tokens, grant_from_json, grant_json, place_of_grant
+from backend.chat.oauth.values import (
+    Authority,
+    NotReached,
+    Refused,
+    Tokens,
+    grant_from_json,
+    grant_json,
+    place_of_grant,
+)
 from backend.chat.store.tool_servers import grants
 from backend.chat.store.tool_servers.grants import LEASE, Grant
 from backend.errors import Unavailable

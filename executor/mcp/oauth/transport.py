@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx2
 
-from backend.chat.oauth.outside import NotReached
+from backend.chat.oauth.values import NotReached
 from backend.errors import Unavailable
 
 Bearer = Callable[[str | None], Awaitable[str | None]]

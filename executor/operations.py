@@ -181,10 +181,15 @@ class Operations:
                 raise TooManySchedules(f"This conversation has made {most} schedules, which is the limit.")
             return await operations.register(c, self._session_id, work, limit=ACCEPT_LIMIT)
 
-    async def name_remote(self, operation: Operation, remote_id: str) -> None:
-        """Stores the id that the platform gave to a run. Raises Unavailable."""
+    async def name_remote(self, operation: Operation, remote_id: str, *, due_in: float) -> None:
+        """Stores the id that the platform gave to a run, which is asked for in `due_in` seconds. Raises Unavailable."""
         async with self._resources.database.connection() as c:
-            await remote_tasks.name_task(c, operation.task_id, remote_id)
+            await remote_tasks.name_task(c, operation.task_id, remote_id, due_in=due_in)
+
+    async def put_off_remote(self, operation: Operation, *, due_in: float) -> None:
+        """Has a remote task of this executor asked for in `due_in` seconds. Raises Unavailable."""
+        async with self._resources.database.connection() as c:
+            await remote_tasks.put_off(c, operation.task_id, self._resources.me, due_in=due_in)
 
     async def remote_of(self, operation: Operation) -> RemoteTask | None:
         """Returns the remote task that does the operation's work, or None if it has ended. Raises Unavailable."""

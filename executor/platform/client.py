@@ -42,6 +42,8 @@ class Platform:
         self._client = client
         self._callback_base = callback_base
         self._patience = patience
+        self.limit = patience.total
+        """Seconds that a call may take."""
         self._count: Callable[[str, str], None] = lambda call, outcome: None
         self._blocks: tuple[Block, ...] = ()
         self._blocks_until = 0.0

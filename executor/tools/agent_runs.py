@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # an executor without a platform starts faster without it
 
 LEAST_PAUSE, LONGEST_PAUSE, GROWTH = 5.0, 60.0, 4.0
 """Seconds between two looks at a run: its age divided by GROWTH, within bounds."""
+SLACK = 5.0
+"""Seconds after which an executor asks for a run, counted from the end of what the turn itself waits for."""
 MOST_SHOWN = 50
 """Nodes of a run in a response."""
 
@@ -46,7 +48,7 @@ class AgentRuns:
             (operation.id, operation.task_id),
             call_back=not order["wait"],
         )
-        await context.operations.name_remote(operation, run_id)
+        await context.operations.name_remote(operation, run_id, due_in=due_after(order["wait"]))
         return run_id
 
     async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
@@ -85,6 +87,11 @@ class AgentRuns:
         operation_id = work.id.removeprefix(UNNAMED)
         runs = await self._platform.runs(UserId(work.whose or ""), work.tool)
         return next((run.id for run in runs if run.operation_id == operation_id), None)
+
+
+def due_after(wait: float) -> float:
+    """Returns the seconds after which an executor asks for a run, if its turn waits for `wait` seconds."""
+    return wait + SLACK
 
 
 def order_of(operation: Operation) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from backend.chat.store.library import RunnableAgent, runnable_agent
 from backend.errors import AgentNotFound
 from backend.ids import UserId
 from executor.platform.failures import Failure, PlatformFailure
-from executor.tools.agent_runs import AgentRuns, order_of
+from executor.tools.agent_runs import AgentRuns, due_after, order_of
 from executor.tools.context import ToolContext
 from executor.tools.platform_inputs import Runnable, response_to_inputs
 from executor.tools.remote_work import GoesOn
@@ -23,8 +23,8 @@ from executor.tools.tool import Accepted, Stored, Tool
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
     from executor.platform.client import Platform
 
-LONGEST_WAIT, SLACK = 120, 5.0
-"""The most seconds that a turn may wait for a run. So many seconds after that, an executor asks for it."""
+LONGEST_WAIT = 120
+"""The most seconds that a turn may wait for a run."""
 FIRST_LOOK, LONGEST_PAUSE = 0.2, 3.0
 """Seconds before the first look at a run for which the turn waits, and the longest between two."""
 CALL_LIMIT = 600.0
@@ -116,7 +116,7 @@ class RunAgent(Tool[RunAgentArgs]):
             work.ordering(order, remote=AGENT_PLATFORM),
             str(context.user_id),
             most=self._most_runs,
-            due_in=call.wait_for_result + SLACK,
+            due_in=due_after(call.wait_for_result + self._platform.limit),
         )
 
     async def _go_on(
@@ -145,7 +145,10 @@ class RunAgent(Tool[RunAgentArgs]):
         try:
             await self._runs.begin(operation, context)
         except PlatformFailure as failure:
-            return None if failure.sent and failure.undecided else failure.outcome
+            if not (failure.sent and failure.undecided):
+                return failure.outcome
+            await context.operations.put_off_remote(operation, due_in=due_after(0))
+            return None
         wait = order_of(operation)["wait"]
         return await self._soon_ended(operation, context, wait) if wait else None
 

@@ -39,13 +39,16 @@ async def add(c: Connection, task_id: TaskId, remote: RemoteTask, executor: Exec
 UNNAMED = "?"
 """The beginning of the id of a task whose server may not have it yet; the operation's id follows."""
 _NAME = """
-WITH named AS (UPDATE remote_tasks SET remote_id = $2 WHERE id = $1)
+WITH named AS (UPDATE remote_tasks SET remote_id = $2, due_at = now() + make_interval(secs => $3) WHERE id = $1)
 UPDATE tasks SET request = request || jsonb_build_object('remote_id', $2::text) WHERE id = $1"""
 
 
-async def name_task(c: Connection, task_id: TaskId, remote_id: str) -> None:
-    """Stores the id that the server gave to a task which was added UNNAMED. Its operation keeps it as well."""
-    await c.execute(_NAME, task_id, remote_id)
+async def name_task(c: Connection, task_id: TaskId, remote_id: str, *, due_in: float) -> None:
+    """Stores the id that the server gave to a task which was added UNNAMED, and makes it due in `due_in` seconds.
+
+    Its operation keeps the id as well.
+    """
+    await c.execute(_NAME, task_id, remote_id, due_in)
 
 
 _FIND = "SELECT server, tool, remote_id, whose FROM remote_tasks WHERE id = $1"

@@ -16,7 +16,7 @@ from backend.chat.models import Json, NewMessage, ToolResultPart
 
 RUN_AGENT = "run_agent"
 _REQUEST = re.compile(
-    r"(?:please )?run (?:it|this agent|the agent(?: (?P<agent_id>(?!with\b)\S+))?)(?: with (?P<values>.+?))?\.?",
+    r"(?:please )?run (?:it|this agent|the agent(?: (?P<agent_id>(?!with\b)\S+?))?)(?: with (?P<values>.+?))?\.?",
     re.IGNORECASE | re.DOTALL,
 )
 _BETWEEN = re.compile(r",\s*(?:and\s+)?|\s+and\s+")

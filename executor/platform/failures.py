@@ -20,6 +20,7 @@ class Failure(StrEnum):
     TOO_LARGE = "too_large"
     INVALID_GRAPH = "invalid_graph"
     INVALID_INPUT = "invalid_input"
+    BLOCK_FAILED = "block_failed"
     TOO_MANY = "too_many"
     UNAVAILABLE = "tool_unavailable"
     TIMEOUT = "timeout"
@@ -38,6 +39,7 @@ SENTENCES: Final[dict[Failure, str]] = {
     Failure.TOO_LARGE: "This is too large for the agent platform.",
     Failure.INVALID_GRAPH: "The agent platform cannot run this agent as it is. Change the agent and try again.",
     Failure.INVALID_INPUT: "The agent platform refused the inputs.",
+    Failure.BLOCK_FAILED: "The block has failed.",
     Failure.TOO_MANY: "The agent platform is getting too many requests right now. Please try again in a minute.",
     Failure.UNAVAILABLE: "The agent platform cannot be reached right now. Please try again in a few minutes.",
     Failure.TIMEOUT: "The agent platform took too long.",

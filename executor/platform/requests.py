@@ -138,8 +138,8 @@ def _refused(status: int, body: bytes, retry_after: float | None) -> PlatformFai
     """Returns the failure of an error answer. Statuses from 500 on, except 503, leave open whether it was done."""
     failure = _OF_STATUS.get(status, Failure.PLATFORM_ERROR)
     said = _said(body)
-    if status == 422 and said.get("code") == "invalid_graph":
-        failure = Failure.INVALID_GRAPH
+    if status == 422 and said.get("code") in (Failure.INVALID_GRAPH, Failure.BLOCK_FAILED):
+        failure = Failure(said["code"])
     given = {name: said[name] for name in ("error", "details") if said.get(name) not in (None, "", [], {})}
     return PlatformFailure(
         failure,

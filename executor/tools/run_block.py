@@ -10,7 +10,7 @@ from backend.chat.flows.run_results import words_for
 from backend.chat.protocol.tool_responses import BlockDetails, BlockOutput, ErrorResponse, NeedLogin, ToolResponse
 from backend.ids import UserId
 from executor.platform.answers import Block, BlockKind
-from executor.platform.failures import PlatformFailure
+from executor.platform.failures import Failure, PlatformFailure
 from executor.tools.context import ToolContext
 from executor.tools.find_block import as_json
 from executor.tools.platform_inputs import Runnable, response_to_inputs
@@ -19,6 +19,9 @@ from executor.tools.tool import Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
     from executor.platform.client import Platform
+
+
+INTERRUPTED = "This block was interrupted while it ran; whether it took effect is unknown."
 
 
 class RunBlockArgs(BaseModel):
@@ -63,8 +66,7 @@ class RunBlock(Tool[RunBlockArgs]):
         if (problem := response_to_inputs(wanted, call.inputs, session)) is not None:
             return problem
         if context.again and not block.idempotent:
-            why = "The server stopped while this block ran; whether it took effect is unknown."
-            return ErrorResponse(message=why, session_id=session, error=UNKNOWN_EFFECT)
+            return ErrorResponse(message=INTERRUPTED, session_id=session, error=UNKNOWN_EFFECT)
         return await self._output_of(block, call, context, context.user_id)
 
     async def _output_of(self, block: Block, call: RunBlockArgs, context: ToolContext, user_id: UserId) -> ToolResponse:
@@ -72,6 +74,8 @@ class RunBlock(Tool[RunBlockArgs]):
         try:
             outputs = await self._platform.run_block(user_id, block.id, call.inputs, key)
         except PlatformFailure as failure:
+            if failure.failure is Failure.CONFLICT:  # the platform was interrupted while it ran the same call
+                return ErrorResponse(message=INTERRUPTED, session_id=context.session_id, error=UNKNOWN_EFFECT)
             return failure_response(failure, context.session_id, repeatable=block.idempotent)
         return BlockOutput(
             message=f"The block “{block.name}” has run. {words_for(outputs)}",

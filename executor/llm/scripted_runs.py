@@ -1,4 +1,4 @@
-"""The scripted model's runs of agents: “Run it with 2 and 3”, “Run the agent ID with {"a": 2}”.
+"""The scripted model's runs: “Run it with 2 and 3”, “Run the agent ID with {"a": 2}”, “Run the block ID with {"a": 2}”.
 
 Values without names are those of the agent's inputs in their order. To learn it, the model calls the tool without them
 first, and again when that has answered with `setup_requirements`.
@@ -14,11 +14,12 @@ import orjson
 
 from backend.chat.models import Json, NewMessage, ToolResultPart
 
-RUN_AGENT = "run_agent"
+RUN_AGENT, RUN_BLOCK = "run_agent", "run_block"
 _REQUEST = re.compile(
     r"(?:please )?run (?:it|this agent|the agent(?: (?P<agent_id>(?!with\b)\S+?))?)(?: with (?P<values>.+?))?\.?",
     re.IGNORECASE | re.DOTALL,
 )
+_BLOCK = re.compile(r"(?:please )?run the block (?P<block_id>\S+) with (?P<values>\{.*\})", re.IGNORECASE | re.DOTALL)
 _BETWEEN = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 
 
@@ -29,6 +30,9 @@ def requested_run(
 
     `since` are the messages after it. Returns None if it does not want that, or if nothing is left to be called.
     """
+    if not since and RUN_BLOCK in tools and (block := _BLOCK.fullmatch(asked.strip())) is not None:
+        inputs = _object(block["values"]) or {}
+        return f"{RUN_BLOCK} {orjson.dumps({'block_id': block['block_id'], 'inputs': inputs}).decode()}"
     found = _REQUEST.fullmatch(asked.strip()) if RUN_AGENT in tools else None
     if found is None:
         return None

@@ -19,7 +19,7 @@ from executor.tools.find_block import MAX_FOUND, best_blocks
 from executor.tools.platform_inputs import Runnable, response_to_inputs
 from tests.fakes.platform import ADD_BLOCK, INPUT_BLOCK
 
-TOOLS = {"run_agent"}
+TOOLS = {"run_agent", "run_block"}
 RUN = {
     "execution_id": "x",
     "status": "running",
@@ -141,6 +141,8 @@ SETUP = {
         ("Run the agent", [], 'run_agent {"agent_id":"agent-7"}'),
         ('Run the agent x-1 with {"a": 2}', [], 'run_agent {"agent_id":"x-1","inputs":{"a":2}}'),
         ("Please run the agent x-1.", [], 'run_agent {"agent_id":"x-1"}'),
+        ('Run the block b1 with {"a": 2}', [], 'run_block {"block_id":"b1","inputs":{"a":2}}'),
+        ('Run the block b1 with {"a": 2}', [{}], None),
         ("Run for it", [], None),
         ("How do I run it with 2?", [], None),
     ],

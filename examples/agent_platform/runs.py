@@ -17,6 +17,8 @@ from examples.agent_platform.execution import NodeResult, NodeStatus, Outcome
 from examples.agent_platform.options import Limits
 from examples.agent_platform.problems import Problem, not_found, too_many
 
+MAX_ERROR = 10_000  # characters
+
 
 class RunStatus(StrEnum):
     QUEUED = "queued"
@@ -97,9 +99,12 @@ class Run:
     def completion(self) -> dict[str, Any]:
         """The document of the callback."""
         result = {"execution_id": self.id, "status": self.status, "output": self.output}
-        if self.status is RunStatus.COMPLETED:
-            return {"success": True, "result": result}
-        return {"success": False, "error": self.error or "the run was cancelled", "result": result}
+        completion = {"success": self.status is RunStatus.COMPLETED, "result": result}
+        if self.status is not RunStatus.COMPLETED:
+            completion["error"] = (self.error or "the run was cancelled")[:MAX_ERROR]
+        if self.callback is not None:
+            completion["operation_id"] = self.callback.operation_id
+        return completion
 
 
 @dataclass(frozen=True, slots=True)

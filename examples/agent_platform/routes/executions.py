@@ -76,8 +76,8 @@ async def _whole(request: Request, run: Run) -> Response:
 
 
 ROUTES = [
-    Route("/graphs/{graph_id}/execute/{version:int}", execute_graph, methods=["POST"]),
-    Route("/graphs/{graph_id}/executions", list_executions),
-    Route("/graphs/{graph_id}/executions/{execution_id}/results", results),
-    Route("/graphs/{graph_id}/executions/{execution_id}/cancel", cancel_execution, methods=["POST"]),
+    Route("/graphs/{graph_id:path}/execute/{version:int}", execute_graph, methods=["POST"]),
+    Route("/graphs/{graph_id:path}/executions", list_executions),
+    Route("/graphs/{graph_id:path}/executions/{execution_id}/results", results),
+    Route("/graphs/{graph_id:path}/executions/{execution_id}/cancel", cancel_execution, methods=["POST"]),
 ]

@@ -39,5 +39,5 @@ async def validate_graph(request: Request) -> Response:
 
 ROUTES = [
     Route("/graphs/validate", validate_graph, methods=["POST"]),
-    Route("/graphs/{graph_id}/versions/{version:int}", put_graph, methods=["PUT"]),
+    Route("/graphs/{graph_id:path}/versions/{version:int}", put_graph, methods=["PUT"]),
 ]

@@ -59,7 +59,7 @@ async def delete_schedule(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/graphs/{graph_id}/schedules", create_schedule, methods=["POST"]),
+    Route("/graphs/{graph_id:path}/schedules", create_schedule, methods=["POST"]),
     Route("/schedules", list_schedules),
     Route("/schedules/{id}", change_schedule, methods=["PATCH"]),
     Route("/schedules/{id}", delete_schedule, methods=["DELETE"]),

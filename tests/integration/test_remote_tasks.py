@@ -18,6 +18,7 @@ from backend.chat.store.remote_tasks import KEPT, ClaimedTask
 from backend.postgres import Connection, Database
 from executor.agent.calls import Calls, ToolHost
 from executor.mcp.failures import ServerUnavailable
+from executor.mcp.task_outcomes import Connected, McpWork
 from executor.operations import Waits
 from executor.side_jobs import remote_tasks
 from executor.side_jobs.remote_tasks import AT_ONCE, AT_ONCE_OF_ONE, RETRY_IN, RemoteTasks
@@ -31,15 +32,16 @@ __all__ = ["none_stored"]
 SERVERS = [f"server-{number}" for number in range(6)]
 
 
-def side_job(database: Database, *servers: str, **tasks: Any) -> RemoteTasks:
+def side_job(database: Database, *names: str, **tasks: Any) -> RemoteTasks:
     connections = [
         SimpleNamespace(server=SimpleNamespace(name=name), can_tell_of_tasks=True, tasks=SimpleNamespace(**tasks))
-        for name in servers
+        for name in names
     ]
     resources = cast(Resources, SimpleNamespace(database=database, me=ME))
     waits = Waits(1)
     waits.over = True
-    context = SimpleNamespace(tool_servers=connections, waits=waits, start_work=no_work, can_ask=lambda _: True)
+    servers = [McpWork(cast(Connected, connection)) for connection in connections]
+    context = SimpleNamespace(work_servers=lambda: servers, waits=waits, start_work=no_work, can_ask=lambda _: True)
     return RemoteTasks(resources, cast(ExecutorContext, context))
 
 

@@ -8,9 +8,10 @@ import type { ToolPart } from "../parts";
 import { Link } from "../route";
 import { Answered, Ask } from "./Ask";
 import { Goal } from "./Goal";
-import { asks, isCut, isPending, outputOf, type Output } from "./output";
+import { asks, isCut, isPending, outputOf, rows, type Output } from "./output";
 import { Questions } from "./Questions";
 import { displayName, repeatRequest } from "./requests";
+import { BlockInputs, Blocks, Ran, Schedules, Setup } from "./Runs";
 import { MessageIdContext, useSendOnce } from "./toolActions";
 import { Working } from "./Working";
 
@@ -78,6 +79,18 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
       return <Answered output={output} part={part} />;
     case "suggested_goal":
       return <Goal output={output} />;
+    case "setup_requirements":
+      return <Setup output={output} />;
+    case "execution_started":
+    case "agent_output":
+    case "block_output":
+      return <Ran output={output} />;
+    case "block_list":
+      return <Blocks output={output} />;
+    case "block_details":
+      return <BlockInputs output={output} />;
+    case "agent_schedules":
+      return <Schedules output={output} />;
     case "agents_found":
       return <Agents output={output} />;
     case "doc_search_results":
@@ -86,10 +99,6 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
       return output.message ? <p className="why">{output.message}</p> : null;
   }
 }
-
-type Row = Record<string, Json>;
-const rows = (value: Json | undefined): Row[] =>
-  Array.isArray(value) ? value.filter((one): one is Row => typeof one === "object" && one !== null && !Array.isArray(one)) : [];
 
 function Agents({ output }: { output: Output }) {
   return (
@@ -171,6 +180,7 @@ function wordFor(part: ToolPart, state: string): string {
   if (part.state === "input-streaming") return "Preparing";
   const type = outputOf(part)?.type;
   if (type === "clarification_needed") return "Questions for you";
+  if (type === "setup_requirements") return "Needs inputs";
   if (asks(part)) return outputOf(part)?.asks === "approval" ? "Needs your approval" : "Needs your answer";
   if (outputOf(part)?.error === "denied") return "Not allowed";
   if (type === "user_answered") return "Answered";

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -20,6 +22,13 @@ KEPT = 86_400.0
 """Seconds for which the answer to a key is kept."""
 AT_ONCE = 50
 Answer = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    fingerprint: str
+    task: asyncio.Task[Answer]
 
 
 class Calls:
@@ -29,7 +38,7 @@ class Calls:
         self._database = database
         self._services = services
         self._limits = limits
-        self._running: dict[object, asyncio.Task[Answer]] = {}
+        self._running: dict[object, _Running] = {}
 
     async def call(self, user_id: str, block: Block, given: Mapping[str, Any], key: str | None) -> Answer:
         """Returns the outputs: `{name: [values]}`. Raises Problem: 409, 422, 429."""
@@ -38,26 +47,36 @@ class Calls:
         except InvalidInputs as error:
             raise invalid_input(error.details) from None
         fingerprint = sha256(block.id.encode() + orjson.dumps(given, option=orjson.OPT_SORT_KEYS)).hexdigest()
-        if key is not None and (found := await self._claim(user_id, key, fingerprint, block.may_repeat(pins))):
-            return _opened(found)
         name = (user_id, key) if key is not None else object()
-        task = self._running.get(name)
-        if task is None:
+        running = self._running.get(name)
+        if running is None:
             if len(self._running) >= AT_ONCE:
                 raise too_many("Too many blocks are running. Please retry later.")
-            task = self._running[name] = asyncio.create_task(self._run(user_id, block, pins, key))
+            task = asyncio.create_task(self._once(user_id, block, pins, key, fingerprint))
+            running = self._running[name] = _Running(fingerprint, task)
             task.add_done_callback(lambda _: self._running.pop(name, None))
-        return _opened(await asyncio.shield(task))
+        if running.fingerprint != fingerprint:
+            raise _key_reused()
+        answer = await asyncio.shield(running.task)
+        if "failed" in answer:
+            raise Problem(422, "block_failed", f"The block failed: {answer['failed']}.")
+        outputs: Answer = answer["outputs"]
+        return outputs
 
     async def stop(self) -> None:
-        tasks = list(self._running.values())
+        tasks = [running.task for running in self._running.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _once(self, user_id: str, block: Block, pins: Pins, key: str | None, fingerprint: str) -> Answer:
+        """Returns the answer that was given to this key, or else runs the block. Raises Problem: 409."""
+        if key is not None and (found := await self._claim(user_id, key, fingerprint, block.may_repeat(pins))):
+            return found
+        return await self._run(user_id, block, pins, key)
+
     async def _claim(self, user_id: str, key: str, fingerprint: str, may_repeat: bool) -> Answer | None:
-        """Returns the answer that was given to this key, or None if the block must run or is running."""
-        running = (user_id, key) in self._running
+        """Returns the answer that was given to this key, or None if the block must run. Raises Problem: 409."""
 
         def act(c: Connection) -> Answer | None:
             c.execute("DELETE FROM calls WHERE made_at < ?", [time.time() - KEPT])
@@ -66,10 +85,11 @@ class Calls:
                 c.execute("INSERT INTO calls VALUES (?, ?, ?, ?, NULL)", [user_id, key, fingerprint, time.time()])
                 return None
             if found["fingerprint"] != fingerprint:
-                raise Problem(409, "conflict", "This idempotency key was used for another request.")
-            if found["answer"] is None and not running and not may_repeat:
+                raise _key_reused()
+            if found["answer"] is None and not may_repeat:
                 raise Problem(409, "conflict", "The first call with this key was interrupted and may have run.")
-            return orjson.loads(found["answer"]) if found["answer"] is not None else None
+            answer: Answer | None = orjson.loads(found["answer"]) if found["answer"] is not None else None
+            return answer
 
         return await self._database.transact(act)
 
@@ -86,6 +106,9 @@ class Calls:
             answer = {"failed": str(error)}
         except TimeoutError:
             answer = {"failed": f"it takes longer than {SECONDS:.0f} seconds and may have run"}
+        except Exception:  # the boundary of a call
+            logger.exception("block %s failed by an internal error", block.name)
+            answer = {"failed": "an internal error"}
         if key is not None:
             await self._keep(user_id, key, answer)
         return answer
@@ -98,8 +121,5 @@ class Calls:
         await self._database.transact(act)
 
 
-def _opened(answer: Answer) -> Answer:
-    if "failed" in answer:
-        raise Problem(422, "block_failed", f"The block failed: {answer['failed']}.")
-    outputs: Answer = answer["outputs"]
-    return outputs
+def _key_reused() -> Problem:
+    return Problem(409, "conflict", "This idempotency key was used for another request.")

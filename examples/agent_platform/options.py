@@ -24,6 +24,7 @@ class Limits:
     run_output: int = 1_048_576
     """All outputs of a run together."""
     runs_at_once: int = 20
+    runs_at_once_of_user: int = 5
     runs_waiting: int = 500
     """Runs of all users that have not ended."""
     runs_of_user: int = 100

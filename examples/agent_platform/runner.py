@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from examples.agent_generator.deliveries import Deliveries, Order
 from examples.agent_platform.blocks.block import Context, Services
@@ -50,6 +51,7 @@ class Runner:
         self._deliveries = deliveries
         self._limits = limits
         self._at_once = asyncio.Semaphore(limits.runs_at_once)
+        self._at_once_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._carrying: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
 
@@ -102,7 +104,8 @@ class Runner:
 
     async def _until_ended(self, run: Run) -> None:
         pause = FIRST_PAUSE
-        async with self._at_once:
+        of_user = self._at_once_of.setdefault(run.user_id, asyncio.Semaphore(self._limits.runs_at_once_of_user))
+        async with of_user, self._at_once:
             while True:
                 try:
                     self._tell(await self._carry_out(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_000_000
 SECONDS, CONNECT_SECONDS = 20.0, 5.0
 AT_ONCE, MAX_REDIRECTS = 20, 5
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
 _FORBIDDEN_HEADERS = {"host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer"}
 
 
@@ -38,6 +40,8 @@ class WebClient:
         import aiohttp
 
         session = await self._session()
+        if not all(_NAME.fullmatch(name) and value.isprintable() for name, value in headers.items()):
+            raise BlockFailed("a header has a name or a value that is not valid")
         follow = method in ("GET", "HEAD")
         kept = {name: value for name, value in headers.items() if name.lower() not in _FORBIDDEN_HEADERS}
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -12,11 +13,13 @@ from backend.chat.outcomes import AGENT_PLATFORM, Outcome, ToolWork
 from backend.ids import TaskId, UserId
 from executor.llm.scripted_runs import requested_run
 from executor.platform.answers import Block, BlockKind, read_blocks, read_run, read_schedules
-from executor.platform.client import user_name
+from executor.platform.client import Platform, user_name
 from executor.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_runs import outcome_of_run, progress_of_run
+from executor.tools.context import ToolContext
 from executor.tools.find_block import MAX_FOUND, best_blocks
 from executor.tools.platform_inputs import Runnable, response_to_inputs
+from executor.tools.run_block import RunBlock, RunBlockArgs
 from tests.fakes.platform import ADD_BLOCK, INPUT_BLOCK
 
 TOOLS = {"run_agent", "run_block"}
@@ -108,6 +111,47 @@ def test_inputs_are_checked_against_the_schema() -> None:
         assert response is not None
         assert response.model_dump()["type"] == "input_validation_error", wrong
     assert response_to_inputs(Runnable("block", "b", "Anything", {}), {"x": 1}, "s") is None
+
+
+class OneBlock:
+    """A platform with one block, which counts its runs and may refuse them."""
+
+    def __init__(self, *, idempotent: bool, failure: PlatformFailure | None = None) -> None:
+        self.block = block(1, idempotent=idempotent)
+        self.failure = failure
+        self.runs = 0
+
+    async def blocks(self) -> tuple[Block, ...]:
+        return (self.block,)
+
+    async def run_block(self, *_: Any) -> dict[str, Any]:
+        self.runs += 1
+        if self.failure is not None:
+            raise self.failure
+        return {"result": [3]}
+
+
+@pytest.mark.parametrize(
+    ("idempotent", "again", "failure", "error", "runs"),
+    [
+        (True, True, None, None, 1),
+        (False, False, None, None, 1),
+        (False, True, None, "interrupted_unknown_effect", 0),
+        (False, False, PlatformFailure(Failure.TIMEOUT, sent=True), "interrupted_unknown_effect", 1),
+        (False, False, PlatformFailure(Failure.CONFLICT), "interrupted_unknown_effect", 1),
+        (False, False, PlatformFailure(Failure.BLOCK_FAILED), "block_failed", 1),
+        (True, False, PlatformFailure(Failure.TIMEOUT, sent=True), "timeout", 1),
+    ],
+)
+async def test_a_block_that_is_not_idempotent_is_run_once(
+    idempotent: bool, again: bool, failure: PlatformFailure | None, error: str | None, runs: int
+) -> None:
+    platform = OneBlock(idempotent=idempotent, failure=failure)
+    context = SimpleNamespace(session_id="s", user_id="u", task_id="t", tool_call_id="c", again=again)
+    call = RunBlockArgs(block_id="b1", inputs={"a": 1, "b": 2})
+    response = await RunBlock(cast(Platform, platform)).run(call, cast(ToolContext, context))
+    assert getattr(response, "error", None) == error
+    assert platform.runs == runs
 
 
 def test_the_name_of_a_user_fits_a_header() -> None:

@@ -18,7 +18,7 @@ from backend.ids import UserId
 from backend.postgres import Connection
 from executor.side_jobs import remote_tasks
 from executor.tools import agent_runs
-from tests.fakes.platform import FakePlatform, FakeRun, fake_platform
+from tests.fakes.agent_platform import FakePlatform, FakeRun, fake_platform
 from tests.integration.running_api import LIMIT, SERVICE_KEY, RunningApi, new_user, outputs_in, running_api
 
 SCHEMA = {

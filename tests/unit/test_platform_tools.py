@@ -20,7 +20,7 @@ from executor.tools.context import ToolContext
 from executor.tools.find_block import MAX_FOUND, best_blocks
 from executor.tools.platform_inputs import Runnable, response_to_inputs
 from executor.tools.run_block import RunBlock, RunBlockArgs
-from tests.fakes.platform import ADD_BLOCK, INPUT_BLOCK
+from tests.fakes.agent_platform import ADD_BLOCK, INPUT_BLOCK
 
 TOOLS = {"run_agent", "run_block"}
 RUN = {

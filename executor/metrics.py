@@ -195,9 +195,15 @@ class ExecutorMetrics(ProcessMetrics):
         """Counts an attempt: `delivered` or `failed`."""
         self._webhooks.labels(result).inc()
 
-    def watch_platform(self, why_away: Callable[[], str | None]) -> None:
-        """Takes the reason why the agent platform was not reached from `why_away`, for the health report."""
+    def watch_platform(self, why_away: Callable[[], str | None], calls: Iterable[str]) -> None:
+        """Takes the reason why the agent platform was not reached from `why_away`, for the health report.
+
+        `calls` are the names of the calls that are counted.
+        """
         self.platform_away = why_away
+        for call in calls:
+            for outcome in ("ok", "tool_unavailable", "timeout"):
+                self._platform_calls.labels(call, outcome)
 
     def count_platform_call(self, call: str, outcome: str) -> None:
         """Counts a call: `ok`, or the code of its failure."""

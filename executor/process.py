@@ -85,7 +85,7 @@ async def _open_context(
         context.metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
         context.metrics.watch_clock_skew("redis", lambda: resources.liveness.redis_skew.seconds)
         if platform is not None:
-            context.metrics.watch_platform(lambda: platform.why_away)
+            context.metrics.watch_platform(lambda: platform.why_away, platform.calls)
             platform.report_to(context.metrics.count_platform_call)
         if servers:
             from executor.mcp.failures import Reason  # it imports the SDK, which few installations need

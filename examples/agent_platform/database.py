@@ -23,11 +23,11 @@ CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, graph_id TEXT NOT NULL,
     version INTEGER NOT NULL, node_input TEXT NOT NULL, payload TEXT NOT NULL, status TEXT NOT NULL,
     started_at TEXT NOT NULL, ended_at TEXT, output TEXT, error TEXT,
-    key TEXT, fingerprint TEXT NOT NULL, callback TEXT, told INTEGER NOT NULL DEFAULT 0) STRICT;
+    key TEXT, fingerprint TEXT NOT NULL, operation TEXT, told INTEGER NOT NULL) STRICT;
 CREATE UNIQUE INDEX runs_by_key ON runs (user_id, key) WHERE key IS NOT NULL;
 CREATE INDEX runs_by_graph ON runs (user_id, graph_id, number);
 CREATE INDEX runs_open ON runs (number) WHERE ended_at IS NULL;
-CREATE INDEX runs_to_tell ON runs (number) WHERE callback IS NOT NULL AND told = 0;
+CREATE INDEX runs_to_tell ON runs (number) WHERE told = 0;
 CREATE TABLE run_nodes (
     run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, node_id TEXT NOT NULL, status TEXT NOT NULL,
     outputs TEXT NOT NULL DEFAULT '{}', error TEXT, PRIMARY KEY (run_id, node_id)) STRICT;

@@ -138,12 +138,12 @@ class Runner:
 
     def _tell(self, run: Run) -> None:
         """Delivers the end of a run to the operation that waits for it."""
-        if run.callback is not None and self._deliveries is not None:
-            self._background(self._deliver(self._deliveries, run))
+        operation = run.operation
+        if operation is not None and operation.callback_url is not None and self._deliveries is not None:
+            order = Order(operation.id, operation.task_id or "", operation.callback_url, "webhook")
+            self._background(self._deliver(self._deliveries, order, run))
 
-    async def _deliver(self, deliveries: Deliveries, run: Run) -> None:
-        assert run.callback is not None
-        order = Order(run.callback.operation_id, run.callback.task_id, run.callback.url, "webhook")
+    async def _deliver(self, deliveries: Deliveries, order: Order, run: Run) -> None:
         await deliveries.complete(order, run.completion)
         await self._runs.mark_told(run.id)
 

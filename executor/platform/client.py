@@ -24,6 +24,11 @@ from executor.platform.requests import Patience, Request, send
 
 BLOCKS_KEPT = 600.0
 """Seconds for which the list of blocks is kept."""
+CALLS = (
+    "blocks", "run_block", "put_graph", "execute", "results", "executions", "cancel", "make_schedule", "schedules",
+    "pause_schedule", "delete_schedule",
+)  # fmt: skip
+"""The names under which calls are counted."""
 MAX_USER_CHARS = 200
 _USER = re.compile(rf"[!-~]{{1,{MAX_USER_CHARS}}}")
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
@@ -42,6 +47,7 @@ class Platform:
         self._client = client
         self._callback_base = callback_base
         self._patience = patience
+        self.calls = CALLS
         self.limit = patience.total
         """Seconds that a call may take."""
         self._count: Callable[[str, str], None] = lambda call, outcome: None

@@ -159,6 +159,26 @@ async def test_an_agent_runs_and_its_output_reaches_the_conversation(
             assert (await outputs(stream))[0]["error"] == "agent_not_found"
 
 
+async def test_an_agent_is_created_and_then_run(servers: Servers, node: GeneratorNode, tmp_path: Path) -> None:
+    async with (
+        open_agent_stack(servers, node, tmp_path, **platform_of(node)) as stack,
+        stack.client(new_user()) as client,
+    ):
+        session = await open_session(client)
+        async with asked(client, session, "Create an agent that adds two numbers") as stream:
+            (made,) = await outputs(stream)
+        async with followed(client, made["task_id"]) as stream:
+            (saved,) = await asyncio.wait_for(outputs(stream), LIMIT)
+        assert saved["type"] == "agent_saved", saved
+        async with asked(client, session, "Run it with 2 and 3") as stream:
+            setup, started = await outputs(stream)
+        assert (setup["type"], len(setup["setup_info"]["missing"])) == ("setup_requirements", 2)
+        async with followed(client, started["task_id"]) as stream:
+            (output,) = await asyncio.wait_for(outputs(stream), LIMIT)
+        assert list(output["outputs"].values()) == [[5]], output
+        assert "5" in text_of(stream.events)
+
+
 async def test_a_run_survives_two_kills_of_its_executor_though_its_webhook_is_lost(
     servers: Servers, node: GeneratorNode, tmp_path: Path
 ) -> None:

@@ -1,5 +1,5 @@
 import { getToolName } from "ai";
-import { useContext, useState } from "react";
+import { lazy, Suspense, useContext, useState } from "react";
 import { Icon, type IconName } from "../Icon";
 import { asGraph } from "../library/graph";
 import { GraphView } from "../library/GraphView";
@@ -11,10 +11,10 @@ import { Goal } from "./Goal";
 import { asks, isCut, isPending, outputOf, rows, type Output } from "./output";
 import { Questions } from "./Questions";
 import { displayName, repeatRequest } from "./requests";
-import { BlockInputs, Blocks, Ran, Schedules, Setup } from "./Runs";
 import { MessageIdContext, useSendOnce } from "./toolActions";
 import { Working } from "./Working";
 
+const PlatformCard = lazy(() => import("./PlatformCard")); // few conversations have one
 
 const CANCELLED = "The work was cancelled."; // the error text that the server stores for a cancelled operation
 
@@ -80,17 +80,13 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
     case "suggested_goal":
       return <Goal output={output} />;
     case "setup_requirements":
-      return <Setup output={output} />;
     case "execution_started":
     case "agent_output":
     case "block_output":
-      return <Ran output={output} />;
     case "block_list":
-      return <Blocks output={output} />;
     case "block_details":
-      return <BlockInputs output={output} />;
     case "agent_schedules":
-      return <Schedules output={output} />;
+      return <Suspense fallback={<p className="why">{output.message}</p>}><PlatformCard output={output} /></Suspense>;
     case "agents_found":
       return <Agents output={output} />;
     case "doc_search_results":

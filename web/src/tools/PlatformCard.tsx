@@ -5,10 +5,25 @@ import { asRow, rows, type Output, type Row } from "./output";
 import { displayName } from "./requests";
 import { useSendOnce } from "./toolActions";
 
+export default function PlatformCard({ output }: { output: Output }) {
+  switch (output.type) {
+    case "setup_requirements":
+      return <Setup output={output} />;
+    case "block_list":
+      return <Blocks output={output} />;
+    case "block_details":
+      return <BlockInputs output={output} />;
+    case "agent_schedules":
+      return <Schedules output={output} />;
+    default:
+      return <Ran output={output} />;
+  }
+}
+
 const text = (value: Json | undefined) => (typeof value === "string" ? value : JSON.stringify(value));
 
 // A run of an agent with its steps, or the outputs of a block.
-export function Ran({ output }: { output: Output }) {
+function Ran({ output }: { output: Output }) {
   const isTool = output.type === "block_output" && !output.block_name;
   const outputs = isTool ? [] : Object.entries(asRow(output.outputs));
   return (
@@ -39,7 +54,7 @@ function Steps({ nodes }: { nodes: Row[] }) {
   );
 }
 
-export function Blocks({ output }: { output: Output }) {
+function Blocks({ output }: { output: Output }) {
   return (
     <ul className="found">
       {rows(output.blocks).map((block, place) => (
@@ -49,7 +64,7 @@ export function Blocks({ output }: { output: Output }) {
   );
 }
 
-export function BlockInputs({ output }: { output: Output }) {
+function BlockInputs({ output }: { output: Output }) {
   const block = asRow(output.block);
   return (
     <div className="result">
@@ -59,7 +74,7 @@ export function BlockInputs({ output }: { output: Output }) {
   );
 }
 
-export function Schedules({ output }: { output: Output }) {
+function Schedules({ output }: { output: Output }) {
   return (
     <div className="result">
       {!rows(output.schedules).length && <p className="why">{output.message}</p>}
@@ -78,7 +93,7 @@ export function Schedules({ output }: { output: Output }) {
 }
 
 // Asks for the inputs of an agent or a block, and has it run with them.
-export function Setup({ output }: { output: Output }) {
+function Setup({ output }: { output: Output }) {
   const info = asRow(output.setup_info);
   return (
     <div className="ask">

@@ -28,7 +28,7 @@ def samples_at_the_start() -> set[str]:
 
 
 def _of_new_processes() -> tuple[ApiMetrics, ExecutorMetrics]:
-    """Returns the metrics of an API with one route, and of an executor with one model, one MCP server and a platform."""
+    """Returns the metrics of an API with one route, and of an executor with a model, an MCP server and a platform."""
     api, executor = ApiMetrics(), ExecutorMetrics()
     api.expect("GET", "/")
     executor.models.expect("one", ["provider_error"])

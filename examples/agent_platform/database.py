@@ -46,6 +46,7 @@ CREATE TABLE stored_values (
 CREATE TABLE calls (
     user_id TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, made_at REAL NOT NULL, answer TEXT,
     PRIMARY KEY (user_id, key)) STRICT;
+CREATE INDEX calls_by_time ON calls (made_at);
 """
 
 
@@ -54,7 +55,7 @@ class FolderInUse(Exception):
 
 
 class Database:
-    """Runs transactions one after another. A transaction that was begun ends, even if its caller is cancelled."""
+    """Runs transactions one after another. They are carried out even if the caller is cancelled meanwhile."""
 
     def __init__(self, connection: Connection, thread: ThreadPoolExecutor) -> None:
         self._connection = connection
@@ -62,7 +63,7 @@ class Database:
 
     async def transact(self, act: Callable[[Connection], T]) -> T:
         """Returns what `act` returns. If it raises, nothing is changed. Raises sqlite3.Error."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, act)
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._transact, act))
 
     def _transact(self, act: Callable[[Connection], T]) -> T:
         self._connection.execute("BEGIN IMMEDIATE")

@@ -82,14 +82,18 @@ class Runner:
 
     async def nodes_of(self, run: Run) -> list[dict[str, Any]]:
         """Returns the nodes of a run as JSON, in the order of its graph."""
-        graph = (await self._graphs.get(run.user_id, run.graph_id, run.version)).graph
         progress = await self._runs.progress(run.id)
+        try:
+            graph = (await self._graphs.get(run.user_id, run.graph_id, run.version)).graph
+            names = {id: node.name for id, node in graph.nodes.items()}
+        except Problem:  # the limits or the blocks were changed since
+            names = {id: id for id in progress.ended}
         rest = {
             RunStatus.CANCELLED: NodeResult(NodeStatus.CANCELLED),
             RunStatus.FAILED: NodeResult(NodeStatus.SKIPPED),
         }.get(run.status, NodeResult(NodeStatus.QUEUED))
         results = dict.fromkeys(progress.begun, _BEGUN) | progress.ended
-        return [_node_json(id, node.name, results.get(id, rest)) for id, node in graph.nodes.items()]
+        return [_node_json(id, name, results.get(id, rest)) for id, name in names.items()]
 
     async def stop(self) -> None:
         tasks = [*self._carrying.values(), *self._others]

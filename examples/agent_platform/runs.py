@@ -213,7 +213,7 @@ class Runs:
         )
 
     async def end(self, id: str, outcome: Outcome) -> Run:
-        """Ends a run, unless it has ended. Returns it."""
+        """Ends a run, and its nodes under way, unless it has ended. Returns it."""
         status = RunStatus.COMPLETED if outcome.error is None else RunStatus.FAILED
         output = None if outcome.output is None else _json(outcome.output)
         return await self._end(id, status, output, outcome.error)
@@ -228,10 +228,10 @@ class Runs:
                 "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ? WHERE id = ? AND ended_at IS NULL",
                 [status, _now(), output, error, id],
             )
-            if changed.rowcount and status is RunStatus.CANCELLED:
+            if changed.rowcount:
+                ended = NodeStatus.CANCELLED if status is RunStatus.CANCELLED else NodeStatus.FAILED
                 c.execute(
-                    "UPDATE run_nodes SET status = ? WHERE run_id = ? AND status = ?",
-                    [NodeStatus.CANCELLED, id, NodeStatus.RUNNING],
+                    "UPDATE run_nodes SET status = ? WHERE run_id = ? AND status = ?", [ended, id, NodeStatus.RUNNING]
                 )
             return _run(_find(c, "id = ?", [id]))
 

@@ -23,11 +23,11 @@ CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, graph_id TEXT NOT NULL,
     version INTEGER NOT NULL, node_input TEXT NOT NULL, payload TEXT NOT NULL, status TEXT NOT NULL,
     started_at TEXT NOT NULL, ended_at TEXT, output TEXT, error TEXT,
-    key TEXT, fingerprint TEXT NOT NULL, callback TEXT, told INTEGER NOT NULL DEFAULT 0) STRICT;
+    key TEXT, fingerprint TEXT NOT NULL, operation TEXT, told INTEGER NOT NULL) STRICT;
 CREATE UNIQUE INDEX runs_by_key ON runs (user_id, key) WHERE key IS NOT NULL;
 CREATE INDEX runs_by_graph ON runs (user_id, graph_id, number);
 CREATE INDEX runs_open ON runs (number) WHERE ended_at IS NULL;
-CREATE INDEX runs_to_tell ON runs (number) WHERE callback IS NOT NULL AND told = 0;
+CREATE INDEX runs_to_tell ON runs (number) WHERE told = 0;
 CREATE TABLE run_nodes (
     run_id TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, node_id TEXT NOT NULL, status TEXT NOT NULL,
     outputs TEXT NOT NULL DEFAULT '{}', error TEXT, PRIMARY KEY (run_id, node_id)) STRICT;
@@ -46,6 +46,7 @@ CREATE TABLE stored_values (
 CREATE TABLE calls (
     user_id TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, made_at REAL NOT NULL, answer TEXT,
     PRIMARY KEY (user_id, key)) STRICT;
+CREATE INDEX calls_by_time ON calls (made_at);
 """
 
 
@@ -54,7 +55,7 @@ class FolderInUse(Exception):
 
 
 class Database:
-    """Runs transactions one after another. A transaction that was begun ends, even if its caller is cancelled."""
+    """Runs transactions one after another. They are carried out even if the caller is cancelled meanwhile."""
 
     def __init__(self, connection: Connection, thread: ThreadPoolExecutor) -> None:
         self._connection = connection
@@ -62,7 +63,7 @@ class Database:
 
     async def transact(self, act: Callable[[Connection], T]) -> T:
         """Returns what `act` returns. If it raises, nothing is changed. Raises sqlite3.Error."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, act)
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._transact, act))
 
     def _transact(self, act: Callable[[Connection], T]) -> T:
         self._connection.execute("BEGIN IMMEDIATE")

@@ -83,7 +83,8 @@ class _Execution:
         self._results = results
         self._running: dict[asyncio.Task[NodeResult], str] = {}
         self._error: str | None = None
-        self._room = limits.run_output - sum(_size(result.outputs) for result in results.values())
+        self._sizes = {id: _size(result.outputs) for id, result in results.items()}
+        self._room = limits.run_output - sum(self._sizes.values())
         for id, result in results.items():
             self._note_failure(id, result)
 
@@ -113,11 +114,15 @@ class _Execution:
         if inputs is None:
             await self._settle(id, SKIPPED, sorter)
             return
+        if sum(self._sizes[link.source_id] for link in self._graph.links_into[id]) > self._limits.run_output:
+            await self._settle(id, _failed(f"its inputs are larger than {self._limits.run_output} bytes"), sorter)
+            return
         await self._record.begin(id)
         self._running[asyncio.create_task(self._run_node(self._graph.nodes[id], inputs))] = id
 
     async def _settle(self, id: str, result: NodeResult, sorter: TopologicalSorter[str]) -> None:
-        self._room -= _size(result.outputs)
+        self._sizes[id] = _size(result.outputs)
+        self._room -= self._sizes[id]
         if self._room < 0:
             result = _failed(f"the outputs of the run are larger than {self._limits.run_output} bytes")
         self._results[id] = result

@@ -82,14 +82,18 @@ class Runner:
 
     async def nodes_of(self, run: Run) -> list[dict[str, Any]]:
         """Returns the nodes of a run as JSON, in the order of its graph."""
-        graph = (await self._graphs.get(run.user_id, run.graph_id, run.version)).graph
         progress = await self._runs.progress(run.id)
+        try:
+            graph = (await self._graphs.get(run.user_id, run.graph_id, run.version)).graph
+            names = {id: node.name for id, node in graph.nodes.items()}
+        except Problem:  # the limits or the blocks were changed since
+            names = {id: id for id in progress.ended}
         rest = {
             RunStatus.CANCELLED: NodeResult(NodeStatus.CANCELLED),
             RunStatus.FAILED: NodeResult(NodeStatus.SKIPPED),
         }.get(run.status, NodeResult(NodeStatus.QUEUED))
         results = dict.fromkeys(progress.begun, _BEGUN) | progress.ended
-        return [_node_json(id, node.name, results.get(id, rest)) for id, node in graph.nodes.items()]
+        return [_node_json(id, name, results.get(id, rest)) for id, name in names.items()]
 
     async def stop(self) -> None:
         tasks = [*self._carrying.values(), *self._others]
@@ -138,12 +142,12 @@ class Runner:
 
     def _tell(self, run: Run) -> None:
         """Delivers the end of a run to the operation that waits for it."""
-        if run.callback is not None and self._deliveries is not None:
-            self._background(self._deliver(self._deliveries, run))
+        operation = run.operation
+        if operation is not None and operation.callback_url is not None and self._deliveries is not None:
+            order = Order(operation.id, operation.task_id or "", operation.callback_url, "webhook")
+            self._background(self._deliver(self._deliveries, order, run))
 
-    async def _deliver(self, deliveries: Deliveries, run: Run) -> None:
-        assert run.callback is not None
-        order = Order(run.callback.operation_id, run.callback.task_id, run.callback.url, "webhook")
+    async def _deliver(self, deliveries: Deliveries, order: Order, run: Run) -> None:
         await deliveries.complete(order, run.completion)
         await self._runs.mark_told(run.id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -29,12 +29,12 @@ class RunStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Callback:
-    """The operation that waits for the end of a run."""
+class Operation:
+    """The operation of the caller that waits for the end of a run."""
 
-    operation_id: str
-    task_id: str
-    url: str
+    id: str
+    task_id: str | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +47,24 @@ class NewRun:
     node_input: Mapping[str, Any]
     payload: Any = None
     key: str | None = None
-    callback: Callback | None = None
+    operation: Operation | None = None
 
     @property
     def fingerprint(self) -> str:
-        callback = self._callback_json
-        parts = [self.graph_id, self.version, self.node_input, self.payload, callback]
+        parts = [self.graph_id, self.version, self.node_input, self.payload, self._operation_json]
         return sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     @property
-    def _callback_json(self) -> dict[str, str] | None:
-        one = self.callback
-        return None if one is None else {"operation_id": one.operation_id, "task_id": one.task_id, "url": one.url}
+    def _operation_json(self) -> dict[str, str | None] | None:
+        return asdict(self.operation) if self.operation is not None else None
 
     def row(self, id: str) -> list[Any]:
-        callback = self._callback_json
+        operation = self.operation
+        told = operation is None or operation.callback_url is None
         return [
             id, self.user_id, self.graph_id, self.version, _json(self.node_input), _json(self.payload),
-            RunStatus.QUEUED, _now(), self.key, self.fingerprint, _json(callback) if callback else None,
+            RunStatus.QUEUED, _now(), self.key, self.fingerprint,
+            _json(self._operation_json) if operation is not None else None, told,
         ]  # fmt: skip
 
 
@@ -81,7 +81,7 @@ class Run:
     ended_at: str | None
     output: dict[str, list[Any]] | None
     error: str | None
-    callback: Callback | None
+    operation: Operation | None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -93,6 +93,7 @@ class Run:
             "ended_at": self.ended_at,
             "output": self.output,
             "error": self.error,
+            "operation_id": self.operation.id if self.operation is not None else None,
         }
 
     @property
@@ -102,8 +103,8 @@ class Run:
         completion = {"success": self.status is RunStatus.COMPLETED, "result": result}
         if self.status is not RunStatus.COMPLETED:
             completion["error"] = (self.error or "the run was cancelled")[:MAX_ERROR]
-        if self.callback is not None:
-            completion["operation_id"] = self.callback.operation_id
+        if self.operation is not None:
+            completion["operation_id"] = self.operation.id
         return completion
 
 
@@ -135,7 +136,7 @@ class Runs:
             id = str(uuid.uuid4())
             c.execute(
                 "INSERT INTO runs (id, user_id, graph_id, version, node_input, payload, status, started_at, key,"
-                " fingerprint, callback) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " fingerprint, operation, told) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 new.row(id),
             )
             kept = "SELECT max(number) - ? FROM runs"
@@ -174,7 +175,7 @@ class Runs:
 
     async def untold(self) -> list[Run]:
         """Returns the runs that have ended, and whose end was not delivered yet."""
-        return await self._all("callback IS NOT NULL AND told = 0 AND ended_at IS NOT NULL")
+        return await self._all("told = 0 AND ended_at IS NOT NULL")
 
     async def _all(self, condition: str) -> list[Run]:
         def act(c: Connection) -> list[Run]:
@@ -212,7 +213,7 @@ class Runs:
         )
 
     async def end(self, id: str, outcome: Outcome) -> Run:
-        """Ends a run, unless it has ended. Returns it."""
+        """Ends a run, and its nodes under way, unless it has ended. Returns it."""
         status = RunStatus.COMPLETED if outcome.error is None else RunStatus.FAILED
         output = None if outcome.output is None else _json(outcome.output)
         return await self._end(id, status, output, outcome.error)
@@ -227,10 +228,10 @@ class Runs:
                 "UPDATE runs SET status = ?, ended_at = ?, output = ?, error = ? WHERE id = ? AND ended_at IS NULL",
                 [status, _now(), output, error, id],
             )
-            if changed.rowcount and status is RunStatus.CANCELLED:
+            if changed.rowcount:
+                ended = NodeStatus.CANCELLED if status is RunStatus.CANCELLED else NodeStatus.FAILED
                 c.execute(
-                    "UPDATE run_nodes SET status = ? WHERE run_id = ? AND status = ?",
-                    [NodeStatus.CANCELLED, id, NodeStatus.RUNNING],
+                    "UPDATE run_nodes SET status = ? WHERE run_id = ? AND status = ?", [ended, id, NodeStatus.RUNNING]
                 )
             return _run(_find(c, "id = ?", [id]))
 
@@ -248,12 +249,12 @@ def _find(c: Connection, condition: str, values: list[Any]) -> Any:
 
 
 def _run(row: Any) -> Run:
-    callback = orjson.loads(row["callback"]) if row["callback"] else None
+    operation = orjson.loads(row["operation"]) if row["operation"] else None
     return Run(
         row["id"], row["user_id"], row["graph_id"], row["version"], orjson.loads(row["node_input"]),
         orjson.loads(row["payload"]), RunStatus(row["status"]), row["started_at"], row["ended_at"],
         orjson.loads(row["output"]) if row["output"] else None, row["error"],
-        Callback(**callback) if callback else None,
+        Operation(**operation) if operation else None,
     )  # fmt: skip
 
 

@@ -159,13 +159,14 @@ async def test_an_agent_of_the_generator_runs(user: User) -> None:
 
 
 async def test_a_run_reports_its_nodes(user: User) -> None:
-    run = await user.start(brancher(), {"n": 11})
+    run = await user.start(brancher(), {"n": 11}, operation_id="op-0")
     result = await user.result(run)
     assert statuses(result) == {
         "n": "completed", "if": "completed", "large": "completed", "small": "skipped", "out": "completed",
     }  # fmt: skip
     assert result["output"] == {"words": ["11 is large"]}
     assert result["started_at"] <= result["ended_at"]
+    assert result["operation_id"] == "op-0"
     (listed,) = (await user.ask("GET", run.rpartition("/")[0]))["executions"]
     assert listed == {key: value for key, value in result.items() if key != "nodes"}
 

@@ -17,9 +17,9 @@ from examples.agent_generator.blocks import block_named
 from examples.agent_platform.blocks import BLOCKS
 from examples.agent_platform.blocks.block import BlockFailed, Context, InvalidInputs, Services, block_id
 from examples.agent_platform.blocks.flow import DELAY, MAX_DELAY
-from examples.agent_platform.blocks.services import text_of_html
 from examples.agent_platform.database import open_database
 from examples.agent_platform.model import ScriptedModel
+from examples.agent_platform.pages import text_of_html
 from examples.agent_platform.shelf import MAX_VALUE, StoredShelf
 from examples.agent_platform.web import open_web
 
@@ -215,6 +215,13 @@ async def test_a_url_that_is_none_fails(context: Context, url: str) -> None:
 def test_the_text_of_a_page_is_what_people_see() -> None:
     page = "<html><head><title>t</title></head><body><h1>A  b</h1><script>x()</script><p>c&amp;d</p></body>"
     assert text_of_html(page) == "A b\nc&d"
+    assert text_of_html("<p>a<b>b</b> <!-- x <p>y --> 1 < 2</p><STYLE>z</style >") == "ab 1 < 2"
+
+
+@pytest.mark.parametrize("piece", ["<p>a</p>", "a < b ", "&amp;", "<b title='c'>d</b>"])
+def test_no_page_takes_long(piece: str) -> None:
+    """Each takes milliseconds; work that grows with the square of the length would take minutes."""
+    assert len(text_of_html(piece * 100_000)) <= len(piece) * 100_000
 
 
 async def test_simulated_blocks_say_that_they_simulate(context: Context) -> None:

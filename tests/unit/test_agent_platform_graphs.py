@@ -268,6 +268,16 @@ async def test_large_outputs_end_the_run(limits: Limits) -> None:
     assert record.ended["text"].outputs == {}
 
 
+async def test_a_small_graph_cannot_grow_large_values() -> None:
+    text = node("text", "Text Template", template="x" * 90)
+    many = [f"text.result -> list.items_$_{place}" for place in range(30)]
+    outcome, _ = await ran(graph([text, node("list", "Build List")], *many), limits=Limits(run_output=2_000))
+    assert outcome.error == "node list: its inputs are larger than 2000 bytes"
+    filled = node("text", "Text Template", template="{{x}}" * 1_000, values={"x": "y" * 1_000})
+    outcome, _ = await ran(graph([filled]))
+    assert outcome.error == "node text: the text is longer than 100000 characters"
+
+
 async def test_a_run_goes_on_from_its_finished_nodes() -> None:
     finished = {
         "a": NodeResult(NodeStatus.COMPLETED, {"result": [1]}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
 from typing import Any, Literal
 
 import orjson
@@ -10,8 +9,7 @@ from pydantic import Field
 
 from examples.agent_platform.blocks.block import Block, BlockFailed, Context, Outputs, Pins, as_text
 from examples.agent_platform.blocks.texts import MAX_TEXT
-
-_HIDDEN = {"script", "style", "template", "noscript", "svg", "head"}
+from examples.agent_platform.pages import text_of_html
 
 
 class RequestPins(Pins):
@@ -39,31 +37,6 @@ async def _request(pins: RequestPins, context: Context) -> Outputs:
     if answer.status >= 400:
         return {"status": answer.status, "error": f"the server answered {answer.status}"}
     return outputs
-
-
-class _TextOf(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.texts: list[str] = []
-        self._hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in _HIDDEN
-
-    def handle_endtag(self, tag: str) -> None:
-        self._hidden = max(self._hidden - (tag in _HIDDEN), 0)
-
-    def handle_data(self, data: str) -> None:
-        if not self._hidden and data.strip():
-            self.texts.append(" ".join(data.split()))
-
-
-def text_of_html(page: str) -> str:
-    """Returns the visible text of a page, one line for each piece."""
-    parser = _TextOf()
-    parser.feed(page)
-    parser.close()
-    return "\n".join(parser.texts)
 
 
 class WritePins(Pins):

@@ -37,14 +37,16 @@ class TemplatePins(Pins):
 
 async def _fill(pins: TemplatePins, _: Context) -> Outputs:
     texts = {name: as_text(value) for name, value in pins.values.items()}
+    placeholders = _Placeholders.pattern.finditer(pins.template)  # type: ignore[attr-defined]
+    size = len(pins.template) + sum(len(texts.get(found["braced"] or "", "")) for found in placeholders)
+    if size > MAX_TEXT:  # before the text is built
+        raise BlockFailed(f"the text is longer than {MAX_TEXT} characters")
     try:
         text = _Placeholders(pins.template).substitute(texts)
     except KeyError as error:
         raise BlockFailed(f"the template names “{error.args[0]}”, which has no value") from None
     except ValueError:
         raise BlockFailed("the template has a {{ without a name and }}") from None
-    if len(text) > MAX_TEXT:
-        raise BlockFailed(f"the text is longer than {MAX_TEXT} characters")
     return {"result": text}
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from examples.agent_platform.parts import Platform
 from examples.agent_platform.problems import invalid_request
 from examples.agent_platform.routes.requests import body_of, graph_id_of, key_of, platform_of, user_of, version_of
-from examples.agent_platform.runs import Callback, NewRun, Run
+from examples.agent_platform.runs import NewRun, Operation, Run
 
 MOST, USUAL = 100, 20
 
@@ -29,20 +29,19 @@ async def execute_graph(request: Request) -> Response:
     user, graph_id, version, key = user_of(request), graph_id_of(request), version_of(request), key_of(request)
     body = await body_of(request, Execute)
     platform = platform_of(request)
-    callback = _callback_of(platform, body)
-    new = NewRun(user, graph_id, version, body.node_input, None, f"user {key}" if key else None, callback)
+    operation = _operation_of(platform, body)
+    new = NewRun(user, graph_id, version, body.node_input, None, f"user {key}" if key else None, operation)
     run = await platform.runner.start(new)
     return JSONResponse({"id": run.id}, 202)
 
 
-def _callback_of(platform: Platform, body: Execute) -> Callback | None:
-    if body.callback_url is None:
-        return None
-    if body.operation_id is None or body.task_id is None:
+def _operation_of(platform: Platform, body: Execute) -> Operation | None:
+    url = body.callback_url
+    if url is not None and (body.operation_id is None or body.task_id is None):
         raise invalid_request("A callback_url needs operation_id and task_id.")
-    if not body.callback_url.startswith(platform.callback_base or "http"):
+    if url is not None and not url.startswith(platform.callback_base or "http"):
         raise invalid_request("This callback URL is not allowed.")
-    return Callback(body.operation_id, body.task_id, body.callback_url)
+    return None if body.operation_id is None else Operation(body.operation_id, body.task_id, url)
 
 
 async def results(request: Request) -> Response:

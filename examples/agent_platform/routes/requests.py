@@ -54,13 +54,13 @@ def version_of(request: Request) -> int:
     return version
 
 
-async def json_of(request: Request, *, empty: Any = None) -> Any:
+async def json_of(request: Request, *, most: int = MAX_BODY, empty: Any = None) -> Any:
     """Returns the JSON body; `empty` stands for no body. Raises Problem: 400, 413."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY:
-            raise Problem(413, "too_large", f"The body is larger than {MAX_BODY} bytes.")
+        if len(body) > most:
+            raise Problem(413, "too_large", f"The body is larger than {most} bytes.")
     if not body and empty is not None:
         return empty
     try:

@@ -6,7 +6,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from examples.agent_platform.problems import Problem
 from examples.agent_platform.routes.requests import json_of, key_of, platform_of
 from examples.agent_platform.runs import NewRun
 
@@ -19,9 +18,7 @@ async def receive(request: Request) -> Response:
     platform = platform_of(request)
     stored = await platform.graphs.get_by_webhook(request.path_params["webhook"])
     key = key_of(request) or key_of(request, "webhook-id")
-    payload = await json_of(request, empty={})
-    if int(request.headers.get("content-length", "0")) > MAX_PAYLOAD:
-        raise Problem(413, "too_large", f"The body is larger than {MAX_PAYLOAD} bytes.")
+    payload = await json_of(request, most=MAX_PAYLOAD, empty={})
     names = stored.graph.input_schema["properties"]
     node_input = {name: payload[name] for name in names if name in payload} if isinstance(payload, dict) else {}
     run = await platform.runner.start(

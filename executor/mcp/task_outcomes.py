@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -20,6 +21,11 @@ from executor.tools.remote_work import GoesOn
 from executor.tools.tool import outcome_of
 
 
+def with_notes(response: ToolResponse, notes: Iterable[str]) -> ToolResponse:
+    """Returns the response, in which the model reads of questions that the user has not answered."""
+    return response.model_copy(update={"message": " ".join([response.message, *notes])})
+
+
 async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) -> TaskState | ToolResponse | None:
     """Returns the state of a task, or the response for one that has ended. None if the server cannot be asked now."""
     block_id = f"{task.server}.{task.tool}"
@@ -35,13 +41,13 @@ async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) ->
 
 
 async def answer_to(
-    tasks: ServerTasks, task: RemoteTask, state: TaskState, call: ToolCallPart, context: ToolContext
+    tasks: ServerTasks, task: RemoteTask, state: TaskState, call: ToolCallPart, context: ToolContext, notes: list[str]
 ) -> ToolResponse | None:
     """Answers what a task waits for, as long as the user takes. Returns a response if the task has ended, else None.
 
-    A task that asks for what it does not get is stopped.
+    A task that asks for what it does not get is stopped. Questions that the user has not answered are added to `notes`.
     """
-    inputs = Inputs(tasks.server, context, call, tasks.server.wait)
+    inputs = Inputs(tasks.server, context, call, tasks.server.wait, notes)
     try:
         found = await tasks.answer(task, state, inputs)
     except (ServerUnavailable, ServerBusy, ServerLost):
@@ -83,17 +89,17 @@ class McpWork:
     async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
         found = await look_at(self._connection.tasks, work, context)
         if isinstance(found, ToolResponse):
-            return outcome_of(found)
+            return outcome_of(with_notes(found, operation.work.notes))
         if found is None:
             return None
         progress = None if found.words is None else progress_of(0, None, found.words)
         return GoesOn(found.pause, progress, found if found.is_waiting else None)
 
     async def answer(
-        self, work: RemoteTask, wants: TaskState, operation: Operation, context: ToolContext
+        self, work: RemoteTask, wants: TaskState, operation: Operation, context: ToolContext, notes: list[str]
     ) -> Outcome | None:
-        found = await answer_to(self._connection.tasks, work, wants, operation.work.call, context)
-        return None if found is None else outcome_of(found)
+        found = await answer_to(self._connection.tasks, work, wants, operation.work.call, context, notes)
+        return None if found is None else outcome_of(with_notes(found, notes))
 
     async def stop(self, work: RemoteTask) -> bool:
         try:

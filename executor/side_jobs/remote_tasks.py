@@ -24,6 +24,7 @@ from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, T
 from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
+from backend.supervised import end_job
 from executor.operations import Operations, Waits
 from executor.tools.context import ToolContext
 from executor.tools.remote_work import GoesOn, WorkServer
@@ -120,11 +121,14 @@ class RemoteTasks:
         context = self._context_of(operation, task)
         if not operation.opened:  # its turn has ended before
             await context.operations.mark_opened(operation)
+        notes = list(operation.work.notes)
         found = await server.look(claimed.remote, operation, context)
         if found is None:
             return RETRY_IN
         if isinstance(found, GoesOn) and found.wants is not None:
-            answered = await self._answered(claimed, server, found, operation, context)
+            answered = await self._answered(claimed, server, found, operation, context, notes)
+            if len(notes) > len(operation.work.notes):
+                await self._keep(claimed, notes)
             if answered is None:
                 return found.pause
             found = answered
@@ -136,16 +140,22 @@ class RemoteTasks:
         return found.pause
 
     async def _answered(
-        self, claimed: ClaimedTask, server: WorkServer, state: GoesOn, operation: Operation, context: ToolContext
+        self,
+        claimed: ClaimedTask,
+        server: WorkServer,
+        state: GoesOn,
+        operation: Operation,
+        context: ToolContext,
+        notes: list[str],
     ) -> Outcome | None:
         """Gives the server what its task waits for, from the user if need be. Returns an outcome if the task has ended.
 
-        Returns None otherwise, and as soon as the operation has ended.
+        Returns None otherwise, and as soon as the operation has ended. Adds to `notes` as `WorkServer.answer` does.
         """
         if len(self._waiting) >= MOST_WAITING:
             return None
         self._waiting.add(claimed.task_id)
-        job = asyncio.ensure_future(server.answer(claimed.remote, state.wants, operation, context))
+        job = asyncio.ensure_future(server.answer(claimed.remote, state.wants, operation, context, notes))
         try:
             while not (await asyncio.wait({job}, timeout=LOOK_EVERY))[0]:
                 if await self._find(claimed) is None:
@@ -153,8 +163,12 @@ class RemoteTasks:
             return job.result()
         finally:
             self._waiting.discard(claimed.task_id)
-            job.cancel()
-            await asyncio.wait({job})
+            await end_job(job)
+
+    async def _keep(self, claimed: ClaimedTask, notes: list[str]) -> None:
+        """Stores the notes for the look that finds the outcome, which may be another executor's."""
+        async with self._resources.database.connection() as c:
+            await remote_tasks.keep_notes(c, claimed.task_id, notes)
 
     def _context_of(self, operation: Operation, task: Task) -> ToolContext:
         context = self._context

@@ -68,7 +68,9 @@ class AgentRuns:
         age = (datetime.now(UTC) - operation.created_at).total_seconds()
         return GoesOn(min(LONGEST_PAUSE, max(LEAST_PAUSE, age / GROWTH)), progress_of_run(run))
 
-    async def answer(self, work: RemoteTask, wants: Any, operation: Operation, context: ToolContext) -> Outcome | None:
+    async def answer(
+        self, work: RemoteTask, wants: Any, operation: Operation, context: ToolContext, notes: list[str]
+    ) -> Outcome | None:
         raise NotImplementedError("no run waits for anything")
 
     async def stop(self, work: RemoteTask) -> bool:

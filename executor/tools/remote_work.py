@@ -36,8 +36,13 @@ class WorkServer(Protocol):
         """Returns the state of the work, or its outcome. None if the server cannot be asked now."""
         ...
 
-    async def answer(self, work: RemoteTask, wants: Any, operation: Operation, context: ToolContext) -> Outcome | None:
-        """Gives the server what the work waits for, as long as the user takes. Returns an outcome if it has ended."""
+    async def answer(
+        self, work: RemoteTask, wants: Any, operation: Operation, context: ToolContext, notes: list[str]
+    ) -> Outcome | None:
+        """Gives the server what the work waits for, as long as the user takes. Returns an outcome if it has ended.
+
+        Adds to `notes`, which the outcome will have, what the model must know of the questions.
+        """
         ...
 
     async def stop(self, work: RemoteTask) -> bool:

@@ -71,7 +71,7 @@ async def find_waiting(c: Connection, session_id: SessionId, message_id: str) ->
 
 _VERSIONS = f"""
 SELECT task_id FROM messages
-WHERE session_id = $1 AND role = 'user'
+WHERE session_id = $1 AND role = 'user' AND step = 0
   AND (message_id = $2 OR (message_id IS NULL AND '{OWN_MESSAGE_ID}' || task_id = $2))
 ORDER BY superseded_by IS NOT NULL, sequence DESC LIMIT $3"""
 

@@ -143,6 +143,13 @@ class Settings(BaseModel):
     agentgenerator_timeout: Seconds = 600
     agent_templates_dir: Path | None = None
 
+    # the agent platform
+    platform_url: HttpUrl | None = None
+    platform_api_key: SecretStr | None = None
+    platform_timeout: Seconds = 60
+    max_agent_runs: Count = 30
+    max_agent_schedules: Count = 30
+
     # limits
     max_message_chars: Count = 64_000
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=2**31 - 1)

@@ -24,7 +24,7 @@ AppError                      answered to the caller as problem+json
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
-│                             TooManyWebhooks
+│                             TooManyWebhooks, TooManyRuns, TooManySchedules
 └── Unavailable         503   ServerBusy, WebhookNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
@@ -430,6 +430,18 @@ class TooManyOperations(RateLimited):
     """Too many operations have not ended yet."""
 
     code = "too_many_operations"
+
+
+class TooManyRuns(RateLimited):
+    """This conversation has begun too many runs of agents."""
+
+    code = "too_many_runs"
+
+
+class TooManySchedules(RateLimited):
+    """This conversation has made too many schedules."""
+
+    code = "too_many_schedules"
 
 
 class TooManyWebhooks(RateLimited):

@@ -124,6 +124,11 @@ class ExecutorMetrics(ProcessMetrics):
         self._webhooks = Counter(
             "webhook_attempts", "Attempts to deliver an event to a webhook", ["result"], registry=self.registry
         )
+        self._platform_calls = Counter(
+            "platform_calls", "Calls to the agent platform", ["call", "outcome"], registry=self.registry
+        )
+        self.platform_away: Callable[[], str | None] | None = None
+        """Returns why the agent platform was not reached by the last call. None if there is no platform."""
         self._summaries = Counter(
             "summaries", "Attempts to summarise a long conversation", ["outcome"], registry=self.registry
         )
@@ -189,6 +194,20 @@ class ExecutorMetrics(ProcessMetrics):
     def count_webhook_attempt(self, result: str) -> None:
         """Counts an attempt: `delivered` or `failed`."""
         self._webhooks.labels(result).inc()
+
+    def watch_platform(self, why_away: Callable[[], str | None], calls: Iterable[str]) -> None:
+        """Takes the reason why the agent platform was not reached from `why_away`, for the health report.
+
+        `calls` are the names of the calls that are counted.
+        """
+        self.platform_away = why_away
+        for call in calls:
+            for outcome in ("ok", "tool_unavailable", "timeout"):
+                self._platform_calls.labels(call, outcome)
+
+    def count_platform_call(self, call: str, outcome: str) -> None:
+        """Counts a call: `ok`, or the code of its failure."""
+        self._platform_calls.labels(call, outcome).inc()
 
     def count_summary(self, outcome: str) -> None:
         """Counts an attempt: `made`, `failed`, `too_late`, `cancelled`, `lost` or `skipped`."""

@@ -24,6 +24,7 @@ from executor.tools.tool import Tool, Toolbox, ToolSource
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
+    from executor.platform.client import Platform
 
 BUILT_IN_DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -33,7 +34,9 @@ def open_toolbox(settings: Settings, generator: Generator | None = None, sources
     return Toolbox(own_tools(settings, generator), sources)
 
 
-def own_tools(settings: Settings, generator: Generator | None = None) -> list[Tool[Any]]:
+def own_tools(
+    settings: Settings, generator: Generator | None = None, platform: Platform | None = None
+) -> list[Tool[Any]]:
     """Returns all of CoPilot's tools. Raises ConfigError for a bad folder."""
     folder = _existing(settings.docs_dir, "DOCS_DIR")
     documentation = Documentation(folder) if folder else built_in_documentation()
@@ -48,6 +51,23 @@ def own_tools(settings: Settings, generator: Generator | None = None) -> list[To
         CustomizeAgent(generator, templates),
         CheckOperationStatus(),
         *([AskUser()] if settings.ask_user != "never" else []),
+        *(_platform_tools(settings, platform) if platform is not None else []),
+    ]
+
+
+def _platform_tools(settings: Settings, platform: Platform) -> list[Tool[Any]]:
+    from executor.tools.agent_schedules import AgentSchedulesTool  # an executor without a platform needs none of them
+    from executor.tools.find_block import FindBlock
+    from executor.tools.run_agent import RunAgent
+    from executor.tools.run_block import RunBlock
+    from executor.tools.view_agent_output import ViewAgentOutput
+
+    return [
+        RunAgent(platform, most_runs=settings.max_agent_runs, most_schedules=settings.max_agent_schedules),
+        ViewAgentOutput(platform),
+        AgentSchedulesTool(platform),
+        FindBlock(platform),
+        RunBlock(platform),
     ]
 
 

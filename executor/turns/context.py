@@ -29,6 +29,7 @@ from executor.operations import Waits
 from executor.tools.approval import ApprovalRules
 from executor.tools.ask_user import ASK_USER
 from executor.tools.context import owner_of_session
+from executor.tools.remote_work import WorkServer
 from executor.tools.tool import Toolbox
 from executor.turns.continuation import about_operation
 from executor.turns.page_tools import TurnToolbox
@@ -37,6 +38,7 @@ from executor.turns.prompt import system_prompt, with_instructions
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
     from executor.mcp.connection import Connection
+    from executor.platform.client import Platform
 
 MAX_SIDE_JOBS = 256
 MAX_WORK = 128
@@ -57,7 +59,7 @@ class Summarising:
 
 
 class ExecutorContext:
-    """The context of one executor. `generator` is None if none is configured."""
+    """The context of one executor. `generator` and `platform` are None if none is configured."""
 
     def __init__(
         self,
@@ -67,9 +69,11 @@ class ExecutorContext:
         heartbeat: Heartbeat,
         generator: Generator | None = None,
         tool_servers: Sequence[Connection] = (),
+        platform: Platform | None = None,
     ) -> None:
         self._settings = settings
         self.tool_servers = tool_servers
+        self.platform = platform
         self.metrics = ExecutorMetrics()
         self.metrics.note_slots(settings.executor_concurrency)
         self._models = models
@@ -82,6 +86,19 @@ class ExecutorContext:
         self.waits = Waits(max(1, settings.executor_concurrency // WAITING_SHARE))
         self.heartbeat = heartbeat
         self.generator = generator
+
+    def work_servers(self) -> list[WorkServer]:
+        """Returns the servers that do the work of operations: those of MCP tools, and the agent platform."""
+        servers: list[WorkServer] = []
+        if self.tool_servers:
+            from executor.mcp.task_outcomes import McpWork  # importing the SDK takes half a second
+
+            servers += map(McpWork, self.tool_servers)
+        if self.platform is not None:
+            from executor.tools.agent_runs import AgentRuns  # it imports the platform's answers
+
+            servers.append(AgentRuns(self.platform))
+        return servers
 
     @property
     def model_name(self) -> str:

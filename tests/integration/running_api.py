@@ -23,7 +23,8 @@ from backend.config import Settings
 from backend.resources import open_resources
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
-from executor.tools import open_toolbox
+from executor.platform import open_platform
+from executor.tools import open_toolbox, own_tools
 from executor.tools.tool import Toolbox
 from executor.turns.context import ExecutorContext
 from executor.worker import Worker
@@ -190,8 +191,13 @@ async def executing(
     settings: Settings, toolbox: Callable[[Settings], Toolbox] = open_toolbox
 ) -> AsyncIterator[ExecutorContext]:
     stop = asyncio.Event()
-    async with open_resources(settings) as resources, open_models(settings) as models:
-        context = ExecutorContext(settings, models, toolbox(settings), Heartbeat(resources))
+    async with (
+        open_resources(settings) as resources,
+        open_models(settings) as models,
+        open_platform(settings) as platform,
+    ):
+        tools = toolbox(settings) if platform is None else Toolbox(own_tools(settings, None, platform))
+        context = ExecutorContext(settings, models, tools, Heartbeat(resources), platform=platform)
         working = asyncio.create_task(Worker(resources, context).run(stop))
         try:
             yield context

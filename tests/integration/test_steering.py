@@ -277,6 +277,20 @@ async def test_a_stop_keeps_the_messages_that_wait_and_answers_none(api: Running
     assert (again.status_code, again.json()["task_id"]) == (202, turn.task)
 
 
+async def test_a_stop_that_names_a_message_ends_the_turn_that_has_taken_it_in(api: RunningApi, gate: Gate) -> None:
+    async with at_the_gate(api, gate) as turn:
+        await turn.steer(f"{AGAIN}\n/then\n/say never said", message_id="s")
+        await turn.goes_on()
+        async with asyncio.timeout(LIMIT):
+            assert await gate.reached.get() == 2
+        named = {"message_id": "s"}
+        stopped = await api.http.post(f"/api/chat/sessions/{turn.session}/cancel", params=named, headers=turn.mine)
+        assert stopped.json()["cancelled"] is True
+        live = await turn.ended()
+    assert live.chunks[-1]["messageMetadata"]["status"] == "cancelled"
+    assert "never said" not in live.text
+
+
 async def test_a_waiting_message_can_be_removed_and_changed(api: RunningApi, gate: Gate) -> None:
     async with at_the_gate(api, gate) as turn:
         await turn.steer("/say removed", message_id="r")

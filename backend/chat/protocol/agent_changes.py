@@ -1,4 +1,4 @@
-"""What differs between two versions of an agent, in words for the user and the model."""
+"""The differences between two versions of an agent, in words for the user and the model."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ import { ViewStore, type PageCallbacks, type View } from "./ViewStore";
 
 const SEND_UNSENT_LIMIT_MS = 600_000;
 const MOST_PAGES = 100; // of older messages that are loaded to show one of them
-const LOOK_AGAIN_MS = 50; // whether the conversation is still being read
+const LOOK_AGAIN_MS = 50; // between two looks whether the conversation is still being read
 
-// What became of a message that was looked for. `busy`: it is not on the branch on which an answer is running.
+// The result of looking for a message. `busy`: it is not on the branch on which an answer is running.
 export type Found = "here" | "missing" | "busy" | "unread";
 type Page = "read" | "none" | "failed";
 

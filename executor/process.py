@@ -30,6 +30,7 @@ from executor.tools import own_tools
 from executor.tools.tool import FINDERS, Toolbox
 from executor.turns.context import ExecutorContext
 from executor.turns.single_turn import SingleTurnQueue
+from executor.web import open_web
 from executor.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ async def _open_context(
         resources = await stack.enter_async_context(open_resources(settings, me))
         models = await stack.enter_async_context(open_models(settings))
         generator = await stack.enter_async_context(open_generator(settings))
-        tools = own_tools(settings, generator)
+        web = await stack.enter_async_context(open_web(settings))
+        tools = own_tools(settings, generator, web)
         servers = await stack.enter_async_context(open_mcp(settings, [*(tool.name for tool in tools), *FINDERS]))
         toolbox = Toolbox(tools, servers)
         resume_collector()

@@ -5,3 +5,6 @@ export type ToolPart = ToolUIPart | DynamicToolUIPart;
 export type Part = UIMessage["parts"][number];
 
 export const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");
+
+// Returns the address of a page of the web, and undefined for any other, which must not become a link.
+export const safeUrl = (url: string) => (/^https?:/i.test(url) ? url : undefined);

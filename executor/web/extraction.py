@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,23 +71,38 @@ async def _run(kind: Kind, data: bytes, charset: str, url: str) -> dict[str, obj
     assert child.stdin is not None and child.stdout is not None
     try:
         async with asyncio.timeout(RUNS):
-            with suppress(ConnectionError):  # it has ended already
-                child.stdin.write(data)
-                await child.stdin.drain()
-                child.stdin.close()
-            output = bytearray()
-            while len(output) <= _MAX_OUTPUT and (piece := await child.stdout.read(65_536)):
-                output += piece
+            feeding = asyncio.ensure_future(_feed(child.stdin, data))
+            try:
+                output = bytearray()
+                while len(output) <= _MAX_OUTPUT and (piece := await child.stdout.read(65_536)):
+                    output += piece
+            finally:
+                feeding.cancel()
     except TimeoutError:
         return None
     finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                child.kill()
-        child.stdin.close()
-        await asyncio.shield(child.wait())
+        await asyncio.shield(_end(child))
     try:
-        made = json.loads(output)
+        made = json.loads(output) if len(output) <= _MAX_OUTPUT else None
     except ValueError:
         return None
     return made if isinstance(made, dict) else None
+
+
+async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(ConnectionError):  # it has ended already
+        pipe.write(data)
+        await pipe.drain()
+        pipe.close()
+
+
+async def _end(child: Process) -> None:
+    """Kills the child if it runs. Reads what is left of its output, because asyncio waits for the end of that, too."""
+    assert child.stdin is not None and child.stdout is not None
+    if child.returncode is None:
+        with suppress(ProcessLookupError):
+            child.kill()
+    child.stdin.close()
+    while await child.stdout.read(65_536):
+        pass
+    await child.wait()

@@ -84,6 +84,8 @@ async def _open_context(
         resources.report_to(pool_wait=context.metrics.count_pool_wait, appended=context.metrics.count_appended)
         context.metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
         context.metrics.watch_clock_skew("redis", lambda: resources.liveness.redis_skew.seconds)
+        if web.fetcher or web.searcher:
+            context.metrics.watch_web(lambda: web.outcomes)
         if servers:
             from executor.mcp.failures import Reason  # it imports the SDK, which few installations need
 

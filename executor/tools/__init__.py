@@ -61,11 +61,11 @@ def _web_tools(web: Web) -> Iterator[Tool[Any]]:
     if web.fetcher is not None:
         from executor.tools.web_fetch import FetchPage
 
-        yield FetchPage(web.fetcher)
+        yield FetchPage(web.fetcher, web.count)
     if web.searcher is not None:
         from executor.tools.web_search import SearchWeb
 
-        yield SearchWeb(web.searcher)
+        yield SearchWeb(web.searcher, web.count)
 
 
 @cache

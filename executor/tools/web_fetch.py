@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,14 +32,17 @@ class FetchPage(Tool[WebFetchArgs]):
     input_type = WebFetchArgs
     idempotent: ClassVar[bool] = True
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, count: Callable[[str, WebFailure | None], None]) -> None:
         self._fetcher = fetcher
+        self._count = count
 
     async def run(self, call: WebFetchArgs, context: ToolContext) -> ToolResponse:
         try:
             page = await self._fetcher.fetch(call.url, extract_text=call.extract_text)
         except WebFailure as failure:
+            self._count(self.name, failure)
             return ErrorResponse(message=str(failure), session_id=context.session_id, error=failure.code)
+        self._count(self.name, None)
         return WebFetch(
             message=_told(page),
             session_id=context.session_id,

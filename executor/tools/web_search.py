@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,14 +37,17 @@ class SearchWeb(Tool[WebSearchArgs]):
     input_type = WebSearchArgs
     idempotent: ClassVar[bool] = True
 
-    def __init__(self, searcher: Searcher) -> None:
+    def __init__(self, searcher: Searcher, count: Callable[[str, WebFailure | None], None]) -> None:
         self._searcher = searcher
+        self._count = count
 
     async def run(self, call: WebSearchArgs, context: ToolContext) -> ToolResponse:
         try:
             found = await self._searcher.search(call.query, call.count)
         except WebFailure as failure:
+            self._count(self.name, failure)
             return ErrorResponse(message=str(failure), session_id=context.session_id, error=failure.code)
+        self._count(self.name, None)
         if not found:
             return NoResults(
                 message="No page was found.", session_id=context.session_id, suggestions=["Use other or fewer words"]

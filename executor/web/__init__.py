@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING
 
 from backend.config import Settings
+from executor.web.failures import WebFailure
 
 if TYPE_CHECKING:  # see below
     from executor.web.fetching import Fetcher
     from executor.web.search import Searcher
+
+TOOLS, OUTCOMES = ("web_fetch", "web_search"), ("completed", "failed", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,13 @@ class Web:
 
     fetcher: Fetcher | None = None
     searcher: Searcher | None = None
+    outcomes: dict[tuple[str, str], int] = field(default_factory=lambda: dict.fromkeys(product(TOOLS, OUTCOMES), 0))
+    """The numbers of calls of TOOLS that ended with OUTCOMES."""
+
+    def count(self, tool: str, failure: WebFailure | None) -> None:
+        """Counts a call: `refused` is one for something that may not be fetched."""
+        refused = failure is not None and failure.code in ("invalid_url", "address_refused")
+        self.outcomes[tool, "refused" if refused else "failed" if failure is not None else "completed"] += 1
 
 
 @asynccontextmanager

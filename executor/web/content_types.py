@@ -15,6 +15,7 @@ _TEXTS = frozenset(
 )
 """Subtypes of `application` that are text."""
 _UNKNOWN = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/unknown", "unknown/unknown"})
+_TYPE = re.compile(r"\s*[\w!#$&^.+-]{1,60}/[\w!#$&^.+-]{1,60}\s*(;|\Z)", re.ASCII)
 _BEGINNING = re.compile(rb"\A(\xef\xbb\xbf)?\s*(<!--.{0,2000}?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S)
 
 
@@ -31,7 +32,7 @@ def content_of(header: str) -> Content:
     """Reads Content-Type. Raises WebFailure for a type that cannot be read."""
     message = Message()
     message["content-type"] = header[:500]
-    media_type = message.get_content_type() if "/" in header.partition(";")[0] else ""
+    media_type = message.get_content_type() if _TYPE.match(header) else ""
     charset = message.get_param("charset", "")
     name = re.sub(r"[^\w.:-]", "", charset)[:40] if isinstance(charset, str) else ""
     return Content(media_type, name, _kind_of_type(media_type))

@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +65,15 @@ class Extraction:
 
 async def _run(kind: Kind, data: bytes, charset: str, url: str) -> dict[str, object] | None:
     """Returns what a child has made; None if it has met a limit or crashed. Ends the child in any case."""
-    command = ("-I", "-B", str(_CHILD), kind, charset, str(MAX_TEXT), url)
+    command = ("-I", "-B", str(_CHILD), kind, str(MAX_TEXT))
+    about = json.dumps({"charset": charset, "url": url}).encode() + b"\n"  # others can read arguments
     child = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
     )
     assert child.stdin is not None and child.stdout is not None
     try:
         async with asyncio.timeout(RUNS):
-            feeding = asyncio.ensure_future(_feed(child.stdin, data))
+            feeding = asyncio.ensure_future(_feed(child.stdin, (about, data)))
             try:
                 output = bytearray()
                 while len(output) <= _MAX_OUTPUT and (piece := await child.stdout.read(65_536)):
@@ -89,9 +91,9 @@ async def _run(kind: Kind, data: bytes, charset: str, url: str) -> dict[str, obj
     return made if isinstance(made, dict) else None
 
 
-async def _feed(pipe: asyncio.StreamWriter, data: bytes) -> None:
+async def _feed(pipe: asyncio.StreamWriter, pieces: Iterable[bytes]) -> None:
     with suppress(ConnectionError):  # it has ended already
-        pipe.write(data)
+        pipe.writelines(pieces)
         await pipe.drain()
         pipe.close()
 

@@ -1,7 +1,8 @@
 """Makes text of one page, in a process of its own with little memory and time. It is executed, not imported.
 
-    python -I -B extraction_child.py html|lean|text|pdf CHARSET LIMIT URL        input: fd 0; a JSON object: fd 1
+    python -I -B extraction_child.py html|lean|text|pdf LIMIT        input: fd 0; a JSON object: fd 1
 
+The input is a line with a JSON object of `charset` and `url`, which may be empty, and then the page.
 `html` writes the main part of a page as Markdown, `lean` all its words by a parser that is harder to tire, `text` what
 it gets, decoded, and `pdf` the text of a PDF; all write at most LIMIT bytes. The object has `text`, `title` (or null)
 and `cut`, or only `error`: `no_text`, `binary` or `unreadable`.
@@ -130,16 +131,17 @@ def shortened(made: dict[str, Any], limit: int) -> dict[str, Any]:
     return {"text": data[:limit].decode("utf-8", "ignore"), "title": title, "cut": cut}
 
 
-def main(kind: str, charset: str, most: str, url: str) -> None:
+def main(kind: str, most: str) -> None:
     confine()
-    data, limit = sys.stdin.buffer.read(), int(most)
+    about, limit = json.loads(sys.stdin.buffer.readline()), int(most)
+    data, charset = sys.stdin.buffer.read(), about["charset"]
     try:
         if kind == "pdf":
             made = of_pdf(data, limit)
         elif kind == "text":
             made = of_text(data, charset)
         else:
-            made = of_html(data, charset, url, lean=kind == "lean")
+            made = of_html(data, charset, about["url"], lean=kind == "lean")
         made = shortened(made, limit)
     except Exception:  # noqa: BLE001 - the boundary of a process that reads bytes of strangers
         made = {"error": "unreadable"}

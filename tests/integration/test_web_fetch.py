@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -17,6 +19,7 @@ from executor.web import fetching
 from executor.web.failures import WebFailure
 from executor.web.fetching import Fetcher, Page, open_fetcher
 from tests.fakes.site import Site, dripping, moved, page, site
+from tests.servers.tls import make_certificates
 from tests.speed import limit
 
 LOOPBACK = OutsideAddresses("127.0.0.0/8")
@@ -201,6 +204,8 @@ async def test_a_pdf_is_read(kind: str) -> None:
         (b"\x89PNG", "image/png", "unsupported_type"),
         (b"PK\x03\x04", "application/zip", "unsupported_type"),
         (b"\x00\x01\x02", "application/octet-stream", "unsupported_type"),
+        (b"\x00\x01\x02", "text/\xffhtml", "unsupported_type"),
+        (b"\x00\x01\x02", f"x/{'y' * 100}", "unsupported_type"),
         (b"a\x00b", "text/plain", "binary"),
         (b"%PDF-1.4 no file", "application/pdf", "unreadable"),
         (a_pdf(""), "application/pdf", "no_text"),
@@ -231,7 +236,7 @@ async def test_an_error_of_a_site_is_told_with_its_page() -> None:
     [
         "ftp://example.com/", "file:///etc/passwd", "javascript:1", "//example.com/", "example.com", "http://", "",
         "http://user@example.com/", "https://user:word@example.com/", "http://example.com:22/", "https://example.com:8443/",
-        "http://[::1", "http://exa mple.com/", f"http://example.com/{'x' * 2_000}",
+        "http://[::1", "http://exa mple.com/", "http://\ud800/", f"http://example.com/{'x' * 2_000}",
     ],
 )  # fmt: skip
 async def test_addresses_of_other_kinds_are_refused(url: str) -> None:
@@ -301,12 +306,25 @@ async def test_redirects_are_followed_five_times() -> None:
             assert failure.value.code == "invalid_url"
 
 
-async def test_other_failures_have_names(free_port: int) -> None:
+@asynccontextmanager
+async def tls_site(folder: Path) -> AsyncIterator[int]:
+    """Listens with a certificate that no known authority has signed."""
+    files = make_certificates(folder)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.server, files.server_key)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_other_failures_have_names(free_port: int, tmp_path: Path) -> None:
     async with open_fetcher(LOOPBACK, {free_port, 80}) as fetcher:
         for url, code in ((f"http://127.0.0.1:{free_port}/", "not_connected"), ("http://no.invalid/", "not_resolved")):
             with pytest.raises(WebFailure) as failure:
                 await fetcher.fetch(url)
             assert failure.value.code == code
+    async with tls_site(tmp_path) as port, open_fetcher(LOOPBACK, {port}) as fetcher:
+        with pytest.raises(WebFailure, match="certificate"):
+            await fetcher.fetch(f"https://127.0.0.1:{port}/")
     for answer in (b"", b"SSH-2.0-OpenSSH_9.9\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000):
         assert await refused(answer) == "not_answered"
 

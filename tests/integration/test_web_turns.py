@@ -23,6 +23,7 @@ from tests.integration.running_api import RunningApi, outputs_in, running_api
 class Rig:
     api: RunningApi
     site: Site
+    web: Web
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,12 @@ async def rig(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[Rig]:
         search_services() as services,
         open_fetcher(OutsideAddresses("127.0.0.0/8"), {one.port}) as fetcher,
         open_searcher(SearXNG(services.url("/searxng"))) as searcher,
-        running_api(
-            postgres_dsn, redis_dsn, toolbox=lambda settings: open_toolbox(settings, web=Web(fetcher, searcher))
-        ) as api,
     ):
-        yield Rig(api, one)
+        web = Web(fetcher, searcher)
+        async with running_api(
+            postgres_dsn, redis_dsn, toolbox=lambda settings: open_toolbox(settings, web=web)
+        ) as api:
+            yield Rig(api, one, web)
 
 
 async def test_a_page_is_read_and_named_as_a_source_of_the_answer(rig: Rig) -> None:
@@ -63,7 +65,11 @@ async def test_a_page_is_read_and_named_as_a_source_of_the_answer(rig: Rig) -> N
 async def test_a_refusal_of_a_site_is_told_and_is_no_source(rig: Rig) -> None:
     session = await rig.api.new_session()
     calls = [f'/tool web_fetch {{"url": "{url}"}}' for url in (rig.site.url("/no"), "http://10.0.0.1/", "no")]
+    rig.web.outcomes.update(dict.fromkeys(rig.web.outcomes, 0))
     said = await rig.api.say(session, "\n".join(calls))
+    assert {key: number for key, number in rig.web.outcomes.items() if number} == {
+        ("web_fetch", "completed"): 1, ("web_fetch", "refused"): 2,
+    }  # fmt: skip
     no, private, wrong = outputs_in(await rig.api.session(session))
     assert (no["status_code"], no["message"], no["content"]) == (403, "The site answered 403 Forbidden.", "no")
     assert (private["type"], private["error"]) == ("error", "invalid_url")  # the port is not among those of this test

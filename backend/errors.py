@@ -396,6 +396,12 @@ class QueueFull(RateLimited):
     code = "queue_full"
 
 
+class TooManySteers(RateLimited):
+    """Too many messages wait until the running turn takes them in. Queue it, or wait a moment."""
+
+    code = "too_many_steers"
+
+
 class TooManyStreams(RateLimited):
     """Too many streams are open. Close one first."""
 
@@ -487,7 +493,7 @@ class NoMaster(OSError):
 
 
 class ConfigError(Exception):
-    """A setting is wrong or missing. The message is one line that names it, or a line for each fault of CHAT_MODELS."""
+    """A setting is wrong or missing. The message is one line that names it, or a line for each fault."""
 
 
 class ChildFailedError(Exception):

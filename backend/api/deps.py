@@ -15,6 +15,7 @@ from backend.chat.protocol.agent_json import is_agent_id
 from backend.chat.protocol.approval_requests import APPROVAL_REQUESTS
 from backend.chat.protocol.page_tools import PAGE_TOOLS
 from backend.chat.protocol.static_tools import DYNAMIC_TOOLS, STATIC_TOOLS
+from backend.chat.protocol.steering_messages import STEERING_MESSAGES
 from backend.chat.questions import QUESTIONS
 from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
@@ -34,7 +35,9 @@ Offset: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000, description="The nu
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DELIVERY = re.compile(r"evt_[0-9a-f]{32}")
-_ACCEPTABLE = frozenset({RESET_STEP, APPROVAL_REQUESTS, PAGE_TOOLS, STATIC_TOOLS, DYNAMIC_TOOLS, QUESTIONS})
+_ACCEPTABLE = frozenset(
+    {RESET_STEP, APPROVAL_REQUESTS, STEERING_MESSAGES, PAGE_TOOLS, STATIC_TOOLS, DYNAMIC_TOOLS, QUESTIONS}
+)
 _CURSOR_FORM = {"pattern": r"^([0-9]{1,19}-[0-9]{1,19}|0)$"}
 _bearer = HTTPBearer(auto_error=False, description="A JWT whose `sub` claim is the user's id.")
 
@@ -146,9 +149,9 @@ async def _accepts(
         Query(
             max_length=500,
             description="What the client understands beyond the usual, separated by commas. Known: the chunk types "
-            "`reset-step` and `tool-approval-request`; `page-tools`, calls of the page's tools as its own; "
-            "`static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type `dynamic-tool` "
-            "even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
+            "`reset-step`, `tool-approval-request` and `steering-message`; `page-tools`, calls of the page's tools as "
+            "its own; `static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type "
+            "`dynamic-tool` even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
         ),
     ] = None,
 ) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -54,6 +54,7 @@ class Role(StrEnum):
 class OnBusy(StrEnum):
     QUEUE = "queue"
     REJECT = "reject"
+    STEER = "steer"
     INTERRUPT = "interrupt"
 
 
@@ -259,7 +260,7 @@ def _given(part: Part, results: Mapping[str, Json]) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message.
+    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message that it answers.
 
     `message_id` is None unless a client gave the message an id, which only user messages can have.
     """
@@ -278,13 +279,21 @@ class Message:
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
+    def steered(self) -> bool:
+        """Returns True for a user message that a running turn has taken in."""
+        return self.role is Role.USER and self.step > 0
+
+    @property
     def metadata(self) -> Json:
         """The metadata that a page gave to this user message, or None."""
         return next((part.metadata for part in self.parts if isinstance(part, MetadataPart)), None)
 
     @property
     def shown_id(self) -> str:
-        """The id by which clients know a user message: its `message_id`, or one made from its task's id."""
+        """The id by which clients know a user message: its `message_id`, or one made from its task's id.
+
+        A message that a turn has taken in always has a `message_id`.
+        """
         return self.message_id or f"{OWN_MESSAGE_ID}{self.task_id}"
 
 
@@ -365,6 +374,9 @@ class TurnRequest:
 
     `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
     an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
+
+    `steers` is the running task that takes the message in before its next step. If it ends before that, the message
+    begins a turn of its own (`flows/steering.py`).
     """
 
     text: str | None
@@ -381,6 +393,7 @@ class TurnRequest:
     choice: ModelChoice = ModelChoice()
     parent: str | None = None
     branches: bool = False
+    steers: TaskId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,11 +473,19 @@ class Task:
     answer_end: AnswerEnd | None = None
     age: float = field(default=0.0, compare=False)
     """Seconds since the first claim, when the row was read. Measured by the clock of Postgres, like `started_at`."""
+    steered: bool = field(default=False, compare=False)
+    """A message waited to be taken in when the task was claimed. False unless the row came from a claim."""
 
     @property
     def is_turn(self) -> bool:
         """Returns True for a turn, and for an operation whose outcome has made it one. False while it is pending."""
         return self.kind is TaskKind.TURN or self.request.text is not None
+
+    @property
+    def taken_by(self) -> TaskId | None:
+        """Returns the task that has taken this message in, so that it never became a turn. None for all others."""
+        taken = self.status is TaskStatus.COMPLETED and self.attempt == 0
+        return self.request.steers if taken else None
 
     @property
     def fence(self) -> int:
@@ -494,7 +515,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None."""
+    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None. `taken` are
+    messages that waited for the task, and were stored when it was cancelled.
+    """
 
     task: Task
     next_turn: Turn | None
+    taken: Sequence[Message] = ()

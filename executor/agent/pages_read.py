@@ -11,8 +11,11 @@ from executor.llm.sources import find_source
 
 
 def pages_read(rows: Sequence[Message | NewMessage]) -> Iterator[Source]:
-    """Yields the pages in the results that `rows` end with. They are stored, so a takeover names the same ones."""
-    last = list(takewhile(lambda row: row.role is Role.TOOL, reversed(rows)))
+    """Yields the pages in the results since the model's last response. They are stored, so a takeover names them, too.
+
+    What the user has said since then stands among them, or behind them.
+    """
+    last = list(takewhile(lambda row: row.role is not Role.ASSISTANT, reversed(rows)))
     for row in reversed(last):
         for part in row.parts:
             if isinstance(part, ToolResultPart) and (source := _page_of(part)) is not None:

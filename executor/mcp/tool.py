@@ -29,7 +29,7 @@ from executor.mcp.names import Names
 from executor.mcp.outputs import response_of
 from executor.mcp.schemas import InputSchema, input_schema
 from executor.mcp.server_entry import HttpServer, Server, StdioServer
-from executor.mcp.task_outcomes import look_at
+from executor.mcp.task_outcomes import look_at, with_notes
 from executor.mcp.tasks import Answered, ServerTasks, TaskState
 from executor.mcp.unions import UnusableSchema
 from executor.tools.context import ToolContext
@@ -165,9 +165,7 @@ class McpTool(Tool[Arguments]):
             if not isinstance(result, mcp_types.CallToolResult):
                 return result
             response = masked(response_of(result, block_id, self._title, session), self._server)
-        if not inputs.notes:
-            return response
-        return response.model_copy(update={"message": " ".join([response.message, *inputs.notes])})
+        return with_notes(response, inputs.notes)
 
     async def _called(
         self, arguments: dict[str, Any], caller: Caller, inputs: Inputs
@@ -216,6 +214,7 @@ class McpTool(Tool[Arguments]):
         whose = {"session": context.session_id, "user": context.owner, None: None}[self._server.per]
         task = RemoteTask(self._server.name, self._remote.name, state.id, whose)
         work = ToolWork(context.task_id, self.name, context.tool_call_id, inputs.call.input, remote=task.server)
+        work = replace(work, notes=tuple(inputs.notes))
         ends_with_us, due_in = isinstance(self._server, StdioServer), 0.0 if self.long_running else PATIENCE + SLACK
         try:
             started = await context.operations.register_remote(work, task, ends_with_us=ends_with_us, due_in=due_in)
@@ -227,17 +226,17 @@ class McpTool(Tool[Arguments]):
             return Accepted(started.operation, already_started=True)
         if self.long_running:
             return Accepted(started.operation)
-        response = await self._soon_ended(self._tasks, task, state, context)
-        if response is None:
-            await context.operations.mark_opened(started.operation)
+        found = await self._soon_ended(self._tasks, task, state, context)
+        if isinstance(found, TaskState):
+            await context.operations.leave_remote(started.operation, due_in=0.0 if found.is_waiting else found.pause)
             return Accepted(started.operation)
-        output = await context.operations.settle_remote(started.operation, outcome_of(response))
+        output = await context.operations.settle_remote(started.operation, outcome_of(with_notes(found, inputs.notes)))
         return Accepted(started.operation) if output is None else Stored(output)
 
     async def _soon_ended(
         self, tasks: ServerTasks, task: RemoteTask, state: TaskState, context: ToolContext
-    ) -> ToolResponse | None:
-        """Returns the response of a task that ends within PATIENCE, else None.
+    ) -> ToolResponse | TaskState:
+        """Returns the response of a task that ends within PATIENCE, else its state: it may wait for the user.
 
         The first looks come sooner than the server wants them, so that the turn goes on with a result that is there.
         """
@@ -253,7 +252,7 @@ class McpTool(Tool[Arguments]):
                     if found is not None:
                         state = found
                         await _show(state, context)
-        return None
+        return state
 
 
 async def _show(state: TaskState, context: ToolContext) -> None:

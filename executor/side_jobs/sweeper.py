@@ -214,7 +214,6 @@ class Sweeper:
             async with self._resources.database.connection() as c:
                 released = await tasks.release_claims(c, owner, crashed=True)
                 abandoned = await operations.operations_run_by(c, owner)
-                await remote_tasks.release_of(c, owner)
             for turn in released:
                 logger.warning("owner is dead, turn published again", extra={"task_id": turn.task_id})
                 self._metrics.count_repair("turn_of_dead_owner")
@@ -222,4 +221,6 @@ class Sweeper:
             self._metrics.count_repair("operation_abandoned", len(abandoned))
             for operation in abandoned:
                 await self._end(complete_operation(self._resources, operation.id, ABANDONED))
+            async with self._resources.database.connection() as c:
+                await remote_tasks.release_of(c, owner)
         self._suspects = dead

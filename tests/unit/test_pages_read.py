@@ -28,6 +28,8 @@ def test_pages_of_the_last_step_are_found_in_order() -> None:
         result("https://b.example/"),
     ]
     assert list(pages_read(rows)) == [Source("https://a.example/", "A"), Source("https://b.example/", None)]
+    steer = NewMessage(Role.USER, (TextPart("Read more."),))
+    assert len(list(pages_read([*rows, steer]))) == 2
     assert list(pages_read([*rows, CALL])) == []
     assert list(pages_read([])) == []
 

@@ -4,6 +4,10 @@ import type { DynamicToolUIPart, ToolUIPart, UIMessage } from "ai";
 export type ToolPart = ToolUIPart | DynamicToolUIPart;
 export type Part = UIMessage["parts"][number];
 
+// The ids of the user's messages that answers have taken in.
+export const takenIn = (messages: UIMessage[]) =>
+  new Set(messages.flatMap(({ parts }) => parts.flatMap((part) => (part.type === "data-steering" ? [part.id] : []))));
+
 export const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");
 
 // Returns the address of a page of the web, and undefined for any other, which must not become a link.

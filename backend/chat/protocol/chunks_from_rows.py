@@ -22,6 +22,7 @@ from backend.chat.models import (
     Usage,
 )
 from backend.chat.outcomes import Operation, Progress
+from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import (
     Abort,
     Chunk,
@@ -49,9 +50,12 @@ _REASONS: dict[TaskStatus, FinishReason] = {
 }
 
 
-def terminal_chunks(task: Task, *, step_open: bool) -> list[Chunk]:
-    """Returns the chunks that end the stream of an ended task, whose parts are closed. `finish` is always the last."""
-    chunks: list[Chunk] = [FinishStep()] if step_open else []
+def terminal_chunks(task: Task, *, step_open: bool, taken: Sequence[Message] = ()) -> list[Chunk]:
+    """Returns the chunks that end the stream of an ended task, whose parts are closed. `finish` is always the last.
+
+    `taken` are messages that were stored with its end (`Ending`).
+    """
+    chunks: list[Chunk] = [*([FinishStep()] if step_open else []), *steering_chunks(taken)]
     if task.status is TaskStatus.FAILED and task.error is not None:
         chunks.append(Data("error", {"code": task.error.code, "message": task.error.message}))
         chunks.append(ErrorChunk(task.error.message))
@@ -113,12 +117,17 @@ def cost_json(usage: Usage) -> dict[str, Json]:
 def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
     """Yields the chunks of committed steps. The last step stays open if one of its calls has no result."""
     open_calls: set[str] = set()
-    step = 0
+    step, is_open = 0, False
     for row in rows:
-        if row.role is Role.ASSISTANT:
-            if step:
+        if isinstance(row, Message) and row.steered:
+            if is_open:
                 yield FinishStep()
-            step += 1
+                is_open = False
+            yield from steering_chunks([row])
+        elif row.role is Role.ASSISTANT:
+            if is_open:
+                yield FinishStep()
+            step, is_open = step + 1, True
             yield StartStep()
             yield from _part_chunks(row.parts, step)
             open_calls |= {part.tool_call_id for part in row.parts if isinstance(part, ToolCallPart) and part.readable}
@@ -127,8 +136,25 @@ def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
                 if isinstance(part, ToolResultPart) and part.tool_call_id in open_calls:
                     open_calls.discard(part.tool_call_id)
                     yield output_chunk(part)
-    if step and not open_calls:
+    if is_open and not open_calls:
         yield FinishStep()
+
+
+def steering_chunks(taken: Iterable[Message]) -> list[Chunk]:
+    """Returns the chunks that show user messages where the running turn has taken them in. Notes are not shown."""
+    return [steering_chunk(row) for row in taken if row.text]
+
+
+def steering_chunk(row: Message) -> Data:
+    """Returns a user message as a part of the answer that took it in. A later one with the same id replaces it."""
+    return Data("steering", user_message(row), id=row.shown_id)
+
+
+def user_message(row: Message) -> Json:
+    """Returns a user message as a UIMessage."""
+    data = parts_json([part for part in row.parts if isinstance(part, DataPart)])
+    message = {"id": row.shown_id, "role": "user", "parts": [{"type": "text", "text": row.text}, *data]}
+    return message if row.metadata is None else message | {"metadata": row.metadata}
 
 
 def _part_chunks(parts: Iterable[Part], step: int) -> Iterator[Chunk]:

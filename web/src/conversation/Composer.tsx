@@ -8,10 +8,11 @@ interface Props {
   busy: boolean;
   stopping: boolean;
   onSend: (text: string) => void;
+  onSendNow: (text: string) => void; // for the running answer, which reads it before its next step
   onStop: () => void;
 }
 
-export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Props) {
+export function Composer({ draft, returned, busy, stopping, onSend, onSendNow, onStop }: Props) {
   const [text, setText] = useState(() => draftOf(draft));
   const field = useRef<HTMLTextAreaElement>(null);
 
@@ -34,15 +35,15 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
   useEffect(() => {
     if (returned !== null) setText((now) => (now ? `${now}\n\n${returned}` : returned));
   }, [returned]);
-  const send = () => {
+  const send = (now: boolean) => {
     if (!text.trim()) return;
     setText("");
-    onSend(text);
+    (now && busy ? onSendNow : onSend)(text);
   };
   return (
     <form className="composer" onSubmit={(event) => {
       event.preventDefault();
-      send();
+      send(false);
     }}>
       <textarea ref={field} rows={1} value={text} aria-label="Message"
         placeholder={busy ? "Write the next message" : "Write a message"}
@@ -50,7 +51,7 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
         onKeyDown={(event) => {
           if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
           event.preventDefault();
-          send();
+          send(event.ctrlKey || event.metaKey);
         }} />
       {busy && (
         <button type="button" className="round" aria-label="Stop" title="Stop" disabled={stopping}
@@ -61,8 +62,18 @@ export function Composer({ draft, returned, busy, stopping, onSend, onStop }: Pr
           <Icon name="stop" />
         </button>
       )}
+      {busy && text.trim() && (
+        <button type="button" className="now" title="CoPilot reads it before its next step (Ctrl+Enter)"
+          onClick={() => {
+            send(true);
+            field.current?.focus();
+          }}>
+          Send now
+        </button>
+      )}
       {(!busy || text.trim()) && (
-        <button type="submit" className="round primary" aria-label="Send" title="Send" disabled={!text.trim()}>
+        <button type="submit" className="round primary" aria-label={busy ? "Queue" : "Send"}
+          title={busy ? "Queue: send it when the answer has ended" : "Send"} disabled={!text.trim()}>
           <Icon name="arrow" />
         </button>
       )}

@@ -8,6 +8,7 @@ export interface UnsentMessage {
   text: string;
   begins: boolean; // the message creates its session
   choice: Choice | null; // null: the model of the conversation answers
+  steers?: boolean; // sent for the running answer
   revision?: string; // set if this edits the message `id`: the idempotency key of the edit
 }
 

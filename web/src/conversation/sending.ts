@@ -5,7 +5,7 @@ import type { UIMessage } from "ai";
 import { newId } from "../ids";
 import { isNotFound, type Details, type QueuedTurn } from "../net/api";
 import type { ResumableConnection } from "../net/transport";
-import { textIn } from "../parts";
+import { takenIn, textIn } from "../parts";
 import type { Choice } from "./choice";
 import { addToDraft } from "./drafts";
 import { addUnsent, removeUnsent, unsentMessages, type UnsentMessage } from "./outbox";
@@ -36,9 +36,9 @@ export class Sending {
 
   constructor(private readonly conversation: MessageTarget) {}
 
-  send(text: string) {
+  send(text: string, steers = false) {
     const { session, exists } = this.conversation;
-    const message = { session, id: newId("m-"), text, begins: !exists, choice: this.conversation.takeChoice() };
+    const message = { session, id: newId("m-"), text, begins: !exists, choice: this.conversation.takeChoice(), steers };
     addUnsent(message);
     if (!exists) this.conversation.page?.onStarted(session);
     void this.deliver(message);
@@ -128,14 +128,14 @@ export class Sending {
     return accepted;
   }
 
-  private async enqueue({ id, text, choice }: UnsentMessage): Promise<boolean> {
+  private async enqueue({ id, text, choice, steers = false }: UnsentMessage): Promise<boolean> {
     const { view, connection, session, deleted } = this.conversation;
-    view.update({ queued: [...view.current.queued, { task_id: "", message: text, message_id: id }] });
-    const sent = this.lastPost.then(() => connection.enqueue(session, id, text, choice ?? null, deleted));
+    view.update({ queued: [...view.current.queued, { task_id: "", message: text, message_id: id, steers: null }] });
+    const sent = this.lastPost.then(() => connection.enqueue(session, { id, text, choice: choice ?? null, steers }, deleted));
     this.lastPost = sent.catch(() => undefined);
     try {
-      const task = await sent;
-      const withTask = (turn: QueuedTurn) => (turn.message_id === id ? { ...turn, task_id: task } : turn);
+      const accepted = await sent;
+      const withTask = (turn: QueuedTurn) => (turn.message_id === id ? { ...turn, ...accepted } : turn);
       view.update({ queued: view.current.queued.map(withTask) });
       this.conversation.read();
       return true;
@@ -166,5 +166,6 @@ const inBody = (choice: Choice | null) => (choice ? { body: { ...choice } } : {}
 function hasReceived({ messages, queued }: Details, { id, text, revision }: UnsentMessage): boolean {
   const anyText = !revision; // an edit keeps the id of its message, so its text must match
   return messages.some((message) => message.id === id && (anyText || textIn(message.parts) === text))
+    || takenIn(messages).has(id)
     || queued.some((message) => message.message_id === id && (anyText || message.message === text));
 }

@@ -39,6 +39,14 @@ class Site:
         return f"http://{host}:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._answer(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             self.requests.append(head)
@@ -53,7 +61,6 @@ class Site:
                     await answer(writer)
                 except ConnectionError:
                     self.closed.set()
-        writer.close()
 
     async def until_closed(self) -> None:
         await asyncio.wait_for(self.closed.wait(), limit(20))
@@ -78,6 +85,16 @@ def dripping(head: bytes, every: float) -> Callable[[asyncio.StreamWriter], Awai
 async def site(pages: Mapping[str, Page]) -> AsyncIterator[Site]:
     one = Site()
     one.pages.update(pages)
-    async with await asyncio.start_server(one.serve, "127.0.0.1", 0) as server:
+    jobs: list[asyncio.Task[None]] = []
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        jobs.append(asyncio.ensure_future(one.serve(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         one.port = server.sockets[0].getsockname()[1]
-        yield one
+        try:
+            yield one
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)

@@ -32,6 +32,7 @@ from backend.setting_types import (
     Port,
     Seconds,
     SocketOrHosts,
+    token_keys,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class Settings(BaseModel):
     chat_first_byte_timeout: float | None = Field(None, gt=0, le=7_200)
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
+    mcp_token_keys: SecretStr | None = None
+    mcp_claims: str = Field("", pattern=r"^([A-Za-z0-9_.:/-]{1,100}( *, *[A-Za-z0-9_.:/-]{1,100}){0,15})?$")
     mcp_start_timeout: float = Field(60, gt=0, le=3600)
     web_fetch: bool = True
     web_search_url: HttpUrl | None = None
@@ -187,6 +190,13 @@ class Settings(BaseModel):
     def _require_known_failpoints(cls, plan: str) -> str:
         Failpoint.parse_all(plan)
         return plan
+
+    @field_validator("mcp_token_keys")
+    @classmethod
+    def _require_token_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            token_keys(keys.get_secret_value())
+        return keys
 
     @model_validator(mode="after")
     def _require_what_fits_together(self) -> Self:
@@ -252,6 +262,11 @@ class Settings(BaseModel):
         summary = ModelEntry(id="summary", model=self.chat_summary_model) if self.chat_summary_model else None
         only = ModelEntry(id=ONLY_ID, label=label[:100], model=self.chat_model)
         return ModelList((only,), title, summary, listed=False)
+
+    @property
+    def claims(self) -> Sequence[str]:
+        """The names in MCP_CLAIMS."""
+        return [name.strip() for name in self.mcp_claims.split(",") if name.strip()]
 
     @property
     def database_dsn(self) -> str:

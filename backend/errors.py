@@ -222,6 +222,12 @@ class AlreadyCompleted(AppError):
     code, status = "already_completed", 409
 
 
+class ConnectionNotFound(NotFound):
+    """You are not signed in at a tool server of that name."""
+
+    code = "connection_not_found"
+
+
 class WebhookReused(AppError):
     """This signed message was sent for another operation before."""
 

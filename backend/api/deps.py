@@ -20,6 +20,7 @@ from backend.chat.questions import QUESTIONS
 from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
     AgentNotFound,
+    ConnectionNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
     OperationNotFound,
@@ -98,6 +99,13 @@ async def _webhooks_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
     """Returns the user whose webhook is meant. Raises WebhookNotFound for anonymous callers, who have none."""
     if caller.user_id is None:
         raise WebhookNotFound
+    return caller.user_id
+
+
+async def _connections_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    """Returns the user whose connection is meant. Raises ConnectionNotFound for anonymous callers, who have none."""
+    if caller.user_id is None:
+        raise ConnectionNotFound
     return caller.user_id
 
 
@@ -188,6 +196,7 @@ AnOperation: TypeAlias = Annotated[OperationId, Depends(_operation_id)]
 AnAgent: TypeAlias = Annotated[str, Depends(_agent_id)]
 AUser: TypeAlias = Annotated[UserId, Depends(_user_id)]
 WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
+ConnectionsUser: TypeAlias = Annotated[UserId, Depends(_connections_user)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
 AgentsUser: TypeAlias = Annotated[UserId, Depends(_agents_user)]

@@ -60,10 +60,14 @@ class OnBusy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer."""
+    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer.
+
+    `claims` are those of the token that MCP_CLAIMS names, with their values.
+    """
 
     user_id: UserId | None
     address: str
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def quota_key(self) -> str:
@@ -370,7 +374,7 @@ class TurnRequest:
     `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
     holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
     `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
-    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them.
+    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them. `claims` are the caller's.
 
     `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
     an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
@@ -390,6 +394,7 @@ class TurnRequest:
     temporary: bool = False
     takes_questions: bool = False
     page_tools: tuple[Json, ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
     choice: ModelChoice = ModelChoice()
     parent: str | None = None
     branches: bool = False

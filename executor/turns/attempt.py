@@ -109,6 +109,7 @@ class Attempt:
         if operation is not None:  # the stream of an operation is a message of its own, which begins with the call
             committed = [*(operation.messages if self._task.steps else [operation.call]), *committed]
         await self._context.load_prices()
+        await self._context.prepare_tools(self._task)
         writer, step_open = await self._open_stream(committed)
         agent = self._context.agent(self._task, self._tool_host, operation, choice, told)
         approved = operation if operation is not None and operation.to_run else None

@@ -89,6 +89,8 @@ async def start_turn(
                 return _known(resources, found, await target_of(c, found))
             placed = found
         await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
+        if caller.claims:
+            placed = replace(placed, request=replace(placed.request, claims=caller.claims))
         task = await _insert(c, caller, session_id, placed, interrupts=interrupts)
     reach("after_pg_commit_before_202")
     running = placed.running

@@ -119,7 +119,8 @@ INSERT INTO tasks AS t (id, session_id, user_id, quota_key, kind, status, attemp
   tool_call_id, deadline_at)
 SELECT $2, s.id, asks.user_id, coalesce('user:' || asks.user_id, 'session:' || s.id), 'operation', 'running', 1,
   $3::jsonb || jsonb_build_object(
-    'takes_questions', turn.request->'takes_questions', 'page_tools', turn.request->'page_tools'),
+    'takes_questions', turn.request->'takes_questions', 'page_tools', turn.request->'page_tools',
+    'claims', turn.request->'claims'),
   $4, $5, $6, now() + make_interval(secs => $7)
 FROM sessions s LEFT JOIN tasks turn ON turn.id = $3::jsonb->>'turn'
   CROSS JOIN LATERAL (SELECT coalesce(s.user_id, turn.user_id) AS user_id) AS asks  -- a user, in nobody's session

@@ -135,6 +135,10 @@ class Settings(BaseModel):
     mcp_token_keys: SecretStr | None = None
     mcp_claims: str = Field("", pattern=r"^([A-Za-z0-9_.:/-]{1,100}( *, *[A-Za-z0-9_.:/-]{1,100}){0,15})?$")
     mcp_start_timeout: float = Field(60, gt=0, le=3600)
+    web_fetch: bool = True
+    web_search_url: HttpUrl | None = None
+    brave_search_api_key: SecretStr | None = None
+    tavily_api_key: SecretStr | None = None
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator
@@ -324,6 +328,11 @@ class Settings(BaseModel):
             return "anthropic"
         named = self.chat_base_url or (self.chat_model and (self.openrouter_base_url or self.openai_base_url))
         return "openai" if named else "scripted"
+
+    @property
+    def searches_web(self) -> bool:
+        """True if a service for web_search is set."""
+        return (self.web_search_url or self.brave_search_api_key or self.tavily_api_key) is not None
 
     @property
     def model_api_key(self) -> SecretStr | None:

@@ -5,7 +5,7 @@ Values of labels come from short lists: statuses, codes, names that the operator
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -88,6 +88,17 @@ class _Census(Collector):
         yield from (waiting, oldest, operations, age, memory, limit)
 
 
+class _WebRequests(Collector):
+    def __init__(self, outcomes: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._outcomes = outcomes
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("web_requests", "Calls of web_fetch and web_search", labels=["tool", "outcome"])
+        for (tool, outcome), number in self._outcomes().items():
+            family.add_metric([tool, outcome], number)
+        yield family
+
+
 class ExecutorMetrics(ProcessMetrics):
     def __init__(self) -> None:
         super().__init__()
@@ -159,6 +170,10 @@ class ExecutorMetrics(ProcessMetrics):
         """Takes the states of MCP servers from `servers` at each scrape. `reasons` are those of their failures."""
         self.tool_servers = servers
         self.registry.register(_ToolServers(servers, reasons))
+
+    def watch_web(self, outcomes: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Takes the numbers of calls, by tool and outcome, from `outcomes` at each scrape."""
+        self.registry.register(_WebRequests(outcomes))
 
     def watch_census(self, census: Callable[[], Census | None]) -> None:
         """Takes the newest census from `census` at each scrape; None if another executor takes it."""

@@ -31,6 +31,7 @@ from executor.tools import own_tools
 from executor.tools.tool import FINDERS, Toolbox
 from executor.turns.context import ExecutorContext
 from executor.turns.single_turn import SingleTurnQueue
+from executor.web import open_web
 from executor.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ async def _open_context(
         models = await stack.enter_async_context(open_models(settings))
         generator = await stack.enter_async_context(open_generator(settings))
         platform = await stack.enter_async_context(open_platform(settings))
-        tools = own_tools(settings, generator, platform)
+        web = await stack.enter_async_context(open_web(settings))
+        tools = own_tools(settings, generator, platform, web)
         names = [*(tool.name for tool in tools), *FINDERS]
         servers = await stack.enter_async_context(open_mcp(settings, names, resources.database))
         toolbox = Toolbox(tools, servers)
@@ -88,6 +90,8 @@ async def _open_context(
         if platform is not None:
             context.metrics.watch_platform(lambda: platform.why_away, platform.calls)
             platform.report_to(context.metrics.count_platform_call)
+        if web.fetcher or web.searcher:
+            context.metrics.watch_web(lambda: web.outcomes)
         if servers:
             from executor.mcp.failures import Reason  # it imports the SDK, which few installations need
 

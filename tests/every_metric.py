@@ -34,6 +34,7 @@ def _of_new_processes() -> tuple[ApiMetrics, ExecutorMetrics]:
     executor.models.expect("one", ["provider_error"])
     executor.watch_tool_servers(lambda: [ToolServer("one", connected=True, tools=1)], ["exited"])
     executor.watch_platform(lambda: None, ["execute"])
+    executor.watch_web(lambda: {("web_fetch", "completed"): 0})
     executor.watch_census(lambda: Census({"turn": Group()}, {"pending": Group()}, RedisMemory(1, 2)))
     return api, executor
 

@@ -27,6 +27,7 @@ from backend.chat.protocol.chunks import Chunk, FinishStep, StartStep
 from backend.errors import ProviderError
 from executor.agent.approved_call import ApprovedCall
 from executor.agent.calls import Calls, Delivered, ToolHost
+from executor.agent.pages_read import pages_read
 from executor.agent.response import Response
 from executor.llm.events import Finished, TextDelta, UsageSoFar
 from executor.llm.history import to_prompt_messages
@@ -157,7 +158,7 @@ class Agent:
             return
         while calls_made < self._limits.steps:
             calls_made += 1
-            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice)
+            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice, pages_read(rows))
             notice = None
             async for chunk in self._respond(response, rows):
                 yield chunk

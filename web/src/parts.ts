@@ -9,3 +9,6 @@ export const takenIn = (messages: UIMessage[]) =>
   new Set(messages.flatMap(({ parts }) => parts.flatMap((part) => (part.type === "data-steering" ? [part.id] : []))));
 
 export const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");
+
+// Returns the address of a page of the web, and undefined for any other, which must not become a link.
+export const safeUrl = (url: string) => (/^https?:/i.test(url) ? url : undefined);

@@ -6,7 +6,7 @@ import { Icon } from "../Icon";
 import { Markdown } from "../markdown/Markdown";
 import type { Alternatives } from "../net/api";
 import { useModels } from "../net/models";
-import { textIn, type Part } from "../parts";
+import { safeUrl, textIn, type Part } from "../parts";
 import { Elicitation, type Elicited } from "../tools/Ask";
 import { isPending } from "../tools/output";
 import { MessageIdContext, ToolActionsContext } from "../tools/toolActions";
@@ -207,8 +207,6 @@ function hasTail(parts: Part[]): boolean {
   const last = parts.at(-1);
   return last?.type === "text" ? last.text.length > 0 : last?.type === "reasoning";
 }
-
-const safeUrl = (url: string) => (/^https?:/i.test(url) ? url : undefined);
 
 // `live`: the part still grows. `running`: its message does.
 function Piece({ part, live, running }: { part: Part; live: boolean; running: boolean }) {

@@ -4,7 +4,7 @@ import { Icon, type IconName } from "../Icon";
 import { asGraph } from "../library/graph";
 import { GraphView } from "../library/GraphView";
 import { api, type Json } from "../net/api";
-import type { ToolPart } from "../parts";
+import { safeUrl, type ToolPart } from "../parts";
 import { Link } from "../route";
 import { Answered, Ask } from "./Ask";
 import { Goal } from "./Goal";
@@ -91,6 +91,8 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
       return <Agents output={output} />;
     case "doc_search_results":
       return <Documents output={output} />;
+    case "web_search_results":
+      return <Pages output={output} />;
     default:
       return output.message ? <p className="why">{output.message}</p> : null;
   }
@@ -115,6 +117,19 @@ function Documents({ output }: { output: Output }) {
       {rows(output.results).slice(0, 6).map((found, place) => (
         <li key={place}>
           <strong>{String(found.title)}</strong> <span className="note">{String(found.section ?? found.path ?? "")}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Pages({ output }: { output: Output }) {
+  return (
+    <ul className="found">
+      {rows(output.results).map((found, place) => (
+        <li key={place}>
+          <a href={safeUrl(String(found.url))} target="_blank" rel="noopener noreferrer">{String(found.title)}</a>
+          <span className="note">{String(found.snippet ?? "")}</span>
         </li>
       ))}
     </ul>

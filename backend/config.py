@@ -22,6 +22,7 @@ from backend.setting_types import (
     AllowedHosts,
     ApprovalRuleList,
     Count,
+    FilesUrl,
     Host,
     Hosts,
     HttpUrl,
@@ -69,6 +70,9 @@ class Settings(BaseModel):
     trusted_proxies: str = ""
     executor_port: int = Field(8008, ge=0, le=65535)
     data_dir: Path = Path(".data")
+    files_url: FilesUrl = ""
+    files_access_key: SecretStr | None = None
+    files_secret_key: SecretStr | None = None
 
     # stores
     database_url: SecretStr | None = None
@@ -139,12 +143,17 @@ class Settings(BaseModel):
     # limits
     max_message_chars: Count = 64_000
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=2**31 - 1)
-    max_chat_body_bytes: int = Field(4_194_304, ge=1_024, le=2**31 - 1)
+    max_chat_body_bytes: int = Field(8_388_608, ge=1_024, le=2**31 - 1)
     max_body_memory: int = Field(67_108_864, ge=1_048_576, le=2**40)
     max_running_turns: Count = 5
     max_waiting_turns: int = Field(15, ge=0, le=2**31 - 1)
     max_open_streams: Count = 8
     max_new_sessions: Count = 120
+    max_image_bytes: int = Field(20_971_520, ge=1_024, le=268_435_456)
+    max_pdf_bytes: int = Field(20_971_520, ge=1_024, le=268_435_456)
+    max_text_bytes: int = Field(1_048_576, ge=1_024, le=268_435_456)
+    max_files: int = Field(2_000, ge=0, le=2**31 - 1)
+    max_files_bytes: int = Field(2_147_483_648, ge=0, le=2**50)
     max_agents: Count = 1000
     max_webhooks: int = Field(5, ge=0, le=1_000)
     max_steps: Count = 25
@@ -206,6 +215,12 @@ class Settings(BaseModel):
             for secret in secrets:
                 if secret.strip().lower() in SAMPLE_SECRETS or len(secret.strip().encode()) < least:
                     raise ValueError(f"{name.upper()}: a sample or too short; use at least {least} characters")
+        return self
+
+    @model_validator(mode="after")
+    def _require_whole_file_keys(self) -> Self:
+        if (self.files_access_key is None) != (self.files_secret_key is None):
+            raise ValueError("FILES_ACCESS_KEY and FILES_SECRET_KEY: set both or none")
         return self
 
     @model_validator(mode="after")

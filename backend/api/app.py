@@ -34,6 +34,7 @@ from backend.api.routes import (
     autogpt,
     chat,
     events,
+    files,
     health,
     instructions,
     library,
@@ -54,6 +55,7 @@ from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
 from backend.api.state import ApiState, state_of
 from backend.api.timeouts import Timeouts
+from backend.api.uploads import Uploads
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
@@ -174,6 +176,7 @@ def _lifespan(
                 proxies,
                 bodies,
                 NewSessions(settings.max_new_sessions),
+                Uploads(),
             )
             yield Lifespan(api=api)
 
@@ -192,7 +195,7 @@ def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
         *(sessions, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(webhooks, events, health, schema, streams, ag_ui),
+        *(webhooks, events, files, health, schema, streams, ag_ui),
         chat,
     )
     for module in (*modules, library, openai, page):

@@ -19,6 +19,7 @@ from backend.chat.questions import QUESTIONS
 from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
     AgentNotFound,
+    FileNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
     OperationNotFound,
@@ -27,7 +28,7 @@ from backend.errors import (
     ValidationFailed,
     WebhookNotFound,
 )
-from backend.ids import BEGINNING, SESSION_ID_PATTERN, OperationId, SessionId, StreamId, TaskId, UserId
+from backend.ids import BEGINNING, SESSION_ID_PATTERN, FileId, OperationId, SessionId, StreamId, TaskId, UserId
 
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=100, description="The largest number of entries to return.")]
 Offset: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000, description="The number of entries to skip.")]
@@ -103,6 +104,13 @@ async def _webhook_id(webhook_id: str) -> str:
     if _UUID.fullmatch(webhook_id) is None:
         raise WebhookNotFound
     return webhook_id
+
+
+async def _file_id(file_id: str) -> FileId:
+    """Raises FileNotFound if the id is no UUID, so that no store is asked for it."""
+    if _UUID.fullmatch(file_id) is None:
+        raise FileNotFound
+    return FileId(file_id)
 
 
 async def _delivery_id(delivery_id: str) -> str:
@@ -187,6 +195,7 @@ AUser: TypeAlias = Annotated[UserId, Depends(_user_id)]
 WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
+AFile: TypeAlias = Annotated[FileId, Depends(_file_id)]
 AgentsUser: TypeAlias = Annotated[UserId, Depends(_agents_user)]
 ACursor: TypeAlias = Annotated[StreamId | None, Depends(_cursor)]
 Accepts: TypeAlias = Annotated[frozenset[str], Depends(_accepts)]

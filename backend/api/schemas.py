@@ -181,7 +181,9 @@ class NewTurn(_TakesNulls):
     ] = None
     parent: Annotated[str | None, Field(max_length=255, description=_PARENT)] = None
     page_tools: PageTools = []
-    file_ids: Annotated[list[str] | None, Field(description=_NO_FILES)] = None
+    file_ids: Annotated[
+        list[str] | None, Field(max_length=20, description="Ids of files, which `POST /api/chat/files` returned.")
+    ] = None
     mode: Annotated[Literal["fast", "extended_thinking"] | None, Field(description=_OF_AUTOGPT)] = None
     model: Annotated[str | None, Field(max_length=100, description=_MODEL)] = None
     effort: Annotated[str | None, Field(max_length=32, description=_EFFORT)] = None

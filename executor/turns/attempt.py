@@ -119,7 +119,7 @@ class Attempt:
         if self._task.crashes >= self._resources.settings.max_crashes:
             return await self._stop(agent, writer, TaskStatus.FAILED, CRASHED)
         if not self._task.request.temporary and _is_first_turn(rows):
-            self._title = SessionTitle(self._resources, self._context, self._task, rows[0].text, writer)
+            self._title = SessionTitle(self._resources, self._context, self._task, _subject_of(rows[0]), writer)
         rows = history.prompt_rows(history.newer)
         self._notice = history.notice
         shown = rows if operation is None else with_call(rows, operation)
@@ -230,7 +230,12 @@ def time_left(task: Task, limit: float) -> float:
     return max(0.0, limit - task.age)
 
 
+def _subject_of(message: Message) -> str:
+    """Returns what a title is made of: the text, or the names of the files if there is none."""
+    return message.text or ", ".join(file.filename for file in message.files)
+
+
 def _is_first_turn(rows: Sequence[Message]) -> bool:
-    """Checks that the history begins with its only user message, and that this has text: a service's note has none."""
+    """Checks that the history begins with its only user message, and that pages show it, unlike a service's note."""
     users = [row for row in rows if row.role is Role.USER]
-    return len(users) == 1 and rows[0] is users[0] and bool(rows[0].text)
+    return len(users) == 1 and rows[0] is users[0] and rows[0].is_shown

@@ -172,7 +172,7 @@ def _plan_for(history: History, replaced: list[Message], running: frozenset[str]
     read = history.prompt_rows(replaced)
     named = {part.tool_call_id for row in read for part in row.parts if isinstance(part, ToolCallPart)}
     before = 0 if history.summary is None else history.summary.messages
-    seen = {(row.task_id, row.role is Role.USER) for row in replaced if row.role is not Role.USER or row.text}
+    seen = {(row.task_id, row.role is Role.USER) for row in replaced if row.role is not Role.USER or row.is_shown}
     return Plan(replaced[-1].sequence, read, running & named, before + len(seen))
 
 

@@ -368,6 +368,7 @@ NOT_FOUND = {
     "agent_id": "agent_not_found",
     "operation_id": "operation_not_found",
     "webhook_id": "webhook_not_found",
+    "file_id": "file_not_found",
 }
 FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
 PUBLIC = {
@@ -383,6 +384,7 @@ OF_THE_CALLER = {
     ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
     ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
+    ("POST", "/api/chat/files"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
 }  # fmt: skip
 """Routes without an id of somebody's in their path. Where an id may be in the query or the body, `other_places` sends
@@ -423,15 +425,18 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
         async with api.resources.database.connection() as c:
             agent = (await an_agent(c, user, description="secret words")).agent.id
         hook = await api.http.post("/api/chat/webhooks", json={"url": "https://secret.invalid/"}, headers=owner)
+        file = await api.http.post("/api/chat/files", content=b"secret words", headers=owner)
         question = {"message": '/tool ask_user {"question": "secret words"}'}
         path = f"/api/chat/sessions/{await api.new_session(owner)}/stream"
         _, asking = await api.read("POST", path, params={"accept": "questions"}, json=question, headers=owner)
         (asked,) = [chunk["output"] for chunk in asking.chunks if chunk["type"] == "tool-output-available"]
         theirs = {"session_id": session, "task_id": task, "agent_id": agent, "operation_id": asked["operation_id"]}
         theirs |= {"tool_call_id": call, "webhook_id": hook.json()["id"], "delivery_id": f"evt_{'0' * 32}"}
+        theirs["file_id"] = file.json()["id"]
         nowhere = "00000000-0000-4000-8000-000000000000"
         nobodys = {"session_id": new_id(), "task_id": nowhere, "agent_id": nowhere, "operation_id": nowhere}
         nobodys |= {"tool_call_id": call, "webhook_id": nowhere, "delivery_id": f"evt_{'0' * 32}"}
+        nobodys["file_id"] = nowhere
         objects = {
             (method, path)
             for method, path in routes_of(api)

@@ -6,7 +6,19 @@ import re
 from importlib.metadata import Distribution, distributions
 
 ALLOWED = frozenset(
-    {"MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "ISC", "PSF-2.0", "MPL-2.0", "Unlicense", "0BSD"}
+    {
+        "MIT",
+        "MIT-0",
+        "MIT-CMU",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "Apache-2.0",
+        "ISC",
+        "PSF-2.0",
+        "MPL-2.0",
+        "Unlicense",
+        "0BSD",
+    }
 )
 """Licences that allow use in any product. MPL-2.0 asks for changes of its own files only."""
 OLD_NAMES = {
@@ -15,6 +27,7 @@ OLD_NAMES = {
     "BSD 2-Clause License": "BSD-2-Clause",
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
+    "BSD-3-Clause, Apache-2.0, dependency licenses": "BSD-3-Clause",  # pypdfium2, in which PDFium is
     "Apache Software License": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",

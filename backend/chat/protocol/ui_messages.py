@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from backend.chat.models import (
     DataPart,
+    FilePart,
     Json,
     Message,
     NewMessage,
@@ -31,7 +32,7 @@ from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, Data, Finish
 from backend.chat.protocol.chunks_from_rows import progress_chunk, terminal_chunks
 from backend.chat.protocol.tool_outputs import error_text, history_output
-from backend.ids import TaskId
+from backend.ids import FileId, TaskId
 
 HistoryItem: TypeAlias = Message | NewMessage
 _ShownOutput: TypeAlias = Callable[[ToolResultPart], Json]
@@ -54,8 +55,9 @@ def ui_turns(
     answering_again: bool = False,
     answered_elsewhere: Collection[int] = (),
     most: int = MAX_OUTPUT_CHARS,
+    links: Mapping[FileId, str] = MappingProxyType({}),
 ) -> list[UITurn]:
-    """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters.
+    """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters. `links` lead to files.
 
     The rows must be in order, and complete for each task except a running one. `tasks` must have the task of every row.
 
@@ -72,7 +74,10 @@ def ui_turns(
         if operation is not None:
             answer_rows = [*operation.messages, *answer_rows]
         shown.append(
-            UITurn(group[0].sequence, [_user_message(row) for row in group if row.role is Role.USER and row.text])
+            UITurn(
+                group[0].sequence,
+                [_user_message(row, links) for row in group if row.role is Role.USER and row.is_shown],
+            )
         )
         answered_again = _answers(following) or (answering_again and not following)
         question = group[-1].sequence
@@ -91,9 +96,19 @@ def _answers(rows: Sequence[Message]) -> bool:
     return bool(rows) and rows[0].role is not Role.USER
 
 
-def _user_message(row: Message) -> Json:
-    data = parts_json([part for part in row.parts if isinstance(part, DataPart)])
-    message = {"id": row.shown_id, "role": "user", "parts": [{"type": "text", "text": row.text}, *data]}
+def file_json(part: FilePart, links: Mapping[FileId, str]) -> Json:
+    """Returns a file as the AI SDK's FileUIPart. A link that needs no token stands in `providerMetadata`."""
+    shown = {"type": "file", "mediaType": part.media_type, "filename": part.filename, "url": part.url}
+    link = links.get(part.file_id)
+    return shown if link is None else shown | {"providerMetadata": {"copilot": {"link": link, "size": part.size}}}
+
+
+def _user_message(row: Message, links: Mapping[FileId, str]) -> Json:
+    parts: list[Json] = [file_json(file, links) for file in row.files]
+    if row.text:
+        parts.append({"type": "text", "text": row.text})
+    parts += parts_json([part for part in row.parts if isinstance(part, DataPart)])
+    message = {"id": row.shown_id, "role": "user", "parts": parts}
     return message if row.metadata is None else message | {"metadata": row.metadata}
 
 

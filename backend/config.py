@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from backend.errors import ConfigError
 from backend.failpoints import Failpoint
-from backend.model_list import ONLY_ID, ModelEntry, ModelList, read_models
+from backend.model_list import ONLY_ID, ModelEntry, ModelList, known_to_accept, read_models
 from backend.setting_types import (
     LONGEST_S,
     AllowedHosts,
@@ -121,6 +121,7 @@ class Settings(BaseModel):
     openrouter_base_url: HttpUrl | None = None
     openai_base_url: HttpUrl | None = None
     chat_system_prompt: str = ""
+    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf)(,(image|pdf))?)?$")
     user_instructions: bool = True
     chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)
     chat_max_output_tokens: Count = 8_192
@@ -330,6 +331,20 @@ class Settings(BaseModel):
             return self.chat_base_url or self.openrouter_base_url or self.openai_base_url
         no_other_key = self.chat_api_key is None and self.open_router_api_key is not None
         return "https://openrouter.ai/api/v1" if no_other_key else None
+
+
+def accepted(entry: ModelEntry, settings: Settings) -> frozenset[str]:
+    """Returns the kinds of files that a model takes: what its entry says, or CHAT_ACCEPTS, or what its name tells."""
+    if entry.accepts is not None:
+        return frozenset(entry.accepts)
+    if entry.images:
+        return frozenset({"image"})
+    if settings.chat_accepts:
+        return frozenset(settings.chat_accepts.split(",")) - {"none"}
+    if settings.models.listed:
+        return known_to_accept(entry.provider, entry.base_url, entry.model)
+    base_url = settings.chat_base_url if settings.provider == "anthropic" else settings.model_base_url
+    return known_to_accept(settings.provider, base_url, entry.model)
 
 
 def _with_port(hosts: str, port: int) -> str:

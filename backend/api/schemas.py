@@ -562,6 +562,7 @@ class ModelOut(_Out):
     efforts: list[str] = Field(description="The levels that a message may name in `effort`, from the lowest.")
     effort: str | None = Field(description="The level if a message names none. Null if the provider decides.")
     images: bool
+    accepts: list[str] = Field(description="Files that it takes whole: `image`, `pdf`. It reads others as text.")
     price: PriceOut | None
 
 

@@ -246,9 +246,14 @@ class FilePart:
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """A file as a model gets it: `data` is a picture or a PDF. Messages are never stored with it."""
+    """A file in a prompt. `data` is the picture or the PDF, empty until it is read. Messages are never stored with it.
+
+    `tokens` is what the file may take. `as_text`: the model reads its text.
+    """
 
     file: FilePart
+    tokens: int
+    as_text: bool = False
     data: bytes = b""
     type: Literal["prompt_file"] = "prompt_file"
 

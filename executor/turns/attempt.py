@@ -38,6 +38,7 @@ from executor.turns.commits import Commits
 from executor.turns.context import ExecutorContext
 from executor.turns.continuation import choice_of, operation_of, outcome_of, with_call
 from executor.turns.cut_answers import with_cuts_told
+from executor.turns.files import PromptFiles
 from executor.turns.history import read_history
 from executor.turns.summary import SummaryJob, is_full
 from executor.turns.takeover import take_over
@@ -109,7 +110,8 @@ class Attempt:
             committed = [*(operation.messages if self._task.steps else [operation.call]), *committed]
         await self._context.load_prices()
         writer, step_open = await self._open_stream(committed)
-        agent = self._context.agent(self._task, self._tool_host, operation, choice, told)
+        files = PromptFiles(self._resources, self._context.file_cache, self._task.session_id)
+        agent = self._context.agent(self._task, self._tool_host, operation, choice, told, files.load)
         approved = operation if operation is not None and operation.to_run else None
         delivered = operation is not None and approved is None and not self._task.steps
         outcome = outcome_of(operation) if operation is not None and delivered else None

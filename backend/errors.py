@@ -410,6 +410,12 @@ class InvalidWebhookUrl(Unprocessable):
     code = "invalid_webhook_url"
 
 
+class ConversationTooLarge(Unprocessable):
+    """The conversation is too large for one file. Read it in pages, with `before`."""
+
+    code = "conversation_too_large"
+
+
 class InvalidAgent(Unprocessable):
     """The agent's JSON is not valid."""
 

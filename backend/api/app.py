@@ -34,6 +34,7 @@ from backend.api.routes import (
     autogpt,
     chat,
     events,
+    export,
     files,
     health,
     instructions,
@@ -194,7 +195,7 @@ async def _closing(authenticator: Authenticator) -> AsyncIterator[None]:
 def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
-        *(sessions, search, user, instructions, models, autogpt, tasks, operations, questions),
+        *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
         *(webhooks, events, files, health, schema, streams, ag_ui),
         chat,
     )

@@ -111,12 +111,27 @@ class SessionChanges(_TakesNulls):
         Field(json_schema_extra={"pattern": r"\S"}),
     ] = None
     instructions: InstructionsField = None
+    is_pinned: Annotated[bool | None, Field(description="Pinned sessions are at the top of the list.")] = None
+    is_archived: Annotated[
+        bool | None, Field(description="Archived sessions are in a list of their own, until their user writes in them.")
+    ] = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> SessionChanges:
-        if self.title is None and self.instructions is None:
+        if self.title is None and self.instructions is None and not self.moves:
             raise ValueError("must name something to change")
         return self
+
+    @property
+    def moves(self) -> bool:
+        """True if the session's place in the list changes."""
+        return self.is_pinned is not None or self.is_archived is not None
+
+
+class SessionPin(_TakesNulls):
+    """Pins a session, or ends that."""
+
+    is_pinned: bool
 
 
 class InstructionsIn(_In):
@@ -339,6 +354,8 @@ class SessionSummary(_Out):
     title: str | None
     chat_status: ChatStatus = Field(description="`running` while a turn runs in the session.")
     is_processing: bool = Field(description="True if `chat_status` is `running`.")
+    is_pinned: bool
+    is_archived: bool
 
     @classmethod
     def of(cls, session: Session, *, running: bool) -> SessionSummary:
@@ -349,6 +366,8 @@ class SessionSummary(_Out):
             title=session.title,
             chat_status="running" if running else "idle",
             is_processing=running,
+            is_pinned=session.pinned,
+            is_archived=session.archived,
         )
 
 
@@ -578,6 +597,8 @@ class SessionDetails(_Out):
     updated_at: datetime
     user_id: str | None
     title: str | None
+    is_pinned: bool
+    is_archived: bool
     metadata: Json
     messages: list[Json]
     older: int | None = Field(

@@ -378,6 +378,7 @@ class Session:
     """A conversation. `user_id` is None while it is anonymous, `title` until one is set.
 
     `choice` is the model that answers the next message, if that names none.
+    `pinned` and `archived` say where the session is in its user's list.
     """
 
     id: SessionId
@@ -387,6 +388,8 @@ class Session:
     created_at: datetime
     updated_at: datetime
     choice: ModelChoice = ModelChoice()
+    pinned: bool = False
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

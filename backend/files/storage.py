@@ -21,8 +21,8 @@ from backend.ids import FileId
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-FOLDER = "copilot-files"
-"""All objects have names that begin with this word, so that other objects of a bucket are left alone."""
+FOLDER, LOCAL_FOLDER = "copilot-files", "files"
+"""The beginning of all names of objects, so that others in a bucket are left alone; and the folder in DATA_DIR."""
 PIECE = 262_144
 """Bytes that are read or written at a time."""
 STORED_WITHIN, READ_WITHIN = 60.0, 30.0
@@ -105,7 +105,7 @@ def _open(settings: Settings) -> ObjectStore:
 
     url = urlsplit(settings.files_url)
     if url.scheme != "s3":
-        folder = Path(url.path) if url.path else settings.data_dir.expanduser() / "files"
+        folder = Path(url.path) if url.path else settings.data_dir.expanduser() / LOCAL_FOLDER
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return LocalStore(prefix=folder.absolute())
     options: dict[str, Any] = {name: values[-1] for name, values in parse_qs(url.query).items()}

@@ -359,6 +359,7 @@ BODIES = {
     ("post", "/api/chat/sessions/{session_id}/leaf"): {"message_id": "m1"},
     ("patch", "/api/chat/sessions/{session_id}"): {"title": "mine now"},
     ("patch", "/api/chat/sessions/{session_id}/title"): {"title": "mine now"},
+    ("patch", "/api/chat/sessions/{session_id}/pinned"): {"is_pinned": True},
     ("post", "/api/chat/operations/{operation_id}/answer"): {"answer": "x"},
     ("patch", "/api/chat/webhooks/{webhook_id}"): {"enabled": False},
 }

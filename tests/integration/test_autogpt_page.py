@@ -171,6 +171,8 @@ async def test_a_chat_is_renamed_and_deleted(api: RunningApi) -> None:
     assert (renamed.status_code, renamed.json()) == (200, {"status": "ok"})
     assert (await api.session(id, mine))["title"] == "New title"
     assert (await api.http.patch(f"{path}/title", json={"title": " "}, headers=mine)).status_code == 422
+    pinned = await api.http.patch(f"{path}/pinned", json={"is_pinned": True}, headers=mine)
+    assert (pinned.status_code, (await api.session(id, mine))["is_pinned"]) == (200, True)
     assert (await api.http.delete(path, headers=mine)).status_code == 204
     gone: list[tuple[str, str, Any]] = [
         ("PATCH", "/title", {"title": "x"}),

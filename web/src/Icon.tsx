@@ -11,6 +11,7 @@ const paths = {
   left: "m15 5-7 7 7 7",
   library: "M4 4h4v16H4zM10 4h4v16h-4zM16 5l3.5-1L22 19l-3.5 1z",
   menu: "M4 7h16M4 12h16M4 17h16",
+  more: "M5 12h.1M12 12h.1M19 12h.1",
   moon: "M20 14A8 8 0 0 1 10 4a8 8 0 1 0 10 10z",
   plus: "M12 5v14M5 12h14",
   right: "m9 5 7 7-7 7",

@@ -37,6 +37,7 @@ def parse_message(row: Row) -> Message:
 _APPEND = f"""
 WITH place AS (
     UPDATE sessions SET last_sequence = last_sequence + cardinality($4::text[]), updated_at = now(),
+      archived = archived AND NOT 'user' = ANY ($4::text[]),
       unsearched_since = CASE WHEN user_id IS NOT NULL AND expires_at IS NULL THEN coalesce(unsearched_since, now()) END
     WHERE id = $1 RETURNING last_sequence - cardinality($4::text[]) AS before
 ), branch AS (

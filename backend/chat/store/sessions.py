@@ -16,7 +16,7 @@ from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
 from backend.postgres import Connection, Row, containing
 
-_COLUMNS = "id, user_id, title, metadata, created_at, updated_at, model, effort"
+_COLUMNS = "id, user_id, title, metadata, created_at, updated_at, model, effort, pinned, archived"
 
 _GET = f"SELECT {_COLUMNS} FROM sessions WHERE id = $1 AND (user_id IS NULL OR user_id = $2)"
 
@@ -39,6 +39,8 @@ def parse_session(row: Row) -> Session:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         choice=ModelChoice(row["model"], row["effort"]),
+        pinned=row["pinned"],
+        archived=row["archived"],
     )
 
 
@@ -107,24 +109,25 @@ async def lock_session(c: Connection, session_id: SessionId) -> bool:
     return await c.fetchval(_LOCK, session_id) is not None
 
 
-_LISTED = "user_id = $1 AND expires_at IS NULL AND ($2::text IS NULL OR title ILIKE $2)"
+_LISTED = "user_id = $1 AND expires_at IS NULL AND archived = $3 AND ($2::text IS NULL OR title ILIKE $2)"
 _COUNT = f"SELECT count(*) FROM sessions WHERE {_LISTED}"
 
 _LIST = f"""
 SELECT {_COLUMNS} FROM sessions WHERE {_LISTED}
-ORDER BY updated_at DESC, id LIMIT $3 OFFSET $4"""
+ORDER BY pinned DESC, updated_at DESC, id LIMIT $4 OFFSET $5"""
 
 
 async def list_sessions(
-    c: Connection, user_id: UserId, *, limit: int, offset: int, query: str | None
+    c: Connection, user_id: UserId, *, limit: int, offset: int, query: str | None, archived: bool = False
 ) -> tuple[list[Session], int]:
-    """Returns a page of the user's sessions, last updated first, and how many there are in all.
+    """Returns a page of the user's sessions, pinned ones first, then last updated first, and how many there are in all.
 
-    With `query`, counts and returns only sessions whose title contains this text, ignoring case.
+    Counts and returns either the archived sessions or the others. With `query`, only those whose title contains this
+    text, ignoring case.
     """
     pattern = containing(query) if query else None
-    total: int = await c.fetchval(_COUNT, user_id, pattern)
-    rows = await c.fetch(_LIST, user_id, pattern, limit, offset) if offset < total else []
+    total: int = await c.fetchval(_COUNT, user_id, pattern, archived)
+    rows = await c.fetch(_LIST, user_id, pattern, archived, limit, offset) if offset < total else []
     return [parse_session(row) for row in rows], total
 
 
@@ -137,6 +140,15 @@ async def set_title(c: Connection, session_id: SessionId, title: str, *, only_if
     The session keeps its place in its user's list, since the conversation itself does not change.
     """
     return await c.fetchval(_SET_TITLE, session_id, title, only_if_untitled) is not None
+
+
+_SET_PLACE = """
+UPDATE sessions SET pinned = coalesce($2, pinned), archived = coalesce($3, archived) WHERE id = $1"""
+
+
+async def set_place(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
+    """Pins or archives the session, or ends that. None leaves one as it is. The caller holds the session's lock."""
+    await c.execute(_SET_PLACE, session_id, pinned, archived)
 
 
 _CHOICE = "SELECT model, effort FROM sessions WHERE id = $1"

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Coroutine, Sequence
 from typing import IO, Any, NamedTuple
 
+from backend.api.deadline import within
 from backend.api.state import ApiState
 from backend.api.uploads import Upload, from_data_url
 from backend.api.user_message import GivenFile
@@ -40,12 +41,9 @@ async def store_upload(api: ApiState, caller: Caller, upload: Upload, key: str |
 
     Raises TooManyFiles, PictureTooLarge, UnreadableFile, UnsupportedFile, IdempotencyKeyReused, Unavailable.
     """
-    resources = api.resources
-    room = {"files": resources.settings.max_files, "total": resources.settings.max_files_bytes}
-    async with resources.database.connection() as c:
-        if (known := await files.find_by_key(c, caller, key, upload.sha256)) is not None:
-            return known
-        await files.require_room(c, caller, 0, **room)
+    resources, seconds = api.resources, api.timeouts.answer_timeout
+    if (known := await within(seconds, _known(api, caller, upload, key))) is not None:
+        return known
     with tempfile.TemporaryFile() as out:
         content = await _read(api, upload, out)
         size, digest = await asyncio.to_thread(_measure, content.file)
@@ -53,14 +51,29 @@ async def store_upload(api: ApiState, caller: Caller, upload: Upload, key: str |
         await resources.files.put(id, content.file)
     about = (upload.filename, size, content.pages, digest, upload.sha256, secrets.token_hex(32), key)
     try:
-        async with resources.database.transaction() as c:
-            stored = await files.insert_file(c, caller, NewFile(id, content.media_type, *about), **room)
+        stored = await within(seconds, _insert(api, caller, NewFile(id, content.media_type, *about)))
     except (TooManyFiles, IdempotencyKeyReused):
         await _delete(api, id)
         raise
     if stored.id != id:  # the same request arrived twice at a time
         await _delete(api, id)
     return stored
+
+
+async def _known(api: ApiState, caller: Caller, upload: Upload, key: str | None) -> StoredFile | None:
+    """Returns the file that the same request has stored. Raises TooManyFiles if there is no room for another one."""
+    settings = api.resources.settings
+    async with api.resources.database.connection() as c:
+        known = await files.find_by_key(c, caller, key, upload.sha256)
+        if known is None:
+            await files.require_room(c, caller, 0, files=settings.max_files, total=settings.max_files_bytes)
+        return known
+
+
+async def _insert(api: ApiState, caller: Caller, new: NewFile) -> StoredFile:
+    settings = api.resources.settings
+    async with api.resources.database.transaction() as c:
+        return await files.insert_file(c, caller, new, files=settings.max_files, total=settings.max_files_bytes)
 
 
 async def files_of(

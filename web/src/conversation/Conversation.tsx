@@ -1,4 +1,4 @@
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState, type RefObject } from "react";
 import { Icon } from "../Icon";
 import { useModels } from "../net/models";
@@ -53,9 +53,9 @@ export function Conversation(props: Props) {
   const repliesTo = useReplies(messages, queued);
   const toolActions = useMemo(() => ({ pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
     [pendingOperations, cancelTask, answer, send, repliesTo]);
-  const sendAndFollow = useCallback((text: string) => {
+  const sendAndFollow = useCallback((text: string, files: FileUIPart[]) => {
     follow.toEnd();
-    send(text);
+    send(text, files);
   }, [send, follow]);
   const edit = useCallback((id: string, text: string | null) => {
     setEditing(null);
@@ -117,7 +117,7 @@ export function Conversation(props: Props) {
           </button>
         )}
         {conversation.problem && <p className="problem" role="alert"><Icon name="warn" />{conversation.problem}</p>}
-        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned} busy={busy}
+        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned} returnedFiles={conversation.returnedFiles} busy={busy}
           stopping={conversation.stopping} onSend={sendAndFollow}
           onStop={() => void conversation.stop()} />
         <div className="below">

@@ -1,7 +1,7 @@
 // One conversation as the server has it: its messages, the running answer, queued messages and pending operations. If
 // the page may have missed something, the store reads the session again and attaches to the running task.
 import { Chat } from "@ai-sdk/react";
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { newId } from "../ids";
 import { forgetSession, rememberSession } from "../net/anonymousSessions";
 import { api, isNotFound, type Answer, type Details } from "../net/api";
@@ -95,9 +95,9 @@ export class ConversationStore implements MessageTarget {
     else if (event.type === "operation-finished" && event.status !== "completed") this.read();
   };
 
-  readonly send = (text: string) => {
-    this.view.update({ problem: null, returned: null });
-    this.sending.send(text);
+  readonly send = (text: string, files: FileUIPart[] = []) => {
+    this.view.update({ problem: null, returned: null, returnedFiles: [] });
+    this.sending.send(text, files);
   };
 
   readonly edit = (messageId: string, text: string) => {

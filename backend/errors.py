@@ -230,6 +230,12 @@ class AlreadyCompleted(AppError):
     code, status = "already_completed", 409
 
 
+class ConnectionNotFound(NotFound):
+    """You are not signed in at a tool server of that name."""
+
+    code = "connection_not_found"
+
+
 class WebhookReused(AppError):
     """This signed message was sent for another operation before."""
 
@@ -446,6 +452,12 @@ class QueueFull(RateLimited):
     code = "queue_full"
 
 
+class TooManySteers(RateLimited):
+    """Too many messages wait until the running turn takes them in. Queue it, or wait a moment."""
+
+    code = "too_many_steers"
+
+
 class TooManyStreams(RateLimited):
     """Too many streams are open. Close one first."""
 
@@ -543,7 +555,7 @@ class NoMaster(OSError):
 
 
 class ConfigError(Exception):
-    """A setting is wrong or missing. The message is one line that names it, or a line for each fault of CHAT_MODELS."""
+    """A setting is wrong or missing. The message is one line that names it, or a line for each fault."""
 
 
 class ChildFailedError(Exception):

@@ -7,6 +7,7 @@ A value that is wrong stops the process at its start, with one line. No message 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
@@ -136,6 +137,23 @@ Networks: TypeAlias = Annotated[str, AfterValidator(_each(_network))]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+TOKEN_KEY_BYTES = 32
+
+
+def token_keys(setting: str) -> list[bytes]:
+    """Returns the keys of MCP_TOKEN_KEYS, the newest first. Raises ValueError."""
+    keys = []
+    for part in setting.split(","):
+        try:
+            key = base64.b64decode(part.strip().replace("-", "+").replace("_", "/"), validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != TOKEN_KEY_BYTES:
+            raise ValueError(f"each key must be base64 of {TOKEN_KEY_BYTES} bytes, as `openssl rand -base64 32` makes")
+        keys.append(key)
+    return keys
 
 
 _RULE = re.compile(r"(@destructive|(server:)?[A-Za-z0-9_.*?-]+)\s*=\s*(ask|allow|deny)")

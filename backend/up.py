@@ -20,6 +20,7 @@ from backend.errors import ChildFailedError, ConfigError
 from backend.listening import free_port
 from backend.logs import configure_logs
 from backend.migrating import migrate
+from executor.llm.providers import check_models
 
 READY_WITHIN = 60.0
 STOP_MARGIN = 10.0
@@ -40,6 +41,7 @@ async def up(settings: Settings, say: Say) -> None:
     Raises ConfigError or ChildFailedError if something does not start.
     """
     configure_logs(settings.log_level, _log_format(settings))
+    check_models(settings)  # the executor would tell it only after the servers and the migrations
     stop_requested = asyncio.Event()
 
     def stop() -> None:

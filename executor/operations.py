@@ -147,6 +147,16 @@ class Operations:
             await remote_tasks.forget(c, operation.task_id)
         return output
 
+    async def leave_remote(self, operation: Operation, *, due_in: float) -> None:
+        """Ends the turn's own looks at a task: executors ask for it, in `due_in` seconds or sooner for the first time.
+
+        Raises as `mark_opened`.
+        """
+        await self.mark_opened(operation)
+        with suppress(Unavailable):  # it is due a little later
+            async with self._resources.database.connection() as c:
+                await remote_tasks.bring_forward(c, operation.task_id, self._resources.me, due_in=due_in)
+
     async def ask(self, work: ToolWork) -> StartedOperation:
         """Asks the user what `work` asks, once for each call. The answer comes later, within QUESTION_DAYS.
 

@@ -75,7 +75,8 @@ async def _open_context(
         models = await stack.enter_async_context(open_models(settings))
         generator = await stack.enter_async_context(open_generator(settings))
         tools = own_tools(settings, generator)
-        servers = await stack.enter_async_context(open_mcp(settings, [*(tool.name for tool in tools), *FINDERS]))
+        names = [*(tool.name for tool in tools), *FINDERS]
+        servers = await stack.enter_async_context(open_mcp(settings, names, resources.database))
         toolbox = Toolbox(tools, servers)
         resume_collector()
         context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator, servers)

@@ -49,6 +49,7 @@ from backend.api.routes import (
     sessions,
     streams,
     tasks,
+    tool_servers,
     user,
     webhooks,
 )
@@ -196,13 +197,15 @@ def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
         *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(webhooks, events, files, health, schema, streams, ag_ui),
+        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
         chat,
     )
+    answer_head(tool_servers.pages)
     for module in (*modules, library, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
+    app.include_router(tool_servers.pages, prefix=PREFIX)
     app.include_router(library.router)
     app.include_router(openai.router)
     app.include_router(page.router)

@@ -15,10 +15,12 @@ from backend.chat.protocol.agent_json import is_agent_id
 from backend.chat.protocol.approval_requests import APPROVAL_REQUESTS
 from backend.chat.protocol.page_tools import PAGE_TOOLS
 from backend.chat.protocol.static_tools import DYNAMIC_TOOLS, STATIC_TOOLS
+from backend.chat.protocol.steering_messages import STEERING_MESSAGES
 from backend.chat.questions import QUESTIONS
 from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
     AgentNotFound,
+    ConnectionNotFound,
     FileNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
@@ -35,7 +37,9 @@ Offset: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000, description="The nu
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DELIVERY = re.compile(r"evt_[0-9a-f]{32}")
-_ACCEPTABLE = frozenset({RESET_STEP, APPROVAL_REQUESTS, PAGE_TOOLS, STATIC_TOOLS, DYNAMIC_TOOLS, QUESTIONS})
+_ACCEPTABLE = frozenset(
+    {RESET_STEP, APPROVAL_REQUESTS, STEERING_MESSAGES, PAGE_TOOLS, STATIC_TOOLS, DYNAMIC_TOOLS, QUESTIONS}
+)
 _CURSOR_FORM = {"pattern": r"^([0-9]{1,19}-[0-9]{1,19}|0)$"}
 _bearer = HTTPBearer(auto_error=False, description="A JWT whose `sub` claim is the user's id.")
 
@@ -99,6 +103,13 @@ async def _webhooks_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
     return caller.user_id
 
 
+async def _connections_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    """Returns the user whose connection is meant. Raises ConnectionNotFound for anonymous callers, who have none."""
+    if caller.user_id is None:
+        raise ConnectionNotFound
+    return caller.user_id
+
+
 async def _webhook_id(webhook_id: str) -> str:
     """Raises WebhookNotFound if the id is no UUID, so that no store is asked for it."""
     if _UUID.fullmatch(webhook_id) is None:
@@ -154,9 +165,9 @@ async def _accepts(
         Query(
             max_length=500,
             description="What the client understands beyond the usual, separated by commas. Known: the chunk types "
-            "`reset-step` and `tool-approval-request`; `page-tools`, calls of the page's tools as its own; "
-            "`static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type `dynamic-tool` "
-            "even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
+            "`reset-step`, `tool-approval-request` and `steering-message`; `page-tools`, calls of the page's tools as "
+            "its own; `static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type "
+            "`dynamic-tool` even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
         ),
     ] = None,
 ) -> frozenset[str]:
@@ -193,6 +204,7 @@ AnOperation: TypeAlias = Annotated[OperationId, Depends(_operation_id)]
 AnAgent: TypeAlias = Annotated[str, Depends(_agent_id)]
 AUser: TypeAlias = Annotated[UserId, Depends(_user_id)]
 WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
+ConnectionsUser: TypeAlias = Annotated[UserId, Depends(_connections_user)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
 AFile: TypeAlias = Annotated[FileId, Depends(_file_id)]

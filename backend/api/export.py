@@ -82,6 +82,9 @@ def _blocks(message: Json) -> Iterator[str]:
         kind = part["type"]
         if kind == "text" and part["text"].strip():
             yield part["text"].strip("\n")
+        elif kind == "data-steering":
+            said = "".join(one["text"] for one in part["data"]["parts"] if one["type"] == "text")
+            yield "\n".join(f"> {line}" for line in ["**You:**", *said.strip("\n").split("\n")])
         elif kind == "dynamic-tool":
             yield f"*Tool {part['toolName']}: {_end_of(part)}*"
         elif kind == "file":

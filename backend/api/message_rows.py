@@ -28,9 +28,8 @@ from backend.chat.models import (
 )
 from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS
-from backend.chat.protocol.chunks_from_rows import answered_json, usage_json
+from backend.chat.protocol.chunks_from_rows import answered_json, file_json, usage_json
 from backend.chat.protocol.tool_outputs import history_output, shown_output
-from backend.chat.protocol.ui_messages import file_json
 from backend.ids import FileId, TaskId
 
 _HIDDEN = (ContextPart, NotePart, MetadataPart)

@@ -24,7 +24,7 @@ SessionIdField = Annotated[str, StringConstraints(pattern=SESSION_ID_PATTERN)]
 MessageIdField = Annotated[str, StringConstraints(pattern=_PRINTABLE)]
 _ON_BUSY = (
     "What happens if another turn is running. `queue` waits for it, `reject` answers 409, and `interrupt` cancels it "
-    "and goes ahead of waiting turns."
+    "and goes ahead of waiting turns. `steer` has it read the message before its next step, and answers 202."
 )
 _OF_AUTOGPT = "A field of AutoGPT's page. It is checked, and has no effect."
 _MODEL = (
@@ -400,7 +400,9 @@ class SearchResult(_Out):
             session_id=message.session_id,
             title=hit.title,
             sequence=message.sequence,
-            message_id=message.shown_id if message.role is Role.USER else f"{ANSWER_ID}{message.task_id}",
+            message_id=message.shown_id
+            if message.role is Role.USER and not message.steered
+            else f"{ANSWER_ID}{message.task_id}",
             role="user" if message.role is Role.USER else "assistant",
             created_at=message.created_at,
             on_current_branch=hit.on_current_branch,
@@ -441,12 +443,26 @@ class QueuedTurn(_Out):
     message: str | None = Field(description="The user's text. Null for a regeneration or a note of a service.")
     message_id: str | None
     created_at: datetime
+    steers: str | None = Field(description="The running task that takes the message in before its next step, or null.")
 
     @classmethod
-    def of(cls, task: Task) -> QueuedTurn:
+    def of(cls, task: Task, running: Task | None) -> QueuedTurn:
         request = task.request
-        message = request.text if request.is_user_message else None
-        return cls(task_id=task.id, message=message, message_id=request.message_id, created_at=task.created_at)
+        return cls(
+            task_id=task.id,
+            message=request.text if request.is_user_message else None,
+            message_id=request.message_id,
+            created_at=task.created_at,
+            steers=request.steers if running is not None and request.steers == running.id else None,
+        )
+
+
+class Steered(_Out):
+    """A message that waits until the running turn takes it in, or was taken in."""
+
+    message_id: str = Field(description="The id of the message, by which its turn shows it.")
+    task_id: str = Field(description="The running task, whose stream shows the message where the model has read it.")
+    queued_task_id: str = Field(description="The message's own task. Cancel it to take the message back.")
 
 
 class Leaf(_In):

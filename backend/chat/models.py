@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -56,15 +56,20 @@ class Role(StrEnum):
 class OnBusy(StrEnum):
     QUEUE = "queue"
     REJECT = "reject"
+    STEER = "steer"
     INTERRUPT = "interrupt"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer."""
+    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer.
+
+    `claims` are those of the token that MCP_CLAIMS names, with their values.
+    """
 
     user_id: UserId | None
     address: str
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def quota_key(self) -> str:
@@ -294,7 +299,7 @@ def _given(part: Part, results: Mapping[str, Json]) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message.
+    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message that it answers.
 
     `message_id` is None unless a client gave the message an id, which only user messages can have.
     """
@@ -322,13 +327,21 @@ class Message:
         return bool(self.text or self.files)
 
     @property
+    def steered(self) -> bool:
+        """Returns True for a user message that a running turn has taken in."""
+        return self.role is Role.USER and self.step > 0
+
+    @property
     def metadata(self) -> Json:
         """The metadata that a page gave to this user message, or None."""
         return next((part.metadata for part in self.parts if isinstance(part, MetadataPart)), None)
 
     @property
     def shown_id(self) -> str:
-        """The id by which clients know a user message: its `message_id`, or one made from its task's id."""
+        """The id by which clients know a user message: its `message_id`, or one made from its task's id.
+
+        A message that a turn has taken in always has a `message_id`.
+        """
         return self.message_id or f"{OWN_MESSAGE_ID}{self.task_id}"
 
 
@@ -406,10 +419,13 @@ class TurnRequest:
     `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
     holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
     `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
-    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them.
+    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them. `claims` are the caller's.
 
     `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
     an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
+
+    `steers` is the running task that takes the message in before its next step. If it ends before that, the message
+    begins a turn of its own (`flows/steering.py`).
     """
 
     text: str | None
@@ -424,9 +440,11 @@ class TurnRequest:
     temporary: bool = False
     takes_questions: bool = False
     page_tools: tuple[Json, ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
     choice: ModelChoice = ModelChoice()
     parent: str | None = None
     branches: bool = False
+    steers: TaskId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -506,11 +524,19 @@ class Task:
     answer_end: AnswerEnd | None = None
     age: float = field(default=0.0, compare=False)
     """Seconds since the first claim, when the row was read. Measured by the clock of Postgres, like `started_at`."""
+    steered: bool = field(default=False, compare=False)
+    """A message waited to be taken in when the task was claimed. False unless the row came from a claim."""
 
     @property
     def is_turn(self) -> bool:
         """Returns True for a turn, and for an operation whose outcome has made it one. False while it is pending."""
         return self.kind is TaskKind.TURN or self.request.text is not None
+
+    @property
+    def taken_by(self) -> TaskId | None:
+        """Returns the task that has taken this message in, so that it never became a turn. None for all others."""
+        taken = self.status is TaskStatus.COMPLETED and self.attempt == 0
+        return self.request.steers if taken else None
 
     @property
     def fence(self) -> int:
@@ -540,7 +566,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None."""
+    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None. `taken` are
+    messages that waited for the task, and were stored when it was cancelled.
+    """
 
     task: Task
     next_turn: Turn | None
+    taken: Sequence[Message] = ()

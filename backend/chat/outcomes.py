@@ -32,7 +32,7 @@ class ToolWork:
     the question whose answer is the outcome; None if the outcome does not come from the user. The runner of a question
     is the executor whose call waits for the answer. `resume` is what the call needs to go on with the answer later.
     `remote` is the tool server that does the work as a task of its own, which executors ask for the outcome; None if
-    there is none.
+    there is none. `notes` tells the model of questions of that server which the user has not answered.
     """
 
     turn: TaskId
@@ -47,6 +47,7 @@ class ToolWork:
     asks: Question | None = None
     resume: Json = None
     remote: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def call(self) -> ToolCallPart:

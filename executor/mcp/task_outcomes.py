@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 
 from backend.chat.models import ToolCallPart
@@ -13,6 +14,11 @@ from executor.mcp.inputs import Inputs
 from executor.mcp.outputs import response_of
 from executor.mcp.tasks import ServerTasks, TaskState
 from executor.tools.context import ToolContext
+
+
+def with_notes(response: ToolResponse, notes: Iterable[str]) -> ToolResponse:
+    """Returns the response, in which the model reads of questions that the user has not answered."""
+    return response.model_copy(update={"message": " ".join([response.message, *notes])})
 
 
 async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) -> TaskState | ToolResponse | None:
@@ -30,13 +36,13 @@ async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) ->
 
 
 async def answer_to(
-    tasks: ServerTasks, task: RemoteTask, state: TaskState, call: ToolCallPart, context: ToolContext
+    tasks: ServerTasks, task: RemoteTask, state: TaskState, call: ToolCallPart, context: ToolContext, notes: list[str]
 ) -> ToolResponse | None:
     """Answers what a task waits for, as long as the user takes. Returns a response if the task has ended, else None.
 
-    A task that asks for what it does not get is stopped.
+    A task that asks for what it does not get is stopped. Questions that the user has not answered are added to `notes`.
     """
-    inputs = Inputs(tasks.server, context, call, tasks.server.wait)
+    inputs = Inputs(tasks.server, context, call, tasks.server.wait, notes)
     try:
         found = await tasks.answer(task, state, inputs)
     except (ServerUnavailable, ServerBusy, ServerLost):

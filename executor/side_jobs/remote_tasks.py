@@ -24,6 +24,7 @@ from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, T
 from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
+from backend.supervised import end_job
 from executor.agent.progress import progress_of
 from executor.operations import Operations, Waits
 from executor.tools.context import ToolContext
@@ -122,39 +123,48 @@ class RemoteTasks:
 
     async def _look(self, claimed: ClaimedTask, server: Connection, operation: Operation, task: Task) -> float | None:
         """Asks for a task. Returns the seconds until the next look, or None if the operation has its outcome."""
-        from executor.mcp.task_outcomes import look_at  # slow, see above
+        from executor.mcp.task_outcomes import look_at, with_notes  # slow, see above
 
         context = self._context_of(operation, task)
         if not operation.opened:  # its turn has ended before
             await context.operations.mark_opened(operation)
+        notes = list(operation.work.notes)
         found = await look_at(server.tasks, claimed.remote, context)
         if found is None:
             return RETRY_IN
         if not isinstance(found, ToolResponse) and found.is_waiting:
-            answered = await self._answered(claimed, server, found, operation, context)
+            answered = await self._answered(claimed, server, found, operation, context, notes)
+            if len(notes) > len(operation.work.notes):
+                await self._keep(claimed, notes)
             if answered is None:
                 return found.pause
             found = answered
         if isinstance(found, ToolResponse):
             reach("after_remote_task")
-            await self._complete(operation, outcome_of(found))
+            await self._complete(operation, outcome_of(with_notes(found, notes)))
             return None
         await self._show(operation, found)
         return found.pause
 
     async def _answered(
-        self, claimed: ClaimedTask, server: Connection, state: TaskState, operation: Operation, context: ToolContext
+        self,
+        claimed: ClaimedTask,
+        server: Connection,
+        state: TaskState,
+        operation: Operation,
+        context: ToolContext,
+        notes: list[str],
     ) -> ToolResponse | None:
         """Gives the server what its task waits for, from the user if need be. Returns a response if the task has ended.
 
-        Returns None otherwise, and as soon as the operation has ended.
+        Returns None otherwise, and as soon as the operation has ended. Adds to `notes` as `answer_to` does.
         """
         from executor.mcp.task_outcomes import answer_to  # slow, see above
 
         if len(self._waiting) >= MOST_WAITING:
             return None
         self._waiting.add(claimed.task_id)
-        job = asyncio.ensure_future(answer_to(server.tasks, claimed.remote, state, operation.work.call, context))
+        job = asyncio.ensure_future(answer_to(server.tasks, claimed.remote, state, operation.work.call, context, notes))
         try:
             while not (await asyncio.wait({job}, timeout=LOOK_EVERY))[0]:
                 if await self._find(claimed) is None:
@@ -162,8 +172,12 @@ class RemoteTasks:
             return job.result()
         finally:
             self._waiting.discard(claimed.task_id)
-            job.cancel()
-            await asyncio.wait({job})
+            await end_job(job)
+
+    async def _keep(self, claimed: ClaimedTask, notes: list[str]) -> None:
+        """Stores the notes for the look that finds the outcome, which may be another executor's."""
+        async with self._resources.database.connection() as c:
+            await remote_tasks.keep_notes(c, claimed.task_id, notes)
 
     def _context_of(self, operation: Operation, task: Task) -> ToolContext:
         context = self._context

@@ -26,6 +26,7 @@ from backend.chat.resources import Resources
 from backend.chat.store import executors, operations, remote_tasks, sessions, tasks
 from backend.chat.store.derived import search
 from backend.chat.store.derived.search import Unsearched
+from backend.chat.store.tool_servers import sign_ins
 from backend.chat.store.webhooks import deliveries
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, TaskNotFound, Unavailable
 from backend.ids import ExecutorId, SessionId
@@ -172,6 +173,7 @@ class Sweeper:
                 await executors.prune(c, older_than=PRUNE_AFTER)
                 await deliveries.prune(c, PRUNE_BATCH)
                 await remote_tasks.prune(c)
+                await sign_ins.prune(c)
             self._next_prune = time.monotonic() + PRUNE_EVERY
 
     async def _announce(self, turns: Sequence[Turn]) -> None:
@@ -217,7 +219,6 @@ class Sweeper:
             async with self._resources.database.connection() as c:
                 released = await tasks.release_claims(c, owner, crashed=True)
                 abandoned = await operations.operations_run_by(c, owner)
-                await remote_tasks.release_of(c, owner)
             for turn in released:
                 logger.warning("owner is dead, turn published again", extra={"task_id": turn.task_id})
                 self._metrics.count_repair("turn_of_dead_owner")
@@ -225,4 +226,6 @@ class Sweeper:
             self._metrics.count_repair("operation_abandoned", len(abandoned))
             for operation in abandoned:
                 await self._end(complete_operation(self._resources, operation.id, ABANDONED))
+            async with self._resources.database.connection() as c:
+                await remote_tasks.release_of(c, owner)
         self._suspects = dead

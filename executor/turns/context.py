@@ -29,6 +29,7 @@ from executor.metrics import ExecutorMetrics
 from executor.operations import Waits
 from executor.tools.approval import ApprovalRules
 from executor.tools.ask_user import ASK_USER
+from executor.tools.context import owner_of_session
 from executor.tools.tool import Toolbox
 from executor.turns.continuation import about_operation
 from executor.turns.files import FileCache
@@ -133,12 +134,16 @@ class ExecutorContext:
 
     def _toolbox_of(self, task: Task) -> Toolbox:
         withheld = () if self.can_ask(task) else (ASK_USER,)
-        return TurnToolbox(self._toolbox, task.request.page_tools, withheld)
+        return TurnToolbox(self._toolbox.of_owner(owner_of(task)), task.request.page_tools, withheld)
 
     def can_ask(self, task: Task) -> bool:
         """Returns True if the user can be asked during this task. Nobody can be asked in a temporary session."""
         request = task.request
         return not request.temporary and (self._settings.ask_user == "always" or request.takes_questions)
+
+    async def prepare_tools(self, task: Task) -> None:
+        """Finds out which tools the user of the task has. Await it before the first prompt of an attempt."""
+        await self._toolbox.prepare(owner_of(task), task.request.claims)
 
     async def load_prices(self) -> None:
         """Loads what the costs of answers need, once. Await it before the first turn of a process."""
@@ -163,7 +168,7 @@ class ExecutorContext:
     def _system_of(self, task: Task, told: Instructions) -> str:
         """Returns the operator's prompt, and after it what changes from user to user and then from session to session,
         so that a provider's cache keeps the beginning."""
-        system = with_instructions(self._system, self._toolbox.instructions)
+        system = with_instructions(self._system, self._toolbox.of_owner(owner_of(task)).instructions)
         texts = {"the user": told.user, "this conversation": told.session}
         texts["the user's client"] = task.request.instructions
         for whose, text in texts.items():
@@ -200,6 +205,10 @@ class ExecutorContext:
         for job in late:
             job.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+def owner_of(task: Task) -> str:
+    return owner_of_session(task.user_id, task.session_id)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

@@ -164,6 +164,13 @@ async def test_an_invalid_setting_ends_the_command_with_one_line(short_path: Pat
     assert re.fullmatch(r"copilot: QUEUE: [^\n]+\n", "".join(service.lines))
 
 
+async def test_a_missing_key_ends_the_command_with_one_line_before_anything_is_started(short_path: Path) -> None:
+    service = await start(short_path / "service", CHAT_PROVIDER="openai")
+    assert await service.end() == 1
+    assert service.lines == ["copilot: CHAT_API_KEY (or OPEN_ROUTER_API_KEY, OPENAI_API_KEY) is not set\n"]
+    assert not (short_path / "service" / ".data").exists()
+
+
 async def test_a_port_in_use_ends_the_command_with_one_line(short_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         service = await start(short_path / "service", PORT=str(taken.getsockname()[1]))

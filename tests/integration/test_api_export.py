@@ -48,7 +48,7 @@ async def test_the_json_of_an_export_has_the_messages_of_the_history(api: Runnin
 
 _FILL = """
 INSERT INTO messages (session_id, sequence, task_id, step, part, role, parts)
-SELECT session_id, $2 + n, task_id, $2 + n, 0, 'user',
+SELECT session_id, $2 + n, task_id, 0, $2 + n, 'user',
   json_build_array(json_build_object('type', 'text', 'text', n || ' ' || repeat('x', $4)))
 FROM messages, generate_series(1, $3::int) AS n WHERE session_id = $1 AND sequence = 1"""
 

@@ -4,5 +4,9 @@ import type { DynamicToolUIPart, FileUIPart, ToolUIPart, UIMessage } from "ai";
 export type ToolPart = ToolUIPart | DynamicToolUIPart;
 export type Part = UIMessage["parts"][number];
 
+// The ids of the user's messages that answers have taken in.
+export const takenIn = (messages: UIMessage[]) =>
+  new Set(messages.flatMap(({ parts }) => parts.flatMap((part) => (part.type === "data-steering" ? [part.id] : []))));
+
 export const filesIn = (parts: Part[]): FileUIPart[] => parts.filter((part) => part.type === "file");
 export const textIn = (parts: Part[]) => parts.flatMap((part) => (part.type === "text" ? part.text : [])).join("\n\n");

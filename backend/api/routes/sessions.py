@@ -36,6 +36,7 @@ from backend.chat.models import Caller, Json, Session, TaskKind
 from backend.chat.protocol.approval_requests import APPROVAL_REQUESTS, ui_with_approval_requests
 from backend.chat.protocol.page_tools import PAGE_TOOLS, ui_with_page_tools
 from backend.chat.protocol.static_tools import STATIC_TOOLS, ui_with_static_tools
+from backend.chat.protocol.steering_messages import STEERING_MESSAGES, ui_with_steering_messages
 from backend.chat.store import branches, business_profile, instructions, operations, sessions, tasks
 from backend.chat.streams.event_feed import Hint
 from backend.errors import Unauthenticated, ValidationFailed
@@ -176,7 +177,7 @@ async def read_session(
         effort=session.choice.effort if model.knows(session.choice.effort) else None,
         total_prompt_tokens=usage.input_tokens,
         total_completion_tokens=usage.output_tokens,
-        queued=[QueuedTurn.of(task) for task in waiting if task.kind is TaskKind.TURN],
+        queued=[QueuedTurn.of(task, running) for task in waiting if task.kind is TaskKind.TURN],
         branches=[BranchesOut.of(one) for one in page.branches],
         operations=[OperationOut.of(operation) for operation in unended if operation.announced],
         usage=UsageOut.of(usage),
@@ -189,6 +190,8 @@ def _in_form_of(shown: list[Json], accepts: frozenset[str]) -> list[Json]:
         shown = ui_with_static_tools(shown)
     if PAGE_TOOLS in accepts:
         shown = ui_with_page_tools(shown)
+    if STEERING_MESSAGES in accepts:
+        shown = ui_with_steering_messages(shown)
     return ui_with_approval_requests(shown) if APPROVAL_REQUESTS in accepts else shown
 
 

@@ -12,7 +12,7 @@ from backend.api.deps import Accepts, ACursor, AKey, AppState, ASession, AsIdent
 from backend.api.file_storing import files_of
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute, PostingRoute, ServiceRoute
-from backend.api.schemas import NewTurn
+from backend.api.schemas import NewTurn, Steered
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState
 from backend.api.user_message import UserMessage, checked, named_files
@@ -28,7 +28,11 @@ class NoteRoute(PostingRoute, ServiceRoute):
 
 router = APIRouter(tags=["streams"], route_class=CallerRoute, responses=responses(401, 413, 422, 429, 503))
 posting = APIRouter(route_class=NoteRoute)
-POSTED: dict[int | str, dict[str, Any]] = {200: STREAM[200], **responses(400, 404, 408, 409, 410, 415)}
+POSTED: dict[int | str, dict[str, Any]] = {
+    200: STREAM[200],
+    202: {"description": "The running turn takes the message in (`on_busy: steer`).", "model": Steered},
+    **responses(400, 404, 408, 409, 410, 415),
+}
 RESUMED = {**STREAM, **responses(400, 410)}
 
 

@@ -11,19 +11,17 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from backend.chat.flows import placing
+from backend.chat.flows.steering import aimed_at, target_of
+from backend.chat.flows.user_parts import user_parts
 from backend.chat.models import (
     After,
     Caller,
-    MetadataPart,
     ModelChoice,
     NewMessage,
-    NotePart,
     OnBusy,
-    Part,
     Role,
     Task,
     TaskStatus,
-    TextPart,
     TurnRequest,
 )
 from backend.chat.resources import Resources
@@ -41,10 +39,15 @@ from backend.tracing import Attributes
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The task that answers a message. `is_new` is false if the task existed before this request."""
+    """The task that answers a message. `is_new` is false if the task existed before this request.
+
+    `steers` is the running task that takes the message in, or has done so; then `task` only waits for that, or has
+    ended. None if the message is a turn of its own.
+    """
 
     task: Task
     is_new: bool
+    steers: TaskId | None = None
 
     @property
     def unclaimed(self) -> bool:
@@ -74,7 +77,8 @@ async def start_turn(
 
     The caller publishes the turn if it is `unclaimed`; the sweeper publishes it if the caller does not. Raises
     SessionNotFound, MessageNotFound (the parent that `after` names), UnknownModel, UnknownEffort, TurnInProgress (with
-    `task_id`), FileNotFound, FileInOtherSession, RateLimited, QueueFull, IdempotencyKeyReused, Unavailable.
+    `task_id`), FileNotFound, FileInOtherSession, RateLimited, QueueFull, TooManySteers, IdempotencyKeyReused,
+    Unavailable.
     """
     interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
     async with resources.database.transaction() as c:
@@ -86,9 +90,11 @@ async def start_turn(
         else:
             found = await _place(c, resources, caller, session_id, request, message_key, on_busy, after)
             if isinstance(found, Task):
-                return _known(resources, found)
+                return _known(resources, found, await target_of(c, found))
             placed = found
         await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
+        if caller.claims:
+            placed = replace(placed, request=replace(placed.request, claims=caller.claims))
         task = await _insert(c, caller, session_id, placed, interrupts=interrupts)
     reach("after_pg_commit_before_202")
     running = placed.running
@@ -103,7 +109,7 @@ async def start_turn(
         announce_start(resources, session_id, task.user_id, task.id)
     elif running is not None and interrupts:
         await resources.turn_queue.publish_cancel(running.id)
-    return Started(task, is_new=True)
+    return Started(task, is_new=True, steers=task.request.steers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,8 @@ async def _place(
     if running is not None and on_busy is OnBusy.REJECT:
         raise TurnInProgress(task_id=running.id)
     request = await placing.with_parent(c, session_id, request, after, running, ahead=on_busy is OnBusy.INTERRUPT)
+    if running is not None and on_busy is OnBusy.STEER:
+        request = await aimed_at(c, request, running, most=resources.settings.max_waiting_steers)
     return _Placed(request, message_key, running, before)
 
 
@@ -213,9 +221,9 @@ async def _create_session(
     return created.is_new
 
 
-def _known(resources: Resources, task: Task) -> Started:
+def _known(resources: Resources, task: Task, steers: TaskId | None) -> Started:
     """Returns a task that an earlier request made, perhaps one that lost the reply to its commit and told nobody."""
-    started = Started(task, is_new=False)
+    started = Started(task, is_new=False, steers=steers)
     if started.unclaimed and not task.request.temporary:
         announce_start(resources, task.session_id, task.user_id, task.id)
     return started
@@ -244,18 +252,6 @@ async def store_user_message(c: Connection, task: Task) -> None:
     await branches.begin_at(c, task, place)
     if placing.is_asked_for(task) and await branches.make_current(c, task.session_id, place, task.id):
         await questions.withdraw_superseded_questions(c, task.session_id, task.id)
-    parts: list[Part] = [request.context] if request.context is not None else []
     if request.text is not None:
-        parts += request.files
-        if request.text or not request.files:
-            parts.append(_asked(task, request.text))
-        parts += request.data
-        if request.metadata is not None:
-            parts.append(MetadataPart(request.metadata))
-        user_message = NewMessage(Role.USER, tuple(parts))
-        await messages.append_messages(c, task.session_id, task.id, 0, [user_message], message_id=request.message_id)
-
-
-def _asked(task: Task, text: str) -> Part:
-    """Returns the user's text as it is. Text from a service or the server becomes a note, which only the model sees."""
-    return TextPart(text) if task.request.is_user_message else NotePart(text)
+        said = [NewMessage(Role.USER, user_parts(task))]
+        await messages.append_messages(c, task.session_id, task.id, 0, said, message_ids=[request.message_id])

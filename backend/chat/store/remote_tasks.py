@@ -6,7 +6,7 @@ server was told to stop because the operation has ended without it. It outlives 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.chat.outcomes import RemoteTask
@@ -73,6 +73,23 @@ async def put_off(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: flo
     await c.execute(_PUT_OFF, task_id, me, due_in, stopping)
 
 
+_BRING_FORWARD = """
+UPDATE remote_tasks SET due_at = least(due_at, now() + make_interval(secs => $3)) WHERE id = $1 AND executor = $2"""
+
+
+async def bring_forward(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float) -> None:
+    """Makes the task due in `due_in` seconds, unless it is due sooner."""
+    await c.execute(_BRING_FORWARD, task_id, me, due_in)
+
+
+_KEEP_NOTES = f"UPDATE tasks SET request = jsonb_set(request, '{{notes}}', $2) WHERE id = $1 AND {PENDING}"
+
+
+async def keep_notes(c: Connection, task_id: TaskId, notes: Sequence[str]) -> None:
+    """Stores the notes that the model gets with the outcome. They replace those of before."""
+    await c.execute(_KEEP_NOTES, task_id, list(notes))
+
+
 _FORGET = "DELETE FROM remote_tasks WHERE id = $1"
 
 
@@ -89,11 +106,17 @@ async def executors(c: Connection) -> set[ExecutorId]:
     return {ExecutorId(row["executor"]) for row in await c.fetch(_EXECUTORS)}
 
 
-_RELEASE = "UPDATE remote_tasks SET executor = NULL WHERE executor = $1"
+_RELEASE = f"""
+UPDATE remote_tasks r SET executor = NULL WHERE executor = $1 AND NOT EXISTS (
+  SELECT FROM tasks t WHERE t.id = r.id AND {PENDING} AND t.request->>'runner' = $1)"""
 
 
 async def release_of(c: Connection, executor: ExecutorId) -> None:
-    """Leaves the tasks of a dead executor to the others."""
+    """Leaves the tasks of a dead executor to the others.
+
+    A task that has ended with the executor is left to nobody before its operation has ended too: the server of another
+    executor does not know it, and would call it lost.
+    """
     await c.execute(_RELEASE, executor)
 
 

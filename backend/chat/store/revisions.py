@@ -73,7 +73,7 @@ async def find_waiting(c: Connection, session_id: SessionId, message_id: str) ->
 
 _VERSIONS = f"""
 SELECT task_id FROM messages
-WHERE session_id = $1 AND role = 'user'
+WHERE session_id = $1 AND role = 'user' AND step = 0
   AND (message_id = $2 OR (message_id IS NULL AND '{OWN_MESSAGE_ID}' || task_id = $2))
 ORDER BY superseded_by IS NOT NULL, sequence DESC LIMIT $3"""
 
@@ -93,9 +93,9 @@ async def versions_of(c: Connection, session_id: SessionId, message_id: str) -> 
 async def turns_named(c: Connection, session_id: SessionId, message_id: str) -> list[Task]:
     """Returns the turns that a client means by the id of a user message or of an answer: the active one first.
 
-    The id of an answer that has not ended means its turn alone. Any other id means all turns that answer the user
-    message and have not ended, with the edits and regenerations that wait. If all have ended, returns one of these.
-    Empty if no message of the session has this id.
+    The id of an answer that has not ended means its turn alone, and the id of a message that the active turn has taken
+    in means that turn. Any other id means all turns that answer the user message and have not ended, with the edits and
+    regenerations that wait. If all have ended, returns one of these. Empty if no message of the session has this id.
     """
     answer = await _find_answer(c, session_id, message_id)
     if answer is not None and not answer.status.ended:
@@ -106,6 +106,8 @@ async def turns_named(c: Connection, session_id: SessionId, message_id: str) -> 
     if found := [task for task in unended if task.question_id == asked]:
         return found
     ended = answer or await tasks.find_task_by_key(c, session_id, message_id)
+    if ended is not None and active is not None and ended.taken_by == active.id:
+        return [active]
     return [ended] if ended is not None else []
 
 

@@ -20,6 +20,7 @@ const STOP_MS = 2_000;
  *   received  {tab, events}     waits until the tab has received so many data events
  *   stop      {tab}             ends the page's requests, as a reload does
  *   settled   {tab}             waits until what was sent or resumed with wait: false has ended
+ *   steer     {text, id}        sends a message for the running turn (`on_busy: steer`)
  *   cancel    {}                sends POST /sessions/{id}/cancel
  */
 export async function playStory(job) {
@@ -117,6 +118,7 @@ class Story {
     await running;
   }
 
+  steer = ({ text, id }) => this.#ask('POST', 'stream', { message: text, message_id: id, on_busy: 'steer' });
   cancel = () => this.#ask('POST', 'cancel');
 
   async #run(name, start, wait) {
@@ -130,9 +132,13 @@ class Story {
     return answer.status === 404 ? { messages: [] } : answer.body;
   }
 
-  async #ask(method, what) {
+  async #ask(method, what, body) {
     const path = `${this.base}/api/chat/sessions/${this.session}${what.startsWith('?') ? '' : '/'}${what}`;
-    const response = await fetch(path, { method, headers: this.headers });
+    const response = await fetch(path, {
+      method,
+      headers: body ? { ...this.headers, 'content-type': 'application/json' } : this.headers,
+      body: body && JSON.stringify(body),
+    });
     return { status: response.status, body: await response.json() };
   }
 }

@@ -12,10 +12,11 @@ interface Props {
   busy: boolean;
   stopping: boolean;
   onSend: (text: string, files: FileUIPart[]) => void;
+  onSendNow: (text: string, files: FileUIPart[]) => void; // for the running answer, which reads it before its next step
   onStop: () => void;
 }
 
-export function Composer({ draft, returned, returnedFiles, busy, stopping, onSend, onStop }: Props) {
+export function Composer({ draft, returned, returnedFiles, busy, stopping, onSend, onSendNow, onStop }: Props) {
   const [text, setText] = useState(() => draftOf(draft));
   const uploads = useUploads();
   const picker = useRef<HTMLInputElement>(null);
@@ -42,10 +43,10 @@ export function Composer({ draft, returned, returnedFiles, busy, stopping, onSen
   }, [returned]);
   useEffect(() => uploads.put(returnedFiles), [returnedFiles, uploads.put]);
   const canSend = uploads.running.length === 0 && (text.trim() !== "" || uploads.files.length > 0);
-  const send = () => {
+  const send = (now: boolean) => {
     if (!canSend) return;
     setText("");
-    onSend(text, uploads.take());
+    (now && busy ? onSendNow : onSend)(text, uploads.take());
   };
   const take = (event: SyntheticEvent, { files }: DataTransfer) => {
     if (files.length === 0) return;
@@ -56,7 +57,7 @@ export function Composer({ draft, returned, returnedFiles, busy, stopping, onSen
     <form className="composer" onDragOver={(event) => event.preventDefault()}
       onDrop={(event) => take(event, event.dataTransfer)} onSubmit={(event) => {
         event.preventDefault();
-        send();
+        send(false);
       }}>
       <div className="attached" role="status">
         <Files files={uploads.files} onRemove={uploads.remove} />
@@ -78,7 +79,7 @@ export function Composer({ draft, returned, returnedFiles, busy, stopping, onSen
         onKeyDown={(event) => {
           if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
           event.preventDefault();
-          send();
+          send(event.ctrlKey || event.metaKey);
         }} />
       {busy && (
         <button type="button" className="round" aria-label="Stop" title="Stop" disabled={stopping}
@@ -89,8 +90,18 @@ export function Composer({ draft, returned, returnedFiles, busy, stopping, onSen
           <Icon name="stop" />
         </button>
       )}
+      {busy && canSend && (
+        <button type="button" className="now" title="CoPilot reads it before its next step (Ctrl+Enter)"
+          onClick={() => {
+            send(true);
+            field.current?.focus();
+          }}>
+          Send now
+        </button>
+      )}
       {(!busy || canSend) && (
-        <button type="submit" className="round primary" aria-label="Send" title="Send" disabled={!canSend}>
+        <button type="submit" className="round primary" aria-label={busy ? "Queue" : "Send"}
+          title={busy ? "Queue: send it when the answer has ended" : "Send"} disabled={!canSend}>
           <Icon name="arrow" />
         </button>
       )}

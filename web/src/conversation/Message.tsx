@@ -217,12 +217,24 @@ function Piece({ part, live, running }: { part: Part; live: boolean; running: bo
   if (part.type === "text") return <Markdown text={part.text} growing={live} />;
   if (part.type === "reasoning") return <Reasoning text={part.text} live={live} />;
   if (isToolUIPart(part)) return <ToolCard part={part} />;
+  if (part.type === "data-steering") return <Steering {...(part.data as SteeringData)} />;
   if (part.type === "data-summary") return <Summary {...(part.data as SummaryNotice)} />;
   if (part.type === "data-question") return running ? <LiveQuestion data={part.data as LiveQuestionData} /> : null;
   if (part.type === "data-error")
     return <p className="problem"><Icon name="warn" />{(part.data as { message?: string }).message}</p>;
   return null;
 }
+
+interface SteeringData {
+  parts?: Part[];
+}
+
+// A message of the user, where the answer has taken it in.
+const Steering = ({ parts = [] }: SteeringData) => (
+  <div className="user steered" role="group" aria-label="You">
+    <div className="bubble">{textIn(parts)}</div>
+  </div>
+);
 
 interface SummaryNotice {
   messages?: number;

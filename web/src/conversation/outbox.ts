@@ -10,6 +10,7 @@ export interface UnsentMessage {
   files?: FileUIPart[];
   begins: boolean; // the message creates its session
   choice: Choice | null; // null: the model of the conversation answers
+  steers?: boolean; // sent for the running answer
   revision?: string; // set if this edits the message `id`: the idempotency key of the edit
 }
 

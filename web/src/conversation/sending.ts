@@ -5,7 +5,7 @@ import type { FileUIPart, UIMessage } from "ai";
 import { newId } from "../ids";
 import { isNotFound, type Details, type QueuedTurn } from "../net/api";
 import type { ResumableConnection } from "../net/transport";
-import { filesIn, textIn } from "../parts";
+import { filesIn, takenIn, textIn } from "../parts";
 import type { Choice } from "./choice";
 import { addToDraft } from "./drafts";
 import { addUnsent, removeUnsent, unsentMessages, type UnsentMessage } from "./outbox";
@@ -36,9 +36,9 @@ export class Sending {
 
   constructor(private readonly conversation: MessageTarget) {}
 
-  send(text: string, files: FileUIPart[]) {
+  send(text: string, files: FileUIPart[], steers = false) {
     const { session, exists } = this.conversation;
-    const message = { session, id: newId("m-"), text, files, begins: !exists, choice: this.conversation.takeChoice() };
+    const message = { session, id: newId("m-"), text, files, begins: !exists, choice: this.conversation.takeChoice(), steers };
     addUnsent(message);
     if (!exists) this.conversation.page?.onStarted(session);
     void this.deliver(message);
@@ -129,14 +129,15 @@ export class Sending {
     return accepted;
   }
 
-  private async enqueue({ id, text, files = [], choice }: UnsentMessage): Promise<boolean> {
+  private async enqueue({ id, text, files = [], choice, steers = false }: UnsentMessage): Promise<boolean> {
     const { view, connection, session, deleted } = this.conversation;
-    view.update({ queued: [...view.current.queued, { task_id: "", message: text || files.map((file) => file.filename).join(", "), message_id: id }] });
-    const sent = this.lastPost.then(() => connection.enqueue(session, id, text, files, choice ?? null, deleted));
+    const shown = text || files.map((file) => file.filename).join(", ");
+    view.update({ queued: [...view.current.queued, { task_id: "", message: shown, message_id: id, steers: null }] });
+    const sent = this.lastPost.then(() => connection.enqueue(session, { id, text, files, choice: choice ?? null, steers }, deleted));
     this.lastPost = sent.catch(() => undefined);
     try {
-      const task = await sent;
-      const withTask = (turn: QueuedTurn) => (turn.message_id === id ? { ...turn, task_id: task } : turn);
+      const accepted = await sent;
+      const withTask = (turn: QueuedTurn) => (turn.message_id === id ? { ...turn, ...accepted } : turn);
       view.update({ queued: view.current.queued.map(withTask) });
       this.conversation.read();
       return true;
@@ -168,5 +169,6 @@ const inBody = (choice: Choice | null) => (choice ? { body: { ...choice } } : {}
 function hasReceived({ messages, queued }: Details, { id, text, revision }: UnsentMessage): boolean {
   const anyText = !revision; // an edit keeps the id of its message, so its text must match
   return messages.some((message) => message.id === id && (anyText || textIn(message.parts) === text))
+    || takenIn(messages).has(id)
     || queued.some((message) => message.message_id === id && (anyText || message.message === text));
 }

@@ -15,6 +15,7 @@ export interface QueuedTurn {
   task_id: string;
   message: string | null;
   message_id: string | null;
+  steers: string | null; // the running task that takes the message in before its next step
 }
 export interface Operation {
   operation_id: string;

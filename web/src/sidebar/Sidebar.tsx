@@ -23,7 +23,7 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
     <aside className="sidebar" aria-label="Conversations">
       <div className="top">
         <Link href="/" className="brand" onClick={onClose}>CoPilot</Link>
-        <button type="button" className="quiet close" aria-label="Close the sidebar" onClick={onClose}><Icon name="close" /></button>
+        <button type="button" className="quiet close" aria-label="Close the sidebar" title="Close" onClick={onClose}><Icon name="close" /></button>
       </div>
       <Link href="/" className="new" onClick={onClose}><Icon name="plus" />New conversation</Link>
       <label className="search">

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from executor.agent.agent import Agent, Answerer, Limits, Row
 from executor.agent.calls import ToolHost
 from executor.heartbeat import Heartbeat
 from executor.llm.failures import CODES
+from executor.llm.files import planned
 from executor.llm.fitting import fit
 from executor.llm.history import to_prompt_messages
 from executor.llm.measured import MeasuredModel
@@ -32,6 +33,7 @@ from executor.tools.context import owner_of_session
 from executor.tools.remote_work import WorkServer
 from executor.tools.tool import Toolbox
 from executor.turns.continuation import about_operation
+from executor.turns.files import FileCache
 from executor.turns.page_tools import TurnToolbox
 from executor.turns.prompt import system_prompt, with_instructions
 
@@ -85,6 +87,7 @@ class ExecutorContext:
         self.approval = ApprovalRules.parse(settings.tool_approval)
         self.waits = Waits(max(1, settings.executor_concurrency // WAITING_SHARE))
         self.heartbeat = heartbeat
+        self.file_cache = FileCache()
         self.generator = generator
 
     def work_servers(self) -> list[WorkServer]:
@@ -106,16 +109,24 @@ class ExecutorContext:
         return self._models.default.model.name
 
     def agent(
-        self, task: Task, host: ToolHost, operation: Operation | None, choice: ModelChoice, told: Instructions
+        self,
+        task: Task,
+        host: ToolHost,
+        operation: Operation | None,
+        choice: ModelChoice,
+        told: Instructions,
+        load: Callable[[Prompt], Awaitable[Prompt]] | None = None,
     ) -> Agent:
-        """Returns the loop of model and tools for one attempt. `operation` is the one that a continuation is about."""
+        """Returns the loop of model and tools for one attempt. `operation` is the one that a continuation is about,
+        `load` reads the files of a prompt.
+        """
         settings = self._settings
         limits = Limits(settings.max_steps, settings.max_turn_tokens, settings.tool_timeout)
         label = f"{task.number}-{task.attempt}"
         chosen = self._models.choose(choice.model)
         asked = [opened for opened in (chosen, self._models.fallback_of(chosen)) if opened is not None]
         answerers = [self._answerer(opened, task, choice, told, operation) for opened in asked]
-        return Agent(answerers, self._toolbox_of(task), host, limits, label=label)
+        return Agent(answerers, self._toolbox_of(task), host, limits, label=label, load=load)
 
     def summarising(self, task: Task, choice: ModelChoice, told: Instructions) -> Summarising:
         """Returns what a summary of the task's conversation needs."""
@@ -166,9 +177,8 @@ class ExecutorContext:
         rows: Sequence[Row],
     ) -> Prompt:
         cache_key = hashlib.sha256(task.session_id.encode()).hexdigest()[:32]
-        prompt = Prompt(
-            system(), to_prompt_messages(rows), toolbox.specs, opened.max_output_tokens, cache_key, effort=effort
-        )
+        messages = planned(to_prompt_messages(rows), opened.accepts, opened.context_tokens)
+        prompt = Prompt(system(), messages, toolbox.specs, opened.max_output_tokens, cache_key, effort=effort)
         about = prompt if operation is None else about_operation(prompt, operation, rows)
         return fit(about, opened.context_tokens, opened.model.room(about))
 

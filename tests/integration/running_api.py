@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,6 +47,7 @@ SETTINGS: Mapping[str, Any] = {
     "chat_internal_api_key": f"{SERVICE_KEY},{OLD_SERVICE_KEY}",
     "chat_provider": "scripted",
     "frontend_base_url": "https://chat.example.com, http://localhost:5173/",
+    "data_dir": Path(tempfile.gettempdir()) / f"copilot-test-data-{os.getuid()}",
     "shutdown_grace": 2,
     "max_open_streams": 8,
     "max_new_sessions": 100_000,

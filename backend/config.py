@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from io import StringIO
@@ -16,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from backend.errors import ConfigError
 from backend.failpoints import Failpoint
-from backend.model_list import ONLY_ID, ModelEntry, ModelList, read_models
+from backend.model_list import ONLY_ID, ModelEntry, ModelList, known_to_accept, read_models
 from backend.setting_types import (
     LONGEST_S,
     AllowedHosts,
     ApprovalRuleList,
     Count,
+    FilesUrl,
     Host,
     Hosts,
     HttpUrl,
@@ -31,6 +33,7 @@ from backend.setting_types import (
     Port,
     Seconds,
     SocketOrHosts,
+    token_keys,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +47,13 @@ _OF_ONE_MODEL = (
     *("chat_base_url", "openrouter_base_url", "openai_base_url"),
 )
 """Settings that CHAT_MODELS replaces. The key for the server of CHAT_BASE_URL must not go to the server of an entry."""
+_NEAR_WITH_PREFIX, _NEAR = 0.77, 0.9
+"""How alike a variable must be to a setting with the same first word, or to any, to be taken for it misspelt.
+DB_PASSWORD and DB_PASS: 0.78; RABBITMQ_SERVICE_PORT, which Kubernetes sets, and RABBITMQ_PORT: 0.76."""
 FILES = (Path(".env.default"), Path(".env"))
 logger = logging.getLogger(__name__)
-Provider = Literal["openai", "openai-chat", "openai-responses", "anthropic", "claude_agent", "scripted"]
-"""The formats of models. `claude_agent` is not available yet."""
+Provider = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
+"""The formats of models."""
 
 
 class Settings(BaseModel):
@@ -69,6 +75,9 @@ class Settings(BaseModel):
     trusted_proxies: str = ""
     executor_port: int = Field(8008, ge=0, le=65535)
     data_dir: Path = Path(".data")
+    files_url: FilesUrl = ""
+    files_access_key: SecretStr | None = None
+    files_secret_key: SecretStr | None = None
 
     # stores
     database_url: SecretStr | None = None
@@ -117,6 +126,7 @@ class Settings(BaseModel):
     openrouter_base_url: HttpUrl | None = None
     openai_base_url: HttpUrl | None = None
     chat_system_prompt: str = ""
+    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf)(,(image|pdf))?)?$")
     user_instructions: bool = True
     chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)
     chat_max_output_tokens: Count = 8_192
@@ -127,7 +137,13 @@ class Settings(BaseModel):
     chat_first_byte_timeout: float | None = Field(None, gt=0, le=7_200)
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
+    mcp_token_keys: SecretStr | None = None
+    mcp_claims: str = Field("", pattern=r"^([A-Za-z0-9_.:/-]{1,100}( *, *[A-Za-z0-9_.:/-]{1,100}){0,15})?$")
     mcp_start_timeout: float = Field(60, gt=0, le=3600)
+    web_fetch: bool = True
+    web_search_url: HttpUrl | None = None
+    brave_search_api_key: SecretStr | None = None
+    tavily_api_key: SecretStr | None = None
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator
@@ -136,15 +152,28 @@ class Settings(BaseModel):
     agentgenerator_timeout: Seconds = 600
     agent_templates_dir: Path | None = None
 
+    # the agent platform
+    platform_url: HttpUrl | None = None
+    platform_api_key: SecretStr | None = None
+    platform_timeout: Seconds = 60
+    max_agent_runs: Count = 30
+    max_agent_schedules: Count = 30
+
     # limits
     max_message_chars: Count = 64_000
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=2**31 - 1)
-    max_chat_body_bytes: int = Field(4_194_304, ge=1_024, le=2**31 - 1)
+    max_chat_body_bytes: int = Field(8_388_608, ge=1_024, le=2**31 - 1)
     max_body_memory: int = Field(67_108_864, ge=1_048_576, le=2**40)
     max_running_turns: Count = 5
     max_waiting_turns: int = Field(15, ge=0, le=2**31 - 1)
+    max_waiting_steers: int = Field(10, ge=0, le=2**31 - 1)
     max_open_streams: Count = 8
     max_new_sessions: Count = 120
+    max_image_bytes: int = Field(20_971_520, ge=1_024, le=268_435_456)
+    max_pdf_bytes: int = Field(20_971_520, ge=1_024, le=268_435_456)
+    max_text_bytes: int = Field(1_048_576, ge=1_024, le=268_435_456)
+    max_files: int = Field(2_000, ge=0, le=2**31 - 1)
+    max_files_bytes: int = Field(2_147_483_648, ge=0, le=2**50)
     max_agents: Count = 1000
     max_webhooks: int = Field(5, ge=0, le=1_000)
     max_steps: Count = 25
@@ -179,18 +208,35 @@ class Settings(BaseModel):
         Failpoint.parse_all(plan)
         return plan
 
-    @model_validator(mode="after")
-    def _require_fitting_jwt_keys(self) -> Self:
-        if self.jwt_verify_key is not None and self.jwt_jwks_url is not None:
-            raise ValueError("JWT_VERIFY_KEY and JWT_JWKS_URL: set only one of them")
-        if self.jwt_jwks_url is not None and self.jwt_algorithm == "HS256":
-            raise ValueError("JWT_ALGORITHM: JWT_JWKS_URL needs RS256 or ES256")
-        if self.auth_mode == "required" and self.jwt_verify_key is None and self.jwt_jwks_url is None:
-            raise ValueError("JWT_VERIFY_KEY or JWT_JWKS_URL: AUTH_MODE=required needs one of them")
-        return self
+    @field_validator("mcp_token_keys")
+    @classmethod
+    def _require_token_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            token_keys(keys.get_secret_value())
+        return keys
 
     @model_validator(mode="after")
-    def _require_strong_secrets(self) -> Self:
+    def _require_what_fits_together(self) -> Self:
+        faults = [
+            *self._unfit_file_keys(),
+            *self._unfit_jwt_keys(),
+            *self._weak_secrets(),
+            *self._sample_passwords(),
+            *self._unfit_models(),
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _unfit_jwt_keys(self) -> Iterator[str]:
+        if self.jwt_verify_key is not None and self.jwt_jwks_url is not None:
+            yield "JWT_VERIFY_KEY and JWT_JWKS_URL: set only one of them"
+        if self.jwt_jwks_url is not None and self.jwt_algorithm == "HS256":
+            yield "JWT_ALGORITHM: JWT_JWKS_URL needs RS256 or ES256"
+        if self.auth_mode == "required" and self.jwt_verify_key is None and self.jwt_jwks_url is None:
+            yield "JWT_VERIFY_KEY or JWT_JWKS_URL: AUTH_MODE=required needs one of them"
+
+    def _weak_secrets(self) -> Iterator[str]:
         for name in (
             "jwt_verify_key",
             "chat_internal_api_key",
@@ -203,13 +249,14 @@ class Settings(BaseModel):
                 continue
             least = 32 if name == "jwt_verify_key" and self.jwt_algorithm == "HS256" else 16
             secrets = [value.get_secret_value()] if least == 32 else value.get_secret_value().split(",")
-            for secret in secrets:
-                if secret.strip().lower() in SAMPLE_SECRETS or len(secret.strip().encode()) < least:
-                    raise ValueError(f"{name.upper()}: a sample or too short; use at least {least} characters")
-        return self
+            if any(one.strip().lower() in SAMPLE_SECRETS or len(one.strip().encode()) < least for one in secrets):
+                yield f"{name.upper()}: a sample or too short; use at least {least} characters"
 
-    @model_validator(mode="after")
-    def _require_own_passwords(self) -> Self:
+    def _unfit_file_keys(self) -> Iterator[str]:
+        if (self.files_access_key is None) != (self.files_secret_key is None):
+            yield "FILES_ACCESS_KEY and FILES_SECRET_KEY: set both or none"
+
+    def _sample_passwords(self) -> Iterator[str]:
         """Rejects a sample password for a server on another machine; on this machine it is accepted."""
         for setting, host, password in (
             ("DB_PASS", self.db_host, self.db_pass),
@@ -218,20 +265,19 @@ class Settings(BaseModel):
         ):
             here = host is None or host.startswith("/") or host.strip("[]") in ("localhost", "127.0.0.1", "::1")
             if not here and password.get_secret_value().lower() in SAMPLE_SECRETS:
-                raise ValueError(f"{setting}: a sample password; choose your own")
-        return self
+                yield f"{setting}: a sample password; choose your own"
 
-    @model_validator(mode="after")
-    def _require_valid_models(self) -> Self:
-        if self.chat_models.get_secret_value():
-            try:
-                used = self.models.variables  # the list is read once, here
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-            beside = (name.upper() for name in _OF_ONE_MODEL if getattr(self, name))
-            if name := next((name for name in beside if name not in used), None):
-                raise ValueError(f"{name}: has no effect beside CHAT_MODELS; put it into the list")
-        return self
+    def _unfit_models(self) -> Iterator[str]:
+        if not self.chat_models.get_secret_value():
+            return
+        try:
+            used = self.models.variables  # the list is read once, here
+        except ConfigError as error:
+            yield str(error)
+            return
+        for name in (name.upper() for name in _OF_ONE_MODEL if getattr(self, name)):
+            if name not in used:
+                yield f"{name}: has no effect beside CHAT_MODELS; put it into the list"
 
     @cached_property
     def models(self) -> ModelList:
@@ -243,6 +289,11 @@ class Settings(BaseModel):
         summary = ModelEntry(id="summary", model=self.chat_summary_model) if self.chat_summary_model else None
         only = ModelEntry(id=ONLY_ID, label=label[:100], model=self.chat_model)
         return ModelList((only,), title, summary, listed=False)
+
+    @property
+    def claims(self) -> Sequence[str]:
+        """The names in MCP_CLAIMS."""
+        return [name.strip() for name in self.mcp_claims.split(",") if name.strip()]
 
     @property
     def database_dsn(self) -> str:
@@ -299,6 +350,11 @@ class Settings(BaseModel):
         return "openai" if named else "scripted"
 
     @property
+    def searches_web(self) -> bool:
+        """True if a service for web_search is set."""
+        return (self.web_search_url or self.brave_search_api_key or self.tavily_api_key) is not None
+
+    @property
     def model_api_key(self) -> SecretStr | None:
         return self.chat_api_key or self.open_router_api_key or self.openai_api_key
 
@@ -315,6 +371,20 @@ class Settings(BaseModel):
             return self.chat_base_url or self.openrouter_base_url or self.openai_base_url
         no_other_key = self.chat_api_key is None and self.open_router_api_key is not None
         return "https://openrouter.ai/api/v1" if no_other_key else None
+
+
+def accepted(entry: ModelEntry, settings: Settings) -> frozenset[str]:
+    """Returns the kinds of files that a model takes: what its entry says, or CHAT_ACCEPTS, or what its name tells."""
+    if entry.accepts is not None:
+        return frozenset(entry.accepts)
+    if entry.images:
+        return frozenset({"image"})
+    if settings.chat_accepts:
+        return frozenset(settings.chat_accepts.split(",")) - {"none"}
+    if settings.models.listed:
+        return known_to_accept(entry.provider, entry.base_url, entry.model)
+    base_url = settings.chat_base_url if settings.provider == "anthropic" else settings.model_base_url
+    return known_to_accept(settings.provider, base_url, entry.model)
 
 
 def _with_port(hosts: str, port: int) -> str:
@@ -340,10 +410,37 @@ def unknown_settings(file: Path = Path(".env"), used: Container[str] = ()) -> li
     return found
 
 
+def misspelt_variables(used: Container[str] = ()) -> list[str]:
+    """Returns the names in the environment that are nearly those of settings, each with the setting.
+
+    Other programs have variables with similar names, so only the nearest count. Leaves out what CHAT_MODELS uses
+    (`used`), and OTEL_ variables.
+    """
+    known = sorted(name.upper() for name in Settings.model_fields)
+    found = []
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if name in known or variable in used or name.startswith(("OTEL_", "COPILOT_")):
+            continue
+        related = [one for one in known if one.startswith(f"{name.partition('_')[0]}_")]
+        alike = get_close_matches(name, known, 1, _NEAR) or get_close_matches(name, related, 1, _NEAR_WITH_PREFIX)
+        if alike:
+            found.append(f"{variable} (do you mean {alike[0]}?)")
+    return found
+
+
 def warn_of_unknown_settings(settings: Settings) -> None:
-    """Logs the names in `.env` that have no effect. A child process of `up` logs nothing, since `up` does."""
-    if TOLD not in os.environ and (names := unknown_settings(used=settings.models.variables)):
+    """Logs the names in `.env` that have no effect, and those in the environment that look like settings.
+
+    A child process of `up` logs nothing, since `up` does.
+    """
+    if TOLD in os.environ:
+        return
+    used = settings.models.variables
+    if names := unknown_settings(used=used):
         logger.warning("unknown settings in .env", extra={"names": ", ".join(names)})
+    if names := misspelt_variables(used):
+        logger.warning("unknown settings in the environment", extra={"names": ", ".join(names)})
 
 
 def _bindings(file: Path, text: str) -> list[Binding]:
@@ -403,12 +500,27 @@ def chosen_settings() -> set[str]:
 def load_settings(files: Sequence[Path] = FILES, **overrides: object) -> Settings:
     """Returns the settings. `overrides` win over the environment, which wins over the files; later files win.
 
-    An empty value in the environment or a file counts as not set. Raises ConfigError with one line that names the first
-    wrong setting or the line of a file.
+    An empty value in the environment or a file counts as not set. Raises ConfigError with a line for each wrong
+    setting, or with one that names the line of a file.
     """
+    given = _given(files) | overrides
     try:
-        return Settings.model_validate(_given(files) | overrides)
+        return Settings.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name, said = ".".join(str(part) for part in first["loc"]).upper(), first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{name}: {said}" if name else said) from None
+        raise ConfigError("\n".join(_faults(given, error))) from None
+
+
+def _faults(given: Mapping[str, object], error: ValidationError) -> Iterator[str]:
+    """Yields a line for each wrong setting, then what does not fit together among the others."""
+    wrong: dict[str, str] = {}
+    for fault in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in fault["loc"][:1]).upper()
+        wrong.setdefault(name, fault["msg"].removeprefix("Value error, "))
+    yield from (f"{name}: {said}" if name else said for name, said in wrong.items())
+    if "" in wrong:
+        return
+    try:
+        Settings.model_validate({name: value for name, value in given.items() if name.upper() not in wrong})
+    except ValidationError as unfit:
+        lines = "\n".join(_faults({}, unfit)).split("\n")
+        yield from (line for line in lines if wrong.keys().isdisjoint(re.findall(r"[A-Z_]+", line)))

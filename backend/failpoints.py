@@ -11,6 +11,8 @@ and blocks it for half a second when it first reaches `mid_chunk`. Each failpoin
     before_renew                 before a heartbeat
     after_tool_start             a call is committed and begun, its tool has done nothing yet
     after_tool_effect            a tool has done its work, its result is not committed
+    before_steer_commit          a turn has taken in messages, and has not committed that
+    after_steer_commit           a turn has committed messages that it has taken in, they are not in the stream
     before_final_commit          the whole answer is in its stream, its end is not in Postgres
     after_final_commit           the end is in Postgres, the terminal chunks are not in the stream
     after_completion_commit      an outcome is committed, its sender has no response, its entry is not acknowledged

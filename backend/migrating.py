@@ -38,6 +38,8 @@ BUILD_TIMEOUT = 3_600.0
 """Seconds for an index that is built beside the writes of other processes, which waits for older transactions."""
 WAIT_LIMIT = 2 * BUILD_TIMEOUT + LOCK_TIMEOUT
 """Seconds that this process waits for one that is at work: that may drop a half built index, and then build it."""
+UNSEEN_LIMIT = 600.0
+"""Seconds that this process waits for one whose work it may not see, unless that builds an index."""
 _PRISMA_LOCK = 72_707_369  # the advisory lock of prisma migrate, so that the two never run at the same time
 
 _RECORDS = """
@@ -66,16 +68,21 @@ _CONCURRENTLY = re.compile(r'CREATE INDEX CONCURRENTLY IF NOT EXISTS "(\w+)" ON 
 _IS_BROKEN = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid)"
 
 # What the process that holds the lock runs, or the index that is built in this database: that is another connection of
-# it, while its own is idle in the transaction that holds the lock. A role that may not see it takes it to be at work.
+# it, while its own is idle in the transaction that holds the lock. A role that may not see that (`unseen`) still sees
+# that an index is built.
 _AT_WORK = """
+WITH holders AS (
+  SELECT a.state, a.query FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+  WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid) = (0, $1::oid, 1)
+    AND a.datname = current_database())
 SELECT coalesce(
-  (SELECT format('%s, %s of %s blocks', phase, blocks_done, blocks_total)
+  (SELECT coalesce(format('%s, ' || blocks_done || ' of ' || blocks_total || ' blocks', phase), 'an index is built')
    FROM pg_stat_progress_create_index WHERE datname = current_database() LIMIT 1),
   (SELECT left(query, 100) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'
    AND query ~ '^(CREATE|DROP) INDEX CONCURRENTLY' LIMIT 1),
-  (SELECT coalesce(left(query, 100), 'unknown') FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-   WHERE l.locktype = 'advisory' AND l.granted AND (l.classid, l.objid, l.objsubid) = (0, $1::oid, 1)
-   AND a.datname = current_database() AND coalesce(a.state NOT LIKE 'idle%', true) LIMIT 1))"""
+  (SELECT left(query, 100) FROM holders WHERE state NOT LIKE 'idle%' LIMIT 1)) AS work,
+  EXISTS (SELECT FROM holders WHERE state IS NULL) AS unseen"""
+_UNSEEN = "another process migrates, and this role may not see what it does; `GRANT pg_read_all_stats TO ...` lets it"
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +193,8 @@ async def _migrating(connection: Connection) -> AsyncIterator[None]:
     """Opens a transaction that holds the lock of migrations.
 
     Waits for another process that migrates, as long as it is seen at work, up to WAIT_LIMIT seconds. Raises
-    LockNotAvailableError then, or if it has done nothing for LOCK_TIMEOUT seconds.
+    LockNotAvailableError then, or if it has done nothing for LOCK_TIMEOUT seconds. If this role may not see what it
+    does, those are UNSEEN_LIMIT seconds.
 
     It is not a session's lock, because behind a pooler a session outlives its client and would keep it. A process that
     waits asks again and again, each time in a new transaction: an index that is being built waits for older ones.
@@ -208,7 +216,8 @@ class _Wait:
     def __init__(self) -> None:
         now = time.monotonic()
         self._limit, self._deadline, self._next_look = now + WAIT_LIMIT, now + LOCK_TIMEOUT, now + LOOK_EVERY
-        self._told = False
+        self._unseen_until = now + UNSEEN_LIMIT
+        self._unseen = self._told = False
 
     async def look(self, connection: Connection) -> None:
         """Looks at times whether the other process is at work, and says once what it does.
@@ -218,16 +227,22 @@ class _Wait:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY
-            work: str | None = await connection.fetchval(_AT_WORK, _PRISMA_LOCK)
-            if work is not None:
+            seen = await connection.fetchrow(_AT_WORK, _PRISMA_LOCK)
+            assert seen is not None, "it is one row"
+            if seen["work"] is not None:
                 self._deadline = now + LOCK_TIMEOUT
-                self._tell(work)
-        if now > min(self._deadline, self._limit):
-            raise asyncpg.LockNotAvailableError("another process migrates")
+                self._unseen_until = now + UNSEEN_LIMIT
+            self._unseen = seen["unseen"]
+            if seen["work"] is not None or self._unseen:
+                self._tell(seen["work"])
+        if now > min(self._unseen_until if self._unseen else self._deadline, self._limit):
+            raise asyncpg.LockNotAvailableError(_UNSEEN if self._unseen else "another process migrates")
 
-    def _tell(self, work: str) -> None:
+    def _tell(self, work: str | None) -> None:
+        """Logs once what the other process does. None: this role may not see it."""
         if not self._told:
-            logger.info("waiting for another process that migrates", extra={"it_does": work, "at_most_s": WAIT_LIMIT})
+            told = {"it_does": work, "at_most_s": WAIT_LIMIT} if work else {"error": _UNSEEN, "at_most_s": UNSEEN_LIMIT}
+            logger.info("waiting for another process that migrates", extra=told)
         self._told = True
 
 

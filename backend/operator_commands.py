@@ -60,6 +60,16 @@ def _with_servers_of_up(settings: Settings) -> Settings:
     return settings.model_copy(update=found) if found else settings
 
 
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns the rows in columns under their header, or `none`. The last column has any width."""
+    if not rows:
+        return "none"
+    lines = [header, *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(header) - 1)]
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=False)] + [line[-1]] for line in lines)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
 def _say_json(document: Json) -> None:
     say(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
@@ -92,11 +102,8 @@ def list_tasks(status: Shown = Shown.UNENDED, limit: Limit = 50, json: AsJson = 
     if json:
         _say_json([_document(view) for view in found])
     else:
-        lines = (
-            f"{view.id}  {view.kind:<9}  {view.state:<22}  {view.created_at:%F %T}  {view.error or ''}"
-            for view in found
-        )
-        say("\n".join(line.rstrip() for line in lines) or "none")
+        rows = [(view.id, view.kind, view.state, f"{view.created_at:%F %T}", view.error or "") for view in found]
+        say(_table(("TASK", "KIND", "STATE", "CREATED", "ERROR"), rows))
 
 
 @tasks.command("show")
@@ -152,7 +159,7 @@ def list_letters(limit: Limit = 50, json: AsJson = False) -> None:
     if json:
         _say_json(found)
     else:
-        say("\n".join(_line(letter) for letter in found) or "none")
+        say(_table(("KIND", "LETTER", "REASON", "NAMES"), [_row(letter) for letter in found]))
 
 
 @dead_letters.command("show")
@@ -185,9 +192,9 @@ def drop_letter(kind: Kind, letter_id: LetterArgument, yes: Yes = False) -> None
     say(_with_resources(lambda resources: drop(resources, kind.value, letter_id)))
 
 
-def _line(letter: dict[str, Json]) -> str:
-    names = letter.get("task_id") or letter.get("operation_id") or "names nothing"
-    return f"{letter['kind']:<11}  {letter['id']}  {letter['reason']}  {names}"
+def _row(letter: dict[str, Json]) -> tuple[str, ...]:
+    names = letter.get("task_id") or letter.get("operation_id") or "nothing"
+    return tuple(str(cell) for cell in (letter["kind"], letter["id"], letter["reason"], names))
 
 
 # --- backups ------------------------------------------------------------------------------------------------------

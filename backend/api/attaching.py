@@ -19,6 +19,7 @@ from backend.chat.protocol.chunks_from_rows import whole_message
 from backend.chat.protocol.page_tools import PAGE_TOOLS, with_page_tools
 from backend.chat.protocol.sse_frames import DONE, frame_without_id
 from backend.chat.protocol.static_tools import STATIC_TOOLS, with_static_tools
+from backend.chat.protocol.steering_messages import STEERING_MESSAGES, with_steering_messages
 from backend.chat.store import messages, operations, tasks
 from backend.chat.streams import reader
 from backend.errors import NothingLeft, TaskExpired
@@ -154,6 +155,8 @@ def _in_chosen_form(frames: Frames, task: Task, accepts: frozenset[str]) -> Fram
         frames = with_page_tools(frames, [tool["name"] for tool in task.request.page_tools])
     if APPROVAL_REQUESTS in accepts:
         frames = with_approval_requests(frames)
+    if STEERING_MESSAGES in accepts:
+        frames = with_steering_messages(frames)
     return with_static_tools(frames) if STATIC_TOOLS in accepts else frames
 
 

@@ -15,10 +15,13 @@ from backend.chat.protocol.agent_json import is_agent_id
 from backend.chat.protocol.approval_requests import APPROVAL_REQUESTS
 from backend.chat.protocol.page_tools import PAGE_TOOLS
 from backend.chat.protocol.static_tools import DYNAMIC_TOOLS, STATIC_TOOLS
+from backend.chat.protocol.steering_messages import STEERING_MESSAGES
 from backend.chat.questions import QUESTIONS
 from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
     AgentNotFound,
+    ConnectionNotFound,
+    FileNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
     OperationNotFound,
@@ -27,14 +30,16 @@ from backend.errors import (
     ValidationFailed,
     WebhookNotFound,
 )
-from backend.ids import BEGINNING, SESSION_ID_PATTERN, OperationId, SessionId, StreamId, TaskId, UserId
+from backend.ids import BEGINNING, SESSION_ID_PATTERN, FileId, OperationId, SessionId, StreamId, TaskId, UserId
 
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=100, description="The largest number of entries to return.")]
 Offset: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000, description="The number of entries to skip.")]
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DELIVERY = re.compile(r"evt_[0-9a-f]{32}")
-_ACCEPTABLE = frozenset({RESET_STEP, APPROVAL_REQUESTS, PAGE_TOOLS, STATIC_TOOLS, DYNAMIC_TOOLS, QUESTIONS})
+_ACCEPTABLE = frozenset(
+    {RESET_STEP, APPROVAL_REQUESTS, STEERING_MESSAGES, PAGE_TOOLS, STATIC_TOOLS, DYNAMIC_TOOLS, QUESTIONS}
+)
 _CURSOR_FORM = {"pattern": r"^([0-9]{1,19}-[0-9]{1,19}|0)$"}
 _bearer = HTTPBearer(auto_error=False, description="A JWT whose `sub` claim is the user's id.")
 
@@ -98,11 +103,25 @@ async def _webhooks_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
     return caller.user_id
 
 
+async def _connections_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    """Returns the user whose connection is meant. Raises ConnectionNotFound for anonymous callers, who have none."""
+    if caller.user_id is None:
+        raise ConnectionNotFound
+    return caller.user_id
+
+
 async def _webhook_id(webhook_id: str) -> str:
     """Raises WebhookNotFound if the id is no UUID, so that no store is asked for it."""
     if _UUID.fullmatch(webhook_id) is None:
         raise WebhookNotFound
     return webhook_id
+
+
+async def _file_id(file_id: str) -> FileId:
+    """Raises FileNotFound if the id is no UUID, so that no store is asked for it."""
+    if _UUID.fullmatch(file_id) is None:
+        raise FileNotFound
+    return FileId(file_id)
 
 
 async def _delivery_id(delivery_id: str) -> str:
@@ -146,9 +165,9 @@ async def _accepts(
         Query(
             max_length=500,
             description="What the client understands beyond the usual, separated by commas. Known: the chunk types "
-            "`reset-step` and `tool-approval-request`; `page-tools`, calls of the page's tools as its own; "
-            "`static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type `dynamic-tool` "
-            "even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
+            "`reset-step`, `tool-approval-request` and `steering-message`; `page-tools`, calls of the page's tools as "
+            "its own; `static-tools`, tool parts of the types `tool-NAME`; `dynamic-tools`, parts of the type "
+            "`dynamic-tool` even if TOOL_PARTS is `static`; and `questions`: the page shows what the user is asked.",
         ),
     ] = None,
 ) -> frozenset[str]:
@@ -185,8 +204,10 @@ AnOperation: TypeAlias = Annotated[OperationId, Depends(_operation_id)]
 AnAgent: TypeAlias = Annotated[str, Depends(_agent_id)]
 AUser: TypeAlias = Annotated[UserId, Depends(_user_id)]
 WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
+ConnectionsUser: TypeAlias = Annotated[UserId, Depends(_connections_user)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
+AFile: TypeAlias = Annotated[FileId, Depends(_file_id)]
 AgentsUser: TypeAlias = Annotated[UserId, Depends(_agents_user)]
 ACursor: TypeAlias = Annotated[StreamId | None, Depends(_cursor)]
 Accepts: TypeAlias = Annotated[frozenset[str], Depends(_accepts)]

@@ -24,7 +24,7 @@ SessionIdField = Annotated[str, StringConstraints(pattern=SESSION_ID_PATTERN)]
 MessageIdField = Annotated[str, StringConstraints(pattern=_PRINTABLE)]
 _ON_BUSY = (
     "What happens if another turn is running. `queue` waits for it, `reject` answers 409, and `interrupt` cancels it "
-    "and goes ahead of waiting turns."
+    "and goes ahead of waiting turns. `steer` has it read the message before its next step, and answers 202."
 )
 _OF_AUTOGPT = "A field of AutoGPT's page. It is checked, and has no effect."
 _MODEL = (
@@ -111,12 +111,27 @@ class SessionChanges(_TakesNulls):
         Field(json_schema_extra={"pattern": r"\S"}),
     ] = None
     instructions: InstructionsField = None
+    is_pinned: Annotated[bool | None, Field(description="Pinned sessions are at the top of the list.")] = None
+    is_archived: Annotated[
+        bool | None, Field(description="Archived sessions are in a list of their own, until their user writes in them.")
+    ] = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> SessionChanges:
-        if self.title is None and self.instructions is None:
+        if self.title is None and self.instructions is None and not self.moves:
             raise ValueError("must name something to change")
         return self
+
+    @property
+    def moves(self) -> bool:
+        """True if the session's place in the list changes."""
+        return self.is_pinned is not None or self.is_archived is not None
+
+
+class SessionPin(_TakesNulls):
+    """Pins a session, or ends that."""
+
+    is_pinned: bool
 
 
 class InstructionsIn(_In):
@@ -181,7 +196,9 @@ class NewTurn(_TakesNulls):
     ] = None
     parent: Annotated[str | None, Field(max_length=255, description=_PARENT)] = None
     page_tools: PageTools = []
-    file_ids: Annotated[list[str] | None, Field(description=_NO_FILES)] = None
+    file_ids: Annotated[
+        list[str] | None, Field(max_length=20, description="Ids of files, which `POST /api/chat/files` returned.")
+    ] = None
     mode: Annotated[Literal["fast", "extended_thinking"] | None, Field(description=_OF_AUTOGPT)] = None
     model: Annotated[str | None, Field(max_length=100, description=_MODEL)] = None
     effort: Annotated[str | None, Field(max_length=32, description=_EFFORT)] = None
@@ -337,6 +354,8 @@ class SessionSummary(_Out):
     title: str | None
     chat_status: ChatStatus = Field(description="`running` while a turn runs in the session.")
     is_processing: bool = Field(description="True if `chat_status` is `running`.")
+    is_pinned: bool
+    is_archived: bool
 
     @classmethod
     def of(cls, session: Session, *, running: bool) -> SessionSummary:
@@ -347,6 +366,8 @@ class SessionSummary(_Out):
             title=session.title,
             chat_status="running" if running else "idle",
             is_processing=running,
+            is_pinned=session.pinned,
+            is_archived=session.archived,
         )
 
 
@@ -379,7 +400,9 @@ class SearchResult(_Out):
             session_id=message.session_id,
             title=hit.title,
             sequence=message.sequence,
-            message_id=message.shown_id if message.role is Role.USER else f"{ANSWER_ID}{message.task_id}",
+            message_id=message.shown_id
+            if message.role is Role.USER and not message.steered
+            else f"{ANSWER_ID}{message.task_id}",
             role="user" if message.role is Role.USER else "assistant",
             created_at=message.created_at,
             on_current_branch=hit.on_current_branch,
@@ -420,12 +443,26 @@ class QueuedTurn(_Out):
     message: str | None = Field(description="The user's text. Null for a regeneration or a note of a service.")
     message_id: str | None
     created_at: datetime
+    steers: str | None = Field(description="The running task that takes the message in before its next step, or null.")
 
     @classmethod
-    def of(cls, task: Task) -> QueuedTurn:
+    def of(cls, task: Task, running: Task | None) -> QueuedTurn:
         request = task.request
-        message = request.text if request.is_user_message else None
-        return cls(task_id=task.id, message=message, message_id=request.message_id, created_at=task.created_at)
+        return cls(
+            task_id=task.id,
+            message=request.text if request.is_user_message else None,
+            message_id=request.message_id,
+            created_at=task.created_at,
+            steers=request.steers if running is not None and request.steers == running.id else None,
+        )
+
+
+class Steered(_Out):
+    """A message that waits until the running turn takes it in, or was taken in."""
+
+    message_id: str = Field(description="The id of the message, by which its turn shows it.")
+    task_id: str = Field(description="The running task, whose stream shows the message where the model has read it.")
+    queued_task_id: str = Field(description="The message's own task. Cancel it to take the message back.")
 
 
 class Leaf(_In):
@@ -560,6 +597,7 @@ class ModelOut(_Out):
     efforts: list[str] = Field(description="The levels that a message may name in `effort`, from the lowest.")
     effort: str | None = Field(description="The level if a message names none. Null if the provider decides.")
     images: bool
+    accepts: list[str] = Field(description="Files that it takes whole: `image`, `pdf`. It reads others as text.")
     price: PriceOut | None
 
 
@@ -575,6 +613,8 @@ class SessionDetails(_Out):
     updated_at: datetime
     user_id: str | None
     title: str | None
+    is_pinned: bool
+    is_archived: bool
     metadata: Json
     messages: list[Json]
     older: int | None = Field(

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fastapi import Response
+from fastapi.responses import JSONResponse
 
 from backend.api.attaching import attach_response, begin_response, slot_for
 from backend.api.auth import Identity
-from backend.api.schemas import ChatRequest, NewTurn, PageTool
+from backend.api.schemas import ChatRequest, NewTurn, PageTool, Steered
 from backend.api.state import ApiState
 from backend.api.stopping import publish_unless_stopped
 from backend.chat.flows import start
 from backend.chat.flows.start import Started
-from backend.chat.models import After, Caller, ModelChoice, OnBusy, TurnRequest
+from backend.chat.models import OWN_MESSAGE_ID, After, Caller, ModelChoice, OnBusy, TurnRequest
 from backend.chat.questions import QUESTIONS
 from backend.errors import UnsupportedPart
 from backend.ids import SessionId
@@ -63,7 +64,9 @@ async def start_and_stream(
     after: After | None = None,
     page_tools: Sequence[PageTool] = (),
 ) -> Response:
-    """Accepts the turn and streams it. Publishing the turn continues even if the client disconnects.
+    """Accepts the turn and streams it, or answers 202 if the running turn takes the message in.
+
+    Publishing the turn continues even if the client disconnects.
 
     The turn counts to `owner` if a service asks for it, else to the caller. The open stream counts to the caller, as
     does a session that is created. Raises the errors of `start_turn`, TooManyStreams, TooManySessions.
@@ -84,6 +87,10 @@ async def start_and_stream(
         if slot is not None:
             slot.subject = task.id
         publish(api, identity.caller, started)
+        if started.steers is not None:
+            message_id = task.request.message_id or f"{OWN_MESSAGE_ID}{task.id}"
+            steered = Steered(message_id=message_id, task_id=started.steers, queued_task_id=task.id)
+            return JSONResponse(steered.model_dump(), 202)
         if not started.is_new:
             return await attach_response(api, identity, task, None, accepts, slot, by_service=owner is not None)
         return begin_response(api, identity, task, accepts, slot, by_service=owner is not None)

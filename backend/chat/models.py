@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal, TypeAlias
 
-from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, UserId, fence_of
+from backend.ids import ExecutorId, FileId, OperationId, SessionId, StreamId, TaskId, UserId, fence_of
 
 Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
@@ -23,6 +23,8 @@ OWN_MESSAGE_ID = "usr_"
 SUMMARY_NOTICE = "summary"
 """The name of the data part of an answer for which the model read a summary for the first time."""
 
+
+FILES_PATH = "/api/chat/files/"
 
 FinishReason: TypeAlias = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
 """The reasons of the AI SDK for which an answer ends."""
@@ -54,15 +56,20 @@ class Role(StrEnum):
 class OnBusy(StrEnum):
     QUEUE = "queue"
     REJECT = "reject"
+    STEER = "steer"
     INTERRUPT = "interrupt"
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer."""
+    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer.
+
+    `claims` are those of the token that MCP_CLAIMS names, with their values.
+    """
 
     user_id: UserId | None
     address: str
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def quota_key(self) -> str:
@@ -225,8 +232,41 @@ class MetadataPart:
     type: Literal["metadata"] = "metadata"
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file of a user's message. The table of files has its owner. `pages` is 0 unless it is a PDF."""
+
+    file_id: FileId
+    media_type: str
+    filename: str
+    size: int
+    pages: int = 0
+    type: Literal["file"] = "file"
+
+    @property
+    def url(self) -> str:
+        """The address of the file at this server, without the host."""
+        return f"{FILES_PATH}{self.file_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """A file in a prompt. `data` is the picture or the PDF, empty until it is read. Messages are never stored with it.
+
+    `tokens` is what the file may take. `as_text`: the model reads its text.
+    """
+
+    file: FilePart
+    tokens: int
+    as_text: bool = False
+    data: bytes = b""
+    type: Literal["prompt_file"] = "prompt_file"
+
+
 Part: TypeAlias = (
     TextPart
+    | FilePart
+    | PromptFile
     | ReasoningPart
     | SourcePart
     | ToolCallPart
@@ -259,7 +299,7 @@ def _given(part: Part, results: Mapping[str, Json]) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message.
+    """One durable entry of a session. `step` counts the commits of its task: 0 is the user's message that it answers.
 
     `message_id` is None unless a client gave the message an id, which only user messages can have.
     """
@@ -278,13 +318,30 @@ class Message:
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
+    def files(self) -> tuple[FilePart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, FilePart))
+
+    @property
+    def is_shown(self) -> bool:
+        """Returns True if pages show this message of a user: it has a text or a file."""
+        return bool(self.text or self.files)
+
+    @property
+    def steered(self) -> bool:
+        """Returns True for a user message that a running turn has taken in."""
+        return self.role is Role.USER and self.step > 0
+
+    @property
     def metadata(self) -> Json:
         """The metadata that a page gave to this user message, or None."""
         return next((part.metadata for part in self.parts if isinstance(part, MetadataPart)), None)
 
     @property
     def shown_id(self) -> str:
-        """The id by which clients know a user message: its `message_id`, or one made from its task's id."""
+        """The id by which clients know a user message: its `message_id`, or one made from its task's id.
+
+        A message that a turn has taken in always has a `message_id`.
+        """
         return self.message_id or f"{OWN_MESSAGE_ID}{self.task_id}"
 
 
@@ -334,6 +391,7 @@ class Session:
     """A conversation. `user_id` is None while it is anonymous, `title` until one is set.
 
     `choice` is the model that answers the next message, if that names none.
+    `pinned` and `archived` say where the session is in its user's list.
     """
 
     id: SessionId
@@ -343,6 +401,8 @@ class Session:
     created_at: datetime
     updated_at: datetime
     choice: ModelChoice = ModelChoice()
+    pinned: bool = False
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,15 +413,19 @@ class TurnRequest:
     client gave no id, and `context` if it sent no page. `revises` is the id of an earlier user message: a turn with a
     text replaces that message (an edit), and a turn without one answers it again (a regeneration). The message is
     looked up when the task becomes active, but a regeneration names the version to answer as its `parent`. None if the
-    turn revises nothing. `data` and `metadata` are the page's own. `choice` is the model of this turn; a task that was
+    turn revises nothing. `data` and `metadata` are the page's own. A message
+    may have `files` and an empty text. `choice` is the model of this turn; a task that was
     accepted has the choice of its session at that moment.
     `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
     holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
     `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
-    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them.
+    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them. `claims` are the caller's.
 
     `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
     an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
+
+    `steers` is the running task that takes the message in before its next step. If it ends before that, the message
+    begins a turn of its own (`flows/steering.py`).
     """
 
     text: str | None
@@ -371,13 +435,16 @@ class TurnRequest:
     revises: str | None = None
     data: tuple[DataPart, ...] = ()
     metadata: Json = None
+    files: tuple[FilePart, ...] = ()
     instructions: str | None = None
     temporary: bool = False
     takes_questions: bool = False
     page_tools: tuple[Json, ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
     choice: ModelChoice = ModelChoice()
     parent: str | None = None
     branches: bool = False
+    steers: TaskId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,11 +524,19 @@ class Task:
     answer_end: AnswerEnd | None = None
     age: float = field(default=0.0, compare=False)
     """Seconds since the first claim, when the row was read. Measured by the clock of Postgres, like `started_at`."""
+    steered: bool = field(default=False, compare=False)
+    """A message waited to be taken in when the task was claimed. False unless the row came from a claim."""
 
     @property
     def is_turn(self) -> bool:
         """Returns True for a turn, and for an operation whose outcome has made it one. False while it is pending."""
         return self.kind is TaskKind.TURN or self.request.text is not None
+
+    @property
+    def taken_by(self) -> TaskId | None:
+        """Returns the task that has taken this message in, so that it never became a turn. None for all others."""
+        taken = self.status is TaskStatus.COMPLETED and self.attempt == 0
+        return self.request.steers if taken else None
 
     @property
     def fence(self) -> int:
@@ -491,7 +566,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None."""
+    """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None. `taken` are
+    messages that waited for the task, and were stored when it was cancelled.
+    """
 
     task: Task
     next_turn: Turn | None
+    taken: Sequence[Message] = ()

@@ -36,7 +36,11 @@ def words_of(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Cuts a text where its normal form can be cut, or after 2 * PIECE characters if it cannot be cut before."""
+    """Cuts a text where its normal form can be cut, or after 2 * PIECE characters if it cannot be cut before.
+
+    That needs PIECE marks in a row, which no language has (Unicode's stream-safe format ends at 30). Such marks are
+    sorted within each piece only, so the form of their word depends on where the text was cut.
+    """
     begin = 0
     while begin < len(text):
         last = min(len(text), begin + 2 * PIECE)

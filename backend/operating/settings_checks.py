@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backend.config import Settings, unknown_settings
+from backend.config import Settings, misspelt_variables, unknown_settings
 from backend.operating.findings import Finding, ok, warning
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -20,6 +20,8 @@ def _unusual(settings: Settings, beside_up: bool) -> Iterator[Finding]:
     public = settings.host not in _LOOPBACK
     for name in unknown_settings(used=settings.models.variables):
         yield warning("settings", f"{name} in .env is no setting", "correct or remove it; it has no effect")
+    for name in misspelt_variables(settings.models.variables):
+        yield warning("settings", f"{name} in the environment is no setting", "correct it if it is meant for CoPilot")
     if settings.failpoints:
         yield warning("settings", "FAILPOINTS is set", "remove it: processes die where it says, for tests")
     if settings.auth_mode == "none" and public:

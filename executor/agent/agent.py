@@ -7,7 +7,7 @@ tool call is stored before it runs, and after the results. The caller stores a c
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from backend.chat.protocol.chunks import Chunk, FinishStep, StartStep
 from backend.errors import ProviderError
 from executor.agent.approved_call import ApprovedCall
 from executor.agent.calls import Calls, Delivered, ToolHost
+from executor.agent.pages_read import pages_read
 from executor.agent.response import Response
 from executor.llm.events import Finished, TextDelta, UsageSoFar
 from executor.llm.history import to_prompt_messages
@@ -44,13 +45,15 @@ logger = logging.getLogger(__name__)
 class Commit:
     """Messages to store now, and the tokens they cost. The last commit of a turn has the end of the answer.
 
-    `result` is that of the approved call which this task has run.
+    `result` is that of the approved call which this task has run. `goes_on`: the model is asked next, so messages of
+    the user may come before that (`Agent.take_in`).
     """
 
     messages: tuple[NewMessage, ...]
     usage: Usage
     last: AnswerEnd | None = None
     result: ToolResultPart | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class Agent:
     """The loop of one attempt. The first of the `answerers` is asked; when one fails before its first event, the next
     one takes its place until the attempt ends.
 
-    `label` becomes part of every part id and must differ for each attempt at a stream.
+    `label` becomes part of every part id and must differ for each attempt at a stream. `load` reads
+    the files of a prompt.
     """
 
     def __init__(
@@ -93,15 +97,18 @@ class Agent:
         limits: Limits,
         *,
         label: str,
+        load: Callable[[Prompt], Awaitable[Prompt]] | None = None,
     ) -> None:
         self._answerer, *self._fallbacks = answerers
         self._toolbox = toolbox
         self._host = host
         self._limits = limits
         self._label = label
+        self._load = load
         self._current: Response | Calls | Delivered | ApprovedCall | None = None
         self._committed: Sequence[Row] = ()
         self._cited: set[str] = set()
+        self._taken: list[Row] = []
         self.usage = Usage()
         self._sampled = Usage()
         """Tokens of models that tools have asked, which are not stored yet."""
@@ -141,20 +148,20 @@ class Agent:
 
         Raises ProviderError if the model fails or the turn reaches a limit.
         """
-        rows = list(rows)
+        rows = [*rows, *self._take_over()]
+        calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
         if isinstance(self._current, Calls | Delivered | ApprovedCall):
             calls = self._current
-            async for item in self._finish_calls(calls, rows, again=True):
+            async for item in self._finish_calls(calls, rows, calls_made, again=True):
                 yield item
             if calls.wait_for_user:
                 return
-        calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
         if calls_made == 1 and await self._host.other_questions_wait():  # the continuation of a question begins
             yield Commit((), Usage(), last=WAITS)
             return
         while calls_made < self._limits.steps:
             calls_made += 1
-            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice)
+            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice, pages_read(rows))
             notice = None
             async for chunk in self._respond(response, rows):
                 yield chunk
@@ -167,7 +174,7 @@ class Agent:
                 return
             yield Commit(new_messages, response.usage)
             calls = self._current = self._prepare(response.calls)
-            async for item in self._finish_calls(calls, rows):
+            async for item in self._finish_calls(calls, rows, calls_made):
                 yield item
             if calls.wait_for_user:
                 return
@@ -176,6 +183,21 @@ class Agent:
         raise ProviderError(
             f"This turn took more than {self._limits.steps} steps and was stopped.", code="too_many_steps"
         )
+
+    @property
+    def asks_model_next(self) -> bool:
+        """Returns True if no calls of an earlier attempt are to be finished before the model is asked."""
+        return self._current is None
+
+    def take_in(self, messages: Sequence[Row]) -> None:
+        """Puts messages of the user before the next call of the model. Call it before `run`, or after a commit that
+        `goes_on`.
+        """
+        self._taken += messages
+
+    def _take_over(self) -> list[Row]:
+        taken, self._taken = self._taken, []
+        return taken
 
     def interrupt(self, why: str) -> tuple[list[Chunk], list[NewMessage]]:
         """Stops here. Returns chunks that close the stream's open parts, and the messages that are not committed yet.
@@ -204,6 +226,8 @@ class Agent:
         while True:
             try:
                 prompt = self.prompt = self._answerer.prompt_of(rows)
+                if self._load is not None:
+                    prompt = await self._load(prompt)
                 async with aclosing(self._answerer.model.stream(prompt)) as events:
                     async for event in events:
                         for chunk in response.take(event):
@@ -243,7 +267,7 @@ class Agent:
         return Sampled(text, answerer.model.name, isinstance(end, Finished) and end.reason == "length")
 
     async def _finish_calls(
-        self, calls: Calls | Delivered | ApprovedCall, rows: list[Row], *, again: bool = False
+        self, calls: Calls | Delivered | ApprovedCall, rows: list[Row], calls_made: int, *, again: bool = False
     ) -> AsyncGenerator[Chunk | Commit, None]:
         async with aclosing(calls.run(again=again)) as chunks:
             async for chunk in chunks:
@@ -260,8 +284,12 @@ class Agent:
         last = WAITS if calls.wait_for_user else None
         sampled, self._sampled = self._sampled, Usage()
         self.usage += sampled
-        yield Commit(tuple(calls.stored_messages()), sampled, last, result)
+        within_limits = calls_made < self._limits.steps and self.usage.total_tokens <= self._limits.tokens
+        # the first step of a continuation may end it without the model
+        goes_on = isinstance(calls, Calls) and last is None and within_limits
+        yield Commit(tuple(calls.stored_messages()), sampled, last, result, goes_on)
         self._current = None
+        rows += self._take_over()
 
 
 def pending_calls(committed: Sequence[Row]) -> list[ToolCallPart]:

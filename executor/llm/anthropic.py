@@ -10,14 +10,14 @@ from typing import Any
 
 import anthropic
 
-from backend.chat.models import Json, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import Json, Part, PromptFile, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
-from backend.errors import ConfigError
 from executor.llm.adapting import Adapter
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.cache_marks import mark_anthropic
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
+from executor.llm.files import base64_of, is_picture
 from executor.llm.history import call_ids, result_text
 from executor.llm.model import Prompt
 from executor.llm.own_history import Form, one_call_each, written_for
@@ -29,7 +29,6 @@ from executor.llm.server_memory import Draft
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 _KNOWN = frozenset(signature(anthropic.resources.messages.AsyncMessages.create).parameters) - NOT_SENT
-DEFAULT_MODEL = "claude-sonnet-5-5"
 _OPTIONAL = ("thinking",)
 _ABOUT_THINKING = re.compile(r"thinking|signature")
 _WANTS_THINKING = re.compile(r"expected [^.]{0,40}thinking|must start with a thinking")
@@ -39,10 +38,8 @@ _WANTS_THINKING = re.compile(r"expected [^.]{0,40}thinking|must start with a thi
 async def open_anthropic(
     settings: Settings, name: str, patience: Patience | None = None, extras: Extras = NO_EXTRAS
 ) -> AsyncIterator[AnthropicModel]:
-    """Yields the model. Raises ConfigError if neither an API key nor CHAT_BASE_URL is set."""
+    """Yields the model with this name."""
     key, base_url = settings.chat_api_key or settings.anthropic_api_key, settings.chat_base_url or None
-    if key is None and base_url is None:
-        raise ConfigError("ANTHROPIC_API_KEY (or CHAT_API_KEY) is not set")
     url = (base_url or ANTHROPIC_URL).rstrip("/").removesuffix("/v1")
     secret = key.get_secret_value() if key is not None else NO_KEY
     patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url or ANTHROPIC_URL)
@@ -55,7 +52,6 @@ async def open_anthropic(
         timeout=patience.for_http(),
         http_client=anthropic.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
-        name = name or DEFAULT_MODEL
         yield AnthropicModel(client, name, patience, made_by(url, name), extras)
 
 
@@ -190,6 +186,11 @@ def _block(part: Part) -> dict[str, Json] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
+        case PromptFile():
+            source = {"type": "base64", "media_type": part.file.media_type, "data": base64_of(part)}
+            if is_picture(part):
+                return {"type": "image", "source": source}
+            return {"type": "document", "source": source, "title": part.file.filename}
         case ToolCallPart():
             members = part.provider.data.get("members", {}) if part.provider is not None else {}
             call = {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": part.input}

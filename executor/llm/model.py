@@ -63,6 +63,7 @@ class Model(Protocol):
 
         Iterate inside `contextlib.aclosing`, so that leaving early closes the connection. Raises ProviderError before
         the first event or later. Failures before the first event are retried where that can help, later ones are not.
+        Reasoning without a text is no first event: it comes with what follows it (`unshown.py`).
         A stream that ends without a reason raises it with the code `provider_incomplete`.
         """
         ...

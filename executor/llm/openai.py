@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import openai
 
 from backend.config import Settings
-from backend.errors import ConfigError
 from executor.llm.adapting import Adapter, Dialect
 from executor.llm.cache_marks import has_marks, mark_openai
 from executor.llm.events import ModelEvent
@@ -34,7 +33,6 @@ _OPTIONAL = ("stream_options", "max_tokens", "max_completion_tokens", "parallel_
 _NO_REASONING = (
     "it does not reason with tools here; reasoning_effort is none. With the provider openai-responses it may reason"
 )
-DEFAULT_MODELS = {"api.openai.com": "gpt-6-sol", "openrouter.ai": "openrouter/auto"}
 
 
 @asynccontextmanager
@@ -46,18 +44,9 @@ async def open_openai(
     *,
     responses: bool = False,
 ) -> AsyncIterator[OpenAIModel]:
-    """Yields the model. `responses` chooses the Responses API. Raises ConfigError if a setting is missing.
-
-    An API key is needed unless a base URL is set. A model name is needed if the server at that URL has no default.
-    """
-    key, base_url = settings.model_api_key, settings.model_base_url
-    if key is None and base_url is None:
-        raise ConfigError("CHAT_API_KEY (or OPEN_ROUTER_API_KEY, OPENAI_API_KEY) is not set")
-    base_url = base_url or OPENAI_URL
+    """Yields the model with this name. `responses` chooses the Responses API."""
+    key, base_url = settings.model_api_key, settings.model_base_url or OPENAI_URL
     host = urlsplit(base_url).hostname or ""
-    if not name and host not in DEFAULT_MODELS:
-        where = settings.model_base_url_setting
-        raise ConfigError(f"CHAT_MODEL is not set, and the server of {where} has no default model")
     patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url, thinks_silently=responses)
     async with openai.AsyncOpenAI(
         api_key=key.get_secret_value() if key is not None else NO_KEY,
@@ -67,7 +56,6 @@ async def open_openai(
         timeout=patience.for_http(),
         http_client=openai.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
-        name = name or DEFAULT_MODELS[host]
         owner, official = made_by(base_url, name), host == "api.openai.com"
         yield OpenAIModel(client, name, patience, owner, official=official, extras=extras, responses=responses)
 

@@ -8,11 +8,52 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from backend.config import Settings
+from backend.config import Settings, variables
 from backend.errors import ConfigError
 from backend.model_list import SETTING, ModelEntry, replaced
 from executor.llm.extras import NO_EXTRAS, Extras
 from executor.llm.model import Model
+
+_USUAL_MODELS = {"api.openai.com": "gpt-6-sol", "openrouter.ai": "openrouter/auto"}
+
+
+def check_models(settings: Settings) -> None:
+    """Checks that no model misses its key, its name or a variable, without the SDKs, which take seconds to import.
+
+    Raises ConfigError with a line for each model that cannot be opened.
+    """
+    known = settings.models
+    if not known.listed:
+        _name_of(settings)
+        return
+    values, faults = variables(known.variables), []
+    for entry in known.entries:
+        try:
+            _alone(settings, entry, values)
+        except ConfigError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _name_of(settings: Settings, name: str | None = None) -> str:
+    """Returns the model's name at its provider: `name`, or CHAT_MODEL, or the usual one. Raises ConfigError.
+
+    An API key is needed unless a base URL is set. A name is needed if the server at that URL has no usual model.
+    """
+    chosen = name or settings.chat_model
+    if settings.provider == "scripted":
+        return chosen
+    if settings.provider == "anthropic":
+        if settings.chat_api_key is None and settings.anthropic_api_key is None and not settings.chat_base_url:
+            raise ConfigError("ANTHROPIC_API_KEY (or CHAT_API_KEY) is not set")
+        return chosen or "claude-sonnet-5-5"
+    if settings.model_api_key is None and settings.model_base_url is None:
+        raise ConfigError("CHAT_API_KEY (or OPEN_ROUTER_API_KEY, OPENAI_API_KEY) is not set")
+    if not (chosen := chosen or _USUAL_MODELS.get(_host_of(settings.model_base_url), "")):
+        where = settings.model_base_url_setting
+        raise ConfigError(f"CHAT_MODEL is not set, and the server of {where} has no default model")
+    return chosen
 
 
 @asynccontextmanager
@@ -24,7 +65,7 @@ async def open_model(
     Raises ConfigError if a setting is missing. SDKs are imported here, on first use: each takes about a second and
     many megabytes.
     """
-    chosen = name or settings.chat_model
+    chosen = _name_of(settings, name)
     match settings.provider:
         case "scripted":
             from executor.llm.scripted import ScriptedModel
@@ -41,14 +82,15 @@ async def open_model(
 
             async with open_anthropic(settings, chosen, extras=extras) as model:
                 yield model
-        case "claude_agent":
-            raise ConfigError("CHAT_PROVIDER: claude_agent is not supported yet; use anthropic instead")
 
 
 def speaks_responses(provider: str, base_url: str | None) -> bool:
     """Returns True if requests go to the Responses API. Without a choice they do at OpenAI itself (decision 18)."""
-    host = urlsplit(base_url).hostname if base_url is not None else "api.openai.com"
-    return provider == "openai-responses" or (provider == "openai" and host == "api.openai.com")
+    return provider == "openai-responses" or (provider == "openai" and _host_of(base_url) == "api.openai.com")
+
+
+def _host_of(base_url: str | None) -> str:
+    return "api.openai.com" if base_url is None else urlsplit(base_url).hostname or ""
 
 
 @asynccontextmanager
@@ -57,6 +99,13 @@ async def open_listed(settings: Settings, entry: ModelEntry, variables: Mapping[
 
     Raises ConfigError if a variable or the key is missing.
     """
+    alone, extras = _alone(settings, entry, variables)
+    async with open_model(alone, extras=extras) as model:
+        yield model
+
+
+def _alone(settings: Settings, entry: ModelEntry, variables: Mapping[str, str]) -> tuple[Settings, Extras]:
+    """Returns the settings and extras with which a model of CHAT_MODELS is opened. Raises as `open_listed`."""
     _check_names(entry)
     key = _key_of(settings, entry, variables)
     headers = {
@@ -73,9 +122,7 @@ async def open_listed(settings: Settings, entry: ModelEntry, variables: Mapping[
             "chat_first_byte_timeout": entry.first_byte_timeout or settings.chat_first_byte_timeout,
         }
     )
-    extras = Extras(headers, entry.body, frozenset(entry.omit), _efforts(entry))
-    async with open_model(alone, extras=extras) as model:
-        yield model
+    return alone, Extras(headers, entry.body, frozenset(entry.omit), _efforts(entry))
 
 
 _IN_RESPONSES = {

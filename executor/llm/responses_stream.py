@@ -198,7 +198,7 @@ class ResponsesDecoder:
         item.done = True
 
     def _end_reasoning(self, given: dict[str, Json], events: list[ModelEvent]) -> None:
-        self._speech.turn_to(None, events)
+        self._speech.end(events)
         key, data = reasoning_item_data(self._owner, given, self._room)
         if data is not None:
             self._room -= len(compact_json(data.data))

@@ -1,7 +1,7 @@
 """A model call over HTTP with retries. The retries of the SDKs are switched off.
 
-The SDKs retry until the headers of the answer arrive. This module retries until the first event. It never retries
-later, since the user may have seen the event.
+The SDKs retry until the headers of the answer arrive. This module retries until the first event that is shown
+(`unshown.py`). It never retries later, since the user may have seen the event.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ import httpx2
 
 from backend.jitter import jitter
 from executor.llm.answer_body import AnswerBody, Decoder
-from executor.llm.events import ModelEvent, UsageSoFar
+from executor.llm.events import ModelEvent
 from executor.llm.failures import ModelCallError, of_response
 from executor.llm.model import ON_RETRY
 from executor.llm.provider_words import masked_again, secrets_in
+from executor.llm.unshown import Unshown
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ async def stream_events(
     concede: Callable[[ModelCallError], bool] = lambda _: False,
     secrets: Sequence[str] = (),
 ) -> AsyncGenerator[ModelEvent, None]:
-    """Yields the events of a model call and retries it until the first event. Raises ModelCallError.
+    """Yields the events of a model call and retries it until the first one that is shown. Raises ModelCallError.
 
     `concede` returns True if the next request will differ in what a failure is about. It is then made at once.
     `secrets` are hidden in what the provider says, even if a decoder has read it.
@@ -116,16 +117,17 @@ async def stream_events(
     on_retry = ON_RETRY.get()
     while True:
         attempt += 1
-        shown = False
+        unshown = Unshown()
         try:
             async with aclosing(_one_attempt(connect, decoder(), sdk, patience)) as batches:
                 async for batch in batches:
                     for event in batch:
-                        shown = shown or not isinstance(event, UsageSoFar)
-                        yield event
+                        for passed in unshown.take(event):
+                            yield passed
             return
         except ModelCallError as failure:
             failure.said = masked_again(failure.said, secrets)
+            shown = unshown.shown
             if shown and failure.code == "connection":
                 note = f"after the first words: {failure.note}"
                 failure = ModelCallError("provider_incomplete", note=note)

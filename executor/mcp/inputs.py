@@ -41,6 +41,7 @@ from backend.chat.models import Json, NewMessage, Role, TextPart, ToolCallPart
 from backend.chat.outcomes import Operation, ToolWork
 from backend.chat.protocol.chunks import Data
 from backend.errors import OperationNotFound, ProviderError, TooManyOperations, Unavailable, ValidationFailed
+from backend.supervised import end_job
 from executor.llm.clean_text import clean
 from executor.mcp.elicitations import question_of
 from executor.mcp.failures import CallRefused
@@ -181,8 +182,7 @@ class Inputs:
         finally:
             del self._opened[params.elicitation_id]
             seen.cancel()
-            job.cancel()
-            await asyncio.wait({job})
+            await end_job(job)
 
     async def answers(self, asked: Asked, known: Mapping[str, InputResponse]) -> Answers:
         """Returns the answers to everything that is asked, of which some are known. Raises CallRefused."""
@@ -240,6 +240,14 @@ class Inputs:
             if not isinstance(opened, ElicitResult) or opened.action != "accept":
                 raise CallRefused("The user did not open a link that the tool needs first.")
         return Answers()
+
+    async def opened(self, asked: Asked) -> bool:
+        """Asks the user to open links while the call waits. Returns True if the user has opened all of them."""
+        for request in asked.requests.values():
+            given = await self._answer_to(request)
+            if not isinstance(given, ElicitResult) or given.action != "accept":
+                return False
+        return True
 
     def begin_again(self) -> bool:
         """Repeats the user's answers when the same questions come again. Returns False if it was called before."""
@@ -321,7 +329,7 @@ class Inputs:
         return ElicitResult(action="accept", content=answer.get("answer"))
 
     def _cancelled(self, note: str) -> ElicitResult:
-        if note not in self.notes:  # a server may ask as often as it likes
+        if note not in self.notes and len(self.notes) < MAX_QUESTIONS:  # a server may ask as often as it likes
             self.notes.append(note)
         return ElicitResult(action="cancel")
 

@@ -23,21 +23,24 @@ from executor.mcp.failures import (
     CallRefused,
     LinksToOpen,
     ParamsRefused,
+    SignInLink,
 )
 from executor.mcp.inputs import Answers, Asked, Inputs
 from executor.mcp.names import Names
 from executor.mcp.outputs import response_of
 from executor.mcp.schemas import InputSchema, input_schema
 from executor.mcp.server_entry import HttpServer, Server, StdioServer
-from executor.mcp.task_outcomes import look_at
+from executor.mcp.task_outcomes import look_at, with_notes
 from executor.mcp.tasks import Answered, ServerTasks, TaskState
 from executor.mcp.unions import UnusableSchema
-from executor.tools.context import ToolContext
+from executor.tools.context import Claims, ToolContext
 from executor.tools.tool import Accepted, Stored, Tool, outcome_of
 
 MAX_DESCRIPTION_CHARS = 4_096
 MAX_ROUNDS = 10
 """Times that a tool may ask for something before it answers."""
+MAX_SIGN_INS = 2
+"""Times that a call waits for the user to sign in. Its first sign-in usually ends the turn, and is not counted."""
 PATIENCE, SLACK, FIRST_LOOK = 10.0, 5.0, 0.5
 """Seconds that a turn waits for a call that has become a task; those after which an executor asks for it if the turn
 does not; and those before the first look."""
@@ -61,6 +64,7 @@ class Caller:
     inputs: Inputs | None = None
     answers: Answers = field(default_factory=Answers)
     task_ttl: int | None = None
+    claims: Claims = ()
 
 
 Call = Callable[[str, dict[str, Any], Caller], Awaitable[Answered]]
@@ -154,7 +158,15 @@ class McpTool(Tool[Arguments]):
         id = context.tool_call_id if context.resumed is None else context.resumed.work.tool_call_id
         made = ToolCallPart(id, self.name, call.root)
         inputs = Inputs(self._server, context, made, self._server.wait)
-        caller = Caller(session, context.owner, self.long_running, context.untimed, context.progress, inputs)
+        caller = Caller(
+            session,
+            context.owner,
+            self.long_running,
+            context.untimed,
+            context.progress,
+            inputs,
+            claims=context.claims,
+        )
         if self._is_task:
             caller = replace(caller, task_ttl=int(context.operations.limit * 1000))
         try:
@@ -165,9 +177,7 @@ class McpTool(Tool[Arguments]):
             if not isinstance(result, mcp_types.CallToolResult):
                 return result
             response = masked(response_of(result, block_id, self._title, session), self._server)
-        if not inputs.notes:
-            return response
-        return response.model_copy(update={"message": " ".join([response.message, *inputs.notes])})
+        return with_notes(response, inputs.notes)
 
     async def _called(
         self, arguments: dict[str, Any], caller: Caller, inputs: Inputs
@@ -181,6 +191,7 @@ class McpTool(Tool[Arguments]):
         may_end = resumed is None and not self.long_running
         if resumed is not None and resumed.given is not None:
             caller = replace(caller, answers=await inputs.resumed(resumed))
+        signed_in = 0
         for _ in range(MAX_ROUNDS):
             try:
                 result = await self._call(self._remote.name, arguments, caller)
@@ -191,9 +202,12 @@ class McpTool(Tool[Arguments]):
                 continue
             except LinksToOpen as links:
                 asked = Asked(links_to_open(links.elicitations), again=True)
-                if not may_end or (later := await inputs.ask_later(asked)) is None:
+                if may_end and (later := await inputs.ask_later(asked)) is not None:
+                    return later
+                signed_in += isinstance(links, SignInLink)
+                if not 0 < signed_in <= MAX_SIGN_INS or not await inputs.opened(asked):
                     raise
-                return later
+                continue
             if isinstance(result, mcp_types.CallToolResult):
                 return result
             if isinstance(result, TaskState):
@@ -216,6 +230,7 @@ class McpTool(Tool[Arguments]):
         whose = {"session": context.session_id, "user": context.owner, None: None}[self._server.per]
         task = RemoteTask(self._server.name, self._remote.name, state.id, whose)
         work = ToolWork(context.task_id, self.name, context.tool_call_id, inputs.call.input, remote=task.server)
+        work = replace(work, notes=tuple(inputs.notes))
         ends_with_us, due_in = isinstance(self._server, StdioServer), 0.0 if self.long_running else PATIENCE + SLACK
         try:
             started = await context.operations.register_remote(work, task, ends_with_us=ends_with_us, due_in=due_in)
@@ -227,17 +242,17 @@ class McpTool(Tool[Arguments]):
             return Accepted(started.operation, already_started=True)
         if self.long_running:
             return Accepted(started.operation)
-        response = await self._soon_ended(self._tasks, task, state, context)
-        if response is None:
-            await context.operations.mark_opened(started.operation)
+        found = await self._soon_ended(self._tasks, task, state, context)
+        if isinstance(found, TaskState):
+            await context.operations.leave_remote(started.operation, due_in=0.0 if found.is_waiting else found.pause)
             return Accepted(started.operation)
-        output = await context.operations.settle_remote(started.operation, outcome_of(response))
+        output = await context.operations.settle_remote(started.operation, outcome_of(with_notes(found, inputs.notes)))
         return Accepted(started.operation) if output is None else Stored(output)
 
     async def _soon_ended(
         self, tasks: ServerTasks, task: RemoteTask, state: TaskState, context: ToolContext
-    ) -> ToolResponse | None:
-        """Returns the response of a task that ends within PATIENCE, else None.
+    ) -> ToolResponse | TaskState:
+        """Returns the response of a task that ends within PATIENCE, else its state: it may wait for the user.
 
         The first looks come sooner than the server wants them, so that the turn goes on with a result that is there.
         """
@@ -253,7 +268,7 @@ class McpTool(Tool[Arguments]):
                     if found is not None:
                         state = found
                         await _show(state, context)
-        return None
+        return state
 
 
 async def _show(state: TaskState, context: ToolContext) -> None:

@@ -22,9 +22,10 @@ from backend.chat.models import (
     Task,
     TaskError,
     TaskStatus,
+    Usage,
 )
 from backend.chat.protocol.chunks import END, Start, StartStep
-from backend.chat.protocol.chunks_from_rows import step_chunks, terminal_chunks
+from backend.chat.protocol.chunks_from_rows import steering_chunks, step_chunks, terminal_chunks
 from backend.chat.resources import Resources
 from backend.chat.store import tasks
 from backend.chat.store.instructions import instructions_of
@@ -38,6 +39,7 @@ from executor.turns.commits import Commits
 from executor.turns.context import ExecutorContext
 from executor.turns.continuation import choice_of, operation_of, outcome_of, with_call
 from executor.turns.cut_answers import with_cuts_told
+from executor.turns.files import PromptFiles
 from executor.turns.history import read_history
 from executor.turns.summary import SummaryJob, is_full
 from executor.turns.takeover import take_over
@@ -103,13 +105,15 @@ class Attempt:
             told = await instructions_of(c, self._task.session_id)
         rows = history.rows
         committed: list[Message | NewMessage] = [
-            row for row in rows if row.task_id == self._task.id and row.role is not Role.USER
+            row for row in rows if row.task_id == self._task.id and (row.role is not Role.USER or row.steered)
         ]
         if operation is not None:  # the stream of an operation is a message of its own, which begins with the call
             committed = [*(operation.messages if self._task.steps else [operation.call]), *committed]
         await self._context.load_prices()
+        await self._context.prepare_tools(self._task)
         writer, step_open = await self._open_stream(committed)
-        agent = self._context.agent(self._task, self._tool_host, operation, choice, told)
+        files = PromptFiles(self._resources, self._context.file_cache, self._task.session_id)
+        agent = self._context.agent(self._task, self._tool_host, operation, choice, told, files.load)
         approved = operation if operation is not None and operation.to_run else None
         delivered = operation is not None and approved is None and not self._task.steps
         outcome = outcome_of(operation) if operation is not None and delivered else None
@@ -119,7 +123,7 @@ class Attempt:
         if self._task.crashes >= self._resources.settings.max_crashes:
             return await self._stop(agent, writer, TaskStatus.FAILED, CRASHED)
         if not self._task.request.temporary and _is_first_turn(rows):
-            self._title = SessionTitle(self._resources, self._context, self._task, rows[0].text, writer)
+            self._title = SessionTitle(self._resources, self._context, self._task, _subject_of(rows[0]), writer)
         rows = history.prompt_rows(history.newer)
         self._notice = history.notice
         shown = rows if operation is None else with_call(rows, operation)
@@ -136,6 +140,9 @@ class Attempt:
         if taken.anew:
             await taken.writer.append(Start(self._task.message_id), *step_chunks(committed))
             return taken.writer, mid_step
+        shown = self._task.steps  # a step after the one that took messages in tells that the stream shows them
+        unshown = [row for row in committed if isinstance(row, Message) and row.steered and row.step == shown]
+        await taken.writer.append(*steering_chunks(unshown))
         return taken.writer, True  # the takeover's marker stands for the start-step of the next step
 
     async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Ending:
@@ -179,6 +186,8 @@ class Attempt:
     async def _drive(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Commit:
         """Writes the agent's chunks to the stream and stores its commits, except the last, which it returns."""
         first_chunk_due = self._task.attempt == 1
+        if self._task.steered and agent.asks_model_next:
+            await self._commit(agent, writer, Commit((), Usage(), goes_on=True))
         async with aclosing(agent.run(rows, self._notice)) as items:
             async for item in items:
                 if not isinstance(item, Commit):
@@ -189,11 +198,22 @@ class Attempt:
                 elif item.last is not None:
                     return item
                 else:
-                    checkpoint = await writer.drain()
-                    async with self._committing:
-                        with part("commit step", {}):
-                            await self._commits.commit_step(item.messages, checkpoint, item.usage, item.result)
+                    await self._commit(agent, writer, item)
         raise AssertionError("an agent's last item is a Commit with a reason")
+
+    async def _commit(self, agent: Agent, writer: StreamWriter, item: Commit) -> None:
+        """Stores a commit. If the model is asked next, hands the messages that wait for this turn to the agent."""
+        checkpoint = await writer.drain()
+        async with self._committing:
+            with part("commit step", {}):
+                taken = await self._commits.commit_step(
+                    item.messages, checkpoint, item.usage, item.result, takes_in=item.goes_on
+                )
+            if taken:
+                reach("after_steer_commit")
+                agent.take_in(taken)
+                await writer.append(*steering_chunks(taken))
+                await self._commits.commit_step((), await writer.drain(), Usage())  # the stream shows them now
 
     async def _end(
         self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None, last: Commit
@@ -209,7 +229,7 @@ class Attempt:
             )
         reach("after_final_commit")
         try:
-            await writer.append(*terminal_chunks(ending.task, step_open=agent.step_open))
+            await writer.append(*terminal_chunks(ending.task, step_open=agent.step_open, taken=ending.taken))
             await writer.control(END)
             await writer.drain()
         except AttemptEnded as lost:  # the end is stored, and readers take it from the task's row
@@ -230,7 +250,12 @@ def time_left(task: Task, limit: float) -> float:
     return max(0.0, limit - task.age)
 
 
+def _subject_of(message: Message) -> str:
+    """Returns what a title is made of: the text, or the names of the files if there is none."""
+    return message.text or ", ".join(file.filename for file in message.files)
+
+
 def _is_first_turn(rows: Sequence[Message]) -> bool:
-    """Checks that the history begins with its only user message, and that this has text: a service's note has none."""
-    users = [row for row in rows if row.role is Role.USER]
-    return len(users) == 1 and rows[0] is users[0] and bool(rows[0].text)
+    """Checks that the history begins with its only question, and that pages show it, unlike a service's note."""
+    users = [row for row in rows if row.role is Role.USER and not row.steered]
+    return len(users) == 1 and rows[0] is users[0] and rows[0].is_shown

@@ -6,13 +6,26 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 
+from backend.chat.flows import steering
 from backend.chat.flows.finish import announce_stored_end, append_new_messages, end_task, store_result
-from backend.chat.models import AnswerEnd, Ending, NewMessage, Task, TaskError, TaskStatus, ToolResultPart, Usage
+from backend.chat.models import (
+    AnswerEnd,
+    Ending,
+    Message,
+    NewMessage,
+    Task,
+    TaskError,
+    TaskStatus,
+    ToolResultPart,
+    Usage,
+)
 from backend.chat.resources import Resources
-from backend.chat.store import sessions, tasks
+from backend.chat.store import messages, sessions, tasks
 from backend.errors import Fenced, Unavailable
+from backend.failpoints import reach
 from backend.ids import StreamId
 from backend.jitter import jitter
+from backend.postgres import Connection
 
 COMMIT_LIMIT = 60.0
 """Seconds for which a commit is retried while Postgres is unavailable."""
@@ -36,13 +49,17 @@ class Commits:
         checkpoint: StreamId,
         usage: Usage,
         result: ToolResultPart | None = None,
-    ) -> None:
+        *,
+        takes_in: bool = False,
+    ) -> list[Message]:
         """Stores a step's messages and the id of its last chunk, in one transaction that checks the attempt.
 
-        `result` is that of the approved call which the step has run.
+        `result` is that of the approved call which the step has run. If it `takes_in` messages, those that wait for
+        this task are stored as a step of their own, and returned.
         """
         step = self.step + 1
         async for retried in _tries():
+            taken: list[Message] = []
             try:
                 async with self._resources.database.transaction() as c:
                     # this locks the session's row first, as every flow does
@@ -50,15 +67,30 @@ class Commits:
                     if result is not None:
                         await sessions.lock_session(c, self._task.session_id)
                         await store_result(c, self._task, result)
-                    await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=usage)
+                    steered = await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=usage)
+                    if steered and takes_in:
+                        taken = await self._take_in(c, step + 1, checkpoint)
                 break
             except Unavailable:
                 continue
             except Fenced:
-                if retried and (await self._as_stored()).steps == step:
+                if retried and step <= (stored := (await self._as_stored()).steps) <= step + 1:
+                    taken = await self._taken_with(stored) if stored > step else []
                     break
                 raise
-        self.step = step
+        self.step = step + 1 if taken else step
+        return taken
+
+    async def _take_in(self, c: Connection, step: int, checkpoint: StreamId) -> list[Message]:
+        taken = await steering.take_in(c, self._task, step)
+        if taken:
+            await tasks.commit_step(c, self._task, step=step, checkpoint=checkpoint, usage=Usage())
+            reach("before_steer_commit")
+        return taken
+
+    async def _taken_with(self, step: int) -> list[Message]:
+        async with self._resources.database.connection() as c:
+            return await messages.messages_taken_since(c, self._task.id, step)
 
     async def end(
         self,

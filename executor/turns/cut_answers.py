@@ -26,7 +26,7 @@ def with_cuts_told(rows: Sequence[Row], stopped: Mapping[TaskId, TaskStatus]) ->
         if not isinstance(row, Message) or row.role is not Role.ASSISTANT or row.task_id not in stopped:
             continue
         after = rows[place + 1] if place + 1 < len(rows) else None
-        is_last = not isinstance(after, Message) or after.task_id != row.task_id
+        is_last = not isinstance(after, Message) or after.task_id != row.task_id or after.role is Role.USER
         if is_last and any(isinstance(part, TextPart) for part in row.parts):
             told.append(NewMessage(Role.USER, (NotePart(f"{_WHY[stopped[row.task_id]]} The user has seen it."),)))
     return told

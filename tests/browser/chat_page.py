@@ -12,7 +12,7 @@ from tests.speed import limit
 
 ANSWERED_WITHIN = limit(30)
 FIELD = ".composer textarea"
-SEND = '.composer [aria-label="Send"]'
+SEND = '.composer [type="submit"]'
 STOP = '[aria-label="Stop"]'
 _MESSAGES = """[...document.querySelectorAll('.thread article')].map((one) => [
     one.matches('.user') ? 'user' : 'assistant',

@@ -94,8 +94,11 @@ async def test_a_suggested_goal_is_taken_with_one_click(open_page: OpenPage) -> 
 
 async def test_a_preview_shows_its_graph(open_page: OpenPage) -> None:
     page = await open_page()
+    await page.tab.size(1_200, 800)
     await page.send(_create(f"{GOAL} [generator: 200]", save=False))
     await page.tab.until("document.querySelectorAll('.tool .graph rect').length > 1")
+    ends = "Math.max(...[...document.querySelectorAll('.graph rect')].map((one) => one.getBoundingClientRect().right))"
+    await page.tab.until(f"{ends} <= document.querySelector('.graph').getBoundingClientRect().right")
 
 
 _FAILS = "every day at 9 [generator: 200 fail error_type=patch_error]"

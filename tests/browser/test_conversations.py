@@ -6,9 +6,14 @@ from __future__ import annotations
 import asyncio
 
 from tests.browser.busy_user import STREAMS, at_the_turn_limit
-from tests.browser.chat_page import FIELD, STOP, stream_text
+from tests.browser.chat_page import FIELD, SEND, STOP, stream_text
 from tests.browser.conftest import OpenPage
 from tests.e2e.stack import Stack, new_user
+
+PARTS = """[...document.querySelector('.answer').children].flatMap((one) =>
+    one.matches('.prose') ? ['text'] : one.matches('.tool') ? ['tool']
+    : one.matches('.steered') ? [`You: ${one.innerText}`] : [])"""
+"""The parts of the first answer, in order."""
 
 
 async def test_a_message_is_answered_and_the_session_has_an_address_and_a_title(open_page: OpenPage) -> None:
@@ -223,7 +228,7 @@ async def test_a_refused_message_returns_to_the_input(open_page: OpenPage, stack
         await page.tab.until(f"document.querySelector('{FIELD}').value === '/stream 5'")
         await page.tab.until("document.querySelector('.thread article') === null")
         assert await page.path() == "/"
-    await page.tab.click('[aria-label="Send"]')
+    await page.tab.click(SEND)
     await page.until_idle()
     assert await page.messages() == [("user", "/stream 5"), ("assistant", stream_text(5))]
 
@@ -237,3 +242,21 @@ async def test_an_anonymous_user_finds_their_conversation_again(open_page: OpenP
     await page.tab.click(".sidebar li a")
     await page.until_idle()
     assert await page.messages() == [("user", "/stream 5"), ("assistant", stream_text(5))]
+
+
+async def test_send_now_puts_a_message_into_the_running_answer(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.send('/stream 60 45\n/tool add_understanding {"user_name":"Ada"}\n/then\n/say the plan')
+    await page.until_text("5 6")
+    await page.tab.type(FIELD, "/say something else")
+    assert await page.tab.js("document.querySelector('.composer [type=submit]').ariaLabel") == "Queue"
+    await page.tab.click(".composer .now")
+    await page.tab.until("document.querySelector('.queued .note')?.innerText.includes('next step')")
+    await page.until_idle()
+    shown = await page.tab.js(PARTS)
+    assert shown == ["text", "tool", "You: /say something else", "text"]
+    assert (await page.answers())[0].endswith("something else")
+    assert await page.serious_faults() == []
+    await page.reload()
+    await page.until_idle()
+    assert await page.tab.js(PARTS) == shown

@@ -160,6 +160,26 @@ async def test_an_address_leads_to_an_old_message_which_is_loaded_marked_and_foc
     assert await page.tab.js(f"{_TOP_OF_FOCUS} > -2"), "the same message can be opened again"
 
 
+async def test_messages_that_could_not_be_loaded_are_told_and_loaded_again(
+    open_page: OpenPage, long_session: tuple[str, str], shared_stack: Stack
+) -> None:
+    user, path = long_session
+    found = await answer_id(shared_stack, user, path, "/stream 5")
+    page = await open_page(user)
+    await page.tab.before(
+        "window.refused = true; const sent = window.fetch; window.fetch = (url, more) =>"
+        " window.refused && String(url?.url ?? url).includes('before=')"
+        " ? Promise.resolve(new Response('{}', {status: 403})) : sent(url, more)"
+    )
+    await page.go(f"{path}?message={found}")
+    await page.tab.until("document.querySelector('[role=alert]')?.textContent.includes('could not be loaded')")
+    assert "message=" in await page.tab.url(), "a reload looks for it again"
+    await page.tab.js("window.refused = false")
+    await page.tab.click("[role=alert] button::-p-text(Try again)")
+    await page.tab.until(f"document.activeElement.dataset.message === '{found}'")
+    await page.tab.until("location.search === '' && document.querySelector('[role=alert]') === null")
+
+
 async def test_a_message_that_is_not_shown_here_is_reported(open_page: OpenPage, long_session: tuple[str, str]) -> None:
     user, path = long_session
     page = await open_page(user, f"{path}?message=msg_unknown")

@@ -149,3 +149,32 @@ async def test_words_of_messages_are_found_and_lead_to_their_conversation(open_p
     await page.tab.until("location.search === ''")
     await page.until_idle()
     assert await page.answers() == ["The albatross sleeps in the air"]
+
+
+_MENU = '.sidebar li:has(a[title="{}"]) [aria-label^="More"]'
+
+
+async def _choose(page: ChatPage, title: str, item: str) -> None:
+    """Opens the menu of a conversation in the list, and chooses an item."""
+    await page.tab.hover(f'.sidebar li:has(a[title="{title}"])')
+    await page.tab.click(_MENU.format(title))
+    await page.tab.until("document.querySelector('.menu:popover-open') !== null")
+    place = f"[...document.querySelectorAll('.menu:popover-open button')].map((one) => one.innerText).indexOf('{item}')"
+    number = await page.tab.js(place)
+    assert number >= 0, await page.tab.js("document.querySelector('.menu:popover-open').innerText")
+    await page.tab.click(f".menu:popover-open button:nth-child({number + 1})")
+
+
+async def test_conversations_are_pinned_and_archived_in_every_tab(open_page: OpenPage, stack: Stack) -> None:
+    user = new_user()
+    await _fill(stack, user, {"new": 0, "old": 90 * 24, "done": 1})
+    page, other = await open_page(user), await open_page(user)
+    await page.tab.until("document.querySelectorAll('.sidebar li').length === 3")
+    await _choose(page, "old", "Pin")
+    await other.tab.shows(_GROUPS, [["Pinned", "old"], ["Today", "new", "done"]])
+    await _choose(page, "done", "Archive")
+    await other.tab.shows(_GROUPS, [["Pinned", "old"], ["Today", "new"]])
+    await other.tab.click(".sidebar nav > button:last-child")
+    await other.tab.shows(_GROUPS, [["Today", "done"]])
+    await _choose(other, "done", "Take out of the archive")
+    await page.tab.shows(_GROUPS, [["Pinned", "old"], ["Today", "new", "done"]])

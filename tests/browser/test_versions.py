@@ -43,6 +43,21 @@ async def test_versions_are_switched_by_keyboard_and_stay_after_a_reload(open_pa
     assert await page.serious_faults() == []
 
 
+async def test_an_address_leads_to_a_message_on_another_branch(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.send("/stream 5")
+    await page.until_idle()
+    first = await page.tab.js("document.querySelector('article.answer').dataset.message")
+    await page.edit("article.user", "0")
+    await page.until_text("48 49")
+    await page.until_idle()
+    await _until_versions(page, "Version 2 of 2")
+    await page.go(f"{await page.path()}?message={first}")
+    await _until_versions(page, "Version 1 of 2")
+    await page.tab.until(f"document.activeElement.dataset.message === '{first}' && location.search === ''")
+    await page.tab.shows("document.querySelector('[role=alert]')", None)
+
+
 async def test_another_answer_is_a_version_and_other_tabs_follow_a_switch(open_page: OpenPage) -> None:
     page = await open_page()
     await page.send("/stream 5")

@@ -108,6 +108,7 @@ async def test_the_later_of_two_edits_at_once_says_what_it_does_not_contain(stac
         async with followed(client, earlier["task_id"]) as stream:
             (first,) = await outputs(stream)
         assert (first["version"], first.get("base_version")) == (2, None)
+        assert "in your library, as version 2. Since version 1: " in first["message"]
         async with followed(client, later["task_id"]) as stream:
             (second,) = await outputs(stream)
         assert (second["version"], second["base_version"]) == (3, 1)

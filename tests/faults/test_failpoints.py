@@ -26,9 +26,15 @@ from tests.speed import limit
 
 TIMES, TIMES_AT_THE_END = scale(1, 20), scale(1, 50)
 OF_THE_API = {"after_pg_commit_before_202", "after_publish_before_mark"}
-OF_OTHERS = {"after_completion_commit", "after_webhook_attempt", "after_remote_task"}
-"""Failpoints that no turn reaches. `test_completions.py`, `test_webhooks.py` and `tests/e2e/test_mcp_tasks.py` cover
-them."""
+OF_OTHERS = {
+    "after_completion_commit",
+    "after_webhook_attempt",
+    "after_remote_task",
+    "before_steer_commit",
+    "after_steer_commit",
+}
+"""Failpoints that these turns do not reach. `test_completions.py`, `test_webhooks.py`, `tests/e2e/test_mcp_tasks.py`
+and `tests/e2e/test_steering.py` cover them."""
 OF_THE_END = {"before_final_commit", "after_final_commit", "after_terminal_before_ack"}
 MARKER = "after_attempt_marker"
 HEARTBEATS_BEFORE_DEATH = 6

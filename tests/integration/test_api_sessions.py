@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,60 @@ async def test_sessions_are_listed_newest_first_searched_and_paged(api: RunningA
     page = (await api.http.get("/api/chat/sessions", params={"limit": 1, "offset": 1}, headers=mine)).json()
     assert (len(page["sessions"]), page["total"]) == (1, 3)
     assert (await api.http.get("/api/chat/sessions")).json() == {"sessions": [], "total": 0}
+
+
+async def _listed(api: RunningApi, mine: dict[str, str], **params: Any) -> list[str]:
+    answer = await api.http.get("/api/chat/sessions", params=params, headers=mine)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["total"] == len(found["sessions"])
+    return [one["id"] for one in found["sessions"]]
+
+
+async def test_pinned_sessions_are_listed_first_and_archived_ones_apart(api: RunningApi) -> None:
+    mine = api.as_user()
+    one, two, three = [await api.new_session(mine) for _ in range(3)]
+
+    async def change(id: str, **changes: bool) -> dict[str, Any]:
+        answer = await api.http.patch(f"/api/chat/sessions/{id}", json=changes, headers=mine)
+        assert answer.status_code == 200, answer.text
+        changed: dict[str, Any] = answer.json()
+        return changed
+
+    assert (await change(one, is_pinned=True))["is_pinned"] is True
+    changed = await change(two, is_archived=True)
+    assert (changed["is_pinned"], changed["is_archived"]) == (False, True)
+    assert (await api.session(two, mine))["is_archived"] is True
+    assert await _listed(api, mine) == [one, three]
+    assert await _listed(api, mine, archived=True) == [two]
+    await change(three, is_pinned=True)
+    await change(one, is_pinned=False)
+    assert await _listed(api, mine) == [three, one]
+    await change(two, is_archived=False)
+    assert set(await _listed(api, mine)) == {one, two, three}
+
+
+async def test_an_archived_session_comes_back_when_its_user_writes_in_it(api: RunningApi) -> None:
+    mine = api.as_user()
+    session = await api.new_session(mine)
+    await api.http.patch(f"/api/chat/sessions/{session}", json={"is_archived": True}, headers=mine)
+    await api.say(session, "/stream 3", mine)
+    assert (await api.session(session, mine))["is_archived"] is False
+
+
+async def test_several_changes_of_a_session_are_made_together_or_not_at_all(api: RunningApi) -> None:
+    mine = api.as_user()
+    session = await api.new_session(mine)
+    refused = await api.http.patch(
+        f"/api/chat/sessions/{session}", json={"title": " ", "is_pinned": True, "instructions": "x"}, headers=mine
+    )
+    assert refused.status_code == 422
+    before = await api.session(session, mine)
+    assert (before["is_pinned"], before["instructions"]) == (False, None)
+    changes = {"title": "Both", "is_pinned": True, "instructions": "Be brief."}
+    await api.http.patch(f"/api/chat/sessions/{session}", json=changes, headers=mine)
+    after = await api.session(session, mine)
+    assert {name: after[name] for name in changes} == changes
 
 
 async def test_an_anonymous_session_becomes_a_users_once(api: RunningApi) -> None:

@@ -171,6 +171,8 @@ async def test_a_chat_is_renamed_and_deleted(api: RunningApi) -> None:
     assert (renamed.status_code, renamed.json()) == (200, {"status": "ok"})
     assert (await api.session(id, mine))["title"] == "New title"
     assert (await api.http.patch(f"{path}/title", json={"title": " "}, headers=mine)).status_code == 422
+    pinned = await api.http.patch(f"{path}/pinned", json={"is_pinned": True}, headers=mine)
+    assert (pinned.status_code, (await api.session(id, mine))["is_pinned"]) == (200, True)
     assert (await api.http.delete(path, headers=mine)).status_code == 204
     gone: list[tuple[str, str, Any]] = [
         ("PATCH", "/title", {"title": "x"}),
@@ -196,7 +198,7 @@ async def test_a_retried_message_is_answered_once(api: RunningApi) -> None:
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"file_ids": ["f1"]}, "unsupported_part"),
+        ({"file_ids": ["f1"]}, "file_not_found"),
         ({"mode": "slow"}, "validation_error"),
         ({"model": "gpt-99"}, "unknown_model"),
         ({"temperature": 1}, "unknown_field"),
@@ -208,7 +210,7 @@ async def test_fields_that_are_not_supported_are_refused(api: RunningApi, fields
     mine = api.as_user()
     id = await create(api, mine)
     refused = await api.http.post(f"/api/chat/sessions/{id}/stream", json=message("x", **fields), headers=mine)
-    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert (refused.status_code, refused.json()["code"]) == (404 if code == "file_not_found" else 422, code)
     fine = await send(api, id, mine, "/stream 1", file_ids=[], force_planner_split=None, temperature=None)
     assert fine.text == "0 "
 

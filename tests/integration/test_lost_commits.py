@@ -13,11 +13,22 @@ import pytest
 from backend.chat.flows import start
 from backend.chat.flows.complete import complete_operation
 from backend.chat.keys import TURNS
-from backend.chat.models import Caller, TaskStatus, Turn, TurnRequest, Usage
+from backend.chat.models import (
+    Caller,
+    NewMessage,
+    OnBusy,
+    Role,
+    Task,
+    TaskStatus,
+    TextPart,
+    Turn,
+    TurnRequest,
+    Usage,
+)
 from backend.chat.outcomes import Outcome, ToolWork
 from backend.chat.queue.redis_consumer import BODY
 from backend.chat.queue.turn_queue import task_named_by
-from backend.chat.store import operations, tasks
+from backend.chat.store import messages, operations, tasks
 from backend.errors import Unavailable
 from backend.ids import SessionId, StreamId, TaskId, UserId, new_executor_id, new_session_id
 from backend.postgres import Connection, Database
@@ -125,3 +136,34 @@ async def test_an_outcome_sent_again_after_a_lost_reply_is_published_and_announc
         await until_queued(api, operation.task_id)
         await hints.until("operation-finished", operation_id=operation.id)
         await hints.until("turn-started", task_id=operation.task_id)
+
+
+@pytest.mark.parametrize("said", ["so far", ""])
+async def test_a_message_taken_in_by_a_commit_whose_reply_was_lost_is_read_all_the_same(
+    api: RunningApi, said: str
+) -> None:
+    session, caller = new_session_id(), Caller(UserId(new_user()), "192.0.2.7")
+
+    async def send(text: str, on_busy: OnBusy = OnBusy.QUEUE) -> Task:
+        request = TurnRequest(text)
+        started = await start.start_turn(
+            api.resources, caller, session, request, message_key=None, on_busy=on_busy, create_session=True
+        )
+        return started.task
+
+    running, _ = await send("plan"), await send("faster", OnBusy.STEER)
+    async with api.resources.database.connection() as c:
+        claimed = await tasks.claim_new_task(c, running.id, new_executor_id())
+    assert claimed is not None
+    assert claimed.steered
+    lost = replace(api.resources, database=cast(Database, ReplyLost(api.resources.database)))
+    commits, place = Commits(lost, claimed), StreamId(claimed.fence, 1)
+    new_messages = [NewMessage(Role.ASSISTANT, (TextPart(said),))] if said else []
+    taken = await commits.commit_step(new_messages, place, Usage(), takes_in=True)
+    assert [row.text for row in taken] == ["faster"]
+    assert await commits.commit_step([], place, Usage(), takes_in=True) == []
+    async with api.resources.database.connection() as c:
+        rows = await messages.messages_of_task(c, running.id)
+    assert [row.text for row in rows] == ["plan", *filter(None, [said]), "faster"]
+    ending = await commits.end(TaskStatus.COMPLETED, None, [], place, Usage())
+    assert ending.next_turn is None

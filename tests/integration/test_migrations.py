@@ -161,6 +161,26 @@ async def test_a_process_does_not_wait_for_ever(
             await working
 
 
+async def test_a_role_that_may_not_see_the_other_process_is_told_so_and_does_not_wait_long(
+    empty_postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name, seconds in (("UNSEEN_LIMIT", 1.0), ("LOCK_TIMEOUT", 0.1), ("LOOK_EVERY", 0.1)):
+        monkeypatch.setattr(f"backend.migrating.{name}", seconds)
+    role = f"blind_{uuid.uuid4().hex[:8]}"
+    await execute(empty_postgres_dsn, f"CREATE ROLE {role} LOGIN")
+    address = urlsplit(empty_postgres_dsn)
+    blind = address._replace(netloc=f"{role}@{address.netloc.rpartition('@')[2]}").geturl()
+    try:
+        async with other_migrating(empty_postgres_dsn), asyncio.timeout(limit(20)):
+            with pytest.raises(Unavailable, match="may not see what it does; `GRANT pg_read_all_stats"):
+                await migrate(blind)
+    finally:
+        await execute(empty_postgres_dsn, f"DROP ROLE {role}")
+    [told] = [record for record in caplog.records if "waiting for another process" in record.getMessage()]
+    assert "may not see" in told.__dict__["error"]
+
+
 async def test_only_what_is_new_is_applied(empty_postgres_dsn: str, folder: Path) -> None:
     await migrate(empty_postgres_dsn)
     add_migration(folder, "ALTER TABLE tasks ADD COLUMN extra TEXT; CREATE INDEX tasks_extra_idx ON tasks (extra);")

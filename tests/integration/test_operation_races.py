@@ -137,7 +137,9 @@ async def test_a_turn_cancelled_while_its_outcome_arrives_keeps_the_result(api: 
     assert (await api.http.post(f"/api/chat/sessions/{session}/cancel", headers=mine)).json()["cancelled"]
     await answering
     continuation = await api.ended(operation.task_id, mine)
-    assert continuation.text == "The work of outside_work has ended: The agent “Sorter” is in your library."
+    assert (
+        continuation.text == "The work of outside_work has ended: The agent “Sorter” is in your library, as version 1."
+    )
     assert result_of(await api.session(session, mine))["type"] == "agent_saved"
 
 

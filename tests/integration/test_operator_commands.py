@@ -66,7 +66,9 @@ async def test_a_turn_whose_message_was_lost_is_seen_and_published_again(servers
     assert listed.code == 0, listed.errors
     (found,) = listed.document
     assert (found["id"], found["state"]) == (task.id, "waits for an executor")
-    assert task.id in (await run(tmp_path, servers, "tasks", "list")).text
+    header, row = (await run(tmp_path, servers, "tasks", "list")).text.splitlines()
+    assert header.split() == ["TASK", "KIND", "STATE", "CREATED", "ERROR"]
+    assert (row.index(task.id), row.index("waits for")) == (header.index("TASK"), header.index("STATE"))
     shown = await run(tmp_path, servers, "tasks", "show", task.id, "--json")
     assert shown.document["published_at"] is not None
     assert "Hello" not in shown.text
@@ -145,6 +147,9 @@ async def test_dead_letters_of_redis_are_sent_again_or_dropped(servers: Servers,
             None,
         ]
         assert "of a user" not in listed.text
+        header, *rows_listed = (await run(tmp_path, servers, "dead-letters", "list")).text.splitlines()
+        assert header.split() == ["KIND", "LETTER", "REASON", "NAMES"]
+        assert [row[header.index("LETTER") :].split()[0] for row in rows_listed] == [i.decode() for _, i in letters]
         shown = await run(tmp_path, servers, "dead-letters", "show", "completions", letters[2][1].decode(), "--body")
         assert "of a user" in shown.document["body"]
         codes = []

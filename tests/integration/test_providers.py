@@ -41,7 +41,7 @@ from executor.llm.events import (
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt, ToolSpec
 from executor.llm.models import open_models
-from executor.llm.providers import open_model
+from executor.llm.providers import check_models, open_model
 from executor.llm.retrying import Patience
 from executor.llm.titles import make_title
 from tests.fakes.running import fake_server, requests_of
@@ -525,15 +525,21 @@ def settings_of(**given: Any) -> Settings:
             {"chat_provider": "openai", "openai_base_url": "http://127.0.0.1:1/v1"},
             "server of OPENAI_BASE_URL has no default model",
         ),
-        ({"chat_provider": "claude_agent"}, "CHAT_PROVIDER"),
+        (
+            {"chat_models": '[{"id": "a", "model": "a"}, {"id": "b", "model": "b", "key": "${NOT_SET_HERE}"}]'},
+            r"model a: key: is missing.*\n.*model b: key: the variable NOT_SET_HERE is not set",
+        ),
     ],
 )
 async def test_a_missing_setting_is_named(given: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CHAT_API_KEY", "OPENAI_API_KEY", "OPEN_ROUTER_API_KEY", "ANTHROPIC_API_KEY", "CHAT_MODEL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match=named):
-        async with open_model(settings_of(**given)):
-            pass
+        check_models(settings_of(**given))
+    if "chat_models" not in given:
+        with pytest.raises(ConfigError, match=named):
+            async with open_model(settings_of(**given)):
+                pass
 
 
 async def test_each_provider_has_a_default_model(urls: dict[str, str]) -> None:

@@ -42,7 +42,7 @@ async def test_a_message_is_read_as_it_was_written(c: Connection) -> None:
     session_id = await a_session(c)
     task = await a_task(c, session_id)
     [written] = await messages.append_messages(
-        c, session_id, task.id, 0, [NewMessage(Role.USER, PARTS)], message_id="client-1"
+        c, session_id, task.id, 0, [NewMessage(Role.USER, PARTS)], message_ids=["client-1"]
     )
     assert await messages.messages_of_task(c, task.id) == [written]
     assert (written.session_id, written.sequence, written.task_id, written.step) == (session_id, 1, task.id, 0)
@@ -77,7 +77,7 @@ async def test_rows_of_a_step_keep_their_order_and_only_the_first_has_the_client
     task = await a_task(c, session_id)
     await messages.append_messages(c, session_id, task.id, 0, [text_message("q")])
     new = [text_message("a", Role.ASSISTANT), text_message("b", Role.TOOL), text_message("c", Role.TOOL)]
-    written = await messages.append_messages(c, session_id, task.id, 1, new, message_id="m")
+    written = await messages.append_messages(c, session_id, task.id, 1, new, message_ids=["m"])
     assert [(row.sequence, row.text) for row in written] == [(2, "a"), (3, "b"), (4, "c")]
     assert [row.message_id for row in written] == ["m", None, None]
     assert await messages.append_messages(c, session_id, task.id, 2, []) == []
@@ -151,11 +151,11 @@ async def test_a_running_answer_is_left_out_and_its_question_is_not(c: Connectio
 async def test_superseded_rows_are_kept_and_no_longer_shown(c: Connection) -> None:
     session_id = await a_session(c)
     first, edit = await a_task(c, session_id, active=False), await a_task(c, session_id)
-    await messages.append_messages(c, session_id, first.id, 0, [text_message("teh")], message_id="m1")
+    await messages.append_messages(c, session_id, first.id, 0, [text_message("teh")], message_ids=["m1"])
     await messages.append_messages(c, session_id, first.id, 1, [text_message("what?", Role.ASSISTANT)])
     await branches.begin_at(c, edit, 0)
     assert await branches.make_current(c, session_id, 0, edit.id)
-    await messages.append_messages(c, session_id, edit.id, 0, [text_message("the")], message_id="m1")
+    await messages.append_messages(c, session_id, edit.id, 0, [text_message("the")], message_ids=["m1"])
     assert [row.text for row in await messages.visible_messages(c, session_id, limit=10)] == ["the"]
     assert len(await messages.messages_of_task(c, first.id)) == 2
     found = await messages.find_user_message(c, session_id, "m1")
@@ -166,9 +166,11 @@ async def test_superseded_rows_are_kept_and_no_longer_shown(c: Connection) -> No
 async def test_the_last_user_message_is_found_up_to_a_sequence_number(c: Connection) -> None:
     session_id = await a_session(c)
     assert await messages.last_user_message(c, session_id) is None
-    task = await a_task(c, session_id)
-    for step, role in enumerate([Role.USER, Role.ASSISTANT, Role.USER, Role.ASSISTANT]):
-        await messages.append_messages(c, session_id, task.id, step, [text_message("x", role)], message_id=f"m{step}")
+    for turn in range(2):
+        task = await a_task(c, session_id, active=turn == 0)
+        for step, role in enumerate([Role.USER, Role.ASSISTANT]):
+            said = [text_message("x", role)]
+            await messages.append_messages(c, session_id, task.id, step, said, message_ids=[f"m{2 * turn + step}"])
     last, before = (
         await messages.last_user_message(c, session_id),
         await messages.last_user_message(c, session_id, at_or_before=2),

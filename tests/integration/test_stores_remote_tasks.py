@@ -25,12 +25,18 @@ async def none_stored(c: Connection) -> None:
 
 
 async def an_operation(
-    c: Connection, *, server: str = "one", due_in: float = -1, executor: ExecutorId = ME, user: Caller | None = None
+    c: Connection,
+    *,
+    server: str = "one",
+    due_in: float = -1,
+    executor: ExecutorId = ME,
+    user: Caller | None = None,
+    runner: ExecutorId | None = None,
 ) -> Operation:
     user = user or new_user()
     session = await a_session(c, user)
     turn = await a_task(c, session, user)
-    work = ToolWork(turn.id, "one_work", f"call-{turn.id}", {}, remote=server)
+    work = ToolWork(turn.id, "one_work", f"call-{turn.id}", {}, remote=server, runner=runner)
     operation = await operations.register(c, session, work, limit=3_600)
     assert operation.work.remote == server
     await remote_tasks.add(c, operation.task_id, RemoteTask(server, "work", "id-1"), executor, due_in=due_in)
@@ -66,6 +72,19 @@ async def test_another_executor_asks_only_when_the_first_has_died(c: Connection)
     assert await claimed(c) == {operation.task_id}
     await remote_tasks.put_off(c, operation.task_id, ME, due_in=600)
     assert await claimed(c) == set()
+
+
+async def test_a_task_that_has_ended_with_its_executor_is_asked_for_by_nobody_before_its_operation_has(
+    c: Connection,
+) -> None:
+    """Another executor's own program does not know it. The model would be told `task_lost`, if that came first."""
+    operation = await an_operation(c, executor=OTHER, runner=OTHER)
+    await remote_tasks.release_of(c, OTHER)
+    assert await claimed(c) == set()
+    assert await operations.operations_run_by(c, OTHER) == [operation]
+    await c.execute("UPDATE tasks SET status = 'failed' WHERE id = $1", operation.task_id)
+    await remote_tasks.release_of(c, OTHER)
+    assert await claimed(c) == {operation.task_id}
 
 
 async def test_two_executors_never_claim_the_same_task(database: Database, c: Connection) -> None:

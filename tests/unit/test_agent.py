@@ -276,6 +276,41 @@ async def test_keys_that_break_clients_are_removed_from_the_input() -> None:
     assert [item.input for item in items if isinstance(item, ToolInputAvailable)] == [{"b": 2}]
 
 
+async def test_messages_of_the_user_come_after_the_results_and_before_the_next_call_of_the_model() -> None:
+    model = FixedModel(calls("wait"), calls("wait"), text_answer("done"))
+    agent = agent_of(model, BarrierTool(1))
+    before, between = (NewMessage(Role.USER, (TextPart(text),)) for text in ("before", "between"))
+    agent.take_in([before])
+    commits = []
+    async with asyncio.timeout(limit(20)), aclosing(agent.run([QUESTION])) as items:
+        async for item in items:
+            if isinstance(item, Commit):
+                commits.append(item.goes_on)
+                if commits == [False, True]:
+                    agent.take_in([between])
+    assert commits == [False, True, False, True, False], "only results are followed by a call of the model"
+    roles = [[message.role.value for message in prompt.messages] for prompt in model.prompts]
+    step = ["assistant", "tool"]
+    assert roles == [["user", "user"], ["user", "user", *step, "user"], ["user", "user", *step, "user", *step]]
+    assert model.prompts[1].messages[-1] == between
+
+
+@pytest.mark.parametrize("limits", [Limits(1, 1_000, 5), Limits(5, 1, 5)], ids=["steps", "tokens"])
+async def test_a_turn_that_has_reached_a_limit_takes_in_no_messages(limits: Limits) -> None:
+    agent = agent_of(FixedModel(calls("wait")), BarrierTool(1), limits=limits)
+    commits: list[bool] = []
+
+    async def read() -> None:
+        async with asyncio.timeout(limit(20)), aclosing(agent.run([QUESTION])) as items:
+            async for item in items:
+                if isinstance(item, Commit):
+                    commits.append(item.goes_on)
+
+    with pytest.raises(ProviderError):
+        await read()
+    assert commits == [False, False]
+
+
 async def test_a_turn_with_too_many_steps_fails() -> None:
     model = FixedModel(*(calls("wait") for _ in range(5)))
     with pytest.raises(ProviderError) as failure:

@@ -29,6 +29,7 @@ from executor.llm.history import GO_ON, INTERRUPTED, NOT_SHOWN, to_prompt_messag
 from executor.llm.model import Prompt, ToolSpec
 from executor.llm.openai_messages import openai_messages
 from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.responses_items import responses_items
 from executor.llm.trimming import estimate_tokens, message_tokens, trim
 from tests.fakes import anthropic_server, openai_server
 
@@ -335,3 +336,27 @@ def test_a_prompt_fits_with_its_tools_and_its_answer() -> None:
 )
 def test_the_estimate_of_tokens_is_rather_too_high_than_too_low(text: str, least: int, most: int) -> None:
     assert least <= estimate_tokens(text) <= most
+
+
+def test_a_message_of_the_user_between_two_steps_follows_the_results_in_every_format() -> None:
+    first, second = [calls("c1", "c2"), result("c1"), result("c2")], [calls("c3"), result("c3")]
+    messages = to_prompt_messages([user("plan"), *first, user("faster"), user("and shorter"), *second])
+    assert [message.role.value for message in messages] == [
+        "user", "assistant", "tool", "tool", "user", "assistant", "tool",
+    ]  # fmt: skip
+    prompt = Prompt("", messages)
+    _, _, third, fourth, last = anthropic_messages(prompt, Form.OWN)
+    assert (third["role"], [block["type"] for block in third["content"]]) == (
+        "user",
+        ["tool_result", "tool_result", "text", "text"],
+    )
+    assert (fourth["role"], last["role"]) == ("assistant", "user")
+    chat = openai_messages(prompt, OWNER, Form.OWN)
+    roles = ["user", "assistant", "tool", "tool", "assistant", "user", "assistant", "tool"]
+    assert [message["role"] for message in chat] == roles, "Mistral wants an answer between a result and a user"
+    items = responses_items(prompt, OWNER, Form.OWN)
+    kinds = [item.get("role") or item["type"] for item in items]
+    call, output = "function_call", "function_call_output"
+    assert kinds == ["user", call, call, output, output, "user", call, output]
+    assert openai_server.fault_in({"messages": chat}) is None
+    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, Form.OWN)}) is None

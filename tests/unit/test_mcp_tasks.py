@@ -234,7 +234,7 @@ async def test_a_task_that_asks_for_what_it_does_not_get_is_stopped(request_: di
     tasks, fake = tasks_of(REMOTE, waits, {})
     state = await tasks.look(TASK)
     assert isinstance(state, TaskState)
-    response = await answer_to(tasks, TASK, state, ToolCallPart("call", "one_work", {}), CONTEXT)
+    response = await answer_to(tasks, TASK, state, ToolCallPart("call", "one_work", {}), CONTEXT, [])
     assert isinstance(response, ErrorResponse)
     assert response.error == "tool_failed"
     assert [method for method, _ in fake.asked] == ["tasks/get", "tasks/cancel"]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from backend.config import SAMPLE_SECRETS, Settings, chosen_settings, load_settings, unknown_settings
+from backend.config import (
+    SAMPLE_SECRETS,
+    Settings,
+    chosen_settings,
+    load_settings,
+    misspelt_variables,
+    unknown_settings,
+    warn_of_unknown_settings,
+)
 from backend.errors import ConfigError
 from tests import ROOT
 
@@ -76,6 +85,7 @@ def test_an_empty_value_means_not_set(nothing_set: Path, monkeypatch: pytest.Mon
         ("AUTH_MODE", "sometimes"),
         ("JWT_ALGORITHM", "none"),
         ("CHAT_PROVIDER", "oracle"),
+        ("CHAT_PROVIDER", "claude_agent"),
         ("EXECUTOR_CONCURRENCY", "0"),
         ("TURN_TIMEOUT", "-1"),
         ("LOG_FORMAT", "xml"),
@@ -85,6 +95,30 @@ def test_a_wrong_setting_is_named_in_one_line(name: str, value: str, monkeypatch
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=rf"^{name}: [^\n]+$"):
         load_settings()
+
+
+def test_all_wrong_settings_are_named_at_once_each_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "PORT": "many",
+        "QUEUE": "kafka",
+        "DB_HOST": "db:80",
+        "METRICS_KEY": "secret",
+        "CHAT_WEBHOOK_SECRET": "short",
+        "REDIS_HOST": "elsewhere",
+        "REDIS_PASSWORD": "changeme",
+        "JWT_JWKS_URL": "nonsense",
+        "AUTH_MODE": "required",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as refused:
+        load_settings()
+    named = [line.partition(":")[0] for line in str(refused.value).splitlines()]
+    fields, others = (
+        ["DB_HOST", "JWT_JWKS_URL", "PORT", "QUEUE"],
+        ["CHAT_WEBHOOK_SECRET", "METRICS_KEY", "REDIS_PASSWORD"],
+    )
+    assert sorted(named) == sorted(fields + others)
 
 
 WRONG = [
@@ -182,6 +216,32 @@ def test_an_unknown_setting_in_env_is_reported(nothing_set: Path) -> None:
     lines = "CHAT_PROVIDR=openai\nport=1\nCOMPOSE_PROJECT_NAME=x\nPUBLISHED_PORT=1\nFROBNICATE=1\n"
     (nothing_set / ".env").write_text(lines)
     assert unknown_settings() == ["CHAT_PROVIDR (do you mean CHAT_PROVIDER?)", "FROBNICATE"]
+
+
+def test_a_misspelt_variable_of_the_environment_is_reported_with_the_nearest_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    misspelt = {
+        "CHAT_PROVIDRE": "CHAT_PROVIDER",
+        "DB_PASSWORD": "DB_PASS",
+        "LOGLEVEL": "LOG_LEVEL",
+        "OPENROUTER_API_KEY": "OPEN_ROUTER_API_KEY",
+    }
+    of_others = [
+        "OTEL_EXPORTER_OTLP_ENDPOINTS",
+        "RABBITMQ_SERVICE_PORT",
+        "REDIS_PORT_6379_TCP",
+        "HOSTNAME",
+        "OPENAI_ORG_ID",
+    ]
+    for name in (*misspelt, *of_others, "PORT"):
+        monkeypatch.setenv(name, "8006")
+    told = [f"{name} (do you mean {setting}?)" for name, setting in misspelt.items()]
+    assert misspelt_variables() == told
+    warn_of_unknown_settings(load_settings())
+    assert [record.__dict__["names"] for record in caplog.records] == [", ".join(told)]
 
 
 def test_each_of_several_service_keys_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

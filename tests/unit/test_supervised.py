@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from backend.supervised import start_supervised
+from backend.supervised import end_job, start_supervised
 from tests.speed import limit
 
 
@@ -31,3 +31,23 @@ async def test_a_job_that_fails_or_returns_is_restarted_until_it_is_cancelled(ca
         await job
     assert starts == 3
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_nobody_waits_without_limit_for_a_job_that_does_not_end_at_its_cancel(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    go_on = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await go_on.wait()
+
+    job = asyncio.ensure_future(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(limit(20)):
+        assert not await end_job(job, limit=0.01)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        go_on.set()
+        assert await end_job(job)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from backend.chat.models import (
     ContextPart,
+    DataPart,
     Message,
+    MetadataPart,
+    NotePart,
     Part,
     ReasoningPart,
     Role,
@@ -25,8 +29,9 @@ from backend.chat.models import (
     Usage,
 )
 from backend.chat.part_json import parts_json
-from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, SourceUrl, encode
-from backend.chat.protocol.chunks_from_rows import whole_message
+from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, SourceUrl, TextDelta, encode
+from backend.chat.protocol.chunks_from_rows import steering_chunk, whole_message
+from backend.chat.protocol.steering_messages import ui_with_steering_messages, with_steering_messages
 from backend.chat.protocol.ui_messages import ui_turns
 from backend.ids import SessionId, TaskId
 
@@ -53,7 +58,11 @@ class Conversation:
     def add(self, task: Task, role: Role, *parts: Part, message_id: str | None = None) -> None:
         self.tasks[task.id] = task
         n = len(self.rows) + 1
-        self.rows.append(Message(SESSION, n, task.id, n, role, parts, message_id, NOW))
+        step = 0 if role is Role.USER and not self._has_rows(task) else n
+        self.rows.append(Message(SESSION, n, task.id, step, role, parts, message_id, NOW))
+
+    def _has_rows(self, task: Task) -> bool:
+        return any(row.task_id == task.id for row in self.rows)
 
     def shown(self, silent: dict[int, Task] | None = None, *, answering_again: bool = False) -> list[Any]:
         turns = ui_turns(self.rows, self.tasks, silent or {}, answering_again=answering_again)
@@ -169,3 +178,43 @@ def test_the_newest_answer_to_a_question_is_shown_even_if_it_is_only_an_error() 
     shown = conversation.shown(silent)
     assert [one["id"] for one in shown] == ["m1", "msg_t2", "m2"]
     assert shown[1]["parts"] == [{"type": "data-error", "data": {"code": "provider_error", "message": "t2 failed."}}]
+
+
+def test_a_message_that_a_turn_took_in_is_shown_between_its_steps_as_the_stream_shows_it() -> None:
+    conversation, task = Conversation(), task_named("t1")
+    conversation.add(task, Role.USER, TextPart("hello"), message_id="m1")
+    conversation.add(task, Role.ASSISTANT, ToolCallPart("c1", "search", {}))
+    conversation.add(task, Role.TOOL, ToolResultPart("c1", "search", {"type": "no_results", "message": "none"}))
+    data = DataPart("mood", "good")
+    conversation.add(task, Role.USER, TextPart("faster"), data, MetadataPart({"a": 1}), message_id="s1")
+    conversation.add(task, Role.USER, NotePart("of a service"), message_id="s2")
+    conversation.add(task, Role.ASSISTANT, TextPart("done"))
+    question, answer = conversation.shown()
+    parts = [{"type": "text", "text": "faster"}, {"type": "data-mood", "data": "good"}]
+    said = {"id": "s1", "role": "user", "parts": parts, "metadata": {"a": 1}}
+    assert question["id"] == "m1"
+    kinds = ["step-start", "dynamic-tool", "data-steering", "step-start", "text"]
+    assert [part["type"] for part in answer["parts"]] == kinds
+    assert answer["parts"][2] == {"type": "data-steering", "id": "s1", "data": said}
+    chunks = whole_message(task, conversation.rows)
+    order = ["start", "start-step", "tool-input-available", "tool-output-available", "finish-step", "data-steering"]
+    assert [chunk.type for chunk in chunks] == [
+        *order, "start-step", "text-start", "text-delta", "text-end", "finish-step", "finish",
+    ]  # fmt: skip
+    native = ui_with_steering_messages([answer])[0]["parts"][2]
+    assert native == {"type": "steering-message", "id": "s1", "parts": parts[:1]}
+
+
+async def test_a_client_that_asks_for_steering_messages_gets_each_once() -> None:
+    task = task_named("t1")
+    row = Message(SESSION, 2, task.id, 1, Role.USER, (TextPart('say {"type":"data-steering"'),), "s1", NOW)
+    steered = b"id: 7-3\ndata: " + encode(steering_chunk(row)) + b"\n\n"
+    plain = b"id: 7-2\ndata: " + encode(TextDelta("t", 'data: {"type":"data-steering"')) + b"\n\n"
+
+    async def blocks() -> AsyncGenerator[bytes, None]:
+        yield plain + steered
+        yield b": keep-alive\n\n" + steered + plain
+
+    first, second = [block async for block in with_steering_messages(blocks())]
+    assert first.startswith(plain + b'id: 7-3\ndata: {"type":"steering-message","id":"s1","parts":[{"type":"text"')
+    assert second == b": keep-alive\n\n" + plain

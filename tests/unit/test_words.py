@@ -99,6 +99,13 @@ def test_a_text_that_is_normalised_in_pieces_has_the_words_of_the_whole() -> Non
         assert words_of(text) == " ".join(whole.casefold().translate(_KEPT).split())
 
 
+def test_fewer_marks_in_a_row_than_a_piece_are_never_cut() -> None:
+    word = ("a" + "\u0301\u0316" * PIECE)[:PIECE]
+    [form] = words_of(word).split()
+    for before in range(0, 2 * PIECE, 3):
+        assert words_of(f"{'x' * before} {word}").split()[-1] == form
+
+
 def test_every_character_that_joins_those_before_is_kept_with_them() -> None:
     pairs = (unicodedata.decomposition(chr(code)) for code in range(sys.maxunicode + 1))
     seconds = {chr(int(pair.split()[1], 16)) for pair in pairs if pair and pair[0] != "<" and " " in pair}

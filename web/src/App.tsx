@@ -49,11 +49,11 @@ export function App() {
       <button type="button" className="veil" tabIndex={-1} aria-hidden="true" onClick={() => setSidebar(false)} />
       <main id="main">
         <div className="bar-above">
-          <button type="button" className="quiet" aria-label="Open the sidebar" onClick={() => setSidebar(true)}>
+          <button type="button" className="quiet" aria-label="Open the sidebar" title="Conversations" onClick={() => setSidebar(true)}>
             <Icon name="menu" />
           </button>
           <CurrentTitle />
-          <Link href="/" className="button quiet" aria-label="New conversation"><Icon name="plus" /></Link>
+          <Link href="/" className="button quiet" aria-label="New conversation" title="New conversation"><Icon name="plus" /></Link>
         </div>
         <Boundary key={route.view} instead={<Lost />}>
           <Suspense fallback={<div className="scroll" />}>

@@ -8,8 +8,10 @@ import remarkGfm from "remark-gfm";
 import { source } from "./source.mjs";
 
 const { blocksOf } = await source("markdown/blocks.ts");
+const { gfm } = await source("markdown/gfm.ts");
 
-const html = (text) => renderToStaticMarkup(createElement(Markdown, { remarkPlugins: [remarkGfm] }, text));
+const htmlBy = (plugin, text) => renderToStaticMarkup(createElement(Markdown, { remarkPlugins: [plugin] }, text));
+const html = (text) => htmlBy(gfm, text);
 const joined = (parts) => parts.join("").replace(/[\r\n]/g, "");
 
 const CASES = [ // name, number of blocks, text
@@ -58,3 +60,10 @@ for (const [name, count, text] of CASES)
     assert.equal(joined(blocks.map(html)), joined([html(text)]));
     assert.equal(blocks.length, count, JSON.stringify(blocks));
   });
+
+test("all of GitHub's Markdown is read as remark-gfm reads it", () => {
+  const text = "| a | b |\n|---|:-:|\n| ~~1~~ | www.example.com |\n\n- [x] done\n- [ ] open\n\nA note[^1].\n\n[^1]: **Here.**\n";
+  const seen = html(text);
+  assert.equal(seen, htmlBy(remarkGfm, text));
+  for (const tag of ["<table>", "<del>", 'type="checkbox"', "<sup>", 'href="http://www.example.com"']) assert.ok(seen.includes(tag), tag);
+});

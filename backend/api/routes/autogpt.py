@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from backend.api.deps import AppState, AsCaller, ASession
 from backend.api.problems import responses
-from backend.api.routes.sessions import BODY, MISSING, rename
+from backend.api.routes.sessions import BODY, MISSING, apply_changes
 from backend.api.routes_base import CallerRoute, PostingRoute
 from backend.api.schemas import (
     ChatTransport,
@@ -16,6 +16,8 @@ from backend.api.schemas import (
     PendingMessage,
     PendingMessages,
     SessionChange,
+    SessionChanges,
+    SessionPin,
 )
 from backend.api.starting import check_no_files
 from backend.api.stopping import publish_unless_stopped
@@ -32,7 +34,14 @@ router = APIRouter(tags=["AutoGPT"], route_class=CallerRoute, responses=response
 @router.patch("/sessions/{session_id}/title", responses={**BODY, **MISSING})
 async def set_title(api: AppState, caller: AsCaller, session_id: ASession, change: SessionChange) -> Ok:
     """Sets the title of a session, as `PATCH /api/chat/sessions/{session_id}` does."""
-    await rename(api, caller, session_id, change)
+    await apply_changes(api, caller, session_id, SessionChanges(title=change.title))
+    return Ok()
+
+
+@router.patch("/sessions/{session_id}/pinned", responses={**BODY, **MISSING})
+async def set_pinned(api: AppState, caller: AsCaller, session_id: ASession, pin: SessionPin) -> Ok:
+    """Pins a session, or ends that, as `PATCH /api/chat/sessions/{session_id}` does."""
+    await apply_changes(api, caller, session_id, SessionChanges(is_pinned=pin.is_pinned))
     return Ok()
 
 

@@ -22,7 +22,6 @@ from backend.api.schemas import (
     Ok,
     OperationOut,
     QueuedTurn,
-    SessionChange,
     SessionChanges,
     SessionDetails,
     SessionList,
@@ -37,6 +36,7 @@ from backend.chat.models import Caller, Json, Session, TaskKind
 from backend.chat.protocol.approval_requests import APPROVAL_REQUESTS, ui_with_approval_requests
 from backend.chat.protocol.page_tools import PAGE_TOOLS, ui_with_page_tools
 from backend.chat.protocol.static_tools import STATIC_TOOLS, ui_with_static_tools
+from backend.chat.protocol.steering_messages import STEERING_MESSAGES, ui_with_steering_messages
 from backend.chat.store import branches, business_profile, instructions, operations, sessions, tasks
 from backend.chat.streams.event_feed import Hint
 from backend.errors import Unauthenticated, ValidationFailed
@@ -71,15 +71,18 @@ async def list_sessions(
     q: Annotated[
         str | None, Query(max_length=200, description="Returns only sessions with this text in their title.")
     ] = None,
+    archived: Annotated[bool, Query(description="Returns archived sessions instead of the others.")] = False,
 ) -> SessionList:
-    """Lists the caller's sessions, last updated first.
+    """Lists the caller's sessions: pinned ones first, then last updated first.
 
     The list of an anonymous caller is empty; anonymous sessions are reached by their ids only.
     """
     if caller.user_id is None:
         return SessionList(sessions=[], total=0)
     async with api.resources.database.connection() as c:
-        found, total = await sessions.list_sessions(c, caller.user_id, limit=limit, offset=offset, query=q or None)
+        found, total = await sessions.list_sessions(
+            c, caller.user_id, limit=limit, offset=offset, query=q or None, archived=archived
+        )
         running = await tasks.sessions_with_active_task(c, [session.id for session in found])
     return SessionList(
         sessions=[SessionSummary.of(session, running=session.id in running) for session in found], total=total
@@ -162,6 +165,8 @@ async def read_session(
         updated_at=session.updated_at,
         user_id=session.user_id,
         title=session.title,
+        is_pinned=session.pinned,
+        is_archived=session.archived,
         metadata=session.metadata,
         messages=shown,
         has_more_messages=page.older,
@@ -172,7 +177,7 @@ async def read_session(
         effort=session.choice.effort if model.knows(session.choice.effort) else None,
         total_prompt_tokens=usage.input_tokens,
         total_completion_tokens=usage.output_tokens,
-        queued=[QueuedTurn.of(task) for task in waiting if task.kind is TaskKind.TURN],
+        queued=[QueuedTurn.of(task, running) for task in waiting if task.kind is TaskKind.TURN],
         branches=[BranchesOut.of(one) for one in page.branches],
         operations=[OperationOut.of(operation) for operation in unended if operation.announced],
         usage=UsageOut.of(usage),
@@ -185,6 +190,8 @@ def _in_form_of(shown: list[Json], accepts: frozenset[str]) -> list[Json]:
         shown = ui_with_static_tools(shown)
     if PAGE_TOOLS in accepts:
         shown = ui_with_page_tools(shown)
+    if STEERING_MESSAGES in accepts:
+        shown = ui_with_steering_messages(shown)
     return ui_with_approval_requests(shown) if APPROVAL_REQUESTS in accepts else shown
 
 
@@ -192,33 +199,35 @@ def _in_form_of(shown: list[Json], accepts: frozenset[str]) -> list[Json]:
 async def change_session(
     api: AppState, caller: AsCaller, session_id: ASession, changes: SessionChanges
 ) -> SessionSummary:
-    """Sets the title of a session, or its instructions, which hold from the next turn on."""
-    if changes.instructions is not None:
-        if changes.instructions:
-            check_enabled(api)
-        async with api.resources.database.transaction() as c:
-            await sessions.get_session(c, session_id, caller, lock=True)
-            await instructions.set_session_instructions(c, session_id, changes.instructions)
-    if changes.title is not None:
-        session, running = await rename(api, caller, session_id, SessionChange(title=changes.title))
-        return SessionSummary.of(session, running=running)
-    async with api.resources.database.connection() as c:
-        session = await sessions.get_session(c, session_id, caller)
-        active = await tasks.find_active_task(c, session_id)
-    return SessionSummary.of(session, running=active is not None)
+    """Sets the title of a session, its place in the list, or its instructions, which hold from the next turn on."""
+    session, running = await apply_changes(api, caller, session_id, changes)
+    return SessionSummary.of(session, running=running)
 
 
-async def rename(api: ApiState, caller: Caller, session_id: SessionId, change: SessionChange) -> tuple[Session, bool]:
-    """Sets the title. Returns the session, and whether a turn is running in it. Raises ValidationFailed."""
-    title = " ".join(change.title.split())
-    if not title:
+async def apply_changes(
+    api: ApiState, caller: Caller, session_id: SessionId, changes: SessionChanges
+) -> tuple[Session, bool]:
+    """Makes all changes or none. Returns the session, and whether a turn is running in it. Raises ValidationFailed."""
+    title = None if changes.title is None else " ".join(changes.title.split())
+    if title == "":
         raise ValidationFailed("The title has no text.")
+    if changes.instructions:
+        check_enabled(api)
     async with api.resources.database.transaction() as c:
         await sessions.get_session(c, session_id, caller, lock=True)
-        await sessions.set_title(c, session_id, title)
+        if changes.instructions is not None:
+            await instructions.set_session_instructions(c, session_id, changes.instructions)
+        if title is not None:
+            await sessions.set_title(c, session_id, title)
+        if changes.moves:
+            await sessions.set_place(c, session_id, pinned=changes.is_pinned, archived=changes.is_archived)
         session = await sessions.get_session(c, session_id, caller)
         active = await tasks.find_active_task(c, session_id)
-    api.resources.feed.publish(Hint.TITLE_CHANGED, session_id, session.user_id, title=title)
+    feed, owner = api.resources.feed, session.user_id
+    if title is not None:
+        feed.publish(Hint.TITLE_CHANGED, session_id, owner, title=title)
+    if changes.moves:
+        feed.publish(Hint.PLACE_CHANGED, session_id, owner, is_pinned=session.pinned, is_archived=session.archived)
     return session, active is not None
 
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 from backend.chat.flows.closing import continue_after_last
 from backend.chat.flows.start import announce_start, store_user_message
+from backend.chat.flows.steering import left_by, take_in
 from backend.chat.models import (
     AnswerEnd,
     Ending,
+    Message,
     NewMessage,
     Task,
     TaskError,
@@ -67,7 +69,8 @@ async def end_task(
 
     One transaction stores the end and the messages, and makes the session's next waiting task active. If the task
     closed the last question of a turn, the one that continues the conversation is among those that wait. If a cancel
-    was requested, the status becomes `cancelled` whatever `status` is. Raises Fenced if the claim is no longer valid.
+    was requested, the status becomes `cancelled` whatever `status` is. A cancelled task takes in the messages that wait
+    for it: they stay visible, and no turn begins with them. Raises Fenced if the claim is no longer valid.
     """
     async with resources.database.transaction() as c:
         if said:  # locks the session's row
@@ -82,15 +85,18 @@ async def end_task(
         ended = finished.task
         if ended.status is not TaskStatus.COMPLETED:
             await _give_up_calls(c, ended)
+        taken: list[Message] = []
+        if ended.status is TaskStatus.CANCELLED and finished.others_wait:
+            taken = await take_in(c, task, max(step, ended.steps) + 1)
         others_wait = await continue_after_last(c, ended) or finished.others_wait
         following = await tasks.activate_next(c, task.session_id) if others_wait else None
         if following is not None:
             await store_user_message(c, following)
     _announce_end(resources, ended)
     if following is None:
-        return Ending(ended, None)
+        return Ending(ended, None, taken)
     announce_start(resources, following.session_id, following.user_id, following.id)
-    return Ending(ended, Turn(following.id, following.session_id))
+    return Ending(ended, Turn(following.id, following.session_id), taken)
 
 
 async def announce_stored_end(resources: Resources, ended: Task) -> Ending:
@@ -98,10 +104,11 @@ async def announce_stored_end(resources: Resources, ended: Task) -> Ending:
     _announce_end(resources, ended)
     async with resources.database.connection() as c:
         following = await tasks.find_active_task(c, ended.session_id)
+        taken = await left_by(c, ended)
     if following is None or following.status is not TaskStatus.QUEUED or following.owner is not None:
-        return Ending(ended, None)
+        return Ending(ended, None, taken)
     announce_start(resources, following.session_id, following.user_id, following.id)
-    return Ending(ended, Turn(following.id, following.session_id))
+    return Ending(ended, Turn(following.id, following.session_id), taken)
 
 
 async def end_unowned(resources: Resources, task: Task, status: TaskStatus, error: TaskError | None = None) -> bool:
@@ -129,10 +136,10 @@ async def _end_unowned(resources: Resources, task: Task, status: TaskStatus, err
         await resources.outbox.publish(ending.next_turn)
     with contextlib.suppress(AttemptEnded, Unavailable):  # without the stream, readers end by the row
         if task.attempt:
-            chunks = terminal_chunks(ending.task, step_open=False)
+            chunks = terminal_chunks(ending.task, step_open=False, taken=ending.taken)
             await ensure_terminal(resources.streams, resources.flusher, ending.task, chunks)
         else:
-            await write_whole_end(resources.flusher, ending.task)
+            await write_whole_end(resources.flusher, ending.task, ending.taken)
     return True
 
 

@@ -45,7 +45,7 @@ async def with_parent(
 _ASKED_LATER = """
 SELECT EXISTS (
     SELECT FROM messages m JOIN tasks t ON t.id = m.task_id
-    WHERE m.session_id = $1 AND m.sequence > $2 AND m.superseded_by IS NULL AND m.role = 'user'
+    WHERE m.session_id = $1 AND m.sequence > $2 AND m.superseded_by IS NULL AND m.role = 'user' AND m.step = 0
       AND t.kind = 'turn' AND coalesce((t.request->>'is_user_message')::boolean, true))"""
 
 

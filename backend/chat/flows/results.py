@@ -12,8 +12,10 @@ from contextlib import suppress
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from backend.chat.flows.run_results import run_response
 from backend.chat.models import Json
-from backend.chat.outcomes import EXPIRED, Operation, Outcome, ToolWork, Use
+from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ToolWork, Use
+from backend.chat.protocol.agent_changes import changes_between
 from backend.chat.protocol.agent_json import AgentGraph, parse_agent, redacted
 from backend.chat.protocol.tool_outputs import is_too_deep, safe_json
 from backend.chat.protocol.tool_responses import (
@@ -28,7 +30,7 @@ from backend.chat.protocol.tool_responses import (
     UserAnswered,
 )
 from backend.chat.questions import Question, QuestionKind
-from backend.chat.store.library import SavedAgent, get_agent, save_agent
+from backend.chat.store.library import SavedAgent, get_agent, get_version, save_agent
 from backend.errors import AgentNotFound, InvalidAgent, TooManyAgents
 from backend.ids import GraphId, UserId
 from backend.postgres import Connection
@@ -57,6 +59,8 @@ async def result_of(c: Connection, operation: Operation, outcome: Outcome, *, mo
 async def _response_to(c: Connection, operation: Operation, outcome: Outcome, most_agents: int) -> ToolResponse:
     if operation.work.asks is not None and (outcome.success or outcome == EXPIRED):
         return _answered(operation.work, operation.work.asks, outcome)
+    if operation.work.remote == AGENT_PLATFORM and outcome != EXPIRED:
+        return run_response(operation.work, outcome)
     if not outcome.success:
         return _failure(outcome)
     if operation.work.use is Use.TOOL_OUTPUT:
@@ -164,18 +168,32 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
             message="The agent has been deleted in the meantime, so nothing was saved.", error="agent_not_found"
         )
     try:
-        return _saved(await save_agent(c, user_id, graph, task_id=operation.task_id, most=most_agents), work)
+        saved = await save_agent(c, user_id, graph, task_id=operation.task_id, most=most_agents)
     except TooManyAgents as error:
         return ErrorResponse(message=str(error), error=error.code, details={"agent_json": redacted(document)})
+    return _saved(saved, work, await _changes(c, user_id, saved, work))
 
 
-def _saved(saved: SavedAgent, work: ToolWork) -> AgentSaved:
-    """Returns the response for a saved agent. Its message tells of versions that the work did not know."""
+async def _changes(c: Connection, user_id: UserId, saved: SavedAgent, work: ToolWork) -> str:
+    """Returns a sentence about what changed since the version that the work began with; empty for a new agent."""
+    last = saved.agent.version - 1
+    before = min(work.base_version or last, last)  # the agent may have been deleted and made anew meanwhile
+    if not before:
+        return ""
+    _, graph = await get_version(c, user_id, saved.agent.id, before)
+    return f" Since version {before}: {changes_between(graph, saved.graph) or 'nothing changed'}."
+
+
+def _saved(saved: SavedAgent, work: ToolWork, changes: str) -> AgentSaved:
+    """Returns the response for a saved agent. Its message tells its version, what changed, and of versions that the
+    work did not know.
+    """
     base = 0 if work.graph_id is None else work.base_version  # None: the row is older than this value
     version, name = saved.agent.version, saved.agent.name
     is_next = base is None or version == base + 1
+    others = "" if is_next else _without_others(version, base or 0)
     return AgentSaved(
-        message=f"The agent “{name}” is in your library." + ("" if is_next else _without_others(version, base or 0)),
+        message=f"The agent “{name}” is in your library, as version {version}.{others}{changes}",
         version=version,
         base_version=None if is_next else base,
         agent_id=saved.agent.graph_id,

@@ -8,30 +8,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from backend.chat.flows import placing
+from backend.chat.flows.steering import aimed_at, target_of
+from backend.chat.flows.user_parts import user_parts
 from backend.chat.models import (
     After,
     Caller,
-    MetadataPart,
     ModelChoice,
     NewMessage,
-    NotePart,
     OnBusy,
-    Part,
     Role,
     Task,
     TaskStatus,
-    TextPart,
     TurnRequest,
 )
 from backend.chat.resources import Resources
 from backend.chat.store import branches, messages, questions, revisions, sessions, tasks
+from backend.chat.store.attachments import files
 from backend.chat.streams.event_feed import Hint
 from backend.config import Settings
-from backend.errors import QueueFull, RateLimited, TurnInProgress, UnknownEffort, UnknownModel
+from backend.errors import FileInOtherSession, QueueFull, RateLimited, TurnInProgress, UnknownEffort, UnknownModel
 from backend.failpoints import reach
-from backend.ids import SessionId, TaskId, UserId, new_task_id
+from backend.ids import FileId, SessionId, TaskId, UserId, new_task_id
 from backend.model_list import ModelList
 from backend.postgres import Connection
 from backend.tracing import Attributes
@@ -39,10 +39,15 @@ from backend.tracing import Attributes
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The task that answers a message. `is_new` is false if the task existed before this request."""
+    """The task that answers a message. `is_new` is false if the task existed before this request.
+
+    `steers` is the running task that takes the message in, or has done so; then `task` only waits for that, or has
+    ended. None if the message is a turn of its own.
+    """
 
     task: Task
     is_new: bool
+    steers: TaskId | None = None
 
     @property
     def unclaimed(self) -> bool:
@@ -72,20 +77,24 @@ async def start_turn(
 
     The caller publishes the turn if it is `unclaimed`; the sweeper publishes it if the caller does not. Raises
     SessionNotFound, MessageNotFound (the parent that `after` names), UnknownModel, UnknownEffort, TurnInProgress (with
-    `task_id`), RateLimited, QueueFull, IdempotencyKeyReused, Unavailable.
+    `task_id`), FileNotFound, FileInOtherSession, RateLimited, QueueFull, TooManySteers, IdempotencyKeyReused,
+    Unavailable.
     """
     interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
     async with resources.database.transaction() as c:
         if create_session and await _create_session(c, caller, session_id, lives, history):
             request = replace(request, choice=chosen(resources.settings.models, ModelChoice(), request.choice))
+            await _take_files(c, caller, session_id, request)
             placed = _Placed(request, message_key, running=None, before=ModelChoice())
             on_create()
         else:
             found = await _place(c, resources, caller, session_id, request, message_key, on_busy, after)
             if isinstance(found, Task):
-                return _known(resources, found)
+                return _known(resources, found, await target_of(c, found))
             placed = found
         await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
+        if caller.claims:
+            placed = replace(placed, request=replace(placed.request, claims=caller.claims))
         task = await _insert(c, caller, session_id, placed, interrupts=interrupts)
     reach("after_pg_commit_before_202")
     running = placed.running
@@ -100,7 +109,7 @@ async def start_turn(
         announce_start(resources, session_id, task.user_id, task.id)
     elif running is not None and interrupts:
         await resources.turn_queue.publish_cancel(running.id)
-    return Started(task, is_new=True)
+    return Started(task, is_new=True, steers=task.request.steers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +135,39 @@ async def _place(
     """Locks a session that exists, and places a request in it. Returns the task that the same request made before."""
     before = (await sessions.get_session(c, session_id, caller, lock=True)).choice
     request = replace(request, choice=chosen(resources.settings.models, before, request.choice))
+    missing = await _unattached(c, caller, session_id, request)
     known, request, message_key = await revisions.recall(c, session_id, request, message_key)
     if known is not None:
         return known
+    if missing:
+        await _refuse(c, caller, missing)
     running = await tasks.find_active_task(c, session_id)
     if running is not None and on_busy is OnBusy.REJECT:
         raise TurnInProgress(task_id=running.id)
     request = await placing.with_parent(c, session_id, request, after, running, ahead=on_busy is OnBusy.INTERRUPT)
+    if running is not None and on_busy is OnBusy.STEER:
+        request = await aimed_at(c, request, running, most=resources.settings.max_waiting_steers)
     return _Placed(request, message_key, running, before)
+
+
+async def _take_files(c: Connection, caller: Caller, session_id: SessionId, request: TurnRequest) -> None:
+    """Gives the files of a message to its session. Raises FileNotFound, FileInOtherSession."""
+    if missing := await _unattached(c, caller, session_id, request):
+        await _refuse(c, caller, missing)
+
+
+async def _unattached(c: Connection, caller: Caller, session_id: SessionId, request: TurnRequest) -> list[FileId]:
+    """Gives the files of a message to its session. Returns those that it cannot have."""
+    wanted = [file.file_id for file in request.files]
+    if not wanted:
+        return []
+    taken = await files.attach_files(c, caller, session_id, wanted)
+    return [id for id in wanted if id not in taken]
+
+
+async def _refuse(c: Connection, caller: Caller, missing: Sequence[FileId]) -> NoReturn:
+    await files.get_files(c, caller, missing)  # raises FileNotFound
+    raise FileInOtherSession
 
 
 async def _insert(c: Connection, caller: Caller, session_id: SessionId, placed: _Placed, *, interrupts: bool) -> Task:
@@ -187,9 +221,9 @@ async def _create_session(
     return created.is_new
 
 
-def _known(resources: Resources, task: Task) -> Started:
+def _known(resources: Resources, task: Task, steers: TaskId | None) -> Started:
     """Returns a task that an earlier request made, perhaps one that lost the reply to its commit and told nobody."""
-    started = Started(task, is_new=False)
+    started = Started(task, is_new=False, steers=steers)
     if started.unclaimed and not task.request.temporary:
         announce_start(resources, task.session_id, task.user_id, task.id)
     return started
@@ -218,15 +252,6 @@ async def store_user_message(c: Connection, task: Task) -> None:
     await branches.begin_at(c, task, place)
     if placing.is_asked_for(task) and await branches.make_current(c, task.session_id, place, task.id):
         await questions.withdraw_superseded_questions(c, task.session_id, task.id)
-    parts: list[Part] = [request.context] if request.context is not None else []
     if request.text is not None:
-        parts += [_asked(task, request.text), *request.data]
-        if request.metadata is not None:
-            parts.append(MetadataPart(request.metadata))
-        user_message = NewMessage(Role.USER, tuple(parts))
-        await messages.append_messages(c, task.session_id, task.id, 0, [user_message], message_id=request.message_id)
-
-
-def _asked(task: Task, text: str) -> Part:
-    """Returns the user's text as it is. Text from a service or the server becomes a note, which only the model sees."""
-    return TextPart(text) if task.request.is_user_message else NotePart(text)
+        said = [NewMessage(Role.USER, user_parts(task))]
+        await messages.append_messages(c, task.session_id, task.id, 0, said, message_ids=[request.message_id])

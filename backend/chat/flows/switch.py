@@ -27,7 +27,7 @@ async def switch_branch(resources: Resources, caller: Caller, session_id: Sessio
         [last] = await messages.visible_messages(c, session_id, limit=1)
     if changed:
         resources.feed.publish(Hint.BRANCH_CHANGED, session_id, session.user_id)
-    return last.shown_id if last.role is Role.USER else f"{ANSWER_ID}{last.task_id}"
+    return last.shown_id if last.role is Role.USER and not last.steered else f"{ANSWER_ID}{last.task_id}"
 
 
 async def adopt_branches(resources: Resources, session_id: SessionId) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from backend.chat.models import (
     AnswerEnd,
     DataPart,
+    FilePart,
     Json,
     Message,
     NewMessage,
@@ -22,6 +24,7 @@ from backend.chat.models import (
     Usage,
 )
 from backend.chat.outcomes import Operation, Progress
+from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import (
     Abort,
     Chunk,
@@ -41,6 +44,7 @@ from backend.chat.protocol.chunks import (
     TextStart,
 )
 from backend.chat.protocol.tool_outputs import call_chunk, output_chunk
+from backend.ids import FileId
 
 _REASONS: dict[TaskStatus, FinishReason] = {
     TaskStatus.COMPLETED: "stop",
@@ -49,9 +53,12 @@ _REASONS: dict[TaskStatus, FinishReason] = {
 }
 
 
-def terminal_chunks(task: Task, *, step_open: bool) -> list[Chunk]:
-    """Returns the chunks that end the stream of an ended task, whose parts are closed. `finish` is always the last."""
-    chunks: list[Chunk] = [FinishStep()] if step_open else []
+def terminal_chunks(task: Task, *, step_open: bool, taken: Sequence[Message] = ()) -> list[Chunk]:
+    """Returns the chunks that end the stream of an ended task, whose parts are closed. `finish` is always the last.
+
+    `taken` are messages that were stored with its end (`Ending`).
+    """
+    chunks: list[Chunk] = [*([FinishStep()] if step_open else []), *steering_chunks(taken)]
     if task.status is TaskStatus.FAILED and task.error is not None:
         chunks.append(Data("error", {"code": task.error.code, "message": task.error.message}))
         chunks.append(ErrorChunk(task.error.message))
@@ -113,12 +120,17 @@ def cost_json(usage: Usage) -> dict[str, Json]:
 def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
     """Yields the chunks of committed steps. The last step stays open if one of its calls has no result."""
     open_calls: set[str] = set()
-    step = 0
+    step, is_open = 0, False
     for row in rows:
-        if row.role is Role.ASSISTANT:
-            if step:
+        if isinstance(row, Message) and row.steered:
+            if is_open:
                 yield FinishStep()
-            step += 1
+                is_open = False
+            yield from steering_chunks([row])
+        elif row.role is Role.ASSISTANT:
+            if is_open:
+                yield FinishStep()
+            step, is_open = step + 1, True
             yield StartStep()
             yield from _part_chunks(row.parts, step)
             open_calls |= {part.tool_call_id for part in row.parts if isinstance(part, ToolCallPart) and part.readable}
@@ -127,8 +139,35 @@ def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
                 if isinstance(part, ToolResultPart) and part.tool_call_id in open_calls:
                     open_calls.discard(part.tool_call_id)
                     yield output_chunk(part)
-    if step and not open_calls:
+    if is_open and not open_calls:
         yield FinishStep()
+
+
+def steering_chunks(taken: Iterable[Message]) -> list[Chunk]:
+    """Returns the chunks that show user messages where the running turn has taken them in. Notes are not shown."""
+    return [steering_chunk(row) for row in taken if row.is_shown]
+
+
+def steering_chunk(row: Message) -> Data:
+    """Returns a user message as a part of the answer that took it in. A later one with the same id replaces it."""
+    return Data("steering", user_message(row), id=row.shown_id)
+
+
+def file_json(part: FilePart, links: Mapping[FileId, str] = MappingProxyType({})) -> Json:
+    """Returns a file as the AI SDK's FileUIPart. A link that needs no token stands in `providerMetadata`."""
+    shown = {"type": "file", "mediaType": part.media_type, "filename": part.filename, "url": part.url}
+    link = links.get(part.file_id)
+    return shown if link is None else shown | {"providerMetadata": {"copilot": {"link": link, "size": part.size}}}
+
+
+def user_message(row: Message, links: Mapping[FileId, str] = MappingProxyType({})) -> Json:
+    """Returns a user message as a UIMessage. `links` lead to files."""
+    parts: list[Json] = [file_json(file, links) for file in row.files]
+    if row.text:
+        parts.append({"type": "text", "text": row.text})
+    parts += parts_json([part for part in row.parts if isinstance(part, DataPart)])
+    message = {"id": row.shown_id, "role": "user", "parts": parts}
+    return message if row.metadata is None else message | {"metadata": row.metadata}
 
 
 def _part_chunks(parts: Iterable[Part], step: int) -> Iterator[Chunk]:

@@ -29,9 +29,9 @@ from backend.chat.models import (
 from backend.chat.outcomes import Operation, Progress
 from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, Data, Finish
-from backend.chat.protocol.chunks_from_rows import progress_chunk, terminal_chunks
+from backend.chat.protocol.chunks_from_rows import progress_chunk, steering_chunk, terminal_chunks, user_message
 from backend.chat.protocol.tool_outputs import error_text, history_output
-from backend.ids import TaskId
+from backend.ids import FileId, TaskId
 
 HistoryItem: TypeAlias = Message | NewMessage
 _ShownOutput: TypeAlias = Callable[[ToolResultPart], Json]
@@ -54,8 +54,9 @@ def ui_turns(
     answering_again: bool = False,
     answered_elsewhere: Collection[int] = (),
     most: int = MAX_OUTPUT_CHARS,
+    links: Mapping[FileId, str] = MappingProxyType({}),
 ) -> list[UITurn]:
-    """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters.
+    """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters. `links` lead to files.
 
     The rows must be in order, and complete for each task except a running one. `tasks` must have the task of every row.
 
@@ -67,13 +68,12 @@ def ui_turns(
     shown: list[UITurn] = []
     turns = [(task_id, list(group)) for task_id, group in groupby(rows, key=lambda row: row.task_id)]
     for (task_id, group), (_, following) in zip_longest(turns, turns[1:], fillvalue=("", [])):
-        answer_rows: list[HistoryItem] = [row for row in group if row.role is not Role.USER]
+        answer_rows: list[HistoryItem] = [row for row in group if row.role is not Role.USER or row.steered]
         operation = operations.get(TaskId(task_id))
         if operation is not None:
             answer_rows = [*operation.messages, *answer_rows]
-        shown.append(
-            UITurn(group[0].sequence, [_user_message(row) for row in group if row.role is Role.USER and row.text])
-        )
+        asked = [user_message(row, links) for row in group if _is_question(row) and row.is_shown]
+        shown.append(UITurn(group[0].sequence, asked))
         answered_again = _answers(following) or (answering_again and not following)
         question = group[-1].sequence
         unanswered = answered_again or (question in answered_elsewhere and question not in silent)
@@ -87,14 +87,12 @@ def ui_turns(
     return shown
 
 
+def _is_question(row: Message) -> bool:
+    return row.role is Role.USER and not row.steered
+
+
 def _answers(rows: Sequence[Message]) -> bool:
-    return bool(rows) and rows[0].role is not Role.USER
-
-
-def _user_message(row: Message) -> Json:
-    data = parts_json([part for part in row.parts if isinstance(part, DataPart)])
-    message = {"id": row.shown_id, "role": "user", "parts": [{"type": "text", "text": row.text}, *data]}
-    return message if row.metadata is None else message | {"metadata": row.metadata}
+    return bool(rows) and not _is_question(rows[0])
 
 
 def _answer(task: Task, answer_rows: Sequence[HistoryItem], most: int) -> Json:
@@ -120,7 +118,10 @@ def _parts(answer_rows: Iterable[HistoryItem], shown_output: _ShownOutput) -> It
     answer_rows = list(answer_rows)
     results = {p.tool_call_id: p for row in answer_rows for p in row.parts if isinstance(p, ToolResultPart)}
     for row in answer_rows:
-        if row.role is Role.ASSISTANT:
+        if isinstance(row, Message) and row.steered and row.is_shown:
+            chunk = steering_chunk(row)
+            yield {"type": chunk.type, "id": chunk.id, "data": chunk.data}
+        elif row.role is Role.ASSISTANT:
             yield {"type": "step-start"}
             yield from _step(row.parts, results, shown_output)
 

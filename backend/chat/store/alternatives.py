@@ -74,7 +74,7 @@ SELECT p.place, next.task_id, next.asked FROM unnest($2::int[]) AS p (place) CRO
   UNION ALL
     SELECT a.task_id, a.sequence, false FROM messages q
     JOIN messages a ON a.session_id = $1 AND a.sequence = q.sequence + 1 AND a.task_id = q.task_id
-    WHERE q.session_id = $1 AND q.sequence = p.place AND q.role = 'user'
+    WHERE q.session_id = $1 AND q.sequence = p.place AND q.role = 'user' AND q.step = 0
 ) AS next ORDER BY next.sequence"""
 
 
@@ -88,7 +88,7 @@ async def following(c: Connection, session_id: SessionId, rows: Sequence[Message
     task_ids = list(dict.fromkeys(row.task_id for row in rows))
     found = {TaskId(row["id"]): row["parent_sequence"] for row in await c.fetch(_PARENTS, task_ids)}
     parents = {task_id: parent for task_id, parent in found.items() if parent is not None}
-    questions = {row.sequence for row in rows if row.role is Role.USER}
+    questions = {row.sequence for row in rows if row.role is Role.USER and not row.steered}
     places = sorted({*parents.values(), *questions, *(row.sequence - 1 for row in rows[:1])})
     names: dict[int, list[str]] = {}
     for row in await c.fetch(_FOLLOWING, session_id, places):
@@ -103,7 +103,7 @@ def alternatives_of(rows: Sequence[Message], near: Following, silent: Mapping[in
     for row in rows:
         if before is None or row.task_id != before.task_id:
             _note(found, row, near.names.get(near.parents.get(row.task_id, -1), ()))
-        if before is None or before.role is Role.USER:
+        if before is None or (before.role is Role.USER and not before.steered):
             _note(found, row, near.names.get(row.sequence - 1, ()))
         before = row
     if before is not None and (failed := silent.get(before.sequence)) is not None:
@@ -113,7 +113,7 @@ def alternatives_of(rows: Sequence[Message], near: Following, silent: Mapping[in
 
 
 def _note(found: dict[str, Alternatives], row: Message, names: Sequence[str]) -> None:
-    asked = row.role is Role.USER and bool(row.text)
+    asked = row.role is Role.USER and row.is_shown
     name = _name(row.task_id, asked=asked)
     id = row.shown_id if asked else name
     if name in names and (id not in found or found[id].count == 1):

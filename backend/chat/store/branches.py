@@ -58,7 +58,7 @@ async def _name_of_row(c: Connection, session_id: SessionId, id: str) -> str | N
 
 _BY_TASK = "SELECT id FROM tasks WHERE session_id = $1 AND id = ANY($2::text[])"
 _BY_MESSAGE_ID = """
-SELECT message_id, task_id FROM messages WHERE session_id = $1 AND role = 'user' AND message_id = ANY($2::text[])
+SELECT message_id, task_id, step FROM messages WHERE session_id = $1 AND role = 'user' AND message_id = ANY($2::text[])
 ORDER BY superseded_by IS NULL, sequence"""
 
 
@@ -71,16 +71,17 @@ async def last_known(c: Connection, session_id: SessionId, ids: Sequence[str]) -
     ids = [await _name_of_row(c, session_id, id) or id for id in ids[-MAX_NAMES:]]
     named = [id for id in ids if id.startswith((ANSWER_ID, OWN_MESSAGE_ID))]
     of_tasks = {row["id"] for row in await c.fetch(_BY_TASK, session_id, [id[4:] for id in named])} if named else set()
-    theirs = {row["message_id"]: row["task_id"] for row in await c.fetch(_BY_MESSAGE_ID, session_id, ids)}
+    theirs = {row["message_id"]: row for row in await c.fetch(_BY_MESSAGE_ID, session_id, ids)}
     waiting = {
         task.request.message_id: task.id
         for task in await tasks.queued_tasks(c, session_id)
         if task.request.message_id is not None
     }
     for id in reversed(ids):
-        task_id = waiting.get(id) or theirs.get(id)  # an edit that waits has the id of the message that it replaces
-        if task_id is not None:
+        if (task_id := waiting.get(id)) is not None:  # an edit that waits has the id of the message that it replaces
             return f"{OWN_MESSAGE_ID}{task_id}"
+        if (row := theirs.get(id)) is not None:  # a message that a turn has taken in belongs to that turn's answer
+            return f"{ANSWER_ID if row['step'] else OWN_MESSAGE_ID}{row['task_id']}"
         if id in named and id[4:] in of_tasks:
             return id
     return None
@@ -88,14 +89,17 @@ async def last_known(c: Connection, session_id: SessionId, ids: Sequence[str]) -
 
 _END = """
 SELECT coalesce((SELECT max(sequence) FROM messages WHERE task_id = t.id AND (step = 0 OR NOT $3)),
-  CASE WHEN $3 THEN NULL ELSE t.parent_sequence END)
+  CASE WHEN $3 THEN (
+    SELECT max(sequence) FROM messages
+    WHERE task_id = t.request->>'steers' AND t.status = 'completed' AND t.attempt = 0
+  ) ELSE t.parent_sequence END)
 FROM tasks t WHERE t.session_id = $1 AND t.id = $2"""
 
 
 async def end_of(c: Connection, session_id: SessionId, name: str) -> int | None:
     """Returns the place after the message with this name. None if it has not been written.
 
-    An answer without messages ends where its question does.
+    An answer without messages ends where its question does, and a message that a turn has taken in where that ends.
     """
     end: int | None = await c.fetchval(_END, session_id, name[4:], name.startswith(OWN_MESSAGE_ID))
     return end

@@ -37,6 +37,7 @@ def parse_message(row: Row) -> Message:
 _APPEND = f"""
 WITH place AS (
     UPDATE sessions SET last_sequence = last_sequence + cardinality($4::text[]), updated_at = now(),
+      archived = archived AND NOT 'user' = ANY ($4::text[]),
       unsearched_since = CASE WHEN user_id IS NOT NULL AND expires_at IS NULL THEN coalesce(unsearched_since, now()) END
     WHERE id = $1 RETURNING last_sequence - cardinality($4::text[]) AS before
 ), branch AS (
@@ -45,7 +46,7 @@ WITH place AS (
     FROM tasks WHERE id = $2
 )
 INSERT INTO messages (session_id, sequence, task_id, step, part, role, parts, message_id, superseded_by)
-SELECT $1, place.before + new.n, $2, $3, new.n - 1, new.role, new.parts, CASE new.n WHEN 1 THEN $6 END,
+SELECT $1, place.before + new.n, $2, $3, new.n - 1, new.role, new.parts, ($6::text[])[new.n],
   CASE WHEN branch.is_other THEN $2 END
 FROM place, branch,
   ROWS FROM (unnest($4::text[]), json_array_elements($5::json)) WITH ORDINALITY AS new (role, parts, n)
@@ -60,19 +61,20 @@ async def append_messages(
     step: int,
     messages: Sequence[NewMessage],
     *,
-    message_id: str | None = None,
+    message_ids: Sequence[str | None] = (),
 ) -> list[Message]:
-    """Appends the messages of one commit of a task to the branch of the task. `message_id` is given to the first one.
+    """Appends the messages of one commit of a task to the branch of the task. `message_ids` are for the first ones.
 
     They are superseded if another branch is the current one, so the caller holds the session's lock. Raises Fenced if
     another attempt has committed this step of the task, or if the session is gone.
     """
     if not messages:
         return []
+    given = list(message_ids)
     roles = [message.role.value for message in messages]
     parts = [parts_json(message.parts) for message in messages]
     try:
-        rows = await c.fetch(_APPEND, session_id, task_id, step, roles, parts, message_id)
+        rows = await c.fetch(_APPEND, session_id, task_id, step, roles, parts, given)
     except asyncpg.UniqueViolationError as error:
         raise Fenced from error
     if not rows:
@@ -100,13 +102,13 @@ async def visible_messages(
 
 _BY_MESSAGE_ID = f"""
 SELECT {COLUMNS} FROM messages
-WHERE session_id = $1 AND role = 'user'
+WHERE session_id = $1 AND role = 'user' AND step = 0
   AND (message_id = $2 OR (message_id IS NULL AND '{OWN_MESSAGE_ID}' || task_id = $2))
 ORDER BY superseded_by IS NOT NULL, sequence DESC LIMIT 1"""
 
 
 async def find_user_message(c: Connection, session_id: SessionId, message_id: str) -> Message | None:
-    """Returns the user message that clients know by this id (`Message.shown_id`).
+    """Returns the question that clients know by this id (`Message.shown_id`). None for one that a turn has taken in.
 
     An edit keeps the id, so there may be several: then the one on the current branch, or the newest.
     """
@@ -116,12 +118,12 @@ async def find_user_message(c: Connection, session_id: SessionId, message_id: st
 
 _LAST_OF_USER = f"""
 SELECT {COLUMNS} FROM messages
-WHERE session_id = $1 AND role = 'user' AND superseded_by IS NULL AND ($2::int IS NULL OR sequence <= $2)
+WHERE session_id = $1 AND role = 'user' AND step = 0 AND superseded_by IS NULL AND ($2::int IS NULL OR sequence <= $2)
 ORDER BY sequence DESC LIMIT 1"""
 
 
 async def last_user_message(c: Connection, session_id: SessionId, *, at_or_before: int | None = None) -> Message | None:
-    """Returns the last visible user message, with a sequence of at most `at_or_before`."""
+    """Returns the last visible user message that began a turn, with a sequence of at most `at_or_before`."""
     row = await c.fetchrow(_LAST_OF_USER, session_id, at_or_before)
     return None if row is None else parse_message(row)
 
@@ -130,8 +132,16 @@ _OF_TASK = f"SELECT {COLUMNS} FROM messages WHERE task_id = $1 ORDER BY step, pa
 
 
 async def messages_of_task(c: Connection, task_id: TaskId) -> list[Message]:
-    """Returns all messages that the task committed, superseded or not, in order; its user message is the first."""
+    """Returns all messages that the task committed, superseded or not, in order; its question is the first."""
     return [parse_message(row) for row in await c.fetch(_OF_TASK, task_id)]
+
+
+_TAKEN_SINCE = f"SELECT {COLUMNS} FROM messages WHERE task_id = $1 AND step >= $2 AND role = 'user' ORDER BY step, part"
+
+
+async def messages_taken_since(c: Connection, task_id: TaskId, step: int) -> list[Message]:
+    """Returns the user messages that the task has taken in from this step on, in order."""
+    return [parse_message(row) for row in await c.fetch(_TAKEN_SINCE, task_id, step)]
 
 
 _GIVE_RESULT = """

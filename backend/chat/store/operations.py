@@ -83,6 +83,7 @@ def parse_operation(row: Row) -> Operation:
             asks=Question.from_json(request.get("asks")),
             resume=request.get("resume"),
             remote=request.get("remote"),
+            notes=tuple(request.get("notes", ())),
         ),
         digest=None if outcome is None else outcome["digest"],
         result=row["result"],
@@ -109,6 +110,7 @@ def _request_json(work: ToolWork) -> Json:
         **({} if work.asks is None else {"asks": work.asks.as_json()}),
         **({} if work.resume is None else {"resume": work.resume}),
         **({} if work.remote is None else {"remote": work.remote}),
+        **({"notes": list(work.notes)} if work.notes else {}),
     }
 
 
@@ -117,7 +119,8 @@ INSERT INTO tasks AS t (id, session_id, user_id, quota_key, kind, status, attemp
   tool_call_id, deadline_at)
 SELECT $2, s.id, asks.user_id, coalesce('user:' || asks.user_id, 'session:' || s.id), 'operation', 'running', 1,
   $3::jsonb || jsonb_build_object(
-    'takes_questions', turn.request->'takes_questions', 'page_tools', turn.request->'page_tools'),
+    'takes_questions', turn.request->'takes_questions', 'page_tools', turn.request->'page_tools',
+    'claims', turn.request->'claims'),
   $4, $5, $6, now() + make_interval(secs => $7)
 FROM sessions s LEFT JOIN tasks turn ON turn.id = $3::jsonb->>'turn'
   CROSS JOIN LATERAL (SELECT coalesce(s.user_id, turn.user_id) AS user_id) AS asks  -- a user, in nobody's session
@@ -173,17 +176,18 @@ async def register(c: Connection, session_id: SessionId, work: ToolWork, *, limi
 
 
 _HAND_OVER = f"""
-UPDATE tasks SET request = request || jsonb_build_object('remote', $2::text, 'runner', $3::text)
+UPDATE tasks SET request = request || jsonb_build_object('remote', $2::text, 'runner', $3::text, 'notes', $4::jsonb)
 WHERE id = $1 AND {PENDING} AND cancel_requested_at IS NULL AND request->'remote' IS NULL RETURNING 1"""
 
 
 async def hand_over(c: Connection, operation: Operation, work: ToolWork) -> bool:
     """Records that a tool server goes on with a pending operation that its runner has carried out.
 
-    `work` has the server, and the runner if the server's work ends with it. Returns False if that is recorded already,
-    or the operation is no longer pending.
+    `work` has the server, its notes, and the runner if the server's work ends with it. Returns False if that is
+    recorded already, or the operation is no longer pending.
     """
-    return await c.fetchval(_HAND_OVER, operation.task_id, work.remote, work.runner) is not None
+    values = (operation.task_id, work.remote, work.runner, list(work.notes))
+    return await c.fetchval(_HAND_OVER, *values) is not None
 
 
 _BY_CALL = f"{_SELECT} AND session_id = $1 AND tool_call_id = $2"
@@ -417,7 +421,7 @@ UPDATE tasks AS t SET heard_at = now() WHERE id IN (
   SELECT id FROM tasks
   WHERE deadline_at > now() AND {PENDING} AND cancel_requested_at IS NULL AND checkpoint IS NOT NULL
     AND coalesce(heard_at, created_at) < now() - make_interval(secs => $1)
-    AND NOT id = ANY($3::text[]) AND jsonb_typeof(request->'order') = 'object'
+    AND NOT id = ANY($3::text[]) AND jsonb_typeof(request->'order') = 'object' AND request->'remote' IS NULL
   ORDER BY coalesce(heard_at, created_at) LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING {COLUMNS}"""
 
@@ -428,7 +432,7 @@ async def take_silent_operations(
     """Returns up to `limit` accepted operations whose service gave no sign for `silent_for` seconds.
 
     They count as heard of now, so that they are returned again after another `silent_for` seconds at the earliest.
-    Leaves out the tasks `besides`, and operations without a stored order.
+    Leaves out the tasks `besides`, operations without a stored order, and those with a remote task.
     """
     return [parse_operation(row) for row in await c.fetch(_TAKE_SILENT, silent_for, limit, list(besides))]
 

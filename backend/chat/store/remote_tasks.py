@@ -6,12 +6,12 @@ server was told to stop because the operation has ended without it. It outlives 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.chat.outcomes import RemoteTask
 from backend.chat.store.operations import PENDING
-from backend.ids import ExecutorId, TaskId
+from backend.ids import ExecutorId, SessionId, TaskId, UserId
 from backend.postgres import Connection
 
 KEPT = 3600.0
@@ -34,6 +34,52 @@ VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))"""
 async def add(c: Connection, task_id: TaskId, remote: RemoteTask, executor: ExecutorId, *, due_in: float) -> None:
     """Stores the task of a new operation. `executor` asks for it, in `due_in` seconds for the first time."""
     await c.execute(_ADD, task_id, remote.server, remote.tool, remote.id, remote.whose, executor, due_in)
+
+
+UNNAMED = "?"
+"""The beginning of the id of a task whose server may not have it yet; the operation's id follows."""
+_NAME = """
+WITH named AS (UPDATE remote_tasks SET remote_id = $2, due_at = now() + make_interval(secs => $3) WHERE id = $1)
+UPDATE tasks SET request = request || jsonb_build_object('remote_id', $2::text) WHERE id = $1"""
+
+
+async def name_task(c: Connection, task_id: TaskId, remote_id: str, *, due_in: float) -> None:
+    """Stores the id that the server gave to a task which was added UNNAMED, and makes it due in `due_in` seconds.
+
+    Its operation keeps the id as well.
+    """
+    await c.execute(_NAME, task_id, remote_id, due_in)
+
+
+_FIND = "SELECT server, tool, remote_id, whose FROM remote_tasks WHERE id = $1"
+
+
+async def find(c: Connection, task_id: TaskId) -> RemoteTask | None:
+    """Returns the remote task of an operation, or None if it has ended or been stopped."""
+    row = await c.fetchrow(_FIND, task_id)
+    return None if row is None else RemoteTask(*row.values())
+
+
+_COUNT_BEGUN = """
+SELECT count(*) FROM tasks WHERE session_id = $1 AND kind = 'operation' AND request->'order'->>'kind' = $2"""
+
+
+async def count_begun(c: Connection, session_id: SessionId, kind: str) -> int:
+    """Returns how many operations of the session have an order of that kind, ended ones included."""
+    number: int = await c.fetchval(_COUNT_BEGUN, session_id, kind)
+    return number
+
+
+_GRAPH_OF = """
+SELECT request->>'graph_id' FROM tasks
+WHERE quota_key = 'user:' || $1 AND kind = 'operation' AND request->>'remote_id' = $2 AND request->>'remote' = $3
+ORDER BY number DESC LIMIT 1"""
+
+
+async def graph_of(c: Connection, user_id: UserId, server: str, remote_id: str) -> str | None:
+    """Returns the id of the agent that a remote task of the user runs. None if the user began no such task."""
+    graph_id: str | None = await c.fetchval(_GRAPH_OF, user_id, remote_id, server)
+    return graph_id
 
 
 _CLAIM = f"""
@@ -73,6 +119,23 @@ async def put_off(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: flo
     await c.execute(_PUT_OFF, task_id, me, due_in, stopping)
 
 
+_BRING_FORWARD = """
+UPDATE remote_tasks SET due_at = least(due_at, now() + make_interval(secs => $3)) WHERE id = $1 AND executor = $2"""
+
+
+async def bring_forward(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float) -> None:
+    """Makes the task due in `due_in` seconds, unless it is due sooner."""
+    await c.execute(_BRING_FORWARD, task_id, me, due_in)
+
+
+_KEEP_NOTES = f"UPDATE tasks SET request = jsonb_set(request, '{{notes}}', $2) WHERE id = $1 AND {PENDING}"
+
+
+async def keep_notes(c: Connection, task_id: TaskId, notes: Sequence[str]) -> None:
+    """Stores the notes that the model gets with the outcome. They replace those of before."""
+    await c.execute(_KEEP_NOTES, task_id, list(notes))
+
+
 _FORGET = "DELETE FROM remote_tasks WHERE id = $1"
 
 
@@ -89,11 +152,17 @@ async def executors(c: Connection) -> set[ExecutorId]:
     return {ExecutorId(row["executor"]) for row in await c.fetch(_EXECUTORS)}
 
 
-_RELEASE = "UPDATE remote_tasks SET executor = NULL WHERE executor = $1"
+_RELEASE = f"""
+UPDATE remote_tasks r SET executor = NULL WHERE executor = $1 AND NOT EXISTS (
+  SELECT FROM tasks t WHERE t.id = r.id AND {PENDING} AND t.request->>'runner' = $1)"""
 
 
 async def release_of(c: Connection, executor: ExecutorId) -> None:
-    """Leaves the tasks of a dead executor to the others."""
+    """Leaves the tasks of a dead executor to the others.
+
+    A task that has ended with the executor is left to nobody before its operation has ended too: the server of another
+    executor does not know it, and would call it lost.
+    """
     await c.execute(_RELEASE, executor)
 
 

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import Caller, Json, ModelChoice, Session
+from backend.chat.store.attachments import files
+from backend.chat.store.tool_servers import grants, sign_ins
 from backend.chat.store.webhooks import deliveries, endpoints
 from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
 from backend.postgres import Connection, Row, containing
 
-_COLUMNS = "id, user_id, title, metadata, created_at, updated_at, model, effort"
+_COLUMNS = "id, user_id, title, metadata, created_at, updated_at, model, effort, pinned, archived"
 
 _GET = f"SELECT {_COLUMNS} FROM sessions WHERE id = $1 AND (user_id IS NULL OR user_id = $2)"
 
@@ -38,6 +40,8 @@ def parse_session(row: Row) -> Session:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         choice=ModelChoice(row["model"], row["effort"]),
+        pinned=row["pinned"],
+        archived=row["archived"],
     )
 
 
@@ -106,24 +110,25 @@ async def lock_session(c: Connection, session_id: SessionId) -> bool:
     return await c.fetchval(_LOCK, session_id) is not None
 
 
-_LISTED = "user_id = $1 AND expires_at IS NULL AND ($2::text IS NULL OR title ILIKE $2)"
+_LISTED = "user_id = $1 AND expires_at IS NULL AND archived = $3 AND ($2::text IS NULL OR title ILIKE $2)"
 _COUNT = f"SELECT count(*) FROM sessions WHERE {_LISTED}"
 
 _LIST = f"""
 SELECT {_COLUMNS} FROM sessions WHERE {_LISTED}
-ORDER BY updated_at DESC, id LIMIT $3 OFFSET $4"""
+ORDER BY pinned DESC, updated_at DESC, id LIMIT $4 OFFSET $5"""
 
 
 async def list_sessions(
-    c: Connection, user_id: UserId, *, limit: int, offset: int, query: str | None
+    c: Connection, user_id: UserId, *, limit: int, offset: int, query: str | None, archived: bool = False
 ) -> tuple[list[Session], int]:
-    """Returns a page of the user's sessions, last updated first, and how many there are in all.
+    """Returns a page of the user's sessions, pinned ones first, then last updated first, and how many there are in all.
 
-    With `query`, counts and returns only sessions whose title contains this text, ignoring case.
+    Counts and returns either the archived sessions or the others. With `query`, only those whose title contains this
+    text, ignoring case.
     """
     pattern = containing(query) if query else None
-    total: int = await c.fetchval(_COUNT, user_id, pattern)
-    rows = await c.fetch(_LIST, user_id, pattern, limit, offset) if offset < total else []
+    total: int = await c.fetchval(_COUNT, user_id, pattern, archived)
+    rows = await c.fetch(_LIST, user_id, pattern, archived, limit, offset) if offset < total else []
     return [parse_session(row) for row in rows], total
 
 
@@ -136,6 +141,15 @@ async def set_title(c: Connection, session_id: SessionId, title: str, *, only_if
     The session keeps its place in its user's list, since the conversation itself does not change.
     """
     return await c.fetchval(_SET_TITLE, session_id, title, only_if_untitled) is not None
+
+
+_SET_PLACE = """
+UPDATE sessions SET pinned = coalesce($2, pinned), archived = coalesce($3, archived) WHERE id = $1"""
+
+
+async def set_place(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
+    """Pins or archives the session, or ends that. None leaves one as it is. The caller holds the session's lock."""
+    await c.execute(_SET_PLACE, session_id, pinned, archived)
 
 
 _CHOICE = "SELECT model, effort FROM sessions WHERE id = $1"
@@ -162,13 +176,14 @@ _ASSIGN_TASKS = "UPDATE tasks SET user_id = $2, quota_key = 'user:' || $2 WHERE 
 
 
 async def assign_user(c: Connection, session_id: SessionId, user_id: UserId) -> None:
-    """Gives an anonymous session and its tasks to a user. Raises SessionNotFound if it is another user's, or gone.
+    """Gives an anonymous session, its tasks and its files to a user. Raises SessionNotFound.
 
-    Requires a transaction, because it takes two statements.
+    Requires a transaction, because it takes several statements.
     """
     if await c.fetchval(_ASSIGN, session_id, user_id) is None:
         raise SessionNotFound
     await c.execute(_ASSIGN_TASKS, session_id, user_id)
+    await files.assign_files(c, session_id, user_id)
 
 
 _DELETE = """
@@ -179,6 +194,7 @@ SELECT id FROM tasks WHERE session_id = $1 ORDER BY number"""
 async def delete_session(c: Connection, session_id: SessionId) -> list[TaskId]:
     """Deletes the session with all rows that belong to it. Returns the ids of its tasks. The caller holds its lock."""
     await deliveries.lock_of_session(c, session_id)
+    await files.expire_files_of_session(c, session_id)
     return [TaskId(row["id"]) for row in await c.fetch(_DELETE, session_id)]
 
 
@@ -248,10 +264,15 @@ WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = t.sessi
 
 
 async def forget_user(c: Connection, user_id: UserId) -> None:
-    """Deletes the user's agents, facts, instructions and webhooks. Removes the user from tasks in anonymous sessions.
+    """Deletes the user's agents, facts, instructions, webhooks, files and tokens for tool servers.
+
+    Removes the user from tasks in anonymous sessions.
 
     The user's earlier sessions are deleted. Requires a transaction.
     """
     await endpoints.delete_endpoints(c, user_id)
+    await files.expire_files_of_user(c, user_id)
+    await grants.forget_user(c, user_id)
+    await sign_ins.forget_user(c, user_id)
     for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)

@@ -8,6 +8,7 @@ from backend.chat.models import (
     AnswerEnd,
     ContextPart,
     DataPart,
+    FilePart,
     FinishReason,
     Json,
     ModelChoice,
@@ -46,14 +47,21 @@ USED = f"(SELECT {SUMS}, {_ANSWERED} FROM usage WHERE task_id = t.id AND step > 
 """The tokens of a task, the model that answered last, and the costs of its steps. Steps below 0 came after its end."""
 
 
-def reading(statement: str, order: str = "t.number") -> str:
-    """Returns a statement that adds to each row of `statement` the tokens that its task has used.
+STEERS = """SELECT FROM tasks AS w WHERE w.session_id = t.session_id AND w.status = 'queued'
+  AND w.active_session_id IS NULL AND w.attempt = 0 AND w.cancel_requested_at IS NULL AND w.request->>'steers' = t.id"""
+"""The messages that wait until the task `t` takes them in."""
+
+STEERED = f", EXISTS ({STEERS}) AS steered"
+
+
+def reading(statement: str, order: str = "t.number", *, more: str = "") -> str:
+    """Returns a statement that adds to each row of `statement` the tokens that its task has used, and `more` columns.
 
     `statement` selects or returns COLUMNS, with `t` as the alias of the tasks.
     """
     return f"""
 WITH t AS ({statement})
-SELECT {COLUMNS}, {AGE}, used.*
+SELECT {COLUMNS}, {AGE}, used.*{more}
 FROM t CROSS JOIN LATERAL {USED} AS used
 ORDER BY {order}"""
 
@@ -84,6 +92,7 @@ def parse_task(row: Row) -> Task:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         age=row["age"],
+        steered=row.get("steered", False),
         answer_end=parse_answer_end(row["answer_end"]),
     )
 
@@ -122,13 +131,16 @@ def request_json(request: TurnRequest) -> Json:
         "data": parts_json(request.data),
         "metadata": request.metadata,
         "instructions": request.instructions,
+        **({"files": parts_json(request.files)} if request.files else {}),
         **({"temporary": True} if request.temporary else {}),
         **({"takes_questions": True} if request.takes_questions else {}),
+        **({"claims": dict(request.claims)} if request.claims else {}),
         "model": request.choice.model,
         "effort": request.choice.effort,
         "parent": request.parent,
         "branches": request.branches,
         **({"page_tools": list(request.page_tools)} if request.page_tools else {}),
+        **({"steers": request.steers} if request.steers is not None else {}),
     }
 
 
@@ -143,11 +155,14 @@ def parse_request(document: dict[str, Any]) -> TurnRequest:
         revises=document.get("revises"),
         data=tuple(part for part in parse_parts(document.get("data") or ()) if isinstance(part, DataPart)),
         metadata=document.get("metadata"),
+        files=tuple(part for part in parse_parts(document.get("files") or ()) if isinstance(part, FilePart)),
         instructions=document.get("instructions"),
         temporary=document.get("temporary") is True,
         takes_questions=document.get("takes_questions") is True,
+        claims=tuple((document.get("claims") or {}).items()),
         choice=ModelChoice(document.get("model"), document.get("effort")),
         parent=document.get("parent"),
         branches=document.get("branches", False),
         page_tools=tuple(document.get("page_tools") or ()),
+        steers=TaskId(document["steers"]) if document.get("steers") else None,
     )

@@ -14,6 +14,8 @@ from backend.chat.store.task_rows import (
     AGE,
     BRIEF_COLUMNS,
     COLUMNS,
+    STEERED,
+    STEERS,
     SUMS,
     USED,
     answer_end_json,
@@ -355,10 +357,13 @@ async def mark_published(c: Connection, task_ids: Sequence[TaskId]) -> None:
 
 # --- running ------------------------------------------------------------------------------------------------------
 
-_CLAIM_NEW = reading(f"""
+_CLAIM_NEW = reading(
+    f"""
 UPDATE tasks AS t SET attempt = 1, owner = $2, status = 'running', started_at = now()
 WHERE id = $1 AND status = 'queued' AND owner IS NULL AND attempt = 0 AND active_session_id IS NOT NULL
-RETURNING {COLUMNS}""")
+RETURNING {COLUMNS}""",
+    more=STEERED,
+)
 
 
 async def claim_new_task(c: Connection, task_id: TaskId, executor_id: ExecutorId) -> Task | None:
@@ -369,12 +374,15 @@ async def claim_new_task(c: Connection, task_id: TaskId, executor_id: ExecutorId
     return _found(await c.fetchrow(_CLAIM_NEW, task_id, executor_id))
 
 
-_CLAIM = reading(f"""
+_CLAIM = reading(
+    f"""
 UPDATE tasks AS t SET attempt = attempt + 1, owner = $2, status = 'running', started_at = coalesce(started_at, now()),
   crashes = crashes + CASE WHEN $3::text <> $2 THEN 1 ELSE 0 END
 WHERE id = $1 AND status IN ('queued', 'running') AND owner IS NOT DISTINCT FROM $3 AND attempt = $4
   AND (active_session_id IS NOT NULL OR cancel_requested_at IS NOT NULL OR NOT $5)
-RETURNING {COLUMNS}""")
+RETURNING {COLUMNS}""",
+    more=STEERED,
+)
 
 
 async def claim_task(
@@ -420,22 +428,49 @@ async def release_claims(c: Connection, owner: ExecutorId, *, crashed: bool) -> 
 _COMMIT_STEP = f"""
 WITH t AS (
     UPDATE tasks SET steps = $4, checkpoint = $5, crashes = 0
-    WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' RETURNING id
+    WHERE id = $1 AND attempt = $2 AND owner = $3 AND status = 'running' AND steps < $4 RETURNING id, session_id
 ), used AS (
     {_ADD_USAGE} SELECT t.id, $4, $6, $7, $8, $9, $10, $11, $12 FROM t
     WHERE $6::int + $7::int + $8::int + $9::int > 0 OR $10::text IS NOT NULL
 )
-SELECT id FROM t"""
+SELECT EXISTS ({STEERS}) FROM t"""
 
 
-async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: StreamId, usage: Usage) -> None:
+async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: StreamId, usage: Usage) -> bool:
     """Records a step, its checkpoint and the tokens that this step alone used.
 
-    Raises Fenced if the claim `task` is no longer the current one.
+    Returns True if messages wait until this task takes them in. The caller holds the session's lock. Raises Fenced if
+    the claim `task` is no longer the current one, or the step is recorded already.
     """
     key = (task.id, task.attempt, task.owner)
-    if await c.fetchval(_COMMIT_STEP, *key, step, str(checkpoint), *_used(usage)) is None:
+    steered: bool | None = await c.fetchval(_COMMIT_STEP, *key, step, str(checkpoint), *_used(usage))
+    if steered is None:
         raise Fenced
+    return steered
+
+
+_TAKE = reading(f"""
+UPDATE tasks AS t SET status = 'completed', finished_at = now()
+WHERE session_id = $1 AND status = 'queued' AND active_session_id IS NULL AND attempt = 0
+  AND cancel_requested_at IS NULL AND request->>'steers' = $2
+RETURNING {COLUMNS}""")
+
+
+async def take_steers(c: Connection, task: Task) -> list[Task]:
+    """Ends the messages that wait until this task takes them in, and returns them in the order of their acceptance.
+
+    The caller holds the session's lock, and stores the messages in the same transaction.
+    """
+    return [parse_task(row) for row in await c.fetch(_TAKE, task.session_id, task.id)]
+
+
+_COUNT_STEERS = f"SELECT (SELECT count(*) FROM ({STEERS}) AS waiting) FROM tasks t WHERE t.id = $1"
+
+
+async def count_steers(c: Connection, task_id: TaskId) -> int:
+    """Returns how many messages wait until this task takes them in."""
+    waiting: int = await c.fetchval(_COUNT_STEERS, task_id)
+    return waiting
 
 
 _USE_LATER = f"""

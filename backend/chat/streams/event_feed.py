@@ -41,6 +41,7 @@ class Hint(StrEnum):
     OPERATION_PROGRESS = "operation-progress"
     OPERATION_FINISHED = "operation-finished"
     TITLE_CHANGED = "title-changed"
+    PLACE_CHANGED = "place-changed"
     BRANCH_CHANGED = "branch-changed"
     SESSION_DELETED = "session-deleted"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.chat import keys
-from backend.chat.models import Task
+from backend.chat.models import Message, Task
 from backend.chat.protocol.chunks import END, Chunk, FinishStep, Start, encode
 from backend.chat.protocol.chunks_from_rows import terminal_chunks
 from backend.chat.streams.open_parts import OpenParts
@@ -15,13 +15,13 @@ from backend.chat.streams.writer import Flusher
 from backend.ids import BEGINNING
 
 
-async def write_whole_end(flusher: Flusher, task: Task) -> None:
-    """Writes the stream of a task that ended before it began: `start`, the terminal chunks, END.
+async def write_whole_end(flusher: Flusher, task: Task, taken: Sequence[Message] = ()) -> None:
+    """Writes the stream of a task that ended before it began: `start`, `taken` messages, the terminal chunks, END.
 
     Raises Fenced, StreamGone, StreamUnavailable.
     """
     writer = flusher.writer(keys.stream_key(task.session_id, task.id), task.fence, create=True)
-    chunks: list[Chunk] = [Start(task.message_id), *terminal_chunks(task, step_open=False)]
+    chunks: list[Chunk] = [Start(task.message_id), *terminal_chunks(task, step_open=False, taken=taken)]
     await writer.append(*chunks)
     await writer.control(END)
     await writer.drain()

@@ -35,7 +35,7 @@ const NULLABLE = ['input', 'output', 'data'];
 
 /** Returns the faults in the keys of one chunk. `accept` lists further chunk types that the client accepts. */
 export function shapeFaults(chunk, accept = []) {
-  if (accept.includes(chunk.type) && ['reset-step', 'tool-approval-request'].includes(chunk.type)) return [];
+  if (accept.includes(chunk.type) && ['reset-step', 'tool-approval-request', 'steering-message'].includes(chunk.type)) return [];
   if (accept.includes('tool-approval-request') && chunk.type === 'tool-output-denied') return [];
   const known = chunk.type?.startsWith('data-') ? DATA_SHAPE : SHAPES[chunk.type];
   if (known === undefined) return [`unknown chunk type ${chunk.type}`];

@@ -12,7 +12,7 @@ const STOP_MS = 2_000;
  *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?, task?}   opens a page. With hydrate it loads the
  *             session's history. attach is 'session' (the SDK's default) or 'task': the given `task`, or the one that
  *             is running according to the history. lib/wire.mjs explains the other options.
- *   send      {tab, text, wait?, message_id?, body?}     sends a message, or an edit of the message `message_id`
+ *   send      {tab, text, wait?, message_id?, body?, files?}   sends a message, or an edit of the message `message_id`
  *   regenerate {tab, wait?}     answers the last question again
  *   resume    {tab, wait?}      does what useChat({resume: true}) does on mount
  *   approve   {tab, decisions}  answers the requests for an approval in their order, and waits for what follows
@@ -20,6 +20,7 @@ const STOP_MS = 2_000;
  *   received  {tab, events}     waits until the tab has received so many data events
  *   stop      {tab}             ends the page's requests, as a reload does
  *   settled   {tab}             waits until what was sent or resumed with wait: false has ended
+ *   steer     {text, id}        sends a message for the running turn (`on_busy: steer`)
  *   cancel    {}                sends POST /sessions/{id}/cancel
  */
 export async function playStory(job) {
@@ -68,9 +69,9 @@ class Story {
     return { messages, task: active?.task_id };
   }
 
-  async send({ tab, text, wait = true, message_id: messageId, body }) {
+  async send({ tab, text, wait = true, message_id: messageId, body, files }) {
     this.tabs.get(tab).sends++;
-    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId }, body && { body }), wait);
+    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId, ...(files && { files }) }, body && { body }), wait);
   }
 
   async regenerate({ tab, wait = true }) {
@@ -117,6 +118,7 @@ class Story {
     await running;
   }
 
+  steer = ({ text, id }) => this.#ask('POST', 'stream', { message: text, message_id: id, on_busy: 'steer' });
   cancel = () => this.#ask('POST', 'cancel');
 
   async #run(name, start, wait) {
@@ -130,9 +132,13 @@ class Story {
     return answer.status === 404 ? { messages: [] } : answer.body;
   }
 
-  async #ask(method, what) {
+  async #ask(method, what, body) {
     const path = `${this.base}/api/chat/sessions/${this.session}${what.startsWith('?') ? '' : '/'}${what}`;
-    const response = await fetch(path, { method, headers: this.headers });
+    const response = await fetch(path, {
+      method,
+      headers: body ? { ...this.headers, 'content-type': 'application/json' } : this.headers,
+      body: body && JSON.stringify(body),
+    });
     return { status: response.status, body: await response.json() };
   }
 }

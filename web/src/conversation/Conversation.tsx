@@ -1,9 +1,10 @@
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState, type RefObject } from "react";
 import { Icon } from "../Icon";
+import type { QueuedTurn } from "../net/api";
 import { useModels } from "../net/models";
 import { usePageTitle } from "../pageTitle";
-import type { Part } from "../parts";
+import { takenIn, type Part } from "../parts";
 import { Link } from "../route";
 import { nearViewport } from "../scroll/nearViewport";
 import { useScrollAnchor } from "../scroll/scrollAnchor";
@@ -35,10 +36,11 @@ interface Props extends PageCallbacks {
 
 export function Conversation(props: Props) {
   const conversation = useConversation(props.session, props.isNew, props);
-  const { messages, queued, busy, status, connection, usage, send, pendingOperations, cancelTask, answer } = conversation;
+  const { messages, busy, status, connection, usage, send, pendingOperations, cancelTask, answer } = conversation;
   const [known] = useState(() => new WeakMap<object, ShownMessage>());
   const shown = useMemo(() => shownMessages(messages, known), [messages, known]);
   const groups = useGroups(shown);
+  const queued = useMemo(() => withoutTaken(conversation.queued, messages), [conversation.queued, messages]);
   const models = useModels();
   const scroll = useRef<HTMLDivElement>(null);
   const [watch] = useState(() => nearViewport(scroll));
@@ -46,17 +48,21 @@ export function Conversation(props: Props) {
   useScrollAnchor(scroll, groups[0]?.[0]?.message.id);
   useOlder(scroll, conversation.loadOlder);
   const target = useTarget({
-    id: props.message, ready: conversation.state === "ready", box: scroll, loadUntil: conversation.loadUntil, beforeScroll: follow.leave,
+    id: props.message, ready: conversation.state === "ready", box: scroll, lookFor: conversation.lookFor, beforeScroll: follow.leave,
     onShown: props.onMessageShown, onProblem: conversation.showProblemText,
   });
   const [editing, setEditing] = useState<string | null>(null);
   const repliesTo = useReplies(messages, queued);
   const toolActions = useMemo(() => ({ pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
     [pendingOperations, cancelTask, answer, send, repliesTo]);
-  const sendAndFollow = useCallback((text: string) => {
+  const sendAndFollow = useCallback((text: string, files: FileUIPart[]) => {
     follow.toEnd();
-    send(text);
+    send(text, files);
   }, [send, follow]);
+  const sendNow = useCallback((text: string, files: FileUIPart[]) => {
+    follow.toEnd();
+    conversation.sendNow(text, files);
+  }, [conversation.sendNow, follow]);
   const edit = useCallback((id: string, text: string | null) => {
     setEditing(null);
     if (text !== null) conversation.edit(id, text);
@@ -98,10 +104,10 @@ export function Conversation(props: Props) {
               <div className="user queued" key={turn.message_id ?? turn.task_id}>
                 <div className="bubble">{turn.message}</div>
                 <p className="note">
-                  {turn.task_id ? "Queued" : "Sending"}
+                  {!turn.task_id ? "Sending" : turn.steers ? "Will be read at the next step" : "Queued"}
                   {turn.task_id && (
                     <button type="button" className="link" onClick={() => void cancelTask(turn.task_id)}>
-                      Remove from queue
+                      {turn.steers ? "Take back" : "Remove from queue"}
                     </button>
                   )}
                 </p>
@@ -112,13 +118,20 @@ export function Conversation(props: Props) {
       </div>
       <div className="foot">
         {!follow.atEnd && (
-          <button type="button" className="to-end" onClick={follow.toEnd} aria-label="To the newest message">
+          <button type="button" className="to-end" onClick={follow.toEnd} aria-label="To the newest message" title="To the newest message">
             <Icon name="down" />
           </button>
         )}
         {conversation.problem && <p className="problem" role="alert"><Icon name="warn" />{conversation.problem}</p>}
-        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned} busy={busy}
-          stopping={conversation.stopping} onSend={sendAndFollow}
+        {target.problem && (
+          <p className="problem" role="alert">
+            <Icon name="warn" />{target.problem}
+            <button type="button" className="link" onClick={target.retry}>Try again</button>
+          </p>
+        )}
+        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned}
+          returnedFiles={conversation.returnedFiles} busy={busy}
+          stopping={conversation.stopping} onSend={sendAndFollow} onSendNow={sendNow}
           onStop={() => void conversation.stop()} />
         <div className="below">
           <p className="status" role="status">
@@ -130,6 +143,13 @@ export function Conversation(props: Props) {
       </div>
     </ToolActionsContext>
   );
+}
+
+// Leaves out the messages that the running answer shows already.
+function withoutTaken(queued: QueuedTurn[], messages: UIMessage[]): QueuedTurn[] {
+  if (queued.length === 0) return queued;
+  const taken = takenIn(messages.slice(-1));
+  return queued.filter(({ message_id }) => message_id === null || !taken.has(message_id));
 }
 
 function Welcome({ onPick }: { onPick: (text: string) => void }) {

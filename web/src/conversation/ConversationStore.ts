@@ -1,7 +1,7 @@
 // One conversation as the server has it: its messages, the running answer, queued messages and pending operations. If
 // the page may have missed something, the store reads the session again and attaches to the running task.
 import { Chat } from "@ai-sdk/react";
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { newId } from "../ids";
 import { forgetSession, rememberSession } from "../net/anonymousSessions";
 import { api, isNotFound, type Answer, type Details } from "../net/api";
@@ -16,6 +16,11 @@ import { ViewStore, type PageCallbacks, type View } from "./ViewStore";
 
 const SEND_UNSENT_LIMIT_MS = 600_000;
 const MOST_PAGES = 100; // of older messages that are loaded to show one of them
+const LOOK_AGAIN_MS = 50; // between two looks whether the conversation is still being read
+
+// The result of looking for a message. `busy`: it is not on the branch on which an answer is running.
+export type Found = "here" | "missing" | "busy" | "unread";
+type Page = "read" | "none" | "failed";
 
 export class ConversationStore implements MessageTarget {
   readonly chat: Chat<UIMessage>;
@@ -33,7 +38,7 @@ export class ConversationStore implements MessageTarget {
   private streamLost = false; // the server can no longer serve the stream
   private failures = 0; // consecutive streams that were lost or refused; decides the pause before the next one
   private olderCursor: number | null = null; // the `before` of the next page; null: no older messages are known
-  private olderRequest: Promise<boolean> | null = null;
+  private olderRequest: Promise<Page> | null = null;
   private stopRequested = false; // Stop was clicked before the task of the answer was known
 
   constructor(readonly session: string, isNew: boolean, readonly page?: PageCallbacks) {
@@ -95,9 +100,15 @@ export class ConversationStore implements MessageTarget {
     else if (event.type === "operation-finished" && event.status !== "completed") this.read();
   };
 
-  readonly send = (text: string) => {
-    this.view.update({ problem: null, returned: null });
-    this.sending.send(text);
+  readonly send = (text: string, files: FileUIPart[] = []) => {
+    this.view.update({ problem: null, returned: null, returnedFiles: [] });
+    this.sending.send(text, files);
+  };
+
+  // Sends a message for the running answer, which reads it before its next step.
+  readonly sendNow = (text: string, files: FileUIPart[]) => {
+    this.view.update({ problem: null, returned: null, returnedFiles: [] });
+    this.sending.send(text, files, true);
   };
 
   readonly edit = (messageId: string, text: string) => {
@@ -173,15 +184,36 @@ export class ConversationStore implements MessageTarget {
   };
 
   // Loads one page of older messages. Resolves to false if there are none, or if they could not be read.
-  readonly loadOlder = (): Promise<boolean> =>
-    (this.olderRequest ??= this.readOlder().finally(() => (this.olderRequest = null)));
+  readonly loadOlder = async (): Promise<boolean> => (await this.loadPage()) === "read";
 
-  // Loads older messages until this one is there. Resolves to false if it is not on the branch that is shown.
-  readonly loadUntil = async (id: string): Promise<boolean> => {
-    const isThere = () => this.chat.messages.some((message) => message.id === id);
-    for (let page = 0; page < MOST_PAGES && !isThere(); page++) if (!(await this.loadOlder())) break;
-    return isThere();
+  private loadPage(): Promise<Page> {
+    return (this.olderRequest ??= this.readOlder().finally(() => (this.olderRequest = null)));
+  }
+
+  // Loads older messages until this one is there. Switches to its branch if it is on another one.
+  readonly lookFor = async (id: string): Promise<Found> => {
+    const found = await this.lookHere(id);
+    if (found !== "missing") return found;
+    if (this.answersRunning > 0) return "busy";
+    try {
+      await withRetry(() => api.switchTo(this.session, id), this.viewing.signal);
+    } catch (failure) {
+      return isNotFound(failure) ? "missing" : "unread";
+    }
+    while (this.reading && !this.viewing.signal.aborted) await new Promise((done) => setTimeout(done, LOOK_AGAIN_MS));
+    await this.readNow(this.viewing.signal);
+    return this.lookHere(id);
   };
+
+  private async lookHere(id: string): Promise<Found> {
+    const isThere = () => this.chat.messages.some((message) => message.id === id);
+    for (let page = 0; page < MOST_PAGES; page++) {
+      if (isThere()) return "here";
+      const older = await this.loadPage();
+      if (older !== "read") return isThere() ? "here" : older === "none" ? "missing" : "unread";
+    }
+    return isThere() ? "here" : "unread";
+  }
 
   readonly showProblemText = (problem: string) => this.view.update({ problem });
 
@@ -236,19 +268,19 @@ export class ConversationStore implements MessageTarget {
     if (!this.viewing.signal.aborted) this.view.showProblem(failure);
   }
 
-  private async readOlder(): Promise<boolean> {
+  private async readOlder(): Promise<Page> {
     const before = this.olderCursor;
-    if (before === null) return false;
+    if (before === null) return "none";
     try {
       const page = await withRetry(() => api.session(this.session, before), this.viewing.signal);
-      if (this.olderCursor !== before) return true; // the conversation was read again in the meantime
+      if (this.olderCursor !== before) return "read"; // the conversation was read again in the meantime
       this.olderCursor = page.older ?? null;
       this.view.update({ alternatives: withAlternatives(this.view.current.alternatives, page) });
       const shown = this.chat.messages;
       this.chat.messages = [...page.messages.filter(({ id }) => !shown.some((one) => one.id === id)), ...shown];
-      return true;
+      return "read";
     } catch {
-      return false;
+      return "failed";
     }
   }
 

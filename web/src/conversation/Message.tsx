@@ -6,11 +6,12 @@ import { Icon } from "../Icon";
 import { Markdown } from "../markdown/Markdown";
 import type { Alternatives } from "../net/api";
 import { useModels } from "../net/models";
-import { textIn, type Part } from "../parts";
+import { filesIn, safeUrl, textIn, type Part } from "../parts";
 import { Elicitation, type Elicited } from "../tools/Ask";
 import { isPending } from "../tools/output";
 import { MessageIdContext, ToolActionsContext } from "../tools/toolActions";
 import { ToolCard } from "../tools/ToolCard";
+import { Files } from "./Files";
 import { Versions } from "./Versions";
 
 const CONTINUE = "Continue where you stopped.";
@@ -65,7 +66,8 @@ function Question(props: Props) {
   }
   return (
     <article className="user" aria-label="You" data-message={message.id}>
-      <div className="bubble">{text}</div>
+      <Files files={filesIn(parts)} />
+      {text && <div className="bubble">{text}</div>}
       <div className={props.alternatives ? "actions shown" : "actions"}>
         {props.alternatives && <Versions of={props.alternatives} {...props} />}
         <CopyButton text={text} what="message" />
@@ -208,19 +210,29 @@ function hasTail(parts: Part[]): boolean {
   return last?.type === "text" ? last.text.length > 0 : last?.type === "reasoning";
 }
 
-const safeUrl = (url: string) => (/^https?:/i.test(url) ? url : undefined);
-
 // `live`: the part still grows. `running`: its message does.
 function Piece({ part, live, running }: { part: Part; live: boolean; running: boolean }) {
   if (part.type === "text") return <Markdown text={part.text} growing={live} />;
   if (part.type === "reasoning") return <Reasoning text={part.text} live={live} />;
   if (isToolUIPart(part)) return <ToolCard part={part} />;
+  if (part.type === "data-steering") return <Steering {...(part.data as SteeringData)} />;
   if (part.type === "data-summary") return <Summary {...(part.data as SummaryNotice)} />;
   if (part.type === "data-question") return running ? <LiveQuestion data={part.data as LiveQuestionData} /> : null;
   if (part.type === "data-error")
     return <p className="problem"><Icon name="warn" />{(part.data as { message?: string }).message}</p>;
   return null;
 }
+
+interface SteeringData {
+  parts?: Part[];
+}
+
+// A message of the user, where the answer has taken it in.
+const Steering = ({ parts = [] }: SteeringData) => (
+  <div className="user steered" role="group" aria-label="You">
+    <div className="bubble">{textIn(parts)}</div>
+  </div>
+);
 
 interface SummaryNotice {
   messages?: number;

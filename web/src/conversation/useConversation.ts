@@ -20,10 +20,10 @@ export function useConversation(session: string, isNew: boolean, page: PageCallb
     [needsOwnFeed, exists, store, session],
   );
 
-  const { send, edit, again, switchTo, stop, cancelTask, answer, loadOlder, loadUntil, choose, showProblemText } = store;
+  const { send, sendNow, edit, again, switchTo, stop, cancelTask, answer, loadOlder, lookFor, choose, showProblemText } = store;
   const streamProblem = error && view.connection === "live" && !hasErrorPart(messages.at(-1)) ? error.message : null;
   return {
-    ...view, messages, status, send, edit, again, switchTo, stop, cancelTask, answer, loadOlder, loadUntil, choose, showProblemText,
+    ...view, messages, status, send, sendNow, edit, again, switchTo, stop, cancelTask, answer, loadOlder, lookFor, choose, showProblemText,
     problem: view.problem ?? streamProblem,
   };
 }

@@ -2,6 +2,8 @@ import { useId, useMemo } from "react";
 import type { Graph } from "../net/api";
 import { BOX, layoutOf } from "./graph";
 
+const LEAST_SCALE = 0.6; // of a graph that is wider than its place; below it the graph scrolls
+
 const short = (text: string, most: number) => (text.length > most ? text.slice(0, most - 1).trimEnd() + "…" : text);
 
 export function GraphView({ graph }: { graph: Graph }) {
@@ -11,7 +13,7 @@ export function GraphView({ graph }: { graph: Graph }) {
   if (drawn.nodes.length === 0) return <p className="note">This agent has no steps.</p>;
   return (
     <div className="graph" tabIndex={0} role="group" aria-label="Graph of the agent">
-      <svg width={drawn.width} height={drawn.height} viewBox={`0 0 ${drawn.width} ${drawn.height}`} role="img"
+      <svg style={{ maxWidth: drawn.width, minWidth: drawn.width * LEAST_SCALE }} viewBox={`0 0 ${drawn.width} ${drawn.height}`} role="img"
         aria-label={description}>
         <defs>
           <marker id={tip} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">

@@ -2,18 +2,21 @@
 // rendered again. HTML in the text is shown as text, and images become links.
 import { isValidElement, memo, useId, useMemo, useState, type ReactNode } from "react";
 import ReactMarkdown, { type Components } from "react-markdown";
-import remarkGfm from "remark-gfm";
 import { blocksOf } from "./blocks";
 import { CodeBlock } from "./CodeBlock";
+import { Formula } from "./Formula";
+import { formulas, hideFormulas, revealFormulas } from "./formulas";
+import { gfm } from "./gfm";
 import { isParsable } from "./parsable";
 import { usePaced } from "./usePaced";
 
 const FENCED = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n]*\n([^]*?)(?:\n {0,3}\1[`~]*\s*)?$/;
-const plugins = [remarkGfm];
+const plugins = [gfm];
+const rehypePlugins = [formulas];
 
 // `growing`: the text is still being streamed.
 export function Markdown({ text, growing = false }: { text: string; growing?: boolean }) {
-  const blocks = useMemo(() => blocksOf(text), [text]);
+  const blocks = useMemo(() => blocksOf(hideFormulas(text)), [text]);
   const id = useId(); // keeps footnote ids unique on the page
   return (
     <div className="prose">
@@ -24,9 +27,9 @@ export function Markdown({ text, growing = false }: { text: string; growing?: bo
 
 const Block = memo(function Block({ text: newest, growing, id }: { text: string; growing: boolean; id: string }) {
   const text = usePaced(newest, growing);
-  if (!isParsable(text)) return <Unparsed text={text} />;
+  if (!isParsable(text)) return <Unparsed text={revealFormulas(text)} />;
   return (
-    <ReactMarkdown remarkPlugins={plugins} components={components}
+    <ReactMarkdown remarkPlugins={plugins} rehypePlugins={rehypePlugins} components={components}
       remarkRehypeOptions={{ clobberPrefix: id, footnoteLabelProperties: { className: ["unseen"] } }}>
       {text}
     </ReactMarkdown>
@@ -67,13 +70,14 @@ function Picture({ src, alt }: { src?: string | Blob; alt?: string }) {
   return <a className="picture" href={src} target="_blank" rel="noopener noreferrer">{alt || "Picture"} ({host})</a>;
 }
 
-const components: Components = {
+const components: Components & { math: typeof Formula } = {
   a: ({ href, id, "aria-label": label, children }) => {
     const footnote = href?.startsWith("#");
     const opens = footnote ? { id, "aria-label": label } : { target: "_blank", rel: "noopener noreferrer" };
     return <a href={href} {...opens}>{children}</a>;
   },
   img: ({ src, alt }) => <Picture src={src} alt={alt} />,
+  math: Formula,
   pre: ({ children }) => <Code>{children}</Code>,
   table: ({ children }) => <div className="table" tabIndex={0}><table>{children}</table></div>,
 };

@@ -8,11 +8,14 @@ export interface Session {
   title: string | null;
   created_at: string;
   updated_at: string;
+  is_pinned?: boolean; // missing in sessions that only this browser knows
+  is_archived?: boolean;
 }
 export interface QueuedTurn {
   task_id: string;
   message: string | null;
   message_id: string | null;
+  steers: string | null; // the running task that takes the message in before its next step
 }
 export interface Operation {
   operation_id: string;
@@ -86,7 +89,9 @@ export interface AgentVersion {
 const HEADERS_LIMIT_MS = 10_000; // a reused connection may be dead; a retry gets another one
 const BODY_LIMIT_MS = 60_000;
 
-async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
+const jsonOf = (answer: Response): Promise<unknown> => answer.json();
+
+async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): Promise<T> {
   const headers = { ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
   const abort = new AbortController();
   let timer = setTimeout(() => abort.abort(), HEADERS_LIMIT_MS);
@@ -96,7 +101,7 @@ async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
     timer = setTimeout(() => abort.abort(), BODY_LIMIT_MS);
     if (answer.status === 401) recordAccess(false);
     if (!answer.ok) throw await Refused.of(answer);
-    return (answer.status === 204 ? undefined : await answer.json()) as T;
+    return (answer.status === 204 ? undefined : await read(answer)) as T;
   } finally {
     clearTimeout(timer);
   }
@@ -105,20 +110,43 @@ async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
 export const isNotFound = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
 const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
-const query = (values: Record<string, string | number>) => new URLSearchParams(
+const query = (values: Record<string, string | number | boolean>) => new URLSearchParams(
   Object.entries(values).filter(([, value]) => value !== "").map(([name, value]) => [name, String(value)]),
 ).toString();
 
+// A file as the server keeps it. `link` needs no token, and ends after some minutes.
+export interface StoredFile {
+  url: string;
+  mediaType: string;
+  filename: string;
+  link: string;
+}
+
+const UPLOAD_LIMIT_MS = 180_000;
+
+async function upload(file: File, key: string): Promise<StoredFile> {
+  const answer = await fetch(`/api/chat/files?${query({ filename: file.name.slice(-200) })}`, {
+    method: "POST", headers: { ...bearer(), "idempotency-key": key }, body: file, signal: AbortSignal.timeout(UPLOAD_LIMIT_MS),
+  });
+  if (answer.status === 401) recordAccess(false);
+  if (!answer.ok) throw await Refused.of(answer);
+  return (await answer.json()) as StoredFile;
+}
+
 export const api = {
+  upload,
   instructions: () => request<{ instructions: string | null; enabled: boolean }>("/api/chat/instructions"),
   setInstructions: (instructions: string) => request<unknown>("/api/chat/instructions", json("PUT", { instructions })),
   models: () => request<{ models: Model[] }>("/api/chat/models"),
-  sessions: (q: string, offset = 0) =>
-    request<{ sessions: Session[]; total: number }>(`/api/chat/sessions?${query({ q, offset, limit: 50 })}`),
+  sessions: (q: string, archived: boolean, offset = 0) =>
+    request<{ sessions: Session[]; total: number }>(`/api/chat/sessions?${query({ q, archived: archived || "", offset, limit: 50 })}`),
   session: (id: string, before?: number) =>
     request<Details>(`/api/chat/sessions/${id}?${query({ format: "ui", accept: "dynamic-tools", before: before ?? "" })}`),
   searchMessages: (q: string) => request<{ results: Found[] }>(`/api/chat/search?${query({ q })}`),
   rename: (id: string, title: string) => request<Session>(`/api/chat/sessions/${id}`, json("PATCH", { title })),
+  place: (id: string, place: { is_pinned?: boolean; is_archived?: boolean }) =>
+    request<Session>(`/api/chat/sessions/${id}`, json("PATCH", place)),
+  exported: (id: string) => request<Blob>(`/api/chat/sessions/${id}/export`, {}, (answer) => answer.blob()),
   result: (task: string, call: string) =>
     request<{ output: Json }>(`/api/chat/tasks/${task}/results/${encodeURIComponent(call)}`),
   switchTo: (id: string, message: string) =>

@@ -11,8 +11,8 @@ export function InstructionsButton() {
   if (access !== "open" && access !== "signed-in") return null;
   return (
     <>
-      <button type="button" className="quiet" aria-label="Instructions" title="Instructions" onClick={() => setOpen(true)}>
-        <Icon name="gear" />
+      <button type="button" className="quiet" aria-label="Instructions" title="What every answer should know" onClick={() => setOpen(true)}>
+        <Icon name="gear" />Instructions
       </button>
       {open && <Suspense><Instructions onClose={() => setOpen(false)} /></Suspense>}
     </>

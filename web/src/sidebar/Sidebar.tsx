@@ -3,6 +3,7 @@ import { Icon } from "../Icon";
 import type { Session } from "../net/api";
 import { Link, navigate } from "../route";
 import { InstructionsButton } from "./InstructionsButton";
+import { MoreButton } from "./MoreButton";
 import { SignIn } from "./SignIn";
 import { ThemeButton } from "./ThemeButton";
 import { useSessions } from "./useSessions";
@@ -11,7 +12,8 @@ const FoundMessages = lazy(() => import("./FoundMessages").then((file) => ({ def
 
 export function Sidebar({ current, onClose }: { current: string | null; onClose: () => void }) {
   const [query, setQuery] = useState("");
-  const list = useSessions(query.trim());
+  const [archived, setArchived] = useState(false);
+  const list = useSessions(query.trim(), archived);
   const groups = useMemo(() => grouped(list.sessions ?? []), [list.sessions]);
   const remove = (session: Session) => {
     list.remove(session);
@@ -21,7 +23,7 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
     <aside className="sidebar" aria-label="Conversations">
       <div className="top">
         <Link href="/" className="brand" onClick={onClose}>CoPilot</Link>
-        <button type="button" className="quiet close" aria-label="Close the sidebar" onClick={onClose}><Icon name="close" /></button>
+        <button type="button" className="quiet close" aria-label="Close the sidebar" title="Close" onClick={onClose}><Icon name="close" /></button>
       </div>
       <Link href="/" className="new" onClick={onClose}><Icon name="plus" />New conversation</Link>
       <label className="search">
@@ -37,14 +39,18 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
               {sessions.map((session) => (
                 <Entry key={session.id} session={session} current={session.id === current}
                   running={list.running.has(session.id)} onClose={onClose}
-                  onRename={(title) => void list.rename(session, title)} onRemove={() => remove(session)} />
+                  onRename={(title) => void list.rename(session, title)} onRemove={() => remove(session)}
+                  onPlace={(place) => void list.place(session, place)} />
               ))}
             </ul>
           </section>
         ))}
-        {list.sessions?.length === 0 && <p className="empty">{query ? "No conversation has that title." : "No conversations yet."}</p>}
+        {list.sessions?.length === 0 && <p className="empty">{query ? "No conversation has that title." : archived ? "No archived conversations." : "No conversations yet."}</p>}
         {query.trim() && <Suspense><FoundMessages query={query.trim()} onClose={onClose} /></Suspense>}
         {list.more && <button type="button" className="link" onClick={list.loadMore}>Show older conversations</button>}
+        <button type="button" className="link" aria-pressed={archived} onClick={() => setArchived(!archived)}>
+          {archived ? "Back to all conversations" : "Archived"}
+        </button>
       </nav>
       {list.pendingDeletion && (
         <p className="undo" role="status">
@@ -69,9 +75,10 @@ interface EntryProps {
   onClose: () => void;
   onRename: (title: string) => void;
   onRemove: () => void;
+  onPlace: (place: { is_pinned?: boolean; is_archived?: boolean }) => void;
 }
 
-function Entry({ session, current, running, onClose, onRename, onRemove }: EntryProps) {
+function Entry({ session, current, running, onClose, onRename, onRemove, onPlace }: EntryProps) {
   const [title, setTitle] = useState<string | null>(null);
   const shown = session.title ?? "New conversation";
   if (title !== null) {
@@ -100,6 +107,7 @@ function Entry({ session, current, running, onClose, onRename, onRemove }: Entry
       <span className="tools">
         <button type="button" className="quiet" aria-label={`Rename ${shown}`} title="Rename" onClick={() => setTitle(shown)}><Icon name="edit" /></button>
         <button type="button" className="quiet" aria-label={`Delete ${shown}`} title="Delete" onClick={onRemove}><Icon name="trash" /></button>
+        <MoreButton session={session} onPlace={onPlace} />
       </span>
     </li>
   );
@@ -117,7 +125,7 @@ function grouped(sessions: Session[]): [string, Session[]][] {
   };
   const groups = new Map<string, Session[]>();
   for (const session of sessions) {
-    const name = nameOf(Date.parse(session.updated_at));
+    const name = session.is_pinned ? "Pinned" : nameOf(Date.parse(session.updated_at));
     groups.set(name, [...(groups.get(name) ?? []), session]);
   }
   return [...groups];

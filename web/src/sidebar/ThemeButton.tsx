@@ -12,8 +12,9 @@ export function ThemeButton() {
     localStorage.setItem("copilot.theme", theme);
     setDark(!dark);
   };
+  const label = dark ? "Light colours" : "Dark colours";
   return (
-    <button type="button" className="quiet" aria-label={dark ? "Light colours" : "Dark colours"} onClick={change}>
+    <button type="button" className="quiet" aria-label={label} title={label} onClick={change}>
       <Icon name={dark ? "sun" : "moon"} />
     </button>
   );

@@ -8,11 +8,15 @@ import { broadcastSessionsChanged, onSessionsChanged } from "../net/sessionBroad
 import { onSignOut } from "../net/token";
 
 const UNDO_MS = 6_000;
-const CHANGES = new Set(["snapshot", "turn-started", "turn-finished", "title-changed", "session-deleted"]);
+const CHANGES = new Set(["snapshot", "turn-started", "turn-finished", "title-changed", "place-changed", "session-deleted"]);
 
 const DELETE_LIMIT_MS = 600_000; // if the server is unavailable for longer, the session is listed again
 
-export function useSessions(query: string) {
+// Pinned ones first, then the last updated first, as the server lists them.
+const inOrder = (a: Session, b: Session) =>
+  Number(b.is_pinned ?? false) - Number(a.is_pinned ?? false) || b.updated_at.localeCompare(a.updated_at);
+
+export function useSessions(query: string, archived: boolean) {
   const [sessions, setSessions] = useState<Session[] | null>(null);
   const [more, setMore] = useState(false);
   const [running, setRunning] = useState<ReadonlySet<string>>(new Set());
@@ -20,18 +24,19 @@ export function useSessions(query: string) {
   const timer = useRef(0);
   const pages = useRef(1);
   const deleted = useRef(new Set<string>()); // deleted on this page; the server may not know yet
-  const currentQuery = useRef(query);
-  currentQuery.current = query;
+  const shown = `${archived} ${query}`;
+  const current = useRef(shown);
+  current.current = shown;
 
   const load = useCallback(async () => {
-    const found = await Promise.all(Array.from({ length: pages.current }, (_, page) => api.sessions(query, page * 50)));
-    if (currentQuery.current !== query) return; // a newer query is running
+    const found = await Promise.all(Array.from({ length: pages.current }, (_, page) => api.sessions(query, archived, page * 50)));
+    if (current.current !== shown) return; // a newer query is running
     const listed = new Map(found.flatMap((page) => page.sessions).map((session) => [session.id, session]));
-    const local = anonymousSessions().filter(({ title }) => (title ?? "").toLowerCase().includes(query.toLowerCase()));
+    const local = archived ? [] : anonymousSessions().filter(({ title }) => (title ?? "").toLowerCase().includes(query.toLowerCase()));
     for (const session of local) if (!listed.has(session.id)) listed.set(session.id, session);
-    setSessions([...listed.values()].sort((a, b) => b.updated_at.localeCompare(a.updated_at)));
+    setSessions([...listed.values()].sort(inOrder));
     setMore((found[0]?.total ?? 0) > pages.current * 50);
-  }, [query]);
+  }, [query, archived, shown]);
   const reload = useCallback((delay = 120) => {
     clearTimeout(timer.current);
     timer.current = window.setTimeout(() => void load().catch(() => undefined), delay);
@@ -91,6 +96,10 @@ export function useSessions(query: string) {
       setPendingDeletion(session);
     },
     undo: () => setPendingDeletion(null),
+    place: async (session: Session, place: { is_pinned?: boolean; is_archived?: boolean }) => {
+      await api.place(session.id, place).catch(() => undefined);
+      broadcastSessionsChanged();
+    },
     rename: async (session: Session, title: string) => {
       setSessions((old) => old?.map((one) => (one.id === session.id ? { ...one, title } : one)) ?? null);
       await api.rename(session.id, title).then(

@@ -9,13 +9,17 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from pydantic import SecretStr
 
+from backend.chat.oauth.sealing import Seal
+from backend.chat.oauth.values import SignIn, hash_of, place_of_sign_in
+from backend.chat.store.tool_servers import sign_ins
 from backend.config import Settings
 from backend.resources import open_resources
 from executor.mcp import open_mcp
@@ -293,8 +297,12 @@ async def test_a_state_counts_once_and_only_in_the_browser_that_began(chat: Chat
     asked = await chat.asked_to_sign_in("docs_whoami")
     link = link_in(asked)
     async with another(service) as other:
-        page = await other.browser.get(f"{link}&go=true")
-        assert (page.status_code, "Go on only if" in page.text) == (200, True), "the first page cannot be skipped"
+        for _ in range(2):  # another site can lead a browser to the page, and from there on, but does not see the page
+            page = await other.browser.get(f"{link}&go=true")
+            assert (page.status_code, "Go on only if" in page.text) == (200, True), "the first page cannot be skipped"
+        (own,) = re.findall(r"go=([\w-]+)", (await chat.browser.get(link)).text)
+        page = await other.browser.get(f"{link}&go={own}")
+        assert (page.status_code, "Go on only if" in page.text) == (200, True), "a link of another browser's page"
         assert chat.mine["authorization"] not in page.text
         callback = await chat.sent_back(await chat.left(link))
     async with another(service) as other:
@@ -306,6 +314,30 @@ async def test_a_state_counts_once_and_only_in_the_browser_that_began(chat: Chat
     assert (await chat.browser.get(callback)).status_code == 200
     assert (await chat.browser.get(callback)).status_code == 410
     assert len(word(await chat.continued(asked))) == 16
+
+
+async def test_the_pages_work_under_a_path_and_name_the_real_host(
+    chat: Chat, service: Service, postgres_dsn: str, redis_dsn: str
+) -> None:
+    asked = await chat.asked_to_sign_in("docs_whoami")
+    ticket, seal = httpx.URL(link_in(asked)).params["ticket"], Seal.of(SecretStr(KEY))
+    id = hash_of(ticket)
+    assert seal is not None
+    async with service.api.resources.database.connection() as c:
+        row = await sign_ins.find(c, id)
+        assert row is not None
+        sign_in = SignIn.from_json(seal.open(row.sealed, place_of_sign_in(id)))
+        odd = replace(sign_in.authority, authorization_endpoint="https://known.example@other.example/authorize")
+        sealed = seal.seal(replace(sign_in, authority=odd).as_json(), place_of_sign_in(id))
+        await c.execute("UPDATE tool_server_sign_ins SET sealed = $2 WHERE id = $1", id, sealed)
+    changes: dict[str, Any] = {"platform_base_url": "https://proxy.example/copilot/", "mcp_token_keys": KEY}
+    async with running_api(postgres_dsn, redis_dsn, executor=False, **changes) as proxied:
+        page = await proxied.http.get("/api/chat/mcp/sign-in", params={"ticket": ticket})
+    (href,) = re.findall(r'href="([^"]+)"', page.text)
+    assert href.startswith("?ticket=")
+    assert ("at <strong>other.example</strong>" in page.text, "known.example" in page.text) == (True, False)
+    assert "Path=/copilot/api/chat/mcp;" in page.headers["set-cookie"]
+    assert "Secure" in page.headers["set-cookie"]
 
 
 async def test_an_answer_of_another_server_and_an_expired_link_are_refused(chat: Chat, service: Service) -> None:

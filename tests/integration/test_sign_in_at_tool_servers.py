@@ -18,8 +18,8 @@ import pytest
 from pydantic import SecretStr
 
 from backend.chat.oauth.sealing import Seal
-from backend.chat.oauth.values import SignIn, hash_of, place_of_sign_in
-from backend.chat.store.tool_servers import sign_ins
+from backend.chat.oauth.values import SignIn, grant_from_json, grant_json, hash_of, place_of_grant, place_of_sign_in
+from backend.chat.store.tool_servers import grants, sign_ins
 from backend.config import Settings
 from backend.resources import open_resources
 from executor.mcp import open_mcp
@@ -249,6 +249,21 @@ async def test_a_renewal_whose_process_died_is_made_by_another_one(chat: Chat, s
     before = (await service.seen())["refreshed"]
     assert word(await chat.call("docs_whoami")) != first
     assert (await service.seen())["refreshed"] == before + 1
+
+
+async def test_a_token_that_cannot_be_renewed_is_used_while_the_server_takes_it(chat: Chat, service: Service) -> None:
+    first, seal = await signed_in(chat), Seal.of(SecretStr(KEY))
+    assert seal is not None
+    async with service.api.resources.database.connection() as c:
+        owner = await c.fetchval("SELECT owner FROM tool_server_sign_ins ORDER BY created_at DESC LIMIT 1")
+        grant = await grants.find(c, owner, "docs")
+        assert grant is not None
+        place = place_of_grant(owner, "docs")
+        authority, tokens = grant_from_json(seal.open(grant.sealed, place))
+        sealed = seal.seal(grant_json(authority, replace(tokens, refresh="")), place)
+        assert await grants.renew(c, grant, sealed, tokens.scopes, 0)
+    assert word(await chat.call("docs_whoami")) == first
+    assert len(await service.connections(chat.mine)) == 1
 
 
 async def test_a_token_that_nearly_ends_is_renewed_before_the_call(chat: Chat, service: Service) -> None:

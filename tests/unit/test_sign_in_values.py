@@ -85,6 +85,13 @@ async def test_private_addresses_and_plain_http_are_not_asked() -> None:
                 await client.get(url)
         with pytest.raises(NotReached, match="https"):
             await client.get("http://example.com/")
+        for odd in ("https://[x", "https://a:b/", "https:///x"):
+            with pytest.raises(NotReached):
+                await client.get(odd)
+    async with outside(private=True) as client:
+        for url in ("http://169.254.169.254/latest/", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"):
+            with pytest.raises(NotReached, match="private"):
+                await client.get(url)
     with pytest.raises(NotReached, match="https"):
         await exchange(Authority(*["http://a"] * 6), "code", "verifier", "http://here")
 

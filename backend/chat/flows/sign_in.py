@@ -148,7 +148,9 @@ class SignInFlow:
             return Visit(End.DENIED, row.server, next_turn=await self._answer(row, sign_in, {"declined": True}))
         except (Refused, NotReached) as error:
             return Visit(End.FAILED, row.server, why=str(error))
-        await self._store(row, sign_in.authority, tokens)
+        if not await self._store(row, sign_in.authority, tokens):
+            await _revoke(sign_in.authority, tokens)
+            return GONE
         return Visit(End.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True}))
 
     async def _tokens(self, sign_in: SignIn, given: Mapping[str, str]) -> Tokens:
@@ -173,11 +175,14 @@ class SignInFlow:
             raise
         return replace(tokens, scopes=tokens.scopes or sign_in.scopes)
 
-    async def _store(self, row: SignInRow, authority: Authority, tokens: Tokens) -> None:
+    async def _store(self, row: SignInRow, authority: Authority, tokens: Tokens) -> bool:
+        """Stores the tokens. Returns False if the session or the user has been deleted meanwhile."""
         sealed = self._seal.seal(grant_json(authority, tokens), place_of_grant(row.owner, row.server))
         async with self._resources.database.transaction() as c:
+            if not await sign_ins.mark_done(c, row.id):
+                return False
             await grants.save(c, row.owner, row.server, uuid.uuid4().hex, sealed, tokens.scopes, tokens.lives)
-            await sign_ins.mark_done(c, row.id)
+        return True
 
     async def _answer(self, row: SignInRow, sign_in: SignIn, answer: Mapping[str, bool]) -> Turn | None:
         """Answers the question that shows the link, if it is still open. Returns the turn that may run now."""
@@ -241,8 +246,6 @@ async def disconnect(resources: Resources, seal: Seal | None, owner: str, server
 
     Returns False if there were none. Raises Unavailable.
     """
-    from backend.chat.oauth import token_endpoint  # slow, see above
-
     async with resources.database.connection() as c:
         grant = await grants.delete(c, owner, server)
     if grant is None:
@@ -250,5 +253,11 @@ async def disconnect(resources: Resources, seal: Seal | None, owner: str, server
     if seal is not None:
         with suppress(Unreadable):
             authority, tokens = grant_from_json(seal.open(grant.sealed, place_of_grant(owner, server)))
-            await token_endpoint.revoke(authority, tokens)
+            await _revoke(authority, tokens)
     return True
+
+
+async def _revoke(authority: Authority, tokens: Tokens) -> None:
+    from backend.chat.oauth import token_endpoint  # slow, see above
+
+    await token_endpoint.revoke(authority, tokens)

@@ -268,7 +268,7 @@ async def forget_user(c: Connection, user_id: UserId) -> None:
     The user's earlier sessions are deleted. Requires a transaction.
     """
     await endpoints.delete_endpoints(c, user_id)
+    await sign_ins.forget_user(c, user_id)  # first: a sign-in marks its link before it stores tokens
     await grants.forget_user(c, user_id)
-    await sign_ins.forget_user(c, user_id)
     for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)

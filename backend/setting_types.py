@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Annotated, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -98,6 +98,26 @@ def _allowed_host(text: str) -> None:
         raise ValueError("list host names without scheme and port, like chat.example.com, *.example.com or *")
 
 
+_S3_OPTIONS = frozenset({"endpoint", "region", "virtual_hosted"})
+
+
+def _files_url(text: str) -> str:
+    url = urlsplit(text)
+    if not text or (url.scheme == "file" and not url.netloc and url.path.startswith("/")):
+        return text
+    if url.scheme != "s3" or not url.netloc or "@" in url.netloc:
+        raise ValueError("must be file:///folder, or s3://bucket/prefix without a key in it")
+    try:
+        options = parse_qs(url.query, strict_parsing=bool(url.query))
+    except ValueError:
+        raise ValueError(_NOT_A_URL) from None
+    if unknown := sorted(options.keys() - _S3_OPTIONS):
+        raise ValueError(f"{unknown[0][:30]} is no option; known are {', '.join(sorted(_S3_OPTIONS))}")
+    for endpoint in options.get("endpoint", ()):
+        _http_url(endpoint)
+    return text
+
+
 def _network(text: str) -> None:
     try:
         ip_network(text)
@@ -106,6 +126,7 @@ def _network(text: str) -> None:
 
 
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
+FilesUrl: TypeAlias = Annotated[str, AfterValidator(_files_url)]
 ListeningHost: TypeAlias = Annotated[str, AfterValidator(_listening_host)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
 Hosts: TypeAlias = Annotated[str, AfterValidator(_hosts)]

@@ -35,6 +35,7 @@ from backend.api.routes import (
     chat,
     events,
     export,
+    files,
     health,
     instructions,
     library,
@@ -56,6 +57,7 @@ from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
 from backend.api.state import ApiState, state_of
 from backend.api.timeouts import Timeouts
+from backend.api.uploads import Uploads
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
@@ -176,6 +178,7 @@ def _lifespan(
                 proxies,
                 bodies,
                 NewSessions(settings.max_new_sessions),
+                Uploads(),
             )
             yield Lifespan(api=api)
 
@@ -194,7 +197,7 @@ def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
         *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(tool_servers, webhooks, events, health, schema, streams, ag_ui),
+        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
         chat,
     )
     answer_head(tool_servers.pages)

@@ -21,6 +21,7 @@ from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
     AgentNotFound,
     ConnectionNotFound,
+    FileNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
     OperationNotFound,
@@ -29,7 +30,7 @@ from backend.errors import (
     ValidationFailed,
     WebhookNotFound,
 )
-from backend.ids import BEGINNING, SESSION_ID_PATTERN, OperationId, SessionId, StreamId, TaskId, UserId
+from backend.ids import BEGINNING, SESSION_ID_PATTERN, FileId, OperationId, SessionId, StreamId, TaskId, UserId
 
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=100, description="The largest number of entries to return.")]
 Offset: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000, description="The number of entries to skip.")]
@@ -116,6 +117,13 @@ async def _webhook_id(webhook_id: str) -> str:
     return webhook_id
 
 
+async def _file_id(file_id: str) -> FileId:
+    """Raises FileNotFound if the id is no UUID, so that no store is asked for it."""
+    if _UUID.fullmatch(file_id) is None:
+        raise FileNotFound
+    return FileId(file_id)
+
+
 async def _delivery_id(delivery_id: str) -> str:
     """Raises WebhookNotFound if it cannot be the id of a delivery, so that no store is asked for it."""
     if _DELIVERY.fullmatch(delivery_id) is None:
@@ -199,6 +207,7 @@ WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
 ConnectionsUser: TypeAlias = Annotated[UserId, Depends(_connections_user)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
+AFile: TypeAlias = Annotated[FileId, Depends(_file_id)]
 AgentsUser: TypeAlias = Annotated[UserId, Depends(_agents_user)]
 ACursor: TypeAlias = Annotated[StreamId | None, Depends(_cursor)]
 Accepts: TypeAlias = Annotated[frozenset[str], Depends(_accepts)]

@@ -370,6 +370,7 @@ NOT_FOUND = {
     "agent_id": "agent_not_found",
     "operation_id": "operation_not_found",
     "webhook_id": "webhook_not_found",
+    "file_id": "file_not_found",
     "server": "connection_not_found",
 }
 FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
@@ -387,6 +388,7 @@ OF_THE_CALLER = {
     ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
     ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
+    ("POST", "/api/chat/files"),
     ("GET", "/api/chat/mcp/connections"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
 }  # fmt: skip
@@ -429,17 +431,18 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
             agent = (await an_agent(c, user, description="secret words")).agent.id
             await grants.save(c, f"user:{user}", "secret", "id", b"sealed", "words", None)
         hook = await api.http.post("/api/chat/webhooks", json={"url": "https://secret.invalid/"}, headers=owner)
+        file = await api.http.post("/api/chat/files", content=b"secret words", headers=owner)
         question = {"message": '/tool ask_user {"question": "secret words"}'}
         path = f"/api/chat/sessions/{await api.new_session(owner)}/stream"
         _, asking = await api.read("POST", path, params={"accept": "questions"}, json=question, headers=owner)
         (asked,) = [chunk["output"] for chunk in asking.chunks if chunk["type"] == "tool-output-available"]
         theirs = {"session_id": session, "task_id": task, "agent_id": agent, "operation_id": asked["operation_id"]}
         theirs |= {"tool_call_id": call, "webhook_id": hook.json()["id"], "delivery_id": f"evt_{'0' * 32}"}
-        theirs["server"] = "secret"
+        theirs["file_id"], theirs["server"] = file.json()["id"], "secret"
         nowhere = "00000000-0000-4000-8000-000000000000"
         nobodys = {"session_id": new_id(), "task_id": nowhere, "agent_id": nowhere, "operation_id": nowhere}
         nobodys |= {"tool_call_id": call, "webhook_id": nowhere, "delivery_id": f"evt_{'0' * 32}"}
-        nobodys["server"] = "nowhere"
+        nobodys["file_id"], nobodys["server"] = nowhere, "nowhere"
         objects = {
             (method, path)
             for method, path in routes_of(api)

@@ -152,7 +152,7 @@ async def test_a_tool_response_is_valid_under_the_published_schema(api: RunningA
     schema = (await api.http.get("/api/chat/schema/tool-responses")).json()
     Draft202012Validator.check_schema(schema)
     named = {one["properties"]["type"]["const"] for one in schema["$defs"].values() if "type" in one["properties"]}
-    assert len(named) == 33
+    assert len(named) == 34
     assert {"operation_started", "agent_saved", "web_fetch", "feature_request_created"} <= named
     response = ErrorResponse(message="no", error="x").model_dump(mode="json", exclude_none=True)
     assert Draft202012Validator(schema).is_valid(response)

@@ -421,7 +421,7 @@ UPDATE tasks AS t SET heard_at = now() WHERE id IN (
   SELECT id FROM tasks
   WHERE deadline_at > now() AND {PENDING} AND cancel_requested_at IS NULL AND checkpoint IS NOT NULL
     AND coalesce(heard_at, created_at) < now() - make_interval(secs => $1)
-    AND NOT id = ANY($3::text[]) AND jsonb_typeof(request->'order') = 'object'
+    AND NOT id = ANY($3::text[]) AND jsonb_typeof(request->'order') = 'object' AND request->'remote' IS NULL
   ORDER BY coalesce(heard_at, created_at) LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING {COLUMNS}"""
 
@@ -432,7 +432,7 @@ async def take_silent_operations(
     """Returns up to `limit` accepted operations whose service gave no sign for `silent_for` seconds.
 
     They count as heard of now, so that they are returned again after another `silent_for` seconds at the earliest.
-    Leaves out the tasks `besides`, and operations without a stored order.
+    Leaves out the tasks `besides`, operations without a stored order, and those with a remote task.
     """
     return [parse_operation(row) for row in await c.fetch(_TAKE_SILENT, silent_for, limit, list(besides))]
 

@@ -26,7 +26,7 @@ from backend.chat.resources import Resources
 from backend.chat.store import executors, operations, remote_tasks, sessions, tasks
 from backend.chat.store.derived import search
 from backend.chat.store.derived.search import Unsearched
-from backend.chat.store.tool_servers import sign_ins
+from backend.chat.store.tool_servers import clients, sign_ins
 from backend.chat.store.webhooks import deliveries
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, TaskNotFound, Unavailable
 from backend.ids import ExecutorId, SessionId
@@ -174,6 +174,7 @@ class Sweeper:
                 await deliveries.prune(c, PRUNE_BATCH)
                 await remote_tasks.prune(c)
                 await sign_ins.prune(c)
+                await clients.prune(c)
             self._next_prune = time.monotonic() + PRUNE_EVERY
 
     async def _announce(self, turns: Sequence[Turn]) -> None:

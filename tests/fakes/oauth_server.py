@@ -72,6 +72,8 @@ class Provider(InMemoryOAuthProvider):
                 in_memory.DEFAULT_ACCESS_TOKEN_EXPIRY_SECONDS = 20
             case "usual":
                 in_memory.DEFAULT_ACCESS_TOKEN_EXPIRY_SECONDS = 3600
+            case "clients":  # as after a restart without a database
+                self.clients.clear()
             case "forget":  # no token is known any longer
                 self.access_tokens.clear()
                 self.refresh_tokens.clear()

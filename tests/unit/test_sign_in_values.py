@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+from mcp.shared.auth import OAuthMetadata
 from pydantic import SecretStr
 
 from backend.chat.oauth.outside import outside
@@ -14,8 +15,8 @@ from backend.chat.oauth.values import Authority, NotReached, SignIn, Tokens, gra
 from backend.config import load_settings
 from backend.errors import ConfigError
 from executor.mcp.oauth.challenge import Challenge, challenge_of
-from executor.mcp.oauth.discovery import is_private
-from executor.mcp.server_entry import HttpServer
+from executor.mcp.oauth.discovery import is_private, scopes_to_ask
+from executor.mcp.server_entry import HttpServer, OAuth
 from tests.servers.ports import free_port
 
 OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -85,6 +86,13 @@ async def test_private_addresses_and_plain_http_are_not_asked() -> None:
                 await client.get(url)
         with pytest.raises(NotReached, match="https"):
             await client.get("http://example.com/")
+        for odd in ("https://[x", "https://a:b/", "https:///x"):
+            with pytest.raises(NotReached):
+                await client.get(odd)
+    async with outside(private=True) as client:
+        for url in ("http://169.254.169.254/latest/", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"):
+            with pytest.raises(NotReached, match="private"):
+                await client.get(url)
     with pytest.raises(NotReached, match="https"):
         await exchange(Authority(*["http://a"] * 6), "code", "verifier", "http://here")
 
@@ -103,3 +111,11 @@ def test_a_refusal_says_whether_a_sign_in_is_wanted(status: int, header: str, ex
     found = challenge_of(status, {"www-authenticate": header})
     assert found == expected
     assert found is None or Challenge.from_json(found.as_json()) == found
+
+
+def test_scopes_that_cannot_be_asked_for_are_left_out() -> None:
+    metadata = OAuthMetadata.model_validate(
+        {"issuer": "https://a", "authorization_endpoint": "https://a/a", "token_endpoint": "https://a/t"}
+    )
+    wanted = scopes_to_ask(OAuth(), Challenge("", 'read a\0b "x" é write ' + "x" * 9_000), None, metadata, "")
+    assert wanted == "read write"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -15,7 +15,7 @@ from backend.api.state import ApiState
 from backend.api.tool_server_schemas import ConnectionList, ConnectionOut
 from backend.chat.flows.sign_in import GONE, End, SignInFlow, Visit, disconnect
 from backend.chat.oauth.sealing import Seal
-from backend.chat.oauth.values import CALLBACK, CLIENT_DOCUMENT, CLIENT_NAME, SIGN_IN
+from backend.chat.oauth.values import CALLBACK, CLIENT_DOCUMENT, CLIENT_NAME, PATH
 from backend.chat.store.tool_servers import grants
 from backend.errors import ConnectionNotFound, NotFound
 
@@ -45,18 +45,18 @@ async def delete_connection(api: AppState, user_id: ConnectionsUser, server: str
 
 
 @pages.get("/sign-in")
-async def sign_in(api: AppState, request: Request, ticket: str = "", go: bool = False) -> Response:
+async def sign_in(api: AppState, request: Request, ticket: str = "", go: str = "") -> Response:
     """The page behind the link in a conversation. With `go` it leads to the authorization server."""
     flow = _flow(api)
     if flow is None or not 0 < len(ticket) <= MAX_GIVEN:
         return page_of(GONE)
     if go:
-        answer = await flow.leave(ticket, request.cookies.get)
+        answer = await flow.leave(ticket, go[:MAX_GIVEN], request.cookies.get)
         if isinstance(answer, str):
             return RedirectResponse(answer, status_code=302, headers=HEADERS)
         visit = answer
     else:
-        visit = await flow.look(ticket)
+        visit = await flow.look(ticket, request.cookies.get)
     return _shown(api, visit, ticket)
 
 
@@ -91,13 +91,12 @@ async def client_document(api: AppState) -> Response:
 def _shown(api: ApiState, visit: Visit, ticket: str = "") -> Response:
     if visit.next_turn is not None:
         api.jobs.start(api.resources.outbox.publish(visit.next_turn), name="publish")
-    response = page_of(visit, f"{SIGN_IN}?ticket={quote(ticket)}&go=true")
+    response = page_of(visit, f"?ticket={quote(ticket)}&go={visit.go}")  # relative: a proxy may serve this under a path
     if visit.end is End.OPEN and visit.cookie is not None:
         name, value = visit.cookie
-        secure = api.resources.settings.platform_base_url.startswith("https:")
-        response.set_cookie(
-            name, value, max_age=COOKIE_LIVES, path="/api/chat/mcp", secure=secure, httponly=True, samesite="lax"
-        )
+        base = urlsplit(api.resources.settings.platform_base_url)
+        path, secure = f"{base.path.rstrip('/')}{PATH}", base.scheme == "https"
+        response.set_cookie(name, value, max_age=COOKIE_LIVES, path=path, secure=secure, httponly=True, samesite="lax")
     return response
 
 

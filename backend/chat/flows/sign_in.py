@@ -1,13 +1,15 @@
 """Signs a user in at a tool server: from the link in the conversation over the authorization server and back.
 
 A link has a ticket, which says who signs in where. Nobody is authenticated here, so the flow is bound to one browser:
-the first page tells whose conversation gets access, and sets a cookie. Without it, the link does not lead on, and the
-way back is refused. So nobody can have somebody else sign in for them without that page.
+the first page tells whose conversation gets access, sets a random cookie, and leads on by a URL that fits this cookie
+only. Another page can lead a browser to the first page, but cannot know the URL behind it. The way back wants the
+cookie too. So nobody can have somebody else sign in for them without that page.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 import uuid
 from base64 import urlsafe_b64encode
@@ -56,7 +58,8 @@ class End(StrEnum):
 class Visit:
     """What a page says to the user. `owner` is whose conversation gets access. `why` is for FAILED, without secrets.
 
-    `cookie` is the name and the value that bind the flow to the browser. The caller publishes `next_turn`.
+    `cookie` is the name and the value that bind the flow to the browser, `go` the proof that its first page was seen.
+    The caller publishes `next_turn`.
     """
 
     end: End
@@ -65,11 +68,13 @@ class Visit:
     host: str = ""
     why: str = ""
     cookie: tuple[str, str] | None = None
+    go: str = ""
     next_turn: Turn | None = None
 
 
 GONE = Visit(End.GONE)
 Cookies = Callable[[str], str | None]
+_BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class SignInFlow:
@@ -80,13 +85,13 @@ class SignInFlow:
         self._seal = seal
         self._redirect_uri = f"{resources.settings.platform_base_url.rstrip('/')}{CALLBACK}"
 
-    async def look(self, ticket: str) -> Visit:
+    async def look(self, ticket: str, cookies: Cookies) -> Visit:
         """Returns what the first page says. Raises Unavailable."""
         async with self._resources.database.connection() as c:
             row = await sign_ins.find(c, hash_of(ticket))
-        return GONE if row is None else await self._look_at(row)
+        return GONE if row is None else await self._look_at(row, cookies)
 
-    async def _look_at(self, row: SignInRow) -> Visit:
+    async def _look_at(self, row: SignInRow, cookies: Cookies) -> Visit:
         sign_in = self._opened(row)
         if sign_in is None:
             return GONE
@@ -96,22 +101,26 @@ class SignInFlow:
             question = await sign_ins.question_with(c, row.session_id, sign_in.link)
         if question is not None and not question.pending:
             return GONE
-        host = urlsplit(sign_in.authority.authorization_endpoint).netloc
-        cookie = (_cookie_of(row), self._browser(row))
-        return Visit(End.OPEN, row.server, row.owner.removeprefix("user:"), host, cookie=cookie)
+        host = urlsplit(sign_in.authority.authorization_endpoint).netloc.rpartition("@")[2]
+        browser = _browser_of(row, cookies) or secrets.token_urlsafe(32)
+        cookie, go = (_cookie_of(row), browser), self._go(row, browser)
+        return Visit(End.OPEN, row.server, row.owner.removeprefix("user:"), host, cookie=cookie, go=go)
 
-    async def leave(self, ticket: str, cookies: Cookies) -> str | Visit:
+    async def leave(self, ticket: str, go: str, cookies: Cookies) -> str | Visit:
         """Returns the URL at the authorization server, or what to say instead. Raises Unavailable."""
         async with self._resources.database.connection() as c:
             row = await sign_ins.find(c, hash_of(ticket))
         if row is None:
             return GONE
-        visit = await self._look_at(row)
-        sign_in = self._opened(row)
-        if visit.end is not End.OPEN or sign_in is None or not self._is_same_browser(row, cookies):
+        visit = await self._look_at(row, cookies)
+        sign_in, browser = self._opened(row), _browser_of(row, cookies)
+        if visit.end is not End.OPEN or sign_in is None or not browser:
+            return visit
+        if not hmac.compare_digest(go.encode(), self._go(row, browser).encode()):
             return visit
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(64)
-        sealed = self._seal.seal(replace(sign_in, verifier=verifier).as_json(), place_of_sign_in(row.id))
+        begun = replace(sign_in, verifier=verifier, browser=hash_of(browser))
+        sealed = self._seal.seal(begun.as_json(), place_of_sign_in(row.id))
         async with self._resources.database.connection() as c:
             await sign_ins.begin(c, row.id, sealed, hash_of(state))
         return _authorization_url(sign_in, self._redirect_uri, state, verifier)
@@ -126,7 +135,8 @@ class SignInFlow:
             row = await sign_ins.with_state(c, state_hash)
             if row is None:
                 return GONE
-            if not self._is_same_browser(row, cookies):
+            began = self._opened(row)
+            if began is None or not hmac.compare_digest(hash_of(_browser_of(row, cookies)), began.browser):
                 return Visit(End.OTHER_BROWSER, row.server)
             row = await sign_ins.take_state(c, state_hash)
         sign_in = None if row is None else self._opened(row)
@@ -138,7 +148,9 @@ class SignInFlow:
             return Visit(End.DENIED, row.server, next_turn=await self._answer(row, sign_in, {"declined": True}))
         except (Refused, NotReached) as error:
             return Visit(End.FAILED, row.server, why=str(error))
-        await self._store(row, sign_in.authority, tokens)
+        if not await self._store(row, sign_in.authority, tokens):
+            await _revoke(sign_in.authority, tokens)
+            return GONE
         return Visit(End.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True}))
 
     async def _tokens(self, sign_in: SignIn, given: Mapping[str, str]) -> Tokens:
@@ -163,11 +175,14 @@ class SignInFlow:
             raise
         return replace(tokens, scopes=tokens.scopes or sign_in.scopes)
 
-    async def _store(self, row: SignInRow, authority: Authority, tokens: Tokens) -> None:
+    async def _store(self, row: SignInRow, authority: Authority, tokens: Tokens) -> bool:
+        """Stores the tokens. Returns False if the session or the user has been deleted meanwhile."""
         sealed = self._seal.seal(grant_json(authority, tokens), place_of_grant(row.owner, row.server))
         async with self._resources.database.transaction() as c:
+            if not await sign_ins.mark_done(c, row.id):
+                return False
             await grants.save(c, row.owner, row.server, uuid.uuid4().hex, sealed, tokens.scopes, tokens.lives)
-            await sign_ins.mark_done(c, row.id)
+        return True
 
     async def _answer(self, row: SignInRow, sign_in: SignIn, answer: Mapping[str, bool]) -> Turn | None:
         """Answers the question that shows the link, if it is still open. Returns the turn that may run now."""
@@ -186,11 +201,9 @@ class SignInFlow:
         except Unreadable:
             return None
 
-    def _browser(self, row: SignInRow) -> str:
-        return self._seal.tag(f"browser\n{row.id}")
-
-    def _is_same_browser(self, row: SignInRow, cookies: Cookies) -> bool:
-        return hmac.compare_digest((cookies(_cookie_of(row)) or "").encode(), self._browser(row).encode())
+    def _go(self, row: SignInRow, browser: str) -> str:
+        """Returns what leads on from the first page in this browser. No other browser's page has it."""
+        return self._seal.tag(f"go\n{row.id}\n{browser}")
 
 
 class _Denied(Exception):
@@ -199,6 +212,12 @@ class _Denied(Exception):
 
 def _cookie_of(row: SignInRow) -> str:
     return f"copilot_sign_in_{row.id[:16]}"
+
+
+def _browser_of(row: SignInRow, cookies: Cookies) -> str:
+    """Returns the value of the browser's cookie for this link, or an empty text."""
+    found = cookies(_cookie_of(row)) or ""
+    return found if _BROWSER.fullmatch(found) else ""
 
 
 def _authorization_url(sign_in: SignIn, redirect_uri: str, state: str, verifier: str) -> str:
@@ -227,8 +246,6 @@ async def disconnect(resources: Resources, seal: Seal | None, owner: str, server
 
     Returns False if there were none. Raises Unavailable.
     """
-    from backend.chat.oauth import token_endpoint  # slow, see above
-
     async with resources.database.connection() as c:
         grant = await grants.delete(c, owner, server)
     if grant is None:
@@ -236,5 +253,11 @@ async def disconnect(resources: Resources, seal: Seal | None, owner: str, server
     if seal is not None:
         with suppress(Unreadable):
             authority, tokens = grant_from_json(seal.open(grant.sealed, place_of_grant(owner, server)))
-            await token_endpoint.revoke(authority, tokens)
+            await _revoke(authority, tokens)
     return True
+
+
+async def _revoke(authority: Authority, tokens: Tokens) -> None:
+    from backend.chat.oauth import token_endpoint  # slow, see above
+
+    await token_endpoint.revoke(authority, tokens)

@@ -21,7 +21,8 @@ from backend.outside_addresses import OutsideAddresses
 LIMIT, CONNECT_LIMIT = 10.0, 5.0
 """Seconds for a whole request, and for connecting within it."""
 MAX_BODY = 262_144
-EVERYWHERE = "0.0.0.0/0,::/0"
+PRIVATE = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,127.0.0.0/8,::1/128,fc00::/7"
+"""Networks in which the sign-in of a private server may be. Link-local ones hold the secrets of cloud machines."""
 
 
 class _AddressRefused(OSError):
@@ -53,9 +54,9 @@ class Outside:
         return await self._send("POST", url, headers=dict(headers or {}), **body)
 
     async def _send(self, method: str, url: str, **request: Any) -> Answer:
-        if not self._private and urlsplit(url).scheme != "https":
-            raise NotReached("its URL does not begin with https://")
         try:
+            if not self._private and urlsplit(url).scheme != "https":
+                raise NotReached("its URL does not begin with https://")
             async with self._client.request(method, url, allow_redirects=False, **request) as response:
                 body = await response.content.read(MAX_BODY + 1)
                 while not response.content.at_eof() and len(body) <= MAX_BODY:
@@ -70,7 +71,7 @@ class Outside:
 @asynccontextmanager
 async def outside(*, private: bool) -> AsyncIterator[Outside]:
     """Opens a client for a few requests."""
-    addresses = OutsideAddresses(EVERYWHERE if private else "")
+    addresses = OutsideAddresses(PRIVATE if private else "")
 
     def checked(found: Any) -> socket.socket:
         family, kind, proto, _, address = found
@@ -82,7 +83,8 @@ async def outside(*, private: bool) -> AsyncIterator[Outside]:
         connector=aiohttp.TCPConnector(use_dns_cache=False, force_close=True, socket_factory=checked),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=LIMIT, connect=CONNECT_LIMIT),
-        headers={"user-agent": "CoPilot/1", "accept": "application/json"},
+        headers={"user-agent": "CoPilot/1", "accept": "application/json", "accept-encoding": "identity"},
+        auto_decompress=False,  # a few bytes could become very many
         trust_env=False,
     ) as client:
         yield Outside(client, private=private)

@@ -17,6 +17,9 @@ MAX_TOKEN = 16_384
 """Characters of a token."""
 LONGEST_LIFE = 10 * 366 * 86_400
 AUTH_METHODS = ("client_secret_basic", "client_secret_post", "none")
+UNNAMED = "refused"
+"""The message of a refusal without a reason, which may come from a gateway before the server."""
+_FOR_NOW = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _TOKEN = re.compile(r"[!-~]+")
 _SCOPES = re.compile(r"[!-~]+( [!-~]+)*")
 
@@ -54,10 +57,14 @@ async def _asked(authority: Authority, fields: Mapping[str, str]) -> Tokens:
     async with outside(private=authority.private) as client:
         answer = await _post(client, authority, authority.token_endpoint, {**fields, "resource": authority.resource})
     document = _object_in(answer.body)
+    code, ok = document.get("error"), answer.status in (200, 201)
+    if isinstance(code, str) and _TOKEN.fullmatch(code) and (ok or answer.status in (400, 401, 403)):
+        if code in _FOR_NOW:
+            raise NotReached(f"it answers {code}")
+        raise Refused(code[:100])  # some servers do so with status 200
     if answer.status in (400, 401, 403):
-        code = document.get("error")
-        raise Refused(code[:100] if isinstance(code, str) and _TOKEN.fullmatch(code) else "refused")
-    if answer.status not in (200, 201):
+        raise Refused(UNNAMED)
+    if not ok:
         raise NotReached(f"it answers with HTTP status {answer.status}")
     return _tokens_in(document)
 
@@ -89,7 +96,7 @@ def _tokens_in(document: Mapping[str, Any]) -> Tokens:
     assert isinstance(access, str), "checked above"
     lives = document.get("expires_in")
     try:
-        seconds = None if lives is None else max(0, min(int(lives), LONGEST_LIFE))
+        seconds = min(int(lives), LONGEST_LIFE) if lives is not None and int(lives) > 0 else None
     except (ValueError, TypeError, OverflowError):
         seconds = None
     return Tokens(

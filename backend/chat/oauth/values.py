@@ -8,9 +8,8 @@ from typing import Any, Self
 
 from backend.chat.models import Json
 
-CALLBACK = "/api/chat/mcp/callback"
-SIGN_IN = "/api/chat/mcp/sign-in"
-CLIENT_DOCUMENT = "/api/chat/mcp/client.json"
+PATH = "/api/chat/mcp"
+CALLBACK, SIGN_IN, CLIENT_DOCUMENT = f"{PATH}/callback", f"{PATH}/sign-in", f"{PATH}/client.json"
 CLIENT_NAME = "CoPilot"
 
 
@@ -60,12 +59,16 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """What the flow behind a link needs. `verifier` is that of PKCE, empty until the user leaves for the server."""
+    """What the flow behind a link needs.
+
+    `verifier` is that of PKCE, and `browser` the hash of the cookie of the browser; empty until the user leaves.
+    """
 
     authority: Authority
     link: str
     scopes: str = ""
     verifier: str = ""
+    browser: str = ""
 
     def as_json(self) -> Json:
         return asdict(self)

@@ -272,7 +272,7 @@ async def forget_user(c: Connection, user_id: UserId) -> None:
     """
     await endpoints.delete_endpoints(c, user_id)
     await files.expire_files_of_user(c, user_id)
+    await sign_ins.forget_user(c, user_id)  # first: a sign-in marks its link before it stores tokens
     await grants.forget_user(c, user_id)
-    await sign_ins.forget_user(c, user_id)
     for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)

@@ -7,6 +7,7 @@ The order is that of the specification: the tool server's metadata (RFC 9728), t
 
 from __future__ import annotations
 
+import asyncio
 import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -39,6 +40,10 @@ from executor.mcp.oauth.challenge import Challenge, challenge_of
 from executor.mcp.server_entry import HttpServer, OAuth
 
 _PING = {"jsonrpc": "2.0", "id": 0, "method": "ping"}
+WHOLE_LIMIT = 40.0
+"""Seconds for finding an authority: several requests."""
+MAX_SCOPES = 4_096
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
 _LOCAL_NAME = re.compile(r"[^.]+|.*\.(local|localhost|internal|lan|home\.arpa)")
 
 
@@ -73,26 +78,31 @@ class Discovery:
         self._base = base.rstrip("/")
         self._private = is_private(server)
 
-    async def find(self, challenge: Challenge | None, granted: str = "") -> tuple[Authority, str]:
+    async def find(
+        self, challenge: Challenge | None, granted: str = "", *, in_vain: bool = False
+    ) -> tuple[Authority, str]:
         """Returns the authority and the scopes to ask for. Without a challenge, the server is asked for one.
 
-        `granted` are the scopes that the user has given already. Raises SignInImpossible and Unavailable.
+        `granted` are the scopes that the user has given already. `in_vain`: the user did not come back from there, so
+        perhaps it has forgotten this client, which it tells the user only. Raises SignInImpossible and Unavailable.
         """
         try:
-            async with outside(private=self._private) as client:
-                return await self._find(client, challenge or await self._challenge(client), granted)
+            async with asyncio.timeout(WHOLE_LIMIT), outside(private=self._private) as client:
+                return await self._find(client, challenge or await self._challenge(client), granted, in_vain)
+        except TimeoutError:
+            raise SignInImpossible("its sign-in server is too slow") from None
         except NotReached as error:
             raise SignInImpossible(f"its sign-in server: {error}") from None
         except (OAuthFlowError, OAuthRegistrationError) as error:
             raise SignInImpossible(_words_of(error)) from None
 
-    async def _find(self, client: Outside, challenge: Challenge, granted: str) -> tuple[Authority, str]:
+    async def _find(self, client: Outside, challenge: Challenge, granted: str, in_vain: bool) -> tuple[Authority, str]:
         described = await self._resource(client, challenge)
         metadata, issuer = await self._metadata(client, described)
         if "S256" not in (metadata.code_challenge_methods_supported or ()):
             raise SignInImpossible("its sign-in server does not offer PKCE with S256, which MCP requires")
         resource = resource_url_from_server_url(self._url) if described is None else str(described.resource)
-        id, secret, method = await self._client(client, metadata, issuer)
+        id, secret, method = await self._client(client, metadata, issuer, in_vain)
         authority = Authority(
             server_url=self._url,
             resource=resource,
@@ -106,7 +116,7 @@ class Discovery:
             names_issuer=bool(metadata.authorization_response_iss_parameter_supported),
             private=self._private,
         )
-        return authority, _scopes(self._auth, challenge, described, metadata, granted)
+        return authority, scopes_to_ask(self._auth, challenge, described, metadata, granted)
 
     async def _challenge(self, client: Outside) -> Challenge:
         """Asks the server for something, without a token, to be told where it describes its sign-in."""
@@ -156,7 +166,9 @@ class Discovery:
             raise SignInImpossible("its sign-in server does not use https")
         return url
 
-    async def _client(self, client: Outside, metadata: OAuthMetadata, issuer: str) -> tuple[str, str, str]:
+    async def _client(
+        self, client: Outside, metadata: OAuthMetadata, issuer: str, in_vain: bool
+    ) -> tuple[str, str, str]:
         """Returns the id, the secret and the authentication method of this client. Raises SignInImpossible."""
         offered = metadata.token_endpoint_auth_methods_supported or ["client_secret_basic"]
         if self._auth.client_id is not None:
@@ -170,6 +182,9 @@ class Discovery:
             raise SignInImpossible(
                 "its sign-in server registers no clients by itself: register this service there, and set auth.client_id"
             )
+        if in_vain:
+            async with self._database.connection() as c:
+                await clients.forget_old(c, issuer, f"{self._base}{CALLBACK}")
         return await self._registered(client, str(metadata.registration_endpoint), offered, issuer)
 
     async def _registered(
@@ -206,7 +221,7 @@ class Discovery:
         return found
 
 
-def _scopes(
+def scopes_to_ask(
     auth: OAuth,
     challenge: Challenge,
     described: ProtectedResourceMetadata | None,
@@ -221,9 +236,19 @@ def _scopes(
     wanted = " ".join(auth.scopes) or told
     if challenge.more:
         wanted = union_scopes(granted, union_scopes(wanted, challenge.scope)) or ""
+    wanted = _clean(wanted)
     if wanted and "offline_access" in (metadata.scopes_supported or ()):
         wanted = union_scopes(wanted, "offline_access") or ""
     return wanted
+
+
+def _clean(scopes: str) -> str:
+    """Returns the scopes that can be asked for in a URL, and stored (RFC 6749, 3.3)."""
+    kept: list[str] = []
+    for scope in scopes.split():
+        if _SCOPE.fullmatch(scope) and sum(map(len, kept)) + len(scope) <= MAX_SCOPES:
+            kept.append(scope)
+    return " ".join(kept)
 
 
 def _response(answer: Answer) -> httpx2.Response:

@@ -112,7 +112,9 @@ class SignedInConnection(PersonalConnection):
             granted = await self._tokens.find(caller.user) if challenge.more else None
             scopes = "" if granted is None else granted.grant.scopes
             told = challenge if challenge.metadata or challenge.more else None
-            authority, wanted = await self._discovery.find(told, scopes)
+            async with self._database.connection() as c:
+                in_vain = await sign_ins.has_left_in_vain(c, caller.user, self.server.name)
+            authority, wanted = await self._discovery.find(told, scopes, in_vain=in_vain)
             ticket = secrets.token_urlsafe(32)
             id, link = hash_of(ticket), f"{self._base}{SIGN_IN}?ticket={ticket}"
             sealed = self._seal.seal(SignIn(authority, link, wanted).as_json(), place_of_sign_in(id))

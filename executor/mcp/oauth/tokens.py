@@ -72,8 +72,8 @@ class UserTokens:
         held = await self.find(owner)
         if held is None or held.grant.id != grant_id:
             return None
-        if held.tokens.access != failed and not held.grant.has_expired:
-            return held.tokens.access
+        if held.tokens.access != failed and not (held.grant.has_expired and held.tokens.refresh):
+            return held.tokens.access  # what cannot be renewed is good for as long as the server takes it
         try:
             renewed = await self._renewed(held)
         except NotReached:
@@ -106,15 +106,21 @@ class UserTokens:
         try:
             tokens = await token_endpoint.refresh(held.authority, held.tokens)
         except Refused as refused:
-            await self._forget(held, str(refused))
+            if str(refused) == token_endpoint.UNNAMED:  # the user may sign in again, or the next call may go well
+                await self._release(held)
+            else:
+                await self._forget(held, str(refused))
             return None
         except BaseException:
             with suppress(Unavailable):
-                async with self._database.connection() as c:
-                    await grants.release(c, held.grant)
+                await self._release(held)
             raise
         await self._store(held, tokens)
         return await self.find(held.grant.owner)
+
+    async def _release(self, held: Held) -> None:
+        async with self._database.connection() as c:
+            await grants.release(c, held.grant)
 
     async def _forget(self, held: Held, why: str) -> None:
         logger.info("a user must sign in again at an MCP server", extra={"server": self._name, "error": why})

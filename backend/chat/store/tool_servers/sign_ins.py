@@ -44,7 +44,11 @@ _WITH_STATE = f"SELECT {_COLUMNS} FROM tool_server_sign_ins WHERE state_hash = $
 _TAKE = f"""
 UPDATE tool_server_sign_ins SET state_hash = NULL, state_until = NULL
 WHERE state_hash = $1 AND state_until > now() RETURNING {_COLUMNS}"""
-_DONE = "UPDATE tool_server_sign_ins SET done_at = now(), state_hash = NULL WHERE id = $1"
+_DONE = "UPDATE tool_server_sign_ins SET done_at = now(), state_hash = NULL WHERE id = $1 RETURNING true"
+_IN_VAIN = """
+SELECT EXISTS (SELECT FROM tool_server_sign_ins
+  WHERE owner = $1 AND server = $2 AND state_hash IS NOT NULL AND done_at IS NULL
+    AND state_until > now() - interval '1 day')"""
 _PRUNE = "DELETE FROM tool_server_sign_ins WHERE expires_at < now()"
 _FORGET = "DELETE FROM tool_server_sign_ins WHERE owner = 'user:' || $1"
 _QUESTION = f"""
@@ -77,8 +81,14 @@ async def take_state(c: Connection, state_hash: str) -> SignInRow | None:
     return _parse(await c.fetchrow(_TAKE, state_hash))
 
 
-async def mark_done(c: Connection, id: str) -> None:
-    await c.execute(_DONE, id)
+async def mark_done(c: Connection, id: str) -> bool:
+    """Notes that the user has signed in. Returns False if the link was deleted, with its session or its user."""
+    return bool(await c.fetchval(_DONE, id))
+
+
+async def has_left_in_vain(c: Connection, owner: str, server: str) -> bool:
+    """Returns True if the user has left for the authorization server by a link within a day and is not back."""
+    return bool(await c.fetchval(_IN_VAIN, owner, server))
 
 
 async def question_with(c: Connection, session_id: SessionId, link: str) -> Operation | None:

@@ -20,7 +20,8 @@ COPY --from=page /app/backend/api/page backend/api/page
 RUN /venv/bin/pip install --no-deps -e . && /venv/bin/python -m compileall -q backend executor
 
 FROM python:3.13-slim
-RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin copilot
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin copilot \
+    && install -d -o 10001 -g 10001 -m 700 /data/files
 COPY --from=packages /venv /venv
 WORKDIR /app
 COPY --from=packages /app /app

@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from backend.errors import ConfigError
 from backend.failpoints import Failpoint
-from backend.model_list import ONLY_ID, ModelEntry, ModelList, read_models
+from backend.model_list import ONLY_ID, ModelEntry, ModelList, known_to_accept, read_models
 from backend.setting_types import (
     LONGEST_S,
     AllowedHosts,
     ApprovalRuleList,
     Count,
+    FilesUrl,
     Host,
     Hosts,
     HttpUrl,
@@ -32,6 +33,7 @@ from backend.setting_types import (
     Port,
     Seconds,
     SocketOrHosts,
+    token_keys,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +75,9 @@ class Settings(BaseModel):
     trusted_proxies: str = ""
     executor_port: int = Field(8008, ge=0, le=65535)
     data_dir: Path = Path(".data")
+    files_url: FilesUrl = ""
+    files_access_key: SecretStr | None = None
+    files_secret_key: SecretStr | None = None
 
     # stores
     database_url: SecretStr | None = None
@@ -121,6 +126,7 @@ class Settings(BaseModel):
     openrouter_base_url: HttpUrl | None = None
     openai_base_url: HttpUrl | None = None
     chat_system_prompt: str = ""
+    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf)(,(image|pdf))?)?$")
     user_instructions: bool = True
     chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)
     chat_max_output_tokens: Count = 8_192
@@ -131,7 +137,13 @@ class Settings(BaseModel):
     chat_first_byte_timeout: float | None = Field(None, gt=0, le=7_200)
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
+    mcp_token_keys: SecretStr | None = None
+    mcp_claims: str = Field("", pattern=r"^([A-Za-z0-9_.:/-]{1,100}( *, *[A-Za-z0-9_.:/-]{1,100}){0,15})?$")
     mcp_start_timeout: float = Field(60, gt=0, le=3600)
+    web_fetch: bool = True
+    web_search_url: HttpUrl | None = None
+    brave_search_api_key: SecretStr | None = None
+    tavily_api_key: SecretStr | None = None
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator
@@ -140,16 +152,28 @@ class Settings(BaseModel):
     agentgenerator_timeout: Seconds = 600
     agent_templates_dir: Path | None = None
 
+    # the agent platform
+    platform_url: HttpUrl | None = None
+    platform_api_key: SecretStr | None = None
+    platform_timeout: Seconds = 60
+    max_agent_runs: Count = 30
+    max_agent_schedules: Count = 30
+
     # limits
     max_message_chars: Count = 64_000
     max_body_bytes: int = Field(1_048_576, ge=1_024, le=2**31 - 1)
-    max_chat_body_bytes: int = Field(4_194_304, ge=1_024, le=2**31 - 1)
+    max_chat_body_bytes: int = Field(8_388_608, ge=1_024, le=2**31 - 1)
     max_body_memory: int = Field(67_108_864, ge=1_048_576, le=2**40)
     max_running_turns: Count = 5
     max_waiting_turns: int = Field(15, ge=0, le=2**31 - 1)
     max_waiting_steers: int = Field(10, ge=0, le=2**31 - 1)
     max_open_streams: Count = 8
     max_new_sessions: Count = 120
+    max_image_bytes: int = Field(20_971_520, ge=1_024, le=268_435_456)
+    max_pdf_bytes: int = Field(20_971_520, ge=1_024, le=268_435_456)
+    max_text_bytes: int = Field(1_048_576, ge=1_024, le=268_435_456)
+    max_files: int = Field(2_000, ge=0, le=2**31 - 1)
+    max_files_bytes: int = Field(2_147_483_648, ge=0, le=2**50)
     max_agents: Count = 1000
     max_webhooks: int = Field(5, ge=0, le=1_000)
     max_steps: Count = 25
@@ -184,9 +208,22 @@ class Settings(BaseModel):
         Failpoint.parse_all(plan)
         return plan
 
+    @field_validator("mcp_token_keys")
+    @classmethod
+    def _require_token_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        if keys is not None:
+            token_keys(keys.get_secret_value())
+        return keys
+
     @model_validator(mode="after")
     def _require_what_fits_together(self) -> Self:
-        faults = [*self._unfit_jwt_keys(), *self._weak_secrets(), *self._sample_passwords(), *self._unfit_models()]
+        faults = [
+            *self._unfit_file_keys(),
+            *self._unfit_jwt_keys(),
+            *self._weak_secrets(),
+            *self._sample_passwords(),
+            *self._unfit_models(),
+        ]
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -214,6 +251,10 @@ class Settings(BaseModel):
             secrets = [value.get_secret_value()] if least == 32 else value.get_secret_value().split(",")
             if any(one.strip().lower() in SAMPLE_SECRETS or len(one.strip().encode()) < least for one in secrets):
                 yield f"{name.upper()}: a sample or too short; use at least {least} characters"
+
+    def _unfit_file_keys(self) -> Iterator[str]:
+        if (self.files_access_key is None) != (self.files_secret_key is None):
+            yield "FILES_ACCESS_KEY and FILES_SECRET_KEY: set both or none"
 
     def _sample_passwords(self) -> Iterator[str]:
         """Rejects a sample password for a server on another machine; on this machine it is accepted."""
@@ -248,6 +289,11 @@ class Settings(BaseModel):
         summary = ModelEntry(id="summary", model=self.chat_summary_model) if self.chat_summary_model else None
         only = ModelEntry(id=ONLY_ID, label=label[:100], model=self.chat_model)
         return ModelList((only,), title, summary, listed=False)
+
+    @property
+    def claims(self) -> Sequence[str]:
+        """The names in MCP_CLAIMS."""
+        return [name.strip() for name in self.mcp_claims.split(",") if name.strip()]
 
     @property
     def database_dsn(self) -> str:
@@ -304,6 +350,11 @@ class Settings(BaseModel):
         return "openai" if named else "scripted"
 
     @property
+    def searches_web(self) -> bool:
+        """True if a service for web_search is set."""
+        return (self.web_search_url or self.brave_search_api_key or self.tavily_api_key) is not None
+
+    @property
     def model_api_key(self) -> SecretStr | None:
         return self.chat_api_key or self.open_router_api_key or self.openai_api_key
 
@@ -320,6 +371,20 @@ class Settings(BaseModel):
             return self.chat_base_url or self.openrouter_base_url or self.openai_base_url
         no_other_key = self.chat_api_key is None and self.open_router_api_key is not None
         return "https://openrouter.ai/api/v1" if no_other_key else None
+
+
+def accepted(entry: ModelEntry, settings: Settings) -> frozenset[str]:
+    """Returns the kinds of files that a model takes: what its entry says, or CHAT_ACCEPTS, or what its name tells."""
+    if entry.accepts is not None:
+        return frozenset(entry.accepts)
+    if entry.images:
+        return frozenset({"image"})
+    if settings.chat_accepts:
+        return frozenset(settings.chat_accepts.split(",")) - {"none"}
+    if settings.models.listed:
+        return known_to_accept(entry.provider, entry.base_url, entry.model)
+    base_url = settings.chat_base_url if settings.provider == "anthropic" else settings.model_base_url
+    return known_to_accept(settings.provider, base_url, entry.model)
 
 
 def _with_port(hosts: str, port: int) -> str:

@@ -9,7 +9,7 @@ AppError                      answered to the caller as problem+json
 ├── SignatureInvalid    401
 ├── Forbidden           403   HostNotAllowed, ForeignOrigin
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
-│                             AgentNotFound, ModelNotFound, WebhookNotFound
+│                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -17,14 +17,16 @@ AppError                      answered to the caller as problem+json
 ├── AlreadyCompleted    409
 ├── WebhookReused       409
 ├── WebhookDisabled     409
+├── FileInOtherSession  409
 ├── Gone                410   CursorExpired, TaskExpired, OperationGone
-├── PayloadTooLarge     413   TooManyValues
-├── UnsupportedMediaType 415
+├── PayloadTooLarge     413   TooManyValues, FileTooLarge, PictureTooLarge
+├── UnsupportedMediaType 415  UnsupportedFile
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
-│                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl
+│                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
+│                             ForeignFileUrl, TooManyParts
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
-│                             TooManyWebhooks
+│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
 └── Unavailable         503   ServerBusy, WebhookNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
@@ -192,6 +194,12 @@ class WebhookNotFound(NotFound):
     code = "webhook_not_found"
 
 
+class FileNotFound(NotFound):
+    """No such file. A file that no message uses is deleted after a day."""
+
+    code = "file_not_found"
+
+
 class MethodNotAllowed(AppError):
     """This path does not support that method."""
 
@@ -222,6 +230,12 @@ class AlreadyCompleted(AppError):
     code, status = "already_completed", 409
 
 
+class ConnectionNotFound(NotFound):
+    """You are not signed in at a tool server of that name."""
+
+    code = "connection_not_found"
+
+
 class WebhookReused(AppError):
     """This signed message was sent for another operation before."""
 
@@ -232,6 +246,12 @@ class WebhookDisabled(AppError):
     """This webhook is disabled. Enable it first."""
 
     code, status = "webhook_disabled", 409
+
+
+class FileInOtherSession(AppError):
+    """The file belongs to another conversation. Upload it again."""
+
+    code, status = "file_in_other_session", 409
 
 
 class Gone(AppError):
@@ -270,10 +290,28 @@ class TooManyValues(PayloadTooLarge):
     code = "too_many_values"
 
 
+class FileTooLarge(PayloadTooLarge):
+    """The file is too large."""
+
+    code = "file_too_large"
+
+
+class PictureTooLarge(PayloadTooLarge):
+    """The picture has too many pixels; the limit is 40 million."""
+
+    code = "picture_too_large"
+
+
 class UnsupportedMediaType(AppError):
     """The content type must be application/json."""
 
     code, status = "unsupported_media_type", 415
+
+
+class UnsupportedFile(UnsupportedMediaType):
+    """Files may be PNG, JPEG, WebP and GIF pictures, PDF, and text in UTF-8 (CSV, JSON, Markdown and others)."""
+
+    code = "unsupported_file"
 
 
 class Unprocessable(AppError):
@@ -334,6 +372,24 @@ class UnsupportedPart(Unprocessable):
     """A part of the message has a type that is not supported."""
 
     code = "unsupported_part"
+
+
+class UnreadableFile(Unprocessable):
+    """The file is damaged or protected, and cannot be read."""
+
+    code = "unreadable_file"
+
+
+class ForeignFileUrl(Unprocessable):
+    """The url of a file must be one of this server, or a data URL. Upload the file to POST /api/chat/files first."""
+
+    code = "foreign_file_url"
+
+
+class TooManyParts(Unprocessable):
+    """A message may have 20 files."""
+
+    code = "too_many_parts"
 
 
 class UnknownModel(Unprocessable):
@@ -426,10 +482,28 @@ class TooManyOperations(RateLimited):
     code = "too_many_operations"
 
 
+class TooManyRuns(RateLimited):
+    """This conversation has begun too many runs of agents."""
+
+    code = "too_many_runs"
+
+
+class TooManySchedules(RateLimited):
+    """This conversation has made too many schedules."""
+
+    code = "too_many_schedules"
+
+
 class TooManyWebhooks(RateLimited):
     """You have too many webhooks. Delete one first."""
 
     code = "too_many_webhooks"
+
+
+class TooManyFiles(RateLimited):
+    """Your files take all the room that you have. Delete conversations, or files, first."""
+
+    code = "too_many_files"
 
 
 class Unavailable(AppError):

@@ -11,6 +11,7 @@ TaskId = NewType("TaskId", str)
 UserId = NewType("UserId", str)
 OperationId = NewType("OperationId", str)
 ExecutorId = NewType("ExecutorId", str)
+FileId = NewType("FileId", str)
 LibraryAgentId = NewType("LibraryAgentId", str)
 GraphId = NewType("GraphId", str)
 
@@ -38,6 +39,10 @@ def new_executor_id() -> ExecutorId:
 
 def new_library_agent_id() -> LibraryAgentId:
     return LibraryAgentId(str(uuid.uuid4()))
+
+
+def new_file_id() -> FileId:
+    return FileId(str(uuid.uuid4()))
 
 
 def new_webhook_id() -> str:

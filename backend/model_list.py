@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -36,6 +37,12 @@ DEFAULT_NAME = "copilot"
 ListedProvider: TypeAlias = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
 ModelId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$")]
 Effort: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Accepted: TypeAlias = Literal["image", "pdf"]
+_SEES = re.compile(
+    r"gpt-4o|gpt-4\.1|gpt-4-turbo|gpt-[5-9]|\bo[134]\b|claude-(?!2|instant)|gemini|pixtral|llava|gemma-?[3-9]|llama-?4"
+    r"|[-_]vl\b|vision|omni|mistral-(?:small|medium|large)-[3-9]|grok-[4-9]|minicpm-v|internvl|kimi-k[3-9]"
+)
+"""Names of models that take pictures, as their providers document them (read 2026-11-30)."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _OWN_MEMBERS = frozenset({"model", "messages", "input", "stream", "tools", "system", "instructions"})
@@ -74,6 +81,7 @@ class ModelEntry(_Given):
     efforts: dict[Effort, dict[str, Any] | None] = Field({}, max_length=16)
     effort: Effort | None = None
     images: bool = False
+    accepts: list[Accepted] | None = Field(None, max_length=2)
     headers: dict[str, SecretStr] = Field({}, max_length=50)
     body: dict[str, Any] = {}
     omit: list[str] = Field([], max_length=50)
@@ -134,6 +142,20 @@ class ModelList:
 
     def fallback_of(self, entry: ModelEntry) -> ModelEntry | None:
         return next((other for other in self.entries if other.id == entry.fallback), None)
+
+
+def known_to_accept(provider: str, base_url: str | None, model: str) -> frozenset[str]:
+    """Returns the kinds of files that a model of this name takes. An empty name means the provider's default model.
+
+    PDFs are taken by OpenAI itself and in Anthropic's format, by models that take pictures.
+    """
+    if provider == "scripted":
+        return frozenset()
+    official = base_url is None or urlsplit(base_url).hostname in ("api.openai.com", "api.anthropic.com")
+    sees = _SEES.search(model.lower()) is not None if model else official
+    if not sees:
+        return frozenset()
+    return frozenset({"image", "pdf"} if official or provider == "anthropic" else {"image"})
 
 
 def replaced(text: str, variables: Mapping[str, str]) -> str:

@@ -19,6 +19,8 @@ from backend.chat.streams.streams import Streams
 from backend.chat.streams.writer import Flusher
 from backend.config import Settings
 from backend.failpoints import arm
+from backend.files.reading import FileReader
+from backend.files.storage import FileStorage
 from backend.ids import ExecutorId, TaskId, new_executor_id
 from backend.migrating import require_migrated
 from backend.postgres import Database
@@ -52,7 +54,10 @@ async def open_resources(settings: Settings, me: ExecutorId | None = None) -> As
         hub = await stack.enter_async_context(Hub(settings.redis_dsn, streams, look_up))
         feed = await stack.enter_async_context(Feed(redis))
         locks = Locks(redis, settings.session_lock_ttl)
-        opened = Resources(settings, me, database, redis, liveness, streams, flusher, hub, feed, turns, outbox, locks)
+        files, reader = FileStorage(settings), FileReader()
+        opened = Resources(
+            *(settings, me, database, redis, liveness, streams, flusher, hub, feed, turns, outbox, locks, files, reader)
+        )
         traces = await stack.enter_async_context(_open_traces(settings, me))
         yield replace(opened, traces=traces)
 

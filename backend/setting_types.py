@@ -7,11 +7,12 @@ A value that is wrong stops the process at its start, with one line. No message 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Annotated, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -97,6 +98,26 @@ def _allowed_host(text: str) -> None:
         raise ValueError("list host names without scheme and port, like chat.example.com, *.example.com or *")
 
 
+_S3_OPTIONS = frozenset({"endpoint", "region", "virtual_hosted"})
+
+
+def _files_url(text: str) -> str:
+    url = urlsplit(text)
+    if not text or (url.scheme == "file" and not url.netloc and url.path.startswith("/")):
+        return text
+    if url.scheme != "s3" or not url.netloc or "@" in url.netloc:
+        raise ValueError("must be file:///folder, or s3://bucket/prefix without a key in it")
+    try:
+        options = parse_qs(url.query, strict_parsing=bool(url.query))
+    except ValueError:
+        raise ValueError(_NOT_A_URL) from None
+    if unknown := sorted(options.keys() - _S3_OPTIONS):
+        raise ValueError(f"{unknown[0][:30]} is no option; known are {', '.join(sorted(_S3_OPTIONS))}")
+    for endpoint in options.get("endpoint", ()):
+        _http_url(endpoint)
+    return text
+
+
 def _network(text: str) -> None:
     try:
         ip_network(text)
@@ -105,6 +126,7 @@ def _network(text: str) -> None:
 
 
 HttpUrl: TypeAlias = Annotated[str, AfterValidator(_http_url)]
+FilesUrl: TypeAlias = Annotated[str, AfterValidator(_files_url)]
 ListeningHost: TypeAlias = Annotated[str, AfterValidator(_listening_host)]
 Host: TypeAlias = Annotated[str, AfterValidator(_host)]
 Hosts: TypeAlias = Annotated[str, AfterValidator(_hosts)]
@@ -115,6 +137,23 @@ Networks: TypeAlias = Annotated[str, AfterValidator(_each(_network))]
 Port: TypeAlias = Annotated[int, Field(ge=1, le=65_535)]
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+TOKEN_KEY_BYTES = 32
+
+
+def token_keys(setting: str) -> list[bytes]:
+    """Returns the keys of MCP_TOKEN_KEYS, the newest first. Raises ValueError."""
+    keys = []
+    for part in setting.split(","):
+        try:
+            key = base64.b64decode(part.strip().replace("-", "+").replace("_", "/"), validate=True)
+        except ValueError:
+            key = b""
+        if len(key) != TOKEN_KEY_BYTES:
+            raise ValueError(f"each key must be base64 of {TOKEN_KEY_BYTES} bytes, as `openssl rand -base64 32` makes")
+        keys.append(key)
+    return keys
 
 
 _RULE = re.compile(r"(@destructive|(server:)?[A-Za-z0-9_.*?-]+)\s*=\s*(ask|allow|deny)")

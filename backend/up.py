@@ -9,13 +9,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
-from secrets import token_urlsafe
 
 from backend.config import TOLD, Settings, chosen_settings
 from backend.embedded import Child, EmbeddedServers, embedded_servers
+from backend.embedded.generator import GENERATOR, own_generator
 from backend.errors import ChildFailedError, ConfigError
 from backend.listening import free_port
 from backend.logs import configure_logs
@@ -30,7 +28,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a process that ended is restarted. The pause doubles each time."""
 STEADY_AFTER = 60.0
 """Seconds that a process must run for the pauses to start again at FIRST_PAUSE."""
-GENERATOR = "examples.agent_generator"
 
 Say = Callable[[str], None]
 
@@ -85,7 +82,7 @@ async def _run(settings: Settings, say: Say) -> None:
             TOLD: "1",
         }
         environment |= _local_user(settings)
-        generator = _generator(settings, port)
+        generator = own_generator(settings, environment["PLATFORM_BASE_URL"])
         if generator is not None:
             environment |= generator.environment
         await migrate(servers.postgres_dsn)
@@ -94,7 +91,9 @@ async def _run(settings: Settings, say: Say) -> None:
             _process("executor", ("executor",), settings.host, executor_port, environment),
         ]
         if generator is not None:
-            processes.append(generator.process({**os.environ, **generator.environment}))
+            module = (GENERATOR, "--port", str(generator.port))
+            own = {**os.environ, **generator.environment}
+            processes.append(_process("agent generator", module, "127.0.0.1", generator.port, own, path="/health"))
         stack.push_async_callback(_stop_all, processes, settings.shutdown_grace + STOP_MARGIN)
         await _start_all(processes)
         users = _users(settings, environment)
@@ -170,42 +169,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@dataclass(frozen=True, slots=True)
-class _Generator:
-    """The small agent generator of examples/, used if no other is configured."""
-
-    port: int
-    environment: Mapping[str, str]
-
-    def process(self, environment: Mapping[str, str]) -> Child:
-        module = (GENERATOR, "--port", str(self.port))
-        return _process("agent generator", module, "127.0.0.1", self.port, environment, path="/health")
-
-
-def _generator(settings: Settings, platform_port: int) -> _Generator | None:
-    """Returns None if another generator is configured, or if there is no examples/ folder."""
-    if settings.agentgenerator_host is not None or not Path(*GENERATOR.split(".")).is_dir():
-        return None
-    port = free_port("127.0.0.1", 0, "AGENTGENERATOR_PORT")
-    keys = settings.chat_internal_api_key
-    key = keys.get_secret_value().partition(",")[0].strip() if keys is not None else token_urlsafe(32)
-    new_key = {} if keys is not None else {"CHAT_INTERNAL_API_KEY": key}
-    platform = _platform(settings, platform_port)
-    return _Generator(
-        port,
-        {
-            **new_key,
-            "AGENTGENERATOR_HOST": "127.0.0.1",
-            "AGENTGENERATOR_PORT": str(port),
-            "AGENT_TEMPLATES_DIR": str(settings.agent_templates_dir or Path("examples", "agent_templates").resolve()),
-            "GENERATOR_API_KEY": key,
-            "GENERATOR_CALLBACK_BASE": platform,
-            "GENERATOR_DELAY": "8",
-            "GENERATOR_PROGRESS": "6",
-        },
-    )
 
 
 def _platform(settings: Settings, port: int) -> str:

@@ -5,7 +5,7 @@ Values of labels come from short lists: statuses, codes, names that the operator
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -88,6 +88,17 @@ class _Census(Collector):
         yield from (waiting, oldest, operations, age, memory, limit)
 
 
+class _WebRequests(Collector):
+    def __init__(self, outcomes: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._outcomes = outcomes
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("web_requests", "Calls of web_fetch and web_search", labels=["tool", "outcome"])
+        for (tool, outcome), number in self._outcomes().items():
+            family.add_metric([tool, outcome], number)
+        yield family
+
+
 class ExecutorMetrics(ProcessMetrics):
     def __init__(self) -> None:
         super().__init__()
@@ -124,6 +135,11 @@ class ExecutorMetrics(ProcessMetrics):
         self._webhooks = Counter(
             "webhook_attempts", "Attempts to deliver an event to a webhook", ["result"], registry=self.registry
         )
+        self._platform_calls = Counter(
+            "platform_calls", "Calls to the agent platform", ["call", "outcome"], registry=self.registry
+        )
+        self.platform_away: Callable[[], str | None] | None = None
+        """Returns why the agent platform was not reached by the last call. None if there is no platform."""
         self._summaries = Counter(
             "summaries", "Attempts to summarise a long conversation", ["outcome"], registry=self.registry
         )
@@ -154,6 +170,10 @@ class ExecutorMetrics(ProcessMetrics):
         """Takes the states of MCP servers from `servers` at each scrape. `reasons` are those of their failures."""
         self.tool_servers = servers
         self.registry.register(_ToolServers(servers, reasons))
+
+    def watch_web(self, outcomes: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Takes the numbers of calls, by tool and outcome, from `outcomes` at each scrape."""
+        self.registry.register(_WebRequests(outcomes))
 
     def watch_census(self, census: Callable[[], Census | None]) -> None:
         """Takes the newest census from `census` at each scrape; None if another executor takes it."""
@@ -189,6 +209,20 @@ class ExecutorMetrics(ProcessMetrics):
     def count_webhook_attempt(self, result: str) -> None:
         """Counts an attempt: `delivered` or `failed`."""
         self._webhooks.labels(result).inc()
+
+    def watch_platform(self, why_away: Callable[[], str | None], calls: Iterable[str]) -> None:
+        """Takes the reason why the agent platform was not reached from `why_away`, for the health report.
+
+        `calls` are the names of the calls that are counted.
+        """
+        self.platform_away = why_away
+        for call in calls:
+            for outcome in ("ok", "tool_unavailable", "timeout"):
+                self._platform_calls.labels(call, outcome)
+
+    def count_platform_call(self, call: str, outcome: str) -> None:
+        """Counts a call: `ok`, or the code of its failure."""
+        self._platform_calls.labels(call, outcome).inc()
 
     def count_summary(self, outcome: str) -> None:
         """Counts an attempt: `made`, `failed`, `too_late`, `cancelled`, `lost` or `skipped`."""

@@ -4,6 +4,7 @@ register            stores the operation in Postgres, before the service is aske
 ask                 asks the user, whose answer is the outcome
 ask_now             asks the user while the call waits, for minutes at most
 mark_opened         the service has accepted the work: its outcome comes later, and the operation's stream begins
+begin_run           the agent platform does the work as a run, for which executors ask
 register_remote     a tool server does the work as a task of its own, for which executors ask
 settle              the service has answered at once: the answer is the tool's output, and no further turn follows
 fail                the tool has failed: if no service has accepted its operation, that ends too
@@ -24,7 +25,19 @@ from typing import Any
 from backend.chat.flows.complete import complete_operation, settle_operation, tell_progress
 from backend.chat.keys import stream_key
 from backend.chat.models import ANSWER_ID, Json
-from backend.chat.outcomes import ABANDONED, DISMISSED, EXPIRED, Operation, Outcome, Progress, RemoteTask, ToolWork
+from backend.chat.outcomes import (
+    ABANDONED,
+    AGENT_PLATFORM,
+    AGENT_RUN,
+    AGENT_SCHEDULE,
+    DISMISSED,
+    EXPIRED,
+    Operation,
+    Outcome,
+    Progress,
+    RemoteTask,
+    ToolWork,
+)
 from backend.chat.protocol.chunks import Start, StartStep
 from backend.chat.protocol.tool_outputs import call_chunk
 from backend.chat.resources import Resources
@@ -37,6 +50,8 @@ from backend.errors import (
     OperationGone,
     OperationNotFound,
     TooManyOperations,
+    TooManyRuns,
+    TooManySchedules,
     Unavailable,
 )
 from backend.ids import BEGINNING, OperationId, SessionId, fence_of
@@ -139,6 +154,47 @@ class Operations:
                 return StartedOperation(operation, already_started=True)
             await remote_tasks.add(c, operation.task_id, task, me, due_in=due_in)
         return StartedOperation(operation, already_started=False)
+
+    async def begin_run(self, work: ToolWork, user: str, *, most: int, due_in: float) -> Operation:
+        """Stores a new operation whose work is a run at the agent platform, before the platform is asked.
+
+        This executor asks for the run in `due_in` seconds for the first time. Raises TooManyRuns if the session has
+        begun `most` runs, and otherwise as `register`.
+        """
+        async with self._resources.database.transaction() as c:
+            await operations.check_room(c, self._session_id, work, self._resources.settings.max_operations)
+            if await remote_tasks.count_begun(c, self._session_id, AGENT_RUN) >= most:
+                raise TooManyRuns(f"This conversation has begun {most} runs of agents, which is the limit.")
+            operation = await operations.register(c, self._session_id, work, limit=ACCEPT_LIMIT)
+            task = RemoteTask(AGENT_PLATFORM, work.graph_id or "", f"{remote_tasks.UNNAMED}{operation.id}", user)
+            await remote_tasks.add(c, operation.task_id, task, self._resources.me, due_in=due_in)
+        return operation
+
+    async def begin_schedule(self, work: ToolWork, *, most: int) -> Operation:
+        """Stores a new operation that makes a schedule at the agent platform.
+
+        Raises TooManySchedules if the session has made `most` schedules, and otherwise as `register`.
+        """
+        async with self._resources.database.transaction() as c:
+            await operations.check_room(c, self._session_id, work, self._resources.settings.max_operations)
+            if await remote_tasks.count_begun(c, self._session_id, AGENT_SCHEDULE) >= most:
+                raise TooManySchedules(f"This conversation has made {most} schedules, which is the limit.")
+            return await operations.register(c, self._session_id, work, limit=ACCEPT_LIMIT)
+
+    async def name_remote(self, operation: Operation, remote_id: str, *, due_in: float) -> None:
+        """Stores the id that the platform gave to a run, which is asked for in `due_in` seconds. Raises Unavailable."""
+        async with self._resources.database.connection() as c:
+            await remote_tasks.name_task(c, operation.task_id, remote_id, due_in=due_in)
+
+    async def put_off_remote(self, operation: Operation, *, due_in: float) -> None:
+        """Has a remote task of this executor asked for in `due_in` seconds. Raises Unavailable."""
+        async with self._resources.database.connection() as c:
+            await remote_tasks.put_off(c, operation.task_id, self._resources.me, due_in=due_in)
+
+    async def remote_of(self, operation: Operation) -> RemoteTask | None:
+        """Returns the remote task that does the operation's work, or None if it has ended. Raises Unavailable."""
+        async with self._resources.database.connection() as c:
+            return await remote_tasks.find(c, operation.task_id)
 
     async def settle_remote(self, operation: Operation, outcome: Outcome) -> Json | None:
         """Ends an operation whose task has ended within its turn, as `settle` does."""

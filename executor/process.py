@@ -26,10 +26,12 @@ from executor.health import serve_health
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
 from executor.mcp import open_mcp
+from executor.platform import open_platform
 from executor.tools import own_tools
 from executor.tools.tool import FINDERS, Toolbox
 from executor.turns.context import ExecutorContext
 from executor.turns.single_turn import SingleTurnQueue
+from executor.web import open_web
 from executor.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -74,14 +76,22 @@ async def _open_context(
         resources = await stack.enter_async_context(open_resources(settings, me))
         models = await stack.enter_async_context(open_models(settings))
         generator = await stack.enter_async_context(open_generator(settings))
-        tools = own_tools(settings, generator)
-        servers = await stack.enter_async_context(open_mcp(settings, [*(tool.name for tool in tools), *FINDERS]))
+        platform = await stack.enter_async_context(open_platform(settings))
+        web = await stack.enter_async_context(open_web(settings))
+        tools = own_tools(settings, generator, platform, web)
+        names = [*(tool.name for tool in tools), *FINDERS]
+        servers = await stack.enter_async_context(open_mcp(settings, names, resources.database))
         toolbox = Toolbox(tools, servers)
         resume_collector()
-        context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator, servers)
+        context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator, servers, platform)
         resources.report_to(pool_wait=context.metrics.count_pool_wait, appended=context.metrics.count_appended)
         context.metrics.watch_clock_skew("postgres", lambda: resources.liveness.skew.seconds)
         context.metrics.watch_clock_skew("redis", lambda: resources.liveness.redis_skew.seconds)
+        if platform is not None:
+            context.metrics.watch_platform(lambda: platform.why_away, platform.calls)
+            platform.report_to(context.metrics.count_platform_call)
+        if web.fetcher or web.searcher:
+            context.metrics.watch_web(lambda: web.outcomes)
         if servers:
             from executor.mcp.failures import Reason  # it imports the SDK, which few installations need
 

@@ -11,6 +11,8 @@ sdk_clients          the AI SDK's clients
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import gc
 import os
 import shutil
@@ -25,6 +27,7 @@ from hypothesis import settings
 
 from backend.chat import keys
 from backend.embedded import embedded_servers
+from backend.migrating import migrate
 from tests import ROOT, speed
 from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
@@ -43,12 +46,14 @@ settings.load_profile("busy machine")
 gc.disable()  # until the tests are collected, because imported modules are never freed
 _PER_TEST = 120.0
 _LONGEST = (
-    "test_alerts", "test_interruptions", "test_failpoints", "test_ai_sdk_clients", "test_kill_storm", "test_outages",
-    "test_conversations", "test_mcp_turns", "test_client_examples", "test_long_conversations", "test_up", "test_mcp",
-    "test_embedded", "test_sdk_checker", "test_api_schemathesis",
+    "test_alerts", "test_mcp_tasks", "test_interruptions", "test_failpoints", "test_ai_sdk_clients", "test_kill_storm",
+    "test_outages", "test_conversations", "test_killed_model_calls", "test_mcp_turns", "test_client_examples",
+    "test_long_conversations", "test_up", "test_mcp", "test_embedded", "test_sdk_checker", "test_api_schemathesis",
     "test_agents_on_the_page", "test_robustness", "test_messages", "test_model", "test_starts_in_outages",
     "test_soak", "test_idle", "test_metrics", "test_turn_queue", "test_cancelling", "test_executor_deaths",
     "test_executor", "test_resumable_client", "test_agent_deaths", "test_rolling_restarts", "test_backups",
+    "test_questions", "test_completions", "test_cancels", "test_reconnects", "test_mcp_careless_servers",
+    "test_operation_races",
 )  # fmt: skip
 """Files that take half a minute or longer. They begin first, so that none of them runs alone at the end of a run."""
 _KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
@@ -103,13 +108,14 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-async def postgres_server_dsn() -> AsyncIterator[str]:
+async def postgres_server_dsn(cluster: Path) -> AsyncIterator[str]:
     """The DSN of a server on which databases can be created. Its path names an existing database."""
     if dsn := os.environ.get("DATABASE_URL"):
         yield dsn
         return
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
-        async with embedded_servers(Path(folder) / "data", redis=False) as servers:
+        data = shutil.copytree(cluster, Path(folder) / "data")
+        async with embedded_servers(data, redis=False) as servers:
             yield servers.postgres_dsn
 
 
@@ -135,18 +141,25 @@ def rabbitmq_dsn(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-async def cluster() -> AsyncIterator[Path]:
-    """The data folder of an embedded PostgreSQL that was started once and stopped. Copying it is faster than a first
-    start."""
-    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
-        async with embedded_servers(Path(folder) / "data", redis=False):
-            pass
-        yield Path(folder) / "data"
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of a stopped embedded PostgreSQL whose database has the project's tables. Copying it is faster
+    than a first start, so the first process of a run that needs it makes it for all."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with (shared / "cluster.lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        if not (shared / "cluster").exists():
+            with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+                async with embedded_servers(Path(folder) / "data", redis=False) as servers:
+                    await migrate(servers.postgres_dsn)
+                shutil.copytree(Path(folder) / "data", shared / "cluster.new")
+            (shared / "cluster.new").rename(shared / "cluster")
+    return shared / "cluster"
 
 
 @pytest.fixture
 def data(cluster: Path, short_path: Path) -> Path:
-    """The data folder of a stopped embedded PostgreSQL with an empty database."""
+    """The data folder of a stopped embedded PostgreSQL. Its database has the project's tables."""
     return Path(shutil.copytree(cluster, short_path / "data"))
 
 

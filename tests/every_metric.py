@@ -28,11 +28,13 @@ def samples_at_the_start() -> set[str]:
 
 
 def _of_new_processes() -> tuple[ApiMetrics, ExecutorMetrics]:
-    """Returns the metrics of an API with one route, and of an executor with one model and one MCP server."""
+    """Returns the metrics of an API with one route, and of an executor with a model, an MCP server and a platform."""
     api, executor = ApiMetrics(), ExecutorMetrics()
     api.expect("GET", "/")
     executor.models.expect("one", ["provider_error"])
     executor.watch_tool_servers(lambda: [ToolServer("one", connected=True, tools=1)], ["exited"])
+    executor.watch_platform(lambda: None, ["execute"])
+    executor.watch_web(lambda: {("web_fetch", "completed"): 0})
     executor.watch_census(lambda: Census({"turn": Group()}, {"pending": Group()}, RedisMemory(1, 2)))
     return api, executor
 

@@ -80,6 +80,10 @@ class StrictClient:
             while self.parts and self.parts[-1]["type"] != "step-start":
                 self.parts.pop()
             self._open.clear()
+        elif kind == "source-url":
+            assert not self._open, f"open parts across a source: {self._open}"
+            assert chunk.keys() - {"title"} == {"type", "sourceId", "url"}
+            self.parts.append(dict(chunk))
         else:
             assert kind in ("finish", "abort", "error", "message-metadata") or kind.startswith("data-"), kind
 

@@ -35,6 +35,7 @@ from backend.api.routes import (
     chat,
     events,
     export,
+    files,
     health,
     instructions,
     library,
@@ -48,6 +49,7 @@ from backend.api.routes import (
     sessions,
     streams,
     tasks,
+    tool_servers,
     user,
     webhooks,
 )
@@ -55,6 +57,7 @@ from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
 from backend.api.state import ApiState, state_of
 from backend.api.timeouts import Timeouts
+from backend.api.uploads import Uploads
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
@@ -175,6 +178,7 @@ def _lifespan(
                 proxies,
                 bodies,
                 NewSessions(settings.max_new_sessions),
+                Uploads(),
             )
             yield Lifespan(api=api)
 
@@ -193,13 +197,15 @@ def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
         *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(webhooks, events, health, schema, streams, ag_ui),
+        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
         chat,
     )
+    answer_head(tool_servers.pages)
     for module in (*modules, library, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
+    app.include_router(tool_servers.pages, prefix=PREFIX)
     app.include_router(library.router)
     app.include_router(openai.router)
     app.include_router(page.router)

@@ -65,8 +65,8 @@ class Authenticator:
         token = _bearer_token(given)
         if self._tokens is None:
             raise Unauthenticated
-        user, valid_until = await self._tokens.verify(token)
-        return Identity(Caller(user, address), valid_until)
+        user, valid_until, claims = await self._tokens.verify(token)
+        return Identity(Caller(user, address, claims), valid_until)
 
     async def close(self) -> None:
         """Stops fetching keys."""

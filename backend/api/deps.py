@@ -20,6 +20,8 @@ from backend.chat.questions import QUESTIONS
 from backend.chat.streams.reader import RESET_STEP
 from backend.errors import (
     AgentNotFound,
+    ConnectionNotFound,
+    FileNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
     OperationNotFound,
@@ -28,7 +30,7 @@ from backend.errors import (
     ValidationFailed,
     WebhookNotFound,
 )
-from backend.ids import BEGINNING, SESSION_ID_PATTERN, OperationId, SessionId, StreamId, TaskId, UserId
+from backend.ids import BEGINNING, SESSION_ID_PATTERN, FileId, OperationId, SessionId, StreamId, TaskId, UserId
 
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=100, description="The largest number of entries to return.")]
 Offset: TypeAlias = Annotated[int, Query(ge=0, le=1_000_000, description="The number of entries to skip.")]
@@ -101,11 +103,25 @@ async def _webhooks_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
     return caller.user_id
 
 
+async def _connections_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    """Returns the user whose connection is meant. Raises ConnectionNotFound for anonymous callers, who have none."""
+    if caller.user_id is None:
+        raise ConnectionNotFound
+    return caller.user_id
+
+
 async def _webhook_id(webhook_id: str) -> str:
     """Raises WebhookNotFound if the id is no UUID, so that no store is asked for it."""
     if _UUID.fullmatch(webhook_id) is None:
         raise WebhookNotFound
     return webhook_id
+
+
+async def _file_id(file_id: str) -> FileId:
+    """Raises FileNotFound if the id is no UUID, so that no store is asked for it."""
+    if _UUID.fullmatch(file_id) is None:
+        raise FileNotFound
+    return FileId(file_id)
 
 
 async def _delivery_id(delivery_id: str) -> str:
@@ -188,8 +204,10 @@ AnOperation: TypeAlias = Annotated[OperationId, Depends(_operation_id)]
 AnAgent: TypeAlias = Annotated[str, Depends(_agent_id)]
 AUser: TypeAlias = Annotated[UserId, Depends(_user_id)]
 WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
+ConnectionsUser: TypeAlias = Annotated[UserId, Depends(_connections_user)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
+AFile: TypeAlias = Annotated[FileId, Depends(_file_id)]
 AgentsUser: TypeAlias = Annotated[UserId, Depends(_agents_user)]
 ACursor: TypeAlias = Annotated[StreamId | None, Depends(_cursor)]
 Accepts: TypeAlias = Annotated[frozenset[str], Depends(_accepts)]

@@ -87,6 +87,8 @@ def _blocks(message: Json) -> Iterator[str]:
             yield "\n".join(f"> {line}" for line in ["**You:**", *said.strip("\n").split("\n")])
         elif kind == "dynamic-tool":
             yield f"*Tool {part['toolName']}: {_end_of(part)}*"
+        elif kind == "file":
+            yield f"File: {part['filename']}"
         elif kind == "source-url":
             yield f"Source: [{part.get('title') or part['url']}]({part['url']})"
         elif kind == "data-error":

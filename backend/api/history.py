@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import orjson
 
+from backend.api.file_links import link_to
 from backend.api.message_rows import message_rows
 from backend.chat.models import Json, Message, Role, Task, TaskKind, Usage
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS
@@ -21,8 +22,9 @@ from backend.chat.store.alternatives import (
     answers_without_messages,
     following,
 )
+from backend.chat.store.attachments import files
 from backend.chat.store.history_pages import PAGE_BYTES, SHORTEST_CUT, earlier_messages_of_task, newest_messages
-from backend.ids import SessionId, TaskId
+from backend.ids import FileId, SessionId, TaskId
 from backend.postgres import Connection
 
 
@@ -58,21 +60,33 @@ async def read_history(
     rows, added = await _with_whole_beginning(c, newest.rows, active) if ui else (newest.rows, False)
     near = await following(c, session_id, rows)
     silent = await answers_without_messages(c, session_id)
+    links = await _links_in(c, session_id, rows)
     render: _Render
     if ui:
         answering_again = before is None and active is not None and active.request.text is None
-        render = await _ui_renderer(c, rows, near, silent, answering_again=answering_again)
+        render = await _ui_renderer(c, rows, near, silent, links, answering_again=answering_again)
     else:
         used = await tasks.usage_of_steps(c, list(dict.fromkeys(row.task_id for row in rows)))
-        render = partial(_row_by_row, used)
+        render = partial(_row_by_row, used, links)
     is_whole = added and (rows[0].sequence == 1 or near.parents.get(rows[0].task_id) == 0)
     page = _fitted(rows, render, older=newest.older and not is_whole)
     kept = [row for row in rows if page.first is not None and row.sequence >= page.first]
     return replace(page, branches=alternatives_of(kept, near, silent), orphans=near.orphans)
 
 
-def _row_by_row(used: Mapping[tuple[TaskId, int], Usage], rows: Sequence[Message], most: int) -> list[UITurn]:
-    return [UITurn(row.sequence, message_rows([row], most, used=used)) for row in rows]
+def _row_by_row(
+    used: Mapping[tuple[TaskId, int], Usage], links: Mapping[FileId, str], rows: Sequence[Message], most: int
+) -> list[UITurn]:
+    return [UITurn(row.sequence, message_rows([row], most, used=used, links=links)) for row in rows]
+
+
+async def _links_in(c: Connection, session_id: SessionId, rows: Sequence[Message]) -> dict[FileId, str]:
+    """Returns links to the files of these messages, without those that were deleted."""
+    shown = {file.file_id: file for row in rows for file in row.files}
+    if not shown:
+        return {}
+    keys = await files.link_keys(c, session_id, list(shown))
+    return {id: link_to(shown[id], key) for id, key in keys.items()}
 
 
 async def _with_whole_beginning(c: Connection, rows: list[Message], active: Task | None) -> tuple[list[Message], bool]:
@@ -87,7 +101,13 @@ async def _with_whole_beginning(c: Connection, rows: list[Message], active: Task
 
 
 async def _ui_renderer(
-    c: Connection, rows: Sequence[Message], near: Following, silent: Mapping[int, Task], *, answering_again: bool
+    c: Connection,
+    rows: Sequence[Message],
+    near: Following,
+    silent: Mapping[int, Task],
+    links: Mapping[FileId, str],
+    *,
+    answering_again: bool,
 ) -> _Render:
     task_ids: list[TaskId] = list(dict.fromkeys(row.task_id for row in rows))
     found = await tasks.find_tasks(c, task_ids, brief=True)
@@ -106,6 +126,7 @@ async def _ui_renderer(
             answering_again=answering_again,
             answered_elsewhere=elsewhere,
             most=most,
+            links=links,
         )
 
     return render

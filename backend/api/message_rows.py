@@ -14,6 +14,7 @@ import orjson
 
 from backend.chat.models import (
     ContextPart,
+    FilePart,
     Json,
     Message,
     MetadataPart,
@@ -27,9 +28,9 @@ from backend.chat.models import (
 )
 from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS
-from backend.chat.protocol.chunks_from_rows import answered_json, usage_json
+from backend.chat.protocol.chunks_from_rows import answered_json, file_json, usage_json
 from backend.chat.protocol.tool_outputs import history_output, shown_output
-from backend.ids import TaskId
+from backend.ids import FileId, TaskId
 
 _HIDDEN = (ContextPart, NotePart, MetadataPart)
 
@@ -39,13 +40,15 @@ def message_rows(
     most: int = MAX_OUTPUT_CHARS,
     *,
     used: Mapping[tuple[TaskId, int], Usage] = MappingProxyType({}),
+    links: Mapping[FileId, str] = MappingProxyType({}),
 ) -> list[Json]:
     """Returns messages as clients see them, without page context, notes and a provider's opaque reasoning data.
 
-    Outputs of tools are cut to `most` characters. `used` has the tokens of each step by its task.
+    Outputs of tools are cut to `most` characters. `used` has the tokens of each step by its
+    task, `links` addresses of files that need no token.
     """
     return [
-        _message_row(message, most) | _used_in(used.get((message.task_id, message.step)), message)
+        _message_row(message, most, links) | _used_in(used.get((message.task_id, message.step)), message)
         for message in messages
         if _shown(message)
     ]
@@ -80,7 +83,7 @@ def _shown_part(part: Part, task_id: TaskId, most: int) -> Part:
     return replace(part, provider=None) if isinstance(part, ToolCallPart) else part
 
 
-def _message_row(message: Message, most: int) -> Json:
+def _message_row(message: Message, most: int, links: Mapping[FileId, str]) -> Json:
     parts = [_shown_part(part, message.task_id, most) for part in message.parts if not _is_hidden(part)]
     result = next((part for part in parts if isinstance(part, ToolResultPart)), None)
     calls = [_tool_call(part) for part in parts if isinstance(part, ToolCallPart)]
@@ -92,12 +95,18 @@ def _message_row(message: Message, most: int) -> Json:
         "name": result.tool_name if result is not None else None,
         "tool_calls": calls or None,
         "tool_call_id": result.tool_call_id if result is not None else None,
-        "parts": parts_json(parts),
+        "parts": [one for part in parts for one in _parts_json(part, links)],
         "metadata": message.metadata,
         "message_id": message.message_id,
         "task_id": message.task_id,
         "created_at": _in_utc(message.created_at),
     }
+
+
+def _parts_json(part: Part, links: Mapping[FileId, str]) -> list[Json]:
+    if isinstance(part, FilePart):
+        return [file_json(part, links) | {"file_id": part.file_id, "size": part.size}]
+    return parts_json([part])
 
 
 def _tool_call(call: ToolCallPart) -> Json:

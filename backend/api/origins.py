@@ -18,11 +18,14 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
+from backend.chat.oauth.values import CALLBACK, SIGN_IN
 from backend.config import Settings
 from backend.errors import ForeignOrigin, HostNotAllowed
 
 _ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _PROBES = frozenset(f"{prefix}/health{path}" for prefix in ("", "/api/chat") for path in ("", "/live", "/ready"))
+_VISITED_PATHS = (SIGN_IN, CALLBACK)
+"""Pages to which other sites lead the user. They trust a cookie of their own, and no address or mode."""
 _CALLED_PATHS = ("/api/", "/v1/")
 
 
@@ -47,6 +50,8 @@ class Origins:
 
     def check_origin(self, path: str, headers: Headers) -> None:
         """Raises ForeignOrigin for a call of a foreign page that needs no token."""
+        if path in _VISITED_PATHS:
+            return
         if self._needs_no_token(headers) and path.startswith(_CALLED_PATHS) and self._is_foreign(headers):
             raise ForeignOrigin
 

@@ -63,6 +63,10 @@ class OpenRoute(APIRoute):
         """Returns the largest allowed body in bytes."""
         return settings.max_body_bytes
 
+    def answers_within(self, api: ApiState, body: Json) -> float:
+        """Returns the seconds in which a request with this body is answered."""
+        return self.answer_timeout or api.timeouts.answer_timeout
+
     def load(self, body: bytes, settings: Settings) -> Json:
         """Parses a body for the schema to check. Raises an AppError if the body is invalid."""
         return load_json(body)
@@ -82,15 +86,14 @@ class OpenRoute(APIRoute):
             await self.admit(request, state.api)
             if b"%00" in request.scope["query_string"]:
                 raise InvalidUnicode
-            seconds = self.answer_timeout or state.api.timeouts.answer_timeout
             if self.needs_caller:
                 _check_query(request, known)
             with self.arriving(request, state.api):
                 if not takes_json:
-                    return await answered_within(seconds, answer(request))
+                    return await answered_within(self.answers_within(state.api, None), answer(request))
                 with state.api.bodies.lease(self._payer(request)) as lease:
                     await self._read_json(request, state.api, lease)
-                    return await answered_within(seconds, answer(request))
+                    return await answered_within(self.answers_within(state.api, request.value), answer(request))
 
         return check_and_answer
 

@@ -196,7 +196,9 @@ class NewTurn(_TakesNulls):
     ] = None
     parent: Annotated[str | None, Field(max_length=255, description=_PARENT)] = None
     page_tools: PageTools = []
-    file_ids: Annotated[list[str] | None, Field(description=_NO_FILES)] = None
+    file_ids: Annotated[
+        list[str] | None, Field(max_length=20, description="Ids of files, which `POST /api/chat/files` returned.")
+    ] = None
     mode: Annotated[Literal["fast", "extended_thinking"] | None, Field(description=_OF_AUTOGPT)] = None
     model: Annotated[str | None, Field(max_length=100, description=_MODEL)] = None
     effort: Annotated[str | None, Field(max_length=32, description=_EFFORT)] = None
@@ -595,6 +597,7 @@ class ModelOut(_Out):
     efforts: list[str] = Field(description="The levels that a message may name in `effort`, from the lowest.")
     effort: str | None = Field(description="The level if a message names none. Null if the provider decides.")
     images: bool
+    accepts: list[str] = Field(description="Files that it takes whole: `image`, `pdf`. It reads others as text.")
     price: PriceOut | None
 
 

@@ -18,6 +18,7 @@ from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
 from backend.api.proxies import TrustedProxies
 from backend.api.timeouts import Timeouts
+from backend.api.uploads import Uploads
 from backend.chat.resources import Resources, State
 
 
@@ -39,6 +40,7 @@ class ApiState:
     proxies: TrustedProxies
     bodies: BodyMemory
     new_sessions: NewSessions
+    uploads: Uploads
 
     async def state(self) -> State:
         """Returns the state of each service that requests need."""

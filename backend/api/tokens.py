@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 LEEWAY = 10
 """Seconds of tolerance for clocks: a token is accepted that long after its `exp`."""
+_CLAIM = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,512}")
 _USER_ID = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,255}")
 _TOKEN_ERRORS = (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+Claims: TypeAlias = tuple[tuple[str, str], ...]
 _Key: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
 
 
@@ -31,12 +33,13 @@ class Tokens:
         self._algorithm = settings.jwt_algorithm
         self._audience = settings.jwt_audience
         self._issuer = settings.jwt_issuer
+        self._kept = settings.claims
         secret = settings.jwt_verify_key
         self._key = _prepare_key(secret.get_secret_value(), self._algorithm) if secret is not None else None
         self._key_set = _open_key_set(settings)
 
-    async def verify(self, token: str) -> tuple[UserId, float]:
-        """Returns the token's user and the Unix time until which the token is accepted.
+    async def verify(self, token: str) -> tuple[UserId, float, Claims]:
+        """Returns the token's user, the Unix time until which it is accepted, and the claims that MCP_CLAIMS names.
 
         Raises Unauthenticated or Unavailable.
         """
@@ -50,7 +53,7 @@ class Tokens:
         if self._key_set is not None:
             await self._key_set.close()
 
-    async def _verify(self, token: str) -> tuple[UserId, float]:
+    async def _verify(self, token: str) -> tuple[UserId, float, Claims]:
         key = await self._key_for(token)
         if key is None:
             raise Unauthenticated
@@ -65,7 +68,9 @@ class Tokens:
         )
         if _USER_ID.fullmatch(claims["sub"]) is None:
             raise Unauthenticated
-        return UserId(claims["sub"]), float(claims["exp"]) + LEEWAY
+        kept = ((name, _text_of(claims[name])) for name in self._kept if name in claims)
+        texts = tuple((name, text) for name, text in kept if text is not None)
+        return UserId(claims["sub"]), float(claims["exp"]) + LEEWAY, texts
 
     async def _key_for(self, token: str) -> _Key | jwt.PyJWK | None:
         if self._key_set is None:
@@ -75,6 +80,14 @@ class Tokens:
             return None
         key_id = header.get("kid")
         return await self._key_set.find(key_id) if key_id is None or isinstance(key_id, str) else None
+
+
+def _text_of(claim: object) -> str | None:
+    """Returns the claim as a text. None for one that is no text, number or bool, or is too long."""
+    if isinstance(claim, bool):
+        return "true" if claim else "false"
+    text = str(claim) if isinstance(claim, int | float) else claim
+    return text if isinstance(text, str) and _CLAIM.fullmatch(text) is not None else None
 
 
 def _open_key_set(settings: Settings) -> KeySet | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal, TypeAlias
 
-from backend.ids import ExecutorId, OperationId, SessionId, StreamId, TaskId, UserId, fence_of
+from backend.ids import ExecutorId, FileId, OperationId, SessionId, StreamId, TaskId, UserId, fence_of
 
 Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
@@ -23,6 +23,8 @@ OWN_MESSAGE_ID = "usr_"
 SUMMARY_NOTICE = "summary"
 """The name of the data part of an answer for which the model read a summary for the first time."""
 
+
+FILES_PATH = "/api/chat/files/"
 
 FinishReason: TypeAlias = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
 """The reasons of the AI SDK for which an answer ends."""
@@ -60,10 +62,14 @@ class OnBusy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer."""
+    """The sender of a request: a user, or an anonymous caller (`user_id` is None). `address` is the IP of the peer.
+
+    `claims` are those of the token that MCP_CLAIMS names, with their values.
+    """
 
     user_id: UserId | None
     address: str
+    claims: tuple[tuple[str, str], ...] = ()
 
     @property
     def quota_key(self) -> str:
@@ -226,8 +232,41 @@ class MetadataPart:
     type: Literal["metadata"] = "metadata"
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file of a user's message. The table of files has its owner. `pages` is 0 unless it is a PDF."""
+
+    file_id: FileId
+    media_type: str
+    filename: str
+    size: int
+    pages: int = 0
+    type: Literal["file"] = "file"
+
+    @property
+    def url(self) -> str:
+        """The address of the file at this server, without the host."""
+        return f"{FILES_PATH}{self.file_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFile:
+    """A file in a prompt. `data` is the picture or the PDF, empty until it is read. Messages are never stored with it.
+
+    `tokens` is what the file may take. `as_text`: the model reads its text.
+    """
+
+    file: FilePart
+    tokens: int
+    as_text: bool = False
+    data: bytes = b""
+    type: Literal["prompt_file"] = "prompt_file"
+
+
 Part: TypeAlias = (
     TextPart
+    | FilePart
+    | PromptFile
     | ReasoningPart
     | SourcePart
     | ToolCallPart
@@ -277,6 +316,15 @@ class Message:
     @property
     def text(self) -> str:
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def files(self) -> tuple[FilePart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, FilePart))
+
+    @property
+    def is_shown(self) -> bool:
+        """Returns True if pages show this message of a user: it has a text or a file."""
+        return bool(self.text or self.files)
 
     @property
     def steered(self) -> bool:
@@ -365,12 +413,13 @@ class TurnRequest:
     client gave no id, and `context` if it sent no page. `revises` is the id of an earlier user message: a turn with a
     text replaces that message (an edit), and a turn without one answers it again (a regeneration). The message is
     looked up when the task becomes active, but a regeneration names the version to answer as its `parent`. None if the
-    turn revises nothing. `data` and `metadata` are the page's own. `choice` is the model of this turn; a task that was
+    turn revises nothing. `data` and `metadata` are the page's own. A message
+    may have `files` and an empty text. `choice` is the model of this turn; a task that was
     accepted has the choice of its session at that moment.
     `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
     holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
     `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
-    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them.
+    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them. `claims` are the caller's.
 
     `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
     an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
@@ -386,10 +435,12 @@ class TurnRequest:
     revises: str | None = None
     data: tuple[DataPart, ...] = ()
     metadata: Json = None
+    files: tuple[FilePart, ...] = ()
     instructions: str | None = None
     temporary: bool = False
     takes_questions: bool = False
     page_tools: tuple[Json, ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
     choice: ModelChoice = ModelChoice()
     parent: str | None = None
     branches: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -53,6 +53,10 @@ class ToolWork:
     def call(self) -> ToolCallPart:
         return ToolCallPart(self.tool_call_id, self.tool_name, self.input)
 
+    def ordering(self, order: Json, *, remote: str | None = None) -> ToolWork:
+        """Returns the same work with an order, and with the server of its remote task."""
+        return replace(self, order=order, remote=remote)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
@@ -66,6 +70,12 @@ class RemoteTask:
     tool: str
     id: str
     whose: str | None = None
+
+
+AGENT_PLATFORM = "\tagent platform"
+"""The name of the agent platform as the server of a remote task. No MCP server can have a name with a tab."""
+AGENT_RUN, AGENT_SCHEDULE = "agent_run", "agent_schedule"
+"""The kinds of orders for the agent platform, as `kind` of the order. They are counted in each session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from backend.chat.models import (
     ContextPart,
     DataPart,
     Excerpt,
+    FilePart,
     Json,
     MetadataPart,
     NotePart,
@@ -20,6 +21,7 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
+from backend.ids import FileId
 
 
 def parts_json(parts: Sequence[Part]) -> list[Json]:
@@ -47,6 +49,9 @@ def _part_json(part: Part) -> Json:
             document |= {"url": part.url, "content": part.content}
         case DataPart():
             return document | ({} if part.id is None else {"id": part.id}) | {"data": part.data}
+        case FilePart():
+            about = {"file_id": part.file_id, "media_type": part.media_type, "filename": part.filename}
+            return document | about | {"size": part.size} | ({"pages": part.pages} if part.pages else {})
         case MetadataPart():
             document |= {"metadata": part.metadata}
     return {name: value for name, value in document.items() if value is not None}
@@ -78,6 +83,7 @@ _PARSERS: dict[str, Callable[[dict[str, Any]], Part]] = {
     ),
     "context": lambda d: ContextPart(d.get("url"), d.get("content")),
     "note": lambda d: NotePart(d["text"]),
+    "file": lambda d: FilePart(FileId(d["file_id"]), d["media_type"], d["filename"], d["size"], d.get("pages", 0)),
     "metadata": lambda d: MetadataPart(d["metadata"]),
 }
 _DATA = "data-"

@@ -20,6 +20,8 @@ from backend.chat.streams.hub import Hub
 from backend.chat.streams.streams import Streams
 from backend.chat.streams.writer import Flusher
 from backend.config import Settings
+from backend.files.reading import FileReader
+from backend.files.storage import FileStorage
 from backend.ids import ExecutorId
 from backend.logs import why_away, words_of_redis
 from backend.postgres import Database
@@ -57,6 +59,8 @@ class Resources:
     turn_queue: TurnQueue
     outbox: Outbox
     locks: Locks
+    files: FileStorage
+    file_reader: FileReader
     claiming: ClaimActivity = field(default_factory=ClaimActivity)
     traces: Traces | None = None
 

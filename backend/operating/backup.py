@@ -1,4 +1,5 @@
-"""`backup` and `restore` of the embedded PostgreSQL: one tar file with a dump, and the loose files of DATA_DIR.
+"""`backup` and `restore` of the embedded PostgreSQL: a tar file with a dump, the loose files of DATA_DIR, and the files
+that users have given.
 
 Valkey is not in it: it holds nothing that cannot be rebuilt, except the answers that run at that moment.
 """
@@ -12,7 +13,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from backend.config import Settings
 from backend.embedded import embedded_servers, running_servers
 from backend.embedded.postgres import DATABASE, postgres_binaries
 from backend.errors import ConfigError
+from backend.files.storage import FOLDER, LOCAL_FOLDER
 from backend.migrating import migrate
 from backend.postgres import Connection
 from backend.postgres_address import Address
@@ -29,7 +31,7 @@ from backend.postgres_address import Address
 LONGEST = 6 * 3600.0
 """Seconds for a dump, or for a restore."""
 CONNECT_WITHIN = 5.0  # seconds
-DUMP, MANIFEST, FILES = "database.dump", "manifest.json", "files/"
+DUMP, MANIFEST, FILES, OBJECTS = "database.dump", "manifest.json", "files/", "objects/"
 FORMAT = 1
 """The version of the file's form."""
 _INCOMING, _REPLACED = "copilot_incoming", "copilot_replaced"
@@ -175,8 +177,17 @@ def _pack(file: Path, dump: Path, data_dir: Path) -> None:
         with tarfile.open(fileobj=out, mode="w") as tar:
             for path, name in ((manifest, MANIFEST), (dump, DUMP), *((path, FILES + path.name) for path in loose)):
                 tar.add(path, name)
+            for path in _objects_in(data_dir):
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    tar.add(path, OBJECTS + path.name)
         out.flush()
         os.fsync(out.fileno())
+
+
+def _objects_in(data_dir: Path) -> list[Path]:
+    """Returns the stored files of users, without those that are being written."""
+    folder = data_dir.expanduser() / LOCAL_FOLDER / FOLDER
+    return [path for path in sorted(folder.iterdir()) if "#" not in path.name] if folder.is_dir() else []
 
 
 def _unpack(file: Path, folder: Path) -> str:
@@ -202,3 +213,8 @@ def _finish_restore(folder: Path, data_dir: Path) -> None:
     for path in (folder / FILES).iterdir() if (folder / FILES).exists() else ():
         if not (root / path.name).exists():
             shutil.copy2(path, root / path.name)
+    objects = root / LOCAL_FOLDER / FOLDER
+    for path in (folder / OBJECTS).iterdir() if (folder / OBJECTS).exists() else ():
+        objects.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (objects / path.name).exists():
+            shutil.copy2(path, objects / path.name)

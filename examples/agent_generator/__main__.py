@@ -16,6 +16,7 @@ if not __package__:  # started as `python examples/agent_generator`
 
 from examples.agent_generator.app import create_app
 from examples.agent_generator.options import Options, read_options
+from examples.agent_platform.options import InvalidOption, PlatformOptions, read_platform_options
 
 
 class _Server(uvicorn.Server):
@@ -28,9 +29,9 @@ class _Server(uvicorn.Server):
             sys.stdout.flush()
 
 
-async def serve(options: Options) -> None:
+async def serve(options: Options, platform: PlatformOptions) -> None:
     """Serves until SIGINT or SIGTERM."""
-    config = uvicorn.Config(create_app(options), log_level="warning", timeout_graceful_shutdown=3)
+    config = uvicorn.Config(create_app(options, platform), log_level="warning", timeout_graceful_shutdown=3)
     listener = socket.create_server((options.host, options.port))
     await _Server(config).serve([listener])
 
@@ -38,5 +39,9 @@ async def serve(options: Options) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        platform_options = read_platform_options()
+    except InvalidOption as invalid:
+        sys.exit(f"the environment of the platform: {invalid}")
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(read_options(sys.argv[1:])))
+        asyncio.run(serve(read_options(sys.argv[1:]), platform_options))

@@ -17,6 +17,9 @@ from examples.agent_generator.faults import Fault
 from examples.agent_generator.options import Options
 from examples.agent_generator.works import KeyReused, Reply, TooMuch
 from examples.agent_generator.workshop import Unacceptable, Workshop
+from examples.agent_platform.app import PREFIX, create_platform_app, use_platform
+from examples.agent_platform.options import PlatformOptions
+from examples.agent_platform.parts import open_platform
 
 MAX_BODY_BYTES = 8_000_000
 router = APIRouter()
@@ -72,12 +75,17 @@ async def works(shop: Shop) -> list[dict[str, Any]]:
     return shop.works.overview()
 
 
-def create_app(options: Options) -> FastAPI:
-    """Creates the app of one process. It keeps its state in memory."""
+def create_app(options: Options, platform_options: PlatformOptions = PlatformOptions()) -> FastAPI:
+    """Creates the app of one process: the generator, which keeps its state in memory, and the platform."""
+    platform_app = create_platform_app(platform_options.api_key)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_deliveries(options) as deliveries:
+        async with (
+            open_deliveries(options) as deliveries,
+            open_platform(platform_options, deliveries, options.callback_base) as platform,
+        ):
+            use_platform(platform_app, platform)
             app.state.workshop = Workshop(options, deliveries)
             try:
                 yield
@@ -86,6 +94,7 @@ def create_app(options: Options) -> FastAPI:
 
     app = FastAPI(title="Agent generator", lifespan=lifespan, max_body_size=MAX_BODY_BYTES)
     app.include_router(router)
+    app.mount(PREFIX, platform_app)
     app.add_exception_handler(Fault, _go_wrong)
     app.add_exception_handler(DirectiveError, _refuse(400, "validation_error"))
     app.add_exception_handler(Unacceptable, _refuse(422, "validation_error"))

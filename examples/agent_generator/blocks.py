@@ -1,15 +1,20 @@
-"""The blocks that agents consist of, and the choice of a block for a description."""
+"""The choice of blocks of the platform for descriptions of steps."""
 
 from __future__ import annotations
 
 import re
-import uuid
 
-NAMESPACE = uuid.UUID("5d1c6f0e-6f0b-4d9e-9f0a-6a2f3c1b7e42")
-MANUAL = "Manual Trigger"
+from examples.agent_generator.recipes import recipe_for
+from examples.agent_platform.blocks import BLOCKS
+from examples.agent_platform.blocks.block import Block
+
+MANUAL, EVENT, TIMED = "Manual Trigger", "Event Trigger", "Schedule Trigger"
+_AGENT = "Agent: "
+_CLOCK = r"( at [\w:]+(\.\d+)?( [ap]m\b)?)?"
 SCHEDULE = re.compile(
-    r"\b(every(day)?( other)?( \w+)?( at \S+)?|each( \w+)?|daily|hourly|weekly|monthly|yearly|schedule\w*"
-    r"|on (mon|tues|wednes|thurs|fri|satur|sun)days?|at \d\S*|in the morning|at night)\b",
+    rf"\b(every(day)?( other| \d+)?( \w+)?{_CLOCK}|each( \w+)?{_CLOCK}|daily{_CLOCK}|hourly|weekly|monthly|yearly"
+    rf"|schedule\w*|on (mon|tues|wednes|thurs|fri|satur|sun)days?{_CLOCK}|at \d[\w:]*( [ap]m\b)?|in the morning"
+    r"|at night)(?!\w)",
     re.IGNORECASE,
 )
 WHEN = re.compile(r"\b(when(ever)?|as soon as|after|if|once|for each new|on (a |any )?new) [^,.;]+", re.IGNORECASE)
@@ -21,13 +26,33 @@ _BY_WORD = (
     (re.compile(r"\b(read|fetch|open|download|page|site|feed)\b", re.IGNORECASE), "Read Web Page"),
     (re.compile(r"\b(sheets?|table|row|save|store|list|database)\b", re.IGNORECASE), "Write Row"),
 )
+_BY_NAME = {block.name: block for block in BLOCKS.values()}
+_CHAINED = frozenset(
+    {MANUAL, EVENT, TIMED, "Webhook Trigger", "AI Text Generator", "Run Agent"} | {name for _, name in _BY_WORD}
+)
+"""The blocks of steps that need nothing but an instruction."""
 
 
 def block_for(text: str) -> str:
     """Returns the name of the block that fits the text of a step."""
+    recipe = recipe_for(text)
+    if recipe is not None:
+        return recipe.block_name
     return next((name for word, name in _BY_WORD if word.search(text)), "AI Text Generator")
 
 
-def block_id(name: str) -> str:
-    """Returns the id of a block, which never changes."""
-    return str(uuid.uuid5(NAMESPACE, f"block {name}"))
+def block_named(name: str) -> Block:
+    """Returns the block with a name that this platform has. Raises KeyError."""
+    return _BY_NAME[name]
+
+
+def chained(name: str, text: str) -> Block:
+    """Returns the block for a step that needs nothing but an instruction, whatever name the step gives."""
+    if name.startswith(_AGENT):
+        return _BY_NAME["Run Agent"]
+    if name in _CHAINED:
+        return _BY_NAME[name]
+    if name.endswith("Trigger"):
+        return _BY_NAME[EVENT]
+    fitting = block_for(text)
+    return _BY_NAME[fitting if fitting in _CHAINED else "AI Text Generator"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from examples.agent_generator.blocks import MANUAL, SCHEDULE, WHEN, block_for
+from examples.agent_generator.blocks import EVENT, MANUAL, SCHEDULE, TIMED, WHEN, block_for
 from examples.agent_generator.directives import lines_in, without_lines
+from examples.agent_generator.recipes import recipe_for
 
 MAX_STEPS = 12
 _IMPOSSIBLE = re.compile(
@@ -16,8 +17,13 @@ _FILLER = re.compile(
     r"an?|the|my|me|i|we|our|us|it|this|that|some|something|anything|stuff|things|please|agents?|bot|assistant|help|make"
     r"|build|create|do|automat\w+|want|need|would|like|could|can|you|to|for|with|of|and"
 )
-_ASKS = re.compile(r"\bask me\b|\?", re.IGNORECASE)
-_CLAUSE = re.compile(r"[.;\n]+\s*|,?\s+(?:and )?then\s+|,\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
+_ASKS = re.compile(r"\bask me\b|\?(?!\S)", re.IGNORECASE)
+_TAKES_OR_GIVES = re.compile(
+    r"\b(takes?|asks? for|receives?|accepts?|expects?|given|returns?|outputs?|shows?|displays?|prints?|gives? back)\b",
+    re.IGNORECASE,
+)
+"""Says that an agent has inputs or outputs, which a recipe adds by itself."""
+_CLAUSE = re.compile(r"\.+(?:\s+|$)|[;\n]+\s*|,?\s+(?:and )?then\s+|,\s*(?:and\s+)?|\s+and\s+(?!-?\d)", re.IGNORECASE)
 
 
 def decompose(
@@ -45,6 +51,8 @@ def decompose(
 def _kind_of(text: str, user_instruction: str | None) -> str:
     if _IMPOSSIBLE.search(text):
         return "unachievable_goal"
+    if recipe_for(text) and not _ASKS.search(text):
+        return "instructions"
     words = re.findall(r"[^\W_]+", text.lower())
     if len(words) < 3 or len([word for word in words if not _FILLER.fullmatch(word)]) < 2:
         return "vague_goal"
@@ -72,14 +80,33 @@ def _questions_about(text: str) -> list[dict[str, str]]:
 
 def _steps_of(text: str, user_instruction: str | None, library_agents: list[Any], lines: list[str]) -> list[Any]:
     whole = f"{text}. {without_lines(user_instruction)}" if user_instruction else text
-    trigger = SCHEDULE.search(whole) or WHEN.search(whole)
-    name = MANUAL if trigger is None else ("Schedule Trigger" if trigger.re is SCHEDULE else "Event Trigger")
+    trigger = SCHEDULE.search(whole) or (None if recipe_for(text) else WHEN.search(whole))
+    name = MANUAL if trigger is None else (TIMED if trigger.re is SCHEDULE else EVENT)
     steps: list[dict[str, Any]] = [_step(1, "trigger", name, trigger[0] if trigger else "started by hand")]
-    for clause in (clause.strip(" ?!") for clause in _CLAUSE.split(whole)):
-        if len(clause) > 2 and len(steps) <= MAX_STEPS:
+    for clause in _clauses_of(whole, trigger[0] if trigger is not None else None):
+        if len(steps) <= MAX_STEPS:
             steps.append(_step(len(steps) + 1, "act", *_performed_by(clause, library_agents)))
     # Directives must reach the request that follows, which contains only these steps.
     return steps + [{"action": "note", "description": f"[generator: {line}]"} for line in lines]
+
+
+def _clauses_of(text: str, trigger: str | None) -> list[str]:
+    """Returns the acts of a description. What starts the agent is no act, unless there is nothing else."""
+    acts = _acts_in(text.replace(trigger, "", 1)) if trigger is not None else []
+    return acts or _acts_in(text)
+
+
+def _acts_in(text: str) -> list[str]:
+    """Returns the acts without those that recipes imply: to take the inputs, to give the output."""
+    acts: list[str] = []
+    recipes = 0
+    for clause in (clause.strip(" ,?!") for clause in _CLAUSE.split(text)):
+        recipe = recipe_for(clause)
+        implied = _TAKES_OR_GIVES.search(clause) and (recipes or (recipe is None and recipe_for(text)))
+        if len(clause) > 2 and not implied:
+            acts.append(clause)
+            recipes += recipe is not None
+    return acts
 
 
 def _performed_by(clause: str, library_agents: list[Any]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from examples.agent_generator.faults import fault_of
 from examples.agent_generator.goals import decompose
 from examples.agent_generator.options import Options
 from examples.agent_generator.works import Reply, Works
+from examples.agent_platform.validation import InvalidGraph
 
 _QUESTIONS = [{"question": "Where should the result go?", "keyword": "output", "example": "a mail to me"}]
 _ERRORS = {
@@ -108,7 +109,10 @@ class Workshop:
             return _failure(job.behaviour.error_type)
         if job.behaviour.clarify and job.behaviour.way == "now":
             return {"success": True, "type": "clarifying_questions", "questions": _QUESTIONS}
-        return {"success": True, "agent_json": job.make()}
+        try:
+            return {"success": True, "agent_json": job.make()}
+        except InvalidGraph as error:
+            return {**_failure("validation_error"), "error": str(error)}
 
     async def _do_and_tell(self, key: str, job: Job) -> None:
         made = await self._do(key, job)

@@ -7,7 +7,7 @@ tool call is stored before it runs, and after the results. The caller stores a c
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from backend.chat.protocol.chunks import Chunk, FinishStep, StartStep
 from backend.errors import ProviderError
 from executor.agent.approved_call import ApprovedCall
 from executor.agent.calls import Calls, Delivered, ToolHost
+from executor.agent.pages_read import pages_read
 from executor.agent.response import Response
 from executor.llm.events import Finished, TextDelta, UsageSoFar
 from executor.llm.history import to_prompt_messages
@@ -84,7 +85,8 @@ class Agent:
     """The loop of one attempt. The first of the `answerers` is asked; when one fails before its first event, the next
     one takes its place until the attempt ends.
 
-    `label` becomes part of every part id and must differ for each attempt at a stream.
+    `label` becomes part of every part id and must differ for each attempt at a stream. `load` reads
+    the files of a prompt.
     """
 
     def __init__(
@@ -95,12 +97,14 @@ class Agent:
         limits: Limits,
         *,
         label: str,
+        load: Callable[[Prompt], Awaitable[Prompt]] | None = None,
     ) -> None:
         self._answerer, *self._fallbacks = answerers
         self._toolbox = toolbox
         self._host = host
         self._limits = limits
         self._label = label
+        self._load = load
         self._current: Response | Calls | Delivered | ApprovedCall | None = None
         self._committed: Sequence[Row] = ()
         self._cited: set[str] = set()
@@ -157,7 +161,7 @@ class Agent:
             return
         while calls_made < self._limits.steps:
             calls_made += 1
-            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice)
+            response = self._current = Response(f"{self._label}-{calls_made}", self._cited, notice, pages_read(rows))
             notice = None
             async for chunk in self._respond(response, rows):
                 yield chunk
@@ -222,6 +226,8 @@ class Agent:
         while True:
             try:
                 prompt = self.prompt = self._answerer.prompt_of(rows)
+                if self._load is not None:
+                    prompt = await self._load(prompt)
                 async with aclosing(self._answerer.model.stream(prompt)) as events:
                     async for event in events:
                         for chunk in response.take(event):

@@ -25,7 +25,7 @@ from backend.chat.protocol.tool_responses import (
     ToolResponse,
 )
 from backend.chat.questions import Question, QuestionKind
-from backend.errors import TooManyOperations, Unavailable
+from backend.errors import TooManyOperations, TooManyRuns, TooManySchedules, Unavailable
 from backend.failpoints import reach
 from backend.tracing import part
 from executor.agent.progress import Extension, ProgressReports, progress_of
@@ -209,12 +209,15 @@ class Calls:
         try:
             limit = tool.time_limit or self._limit
             async with asyncio.timeout(limit) as clock:
+                context = replace(context, again=again)
                 response = await self._run(tool, arguments, call, self._timed_context(call, context, clock, limit))
             reach("after_tool_effect")
         except TimeoutError:
             return await self._failed(tool, call, context, TOO_LONG), False
         except TooManyOperations as error:
             return _json(ErrorResponse(message=f"{error} Wait until some have ended.", error=error.code)), False
+        except (TooManyRuns, TooManySchedules) as error:
+            return _json(ErrorResponse(message=str(error), error=error.code)), False
         except Exception as error:  # the boundary around tools: any error becomes a result for the model
             if isinstance(error, Unavailable) and tool.idempotent:
                 raise  # a store is unavailable: the turn is delivered again, and the call repeated

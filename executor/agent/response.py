@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from backend.chat.models import (
@@ -61,13 +61,16 @@ class Response:
     """One response of the model. Part ids contain `label`, which must differ for every response of a stream.
 
     `cited` holds the URLs that the answer names already; those of this response are added to it. `notice` becomes its
-    first part as soon as the model answers.
+    first part as soon as the model answers. `read` are pages that tools have read before; they are its first sources.
     """
 
-    def __init__(self, label: str, cited: set[str], notice: DataPart | None = None) -> None:
+    def __init__(
+        self, label: str, cited: set[str], notice: DataPart | None = None, read: Iterable[events.Source] = ()
+    ) -> None:
         self._label = label
         self._notice = notice
         self._cited = cited
+        self._read = tuple(read)
         self._sources: list[events.Source] = []
         self._parts: list[Part] = []
         self._text: list[str] | None = None
@@ -90,6 +93,10 @@ class Response:
     def take(self, event: events.ModelEvent) -> Sequence[Chunk]:
         """Adds an event to the response. Returns the chunks to send for it."""
         self.begun = self.begun or not isinstance(event, events.UsageSoFar)
+        if self._read and self.begun and not isinstance(event, events.Finished):  # an empty answer names none
+            for source in self._read:
+                self._cite(source)
+            self._read = ()
         if self._notice is None or not self.begun:
             return self._take(event)
         notice, self._notice = self._notice, None
@@ -127,10 +134,8 @@ class Response:
                 return (ToolInputDelta(call.tool_call_id, json_text),)
             case events.ToolCallEnd(index, provider):
                 return (self._end_call(self._calls.pop(index), UNREADABLE_INPUT, provider),)
-            case events.Source(url):
-                if url not in self._cited and len(self._cited) < MAX_SOURCES:
-                    self._cited.add(url)
-                    self._sources.append(event)
+            case events.Source():
+                self._cite(event)
                 return ()
             case events.UsageSoFar(usage):
                 self.usage = usage
@@ -151,6 +156,11 @@ class Response:
         closing += [ToolOutputError(call.tool_call_id, why) for call in self.calls if call.readable]
         message = self.message()
         return closing, [message, *unanswered(self.calls, why)] if message is not None else []
+
+    def _cite(self, source: events.Source) -> None:
+        if source.url not in self._cited and len(self._cited) < MAX_SOURCES:
+            self._cited.add(source.url)
+            self._sources.append(source)
 
     def _next_id(self, kind: str) -> str:
         return f"{kind}{self._label}-{len(self._parts)}"

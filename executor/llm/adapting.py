@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from backend.chat.models import NewMessage, Role, TextPart
 from executor.llm import refusals
 from executor.llm.failures import ModelCallError, of_response
+from executor.llm.files import has_files, only_named
 from executor.llm.fitting import fixed_tokens, messages_tokens, trimmed
 from executor.llm.history import compact_json
 from executor.llm.model import Prompt, ToolSpec
@@ -93,6 +94,8 @@ class Adapter(ServerMemory):
             tools = []
         answer_tokens = min(prompt.max_output_tokens, self.limit("answer") or prompt.max_output_tokens)
         prompt, answer_tokens = self._fitted(replace(prompt, tools=tools), answer_tokens)
+        if self.refuses("files"):
+            prompt = replace(prompt, messages=only_named(prompt.messages))
         form = self.form_of(conversation_of(prompt.messages))
         return Draft(prompt, form if tools or not self.refuses("tools") else Form.TEXT, answer_tokens)
 
@@ -164,6 +167,8 @@ class Adapter(ServerMemory):
         logger.info("model %s refused a request", self.owner, extra={"error": failure.said})
         if "tool_use_failed" in reason:  # Groq: what the model wrote was no call
             return False
+        if self._drop_files(reason, draft):
+            return True
         if self._limit_tokens(reason, failure, draft) or dialect.concede(reason, body, draft):
             return True
         if self._fill_in(reason, draft) or self._drop_data(reason, body, draft) or self._drop_a_tool(reason, draft):
@@ -180,6 +185,15 @@ class Adapter(ServerMemory):
             return self._cut(draft, None, None)
         unclear = failure.code == "bad_request" and response.status_code in (400, 422)
         return unclear and self._write_plainer(draft)
+
+    def _drop_files(self, reason: str, draft: Draft) -> bool:
+        """Leaves out the files if the refusal is about them, and remembers a model that takes none."""
+        if not has_files(draft.prompt.messages) or not refusals.is_about_files(reason):
+            return False
+        if refusals.refuses_files(reason):
+            self.remember("files", "it takes no files; it reads their names", draft)
+        draft.prompt = replace(draft.prompt, messages=only_named(draft.prompt.messages))
+        return True
 
     def _limit_tokens(self, reason: str, failure: ModelCallError, draft: Draft) -> bool:
         """Asks for a shorter answer, or cuts the prompt, as the numbers in the refusal say."""

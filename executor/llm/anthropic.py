@@ -10,13 +10,14 @@ from typing import Any
 
 import anthropic
 
-from backend.chat.models import Json, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import Json, Part, PromptFile, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
 from executor.llm.adapting import Adapter
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.cache_marks import mark_anthropic
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
+from executor.llm.files import base64_of, is_picture
 from executor.llm.history import call_ids, result_text
 from executor.llm.model import Prompt
 from executor.llm.own_history import Form, one_call_each, written_for
@@ -185,6 +186,11 @@ def _block(part: Part) -> dict[str, Json] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
+        case PromptFile():
+            source = {"type": "base64", "media_type": part.file.media_type, "data": base64_of(part)}
+            if is_picture(part):
+                return {"type": "image", "source": source}
+            return {"type": "document", "source": source, "title": part.file.filename}
         case ToolCallPart():
             members = part.provider.data.get("members", {}) if part.provider is not None else {}
             call = {"type": "tool_use", "id": part.tool_call_id, "name": part.tool_name, "input": part.input}

@@ -22,6 +22,7 @@ import orjson
 
 from backend.chat.models import (
     ContextPart,
+    FilePart,
     Json,
     NewMessage,
     NotePart,
@@ -229,8 +230,8 @@ def _owned(part: ReasoningPart) -> bool:
 # --- texts ----------------------------------------------------------------------------------------------------------
 
 
-def _user_parts(parts: Sequence[Part]) -> Iterator[TextPart]:
-    """Yields a summary, notes of the server, page context, and last the user's own text."""
+def _user_parts(parts: Sequence[Part]) -> Iterator[TextPart | FilePart]:
+    """Yields a summary, notes of the server, page context, files, and last the user's own text."""
     for part in parts:
         if isinstance(part, SummaryPart):
             yield TextPart(f"{SUMMARY_OPENS}\n{_inside('conversation_summary', part.text)}\n{SUMMARY_CLOSES}")
@@ -240,6 +241,7 @@ def _user_parts(parts: Sequence[Part]) -> Iterator[TextPart]:
     for part in parts:
         if isinstance(part, ContextPart) and (rendered := _rendered(part)):
             yield TextPart(rendered)
+    yield from (part for part in parts if isinstance(part, FilePart))
     for part in parts:
         if isinstance(part, TextPart) and part.text.strip():
             yield TextPart(clean(part.text))

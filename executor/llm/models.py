@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from backend.chat.models import Usage
-from backend.config import Settings, variables
+from backend.config import Settings, accepted, variables
 from backend.model_list import ModelEntry, ModelList
 from executor.llm.model import Model
 from executor.llm.prices import PriceTable, cost_at
@@ -31,6 +31,8 @@ class OpenModel:
     base_url: str
     answers_as: str
     """The name under which its answers are stored, see `Usage.model`."""
+    accepts: frozenset[str] = frozenset()
+    """The kinds of files that it takes whole: `image`, `pdf`."""
 
     @property
     def id(self) -> str:
@@ -118,7 +120,8 @@ def _opened(settings: Settings, known: ModelList, entry: ModelEntry, model: Mode
     context = entry.context_tokens or settings.chat_context_tokens
     most = entry.max_output_tokens or settings.chat_max_output_tokens
     shown = entry.id if known.listed else model.name
-    return OpenModel(entry, model, context, most, _server_of(settings, entry, known), shown)
+    accepts = accepted(entry, settings)
+    return OpenModel(entry, model, context, most, _server_of(settings, entry, known), shown, accepts)
 
 
 def _server_of(settings: Settings, entry: ModelEntry, known: ModelList) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from backend.chat.models import Json, NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import (
+    Json,
+    NewMessage,
+    PromptFile,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from executor.llm.files import data_url_of, is_picture
 from executor.llm.history import compact_json, result_text
 from executor.llm.model import Prompt
 from executor.llm.own_history import Form, one_call_each, written_for
@@ -37,15 +47,29 @@ def openai_messages(
         wanted.append(_message(message, refuses))
         previous = message.role
     if system and refuses("system"):
-        wanted[0] = {**wanted[0], "content": f"{prompt.system}\n\n{wanted[0]['content']}"}
+        wanted[0] = {**wanted[0], "content": after_system(prompt.system, wanted[0]["content"], "text")}
     return wanted
+
+
+def after_system(system: str, content: Json, kind: str) -> Json:
+    """Returns the content of the first message behind the system prompt. `kind` is the type of blocks of text."""
+    return [{"type": kind, "text": system}, *content] if isinstance(content, list) else f"{system}\n\n{content}"
+
+
+def _file(file: PromptFile) -> dict[str, Json]:
+    """Returns the block of a file. Source: `openai` 3.54.0, `ChatCompletionContentPartParam` (read 2026-11-30)."""
+    if is_picture(file):
+        return {"type": "image_url", "image_url": {"url": data_url_of(file)}}
+    return {"type": "file", "file": {"filename": file.file.filename, "file_data": data_url_of(file)}}
 
 
 def _message(message: NewMessage, refuses: Callable[[str], bool]) -> dict[str, Json]:
     texts = "\n\n".join(part.text for part in message.parts if isinstance(part, TextPart))
     match message.role:
         case Role.USER:
-            return {"role": "user", "content": texts}
+            blocks = [_file(part) for part in message.parts if isinstance(part, PromptFile)]
+            said_too = [{"type": "text", "text": texts}] if texts else []
+            return {"role": "user", "content": [*blocks, *said_too] if blocks else texts}
         case Role.TOOL:
             result = next(part for part in message.parts if isinstance(part, ToolResultPart))
             return {"role": "tool", "tool_call_id": result.tool_call_id, "content": result_text(result)}

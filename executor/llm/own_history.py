@@ -12,7 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import IntEnum
 
-from backend.chat.models import Json, NewMessage, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import (
+    FilePart,
+    Json,
+    NewMessage,
+    Part,
+    PromptFile,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from executor.llm.files import named
 from executor.llm.history import NOTE_OPENS, compact_json, result_text
 
 _CALLS_NOTE = "From the server: a tool that the assistant called, and what the tool returned."
@@ -106,6 +118,8 @@ def _parts(parts: Sequence[Part], owner: str, form: Form, ids: _WireIds) -> Iter
                 yield replace(part, tool_call_id=ids[part.tool_call_id], output=output)
             case TextPart() if part.text.startswith(NOTE_OPENS):
                 yield replace(part, text=re.sub(r"[\w-]+", lambda word: ids.get(word[0], word[0]), part.text))
+            case FilePart() | PromptFile(data=b""):
+                yield named(part)
             case _:
                 yield part
 
@@ -128,8 +142,8 @@ def _as_text(messages: Sequence[NewMessage]) -> Iterator[NewMessage]:
             elif isinstance(part, ToolResultPart):
                 role = Role.USER
                 parts.append(TextPart(_call_as_text(part, inputs.get(part.tool_call_id))))
-            elif isinstance(part, TextPart):
-                parts.append(part)
+            elif isinstance(part, TextPart | FilePart | PromptFile):
+                parts.append(part if isinstance(part, PromptFile) and part.data else named(part))
         if not parts:
             continue
         if merged and merged[-1].role is role:

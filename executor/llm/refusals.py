@@ -217,6 +217,25 @@ def refuses_lists_of_blocks(reason: str) -> bool:
     return _TEXT_ALONE.search(reason) is not None
 
 
+_ABOUT_FILES = re.compile(
+    r"\bimages?\b|image_url|input_image|\bpdfs?\b|\bdocuments?\b|input_file|file_data|multimodal|vision"
+)
+_NO_FILES = re.compile(
+    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document))"
+    r"|(?:image|vision|pdf|file|document|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?support"
+    r"|only supported by certain models|unknown variant .?(?:image_url|file)|no endpoints found that support"
+)
+
+
+def is_about_files(reason: str) -> bool:
+    return _ABOUT_FILES.search(reason) is not None
+
+
+def refuses_files(reason: str) -> bool:
+    """Returns True if the model takes no pictures or PDFs at all, and not only this one."""
+    return _NO_FILES.search(reason) is not None
+
+
 def refuses_parallel_calls(reason: str) -> bool:
     return _ONE_CALL.search(reason) is not None
 

@@ -10,9 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from backend.chat.models import Json, NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import (
+    Json,
+    NewMessage,
+    PromptFile,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from executor.llm.files import data_url_of, is_picture
 from executor.llm.history import compact_json, result_text
 from executor.llm.model import Prompt
+from executor.llm.openai_messages import after_system
 from executor.llm.own_history import Form, one_call_each, written_for
 
 Item = dict[str, Json]
@@ -27,7 +38,7 @@ def responses_items(
     reasoning = _Reasoning(messages)
     items = [item for message in messages for item in _items(message, reasoning)]
     if prompt.system.strip() and refuses("system"):
-        items[0]["content"] = f"{prompt.system}\n\n{items[0]['content']}"
+        items[0]["content"] = after_system(prompt.system, items[0]["content"], "input_text")
     return items
 
 
@@ -35,12 +46,22 @@ def _items(message: NewMessage, reasoning: _Reasoning) -> Iterator[Item]:
     match message.role:
         case Role.USER:
             texts = [part.text for part in message.parts if isinstance(part, TextPart)]
-            yield {"role": "user", "content": "\n\n".join(texts)}
+            blocks = [_file(part) for part in message.parts if isinstance(part, PromptFile)]
+            said = "\n\n".join(texts)
+            said_too = [{"type": "input_text", "text": said}] if said else []
+            yield {"role": "user", "content": [*blocks, *said_too] if blocks else said}
         case Role.TOOL:
             result = next(part for part in message.parts if isinstance(part, ToolResultPart))
             yield {"type": "function_call_output", "call_id": result.tool_call_id, "output": result_text(result)}
         case Role.ASSISTANT:
             yield from _said(message, reasoning)
+
+
+def _file(file: PromptFile) -> Item:
+    """Returns the block of a file. Source: `openai` 3.54.0, `ResponseInputImageParam`, `ResponseInputFileParam`."""
+    if is_picture(file):
+        return {"type": "input_image", "image_url": data_url_of(file), "detail": "auto"}
+    return {"type": "input_file", "filename": file.file.filename, "file_data": data_url_of(file)}
 
 
 def _said(message: NewMessage, reasoning: _Reasoning) -> Iterator[Item]:

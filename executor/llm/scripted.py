@@ -13,8 +13,9 @@ It follows the commands in the last user message, in their order. A command stan
     /then                   begins the next step, which runs when the tools have answered
 
 “Create an agent that …”, “Change the agent ID like this: …” and “Customize the template ID like this: …” call the tool
-for that, if there is one. A step without commands comments on the results of the step before. A message without
-commands gets an answer of a sentence or two. A summary has the first words of the user's messages.
+for that, if there is one; so do “Run it with 2 and 3” and “Run the agent ID with {"a": 2}”. A step without commands
+comments on the results of the step before. A message without commands gets an answer of a sentence or two. A summary
+has the first words of the user's messages.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from executor.llm.events import (
 )
 from executor.llm.history import NOTE_CLOSES, NOTE_OPENS, SUMMARY_CLOSES, SUMMARY_OPENS
 from executor.llm.model import Prompt
+from executor.llm.scripted_runs import requested_run
 from executor.llm.sources import find_source
 from executor.llm.summaries import REQUEST
 
@@ -130,6 +132,8 @@ class ScriptedModel:
         script = _steps(commands)
         if rounds < len(script):
             yield from self._perform(script[rounds], asked)
+        elif (call := requested_run(asked, prompt.messages, since, {tool.name for tool in prompt.tools})) is not None:
+            yield from _call(0, call)
         elif rounds:
             yield from self._say(_comment(since))
         elif REQUEST in asked:

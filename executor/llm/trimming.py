@@ -15,7 +15,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
-from backend.chat.models import NewMessage, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import (
+    FilePart,
+    NewMessage,
+    Part,
+    PromptFile,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from executor.llm.files import file_tokens
 from executor.llm.history import compact_json, cut, result_text
 
 TOKENS_PER_MESSAGE = 6
@@ -171,6 +182,10 @@ def _text_of(part: Part) -> str:
 
 
 def _part_tokens(part: Part) -> int:
+    if isinstance(part, PromptFile):
+        return part.tokens
+    if isinstance(part, FilePart):
+        return file_tokens(part)
     extra = part.redacted or part.signature or "" if isinstance(part, ReasoningPart) else ""
     if isinstance(part, ReasoningPart | ToolCallPart) and part.provider is not None and part.provider.data:
         extra += compact_json(part.provider.data)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import mcp_types
@@ -21,14 +22,16 @@ from executor.mcp.failures import ServerUnavailable, SessionLost, Why
 from executor.mcp.link import Link, Listed, Mode
 from executor.mcp.live_call import Lent
 from executor.mcp.names import Names
+from executor.mcp.oauth.transport import Bearer
+from executor.mcp.offer import Offer
 from executor.mcp.own_links import OwnLinks
 from executor.mcp.places import MAX_CALLS, RESERVED, Places
-from executor.mcp.resource import READ_RESOURCE, ResourceTool
 from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server, StdioServer
 from executor.mcp.tasks import Answered, Asks, ServerTasks, TaskState
-from executor.mcp.tool import Caller, Offered, offered_tools, unknown_tool
+from executor.mcp.tool import Caller
 from executor.metrics import ToolServer
-from executor.tools.tool import Tool
+from executor.tools.context import Claims
+from executor.tools.tool import Tool, ToolSource
 
 CHECK_EVERY, CHECK_TIMEOUT = 30.0, 30.0
 """Seconds between two checks of the list of tools, and seconds for its answer."""
@@ -38,10 +41,9 @@ STEADY_AFTER = 60.0
 """Seconds after which a connection counts as stable, so that the pause begins at FIRST_PAUSE again."""
 NEW_SESSION_LIMIT = 15.0
 """Seconds that a call waits for a new session, after the server has forgotten the old one."""
-MAX_NAMED = 20
-"""Tools that are left out and named in the log and in the health report."""
 MAX_OLD_LINKS = 4
 """Retired connections whose calls are still under way. The oldest of more is cut."""
+NONE: Mapping[str, str] = MappingProxyType({})
 logger = logging.getLogger(__name__)
 
 
@@ -63,11 +65,8 @@ class Connection:
         self._linked = asyncio.Event()
         self._jobs: list[asyncio.Task[None]] = []
         self._mode: Mode = "auto"
-        self._offered: Offered | None = None
-        self._listed: tuple[list[mcp_types.Tool], bool] | None = None
-        self._own = OwnLinks(self._new_link, self._start_timeout)
-        self._readers: dict[str, Tool[Any]] = {}
-        self._has_linked = False
+        self._offer = Offer(server, names, self.call, self.read, self.tasks)
+        self._own = OwnLinks(self._new_own_link, self._start_timeout)
         self._renewing = False
         """True from the loss of a session until the next one has begun or failed to. Calls wait meanwhile."""
         self._places = Places(server.calls or MAX_CALLS + RESERVED)
@@ -82,9 +81,7 @@ class Connection:
 
         Has a tool that reads resources after an answer with a link to one.
         """
-        if not self.is_connected or self._offered is None:
-            return {}
-        return {**self._offered.tools, **self._readers} if self._has_linked else self._offered.tools
+        return self._offer.tools if self.is_connected else {}
 
     @property
     def is_connected(self) -> bool:
@@ -113,14 +110,18 @@ class Connection:
             tools=len(self.tools),
             why=self._why.words if self._why is not None and self._link is None else None,
             failures=dict(self._failures),
-            unusable=dict(list(self._offered.left_out.items())[:MAX_NAMED]) if self._offered is not None else {},
+            unusable=self._offer.left_out,
         )
 
     def find(self, name: str) -> Tool[Any] | None:
         """Finds a tool even while the server is not connected. None if the server has no such tool."""
-        if self._offered is None:
-            return unknown_tool(name, self.server, self.call, self._names, self.tasks)
-        return self._offered.tools.get(name) or self._readers.get(name)
+        return self._offer.find(name)
+
+    def of_owner(self, owner: str) -> ToolSource:
+        return self
+
+    async def prepare(self, owner: str, claims: Claims) -> None:
+        """All users have the same tools."""
 
     async def call(self, tool: str, arguments: dict[str, Any], caller: Caller) -> Answered:
         """Calls a tool and returns its result, which may be an error of the tool, or what it asks for.
@@ -131,7 +132,7 @@ class Connection:
         result: Answered = await self._ask(caller, lambda link, lent: link.call(tool, arguments, caller, lent))
         content = result.content if isinstance(result, mcp_types.CallToolResult) else []
         if any(isinstance(block, mcp_types.ResourceLink) for block in content):
-            self._has_linked = True
+            self._offer.has_linked = True
         return result
 
     async def _ask_unplaced(self, whose: str | None, act: Callable[[Asks], Awaitable[Any]]) -> Any:
@@ -150,28 +151,30 @@ class Connection:
 
     async def _with_session(self, caller: Caller, act: Callable[[Link], Awaitable[Any]]) -> Any:
         for _ in range(2):
-            link = await self._link_for(caller)
+            owner = await self._owner_of(caller)
+            link = await self._link_for(caller, owner)
             try:
                 answer = await act(link)
             except SessionLost:
                 self._renew(link)
             else:
                 if isinstance(answer, TaskState):
-                    self._own.hold(self._owner_of(caller), works=not answer.has_ended)
+                    self._own.hold(owner, works=not answer.has_ended)
                 return answer
         raise ServerUnavailable("it does not keep its sessions")
 
-    async def _link_for(self, caller: Caller) -> Link:
+    async def _link_for(self, caller: Caller, owner: str) -> Link:
         if self.server.per is not None:
             with caller.untimed():
-                return await self._own.link_of(self._owner_of(caller))
+                return await self._own.link_of(owner)
         if self._link is None and self._renewing:
             await self._until_renewed()
         if self._link is None:
             raise ServerUnavailable(self._why.words if self._why is not None else "")
         return self._link
 
-    def _owner_of(self, caller: Caller) -> str:
+    async def _owner_of(self, caller: Caller) -> str:
+        """Returns the owner of the connection for this call, if connections have owners."""
         return caller.session if self.server.per == "session" else caller.user
 
     def _renew(self, lost: Link) -> None:
@@ -217,7 +220,7 @@ class Connection:
 
     async def _stay_connected(self, folder: Path) -> Why | None:
         """Holds one connection until it takes no more calls. Returns the reason, or None if it was retired."""
-        link = self._new_link(folder, self._take_tools)
+        link = self._new_link(folder, self._offer.take)
         self._start(link)
         try:
             await link.settled()
@@ -239,8 +242,18 @@ class Connection:
             self._trouble.met(link.why.words)
         return link.why
 
-    def _new_link(self, folder: Path, listed: Listed = lambda *_: None) -> Link:
-        return Link(self.server, folder, self._mode, self._call_limit, (CHECK_EVERY, CHECK_TIMEOUT), listed)
+    def _new_link(
+        self,
+        folder: Path,
+        listed: Listed = lambda *_: None,
+        bearer: Bearer | None = None,
+        headers: Mapping[str, str] = NONE,
+    ) -> Link:
+        check = CHECK_EVERY, CHECK_TIMEOUT
+        return Link(self.server, folder, self._mode, self._call_limit, check, listed, bearer, headers)
+
+    def _new_own_link(self, folder: Path, owner: str) -> Link:
+        return self._new_link(folder)
 
     def _start(self, link: Link) -> None:
         job = asyncio.create_task(link.run(self._start_timeout), name=f"MCP server {self.server.name}")
@@ -257,22 +270,6 @@ class Connection:
         self.tried.set()
         about = {"server": self.server.name, "tools": len(self.tools), "protocol": link.protocol}
         logger.info("an MCP server is connected", extra=about)
-
-    def _take_tools(self, listed: list[mcp_types.Tool], runs_tasks: bool) -> None:
-        if (listed, runs_tasks) == self._listed:
-            return
-        self._listed = listed, runs_tasks
-        name = self._names.of(self.server.name, [*(tool.name for tool in listed), READ_RESOURCE])[READ_RESOURCE]
-        has_own = any(tool.name == READ_RESOURCE for tool in listed)
-        reader = ResourceTool(name, self.server, self.read)
-        self._readers = {name: reader} if self.server.offers(READ_RESOURCE) and not has_own else {}
-        before = self._offered
-        self._offered = offered_tools(listed, self.server, self.call, self._names, self.tasks, runs_tasks=runs_tasks)
-        left_out = self._offered.left_out
-        if left_out and (before is None or before.left_out != left_out):
-            named = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:MAX_NAMED])
-            about = {"server": self.server.name, "number": len(left_out), "which": named}
-            logger.warning("tools of an MCP server cannot be offered", extra=about)
 
     async def _end_jobs(self) -> None:
         """Cancels the connections, and again if this is cancelled, since disconnecting may wait for a server."""

@@ -9,6 +9,7 @@ from executor.mcp.failures import (
     ServerBusy,
     ServerLost,
     ServerUnavailable,
+    SignInLink,
     TaskCancelled,
     TaskLost,
     without_secrets,
@@ -56,6 +57,8 @@ def _failure(
             return ErrorResponse(message=message, session_id=session, error="task_lost")
         case TaskCancelled():
             return ErrorResponse(message=str(failure), session_id=session, error="task_cancelled")
+        case SignInLink():
+            return ErrorResponse(message=str(failure), session_id=session, error="tool_unavailable")
         case AnswerTooLarge():
             return too_large(block_id, f"more than {MAX_MESSAGE_BYTES} bytes", session)
         case _:

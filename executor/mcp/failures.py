@@ -10,6 +10,7 @@ from enum import StrEnum
 from mcp import MCPError
 from mcp_types import ElicitRequestURLParams
 
+from backend.chat.models import Json
 from backend.logs import why_away
 from executor.mcp.messages import OwnError
 
@@ -49,6 +50,8 @@ class Notes:
 
     def __init__(self) -> None:
         self.why: Why | None = None
+        self.challenge: Json = None
+        """What the server has said about the sign-in that it wants; None if it wants none."""
 
 
 class ServerGone(Exception):
@@ -60,7 +63,14 @@ class ServerGone(Exception):
 
 
 class ServerUnavailable(Exception):
-    """The call was not sent, or the server did not run it. The message, which may be empty, says why."""
+    """The call was not sent, or the server did not run it. The message, which may be empty, says why.
+
+    `why` is set if a connection could not be made for it.
+    """
+
+    def __init__(self, words: str = "", why: Why | None = None) -> None:
+        super().__init__(words)
+        self.why = why
 
 
 class ServerBusy(Exception):
@@ -105,6 +115,10 @@ class LinksToOpen(CallRefused):
     def __init__(self, words: str, elicitations: list[ElicitRequestURLParams]) -> None:
         super().__init__(words)
         self.elicitations = elicitations
+
+
+class SignInLink(LinksToOpen):
+    """The user must sign in at the server before the call can run. The only link leads to this service."""
 
 
 CALL_FAILURES = (ServerUnavailable, ServerBusy, ServerLost, AnswerTooLarge, CallRefused, TaskLost)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from backend.logs import why_away
 from executor.mcp.bodies import EventsBody, JsonBody, dumped, plain_pieces
 from executor.mcp.failures import Notes, Reason, Why, hidden
 from executor.mcp.messages import MAX_MESSAGE_BYTES, OwnError, decode, own_error
+from executor.mcp.oauth.challenge import challenge_of
+from executor.mcp.oauth.transport import Bearer, BearerTransport, SignInServerAway
 from executor.mcp.server_entry import HttpServer
 
 CONNECT_LIMIT = 10.0  # seconds
@@ -35,7 +37,7 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _LOST_STATUSES = frozenset({502, 503, 504})
 """Statuses that gateways give too. Whether the request ran is unknown."""
 _REFUSALS = {
-    401: (Reason.UNAUTHORIZED, "it asks for a login (HTTP status 401): set headers.Authorization in the file"),
+    401: (Reason.UNAUTHORIZED, "it asks for a login (HTTP status 401): set headers.Authorization or auth in the file"),
     403: (Reason.FORBIDDEN, "it forbids the request (HTTP status 403)"),
     404: (Reason.NOT_FOUND, "it has nothing at this URL (HTTP status 404)"),
     405: (Reason.NOT_ALLOWED, "it does not take POST (HTTP status 405): perhaps it only speaks the old SSE transport"),
@@ -46,14 +48,19 @@ _REFUSALS = {
 
 
 @asynccontextmanager
-async def reach_server(server: HttpServer, call_limit: float, notes: Notes) -> AsyncIterator[tuple[Any, Any]]:
-    """Yields the streams from and to the server."""
-    headers = {name: value.get_secret_value() for name, value in server.headers.items()}
+async def reach_server(
+    server: HttpServer, call_limit: float, notes: Notes, bearer: Bearer | None, more: Mapping[str, str]
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Yields the streams from and to the server. With `bearer`, requests have the access token of a user.
+
+    `more` are headers beside those of the file.
+    """
+    headers = {**{name: value.get_secret_value() for name, value in server.headers.items()}, **more}
     async with (
         httpx2.AsyncClient(
             headers={**headers, "accept-encoding": "identity"},
             timeout=httpx2.Timeout(CONNECT_LIMIT, read=call_limit + SILENCE_BEYOND),
-            transport=Relay(notes, server.secrets),
+            transport=Relay(notes, server.secrets, bearer),
         ) as client,
         streamable_http_client(
             server.url.get_secret_value(), http_client=client, max_sse_event_size=2 * MAX_MESSAGE_BYTES
@@ -65,9 +72,11 @@ async def reach_server(server: HttpServer, call_limit: float, notes: Notes) -> A
 class Relay(httpx2.AsyncBaseTransport):
     """Sends requests. Whatever happens to one, the SDK gets a JSON-RPC answer to it."""
 
-    def __init__(self, notes: Notes, secrets: list[str]) -> None:
+    def __init__(self, notes: Notes, secrets: list[str], bearer: Bearer | None = None) -> None:
         limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16, keepalive_expiry=15)
-        self._inner = httpx2.AsyncHTTPTransport(limits=limits)
+        inner = httpx2.AsyncHTTPTransport(limits=limits)
+        self._inner: httpx2.AsyncBaseTransport = inner if bearer is None else BearerTransport(inner, bearer)
+        self._signs_in = bearer is not None
         self._notes = notes
         self._secrets = secrets
         self._open: dict[RequestId, asyncio.Event] = {}
@@ -164,6 +173,10 @@ class Relay(httpx2.AsyncBaseTransport):
         await response.aclose()
         if request.headers.get(SESSION) and (status == 404 or _names_no_session(status, error)):
             return _answer(request, own_error(number, OwnError.SESSION_LOST, "it does not know the session"))
+        if self._signs_in and (challenge := challenge_of(status, response.headers)) is not None:
+            self._notes.why = why = Why("it asks the user to sign in", Reason.UNAUTHORIZED)
+            self._notes.challenge = challenge.as_json()
+            return _answer(request, own_error(number, OwnError.SIGN_IN, why.words, challenge.as_json()))
         if status in _REFUSALS and not (status == 404 and error is not None and error.id == number):
             reason, words = _REFUSALS[status]
             said = f"; it says: {hidden(error.error.message, self._secrets)}" if error is not None else ""
@@ -235,6 +248,8 @@ def _sign_in(response: httpx2.Response) -> str:
 
 
 def _why_not_reached(error: httpx2.TransportError) -> Why:
+    if isinstance(error, SignInServerAway):
+        return Why(str(error), Reason.UNREACHABLE)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):

@@ -241,6 +241,14 @@ class Inputs:
                 raise CallRefused("The user did not open a link that the tool needs first.")
         return Answers()
 
+    async def opened(self, asked: Asked) -> bool:
+        """Asks the user to open links while the call waits. Returns True if the user has opened all of them."""
+        for request in asked.requests.values():
+            given = await self._answer_to(request)
+            if not isinstance(given, ElicitResult) or given.action != "accept":
+                return False
+        return True
+
     def begin_again(self) -> bool:
         """Repeats the user's answers when the same questions come again. Returns False if it was called before."""
         again, self._begun_again = not self._begun_again, True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from pathlib import Path
@@ -38,6 +38,8 @@ from executor.mcp.http import reach_server
 from executor.mcp.inputs import listed_roots
 from executor.mcp.live_call import CALL, Lent, LiveCall, LiveCalls
 from executor.mcp.messages import OwnError
+from executor.mcp.oauth.challenge import Challenge, SignInNeeded
+from executor.mcp.oauth.transport import Bearer
 from executor.mcp.server_entry import Server, StdioServer
 from executor.mcp.stdio import run_program
 from executor.mcp.tasks import CALLED, Answered, TasksExtension
@@ -67,7 +69,15 @@ class Link:
     """
 
     def __init__(
-        self, server: Server, folder: Path, mode: Mode, call_limit: float, check: Check, listed: Listed
+        self,
+        server: Server,
+        folder: Path,
+        mode: Mode,
+        call_limit: float,
+        check: Check,
+        listed: Listed,
+        bearer: Bearer | None,
+        headers: Mapping[str, str],
     ) -> None:
         self.server = server
         self.up, self.down = asyncio.Event(), asyncio.Event()
@@ -84,6 +94,7 @@ class Link:
         self._closed = False
         self._listed = listed
         self._notes = Notes()
+        self._bearer, self._headers = bearer, headers
         self._client: Client | None = None
         self._check_now, self._leaving = asyncio.Event(), asyncio.Event()
         self._calls: set[asyncio.Task[Any]] = set()
@@ -101,6 +112,12 @@ class Link:
     async def settled(self) -> None:
         """Waits until the connection is up or has failed."""
         await _first_of(self.up, self.down, None)
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """The sign-in that the server wants, if that is why the connection failed."""
+        wanted = self._bearer is not None and self.why is not None and self.why.reason is Reason.UNAUTHORIZED
+        return Challenge.from_json(self._notes.challenge) if wanted else None
 
     @property
     def instructions(self) -> str | None:
@@ -225,7 +242,7 @@ class Link:
         if isinstance(self.server, StdioServer):
             transport = run_program(self.server, self._folder, self._notes)
         else:
-            transport = reach_server(self.server, self._longest_call, self._notes)
+            transport = reach_server(self.server, self._longest_call, self._notes, self._bearer, self._headers)
         return Client(
             transport,
             client_info=CLIENT_INFO,
@@ -298,7 +315,8 @@ class Link:
                     raise ServerGone("it does not answer", Reason.SLOW) from None
             except MCPError as error:
                 limited = error.code == OwnError.REFUSED and error.data == 429
-                if not limited:
+                more = error.code == OwnError.SIGN_IN and Challenge.from_json(error.data).more
+                if not limited and not more:
                     self._fail(error)
                     return
             await asyncio.sleep(CHECK_PAUSE)  # no shorter, even if the server notifies often
@@ -360,6 +378,8 @@ def _outcome(job: asyncio.Task[Any], request: Any) -> Any:
         match error.code:
             case OwnError.NOT_SENT | OwnError.REFUSED:
                 raise ServerUnavailable(error.message) from None
+            case OwnError.SIGN_IN:
+                raise SignInNeeded(Challenge.from_json(error.data)) from None
             case OwnError.LOST | mcp_types.CONNECTION_CLOSED:
                 raise ServerLost from None
             case OwnError.SESSION_LOST:

@@ -48,6 +48,8 @@ class OwnError(IntEnum):
     """The server does not know the session, and did not run the call."""
     REFUSED = -32905
     """The server's HTTP status says that it did not run the call."""
+    SIGN_IN = -32906
+    """The user must sign in first. The server did not run the call; `data` is its challenge."""
 
 
 _OWN_CODES = frozenset({*OwnError, mcp_types.CONNECTION_CLOSED})

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 from executor.mcp.failures import ServerBusy, ServerUnavailable
 from executor.mcp.link import Link
+from executor.mcp.oauth.challenge import SignInNeeded
 
 MAX_OWN = 16
 """Connections of one server at once, beside the one that lists its tools. An idle one makes room for the next."""
@@ -38,23 +39,32 @@ class _Own:
 
 
 class OwnLinks:
-    """Opens a connection with the first call of its owner. `new_link` makes one whose program works in a folder."""
+    """Opens a connection with the first call of its owner. `new_link` makes one for its owner, in a folder.
 
-    def __init__(self, new_link: Callable[[Path], Link], start_timeout: float) -> None:
+    There are at most `most` of them, or MAX_OWN.
+    """
+
+    def __init__(self, new_link: Callable[[Path, str], Link], start_timeout: float, most: int | None = None) -> None:
         self._new_link = new_link
         self._start_timeout = start_timeout
+        self._most = most
         self._links: dict[str, _Own] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     async def link_of(self, owner: str) -> Link:
-        """Returns the owner's connection when it is up. Raises ServerUnavailable, or ServerBusy if all are in use."""
+        """Returns the owner's connection when it is up. Raises ServerUnavailable, or ServerBusy if all are in use.
+
+        Raises SignInNeeded if the server does not take the owner's token.
+        """
         own = self._links.get(owner)
         if own is None or own.link.down.is_set():
             own = self._begin(owner)
         own.asked_at = time.monotonic()
         await own.link.settled()
         if not own.link.usable:
-            raise ServerUnavailable(own.link.why.words if own.link.why is not None else "")
+            if own.link.challenge is not None:
+                raise SignInNeeded(own.link.challenge)
+            raise ServerUnavailable(own.link.why.words if own.link.why is not None else "", own.link.why)
         return own.link
 
     def hold(self, owner: str, *, works: bool) -> None:
@@ -80,13 +90,13 @@ class OwnLinks:
 
     def _begin(self, owner: str) -> _Own:
         self._links.pop(owner, None)
-        if len(self._links) >= MAX_OWN:
+        if len(self._links) >= (self._most or MAX_OWN):
             idle = [(own.used_at, other) for other, own in self._links.items() if own.is_idle]
             if not idle:
                 raise ServerBusy
             self._close(min(idle)[1])
         folder = TemporaryDirectory(prefix="copilot-mcp-", ignore_cleanup_errors=True)
-        link = self._new_link(Path(folder.name))
+        link = self._new_link(Path(folder.name), owner)
         job = asyncio.create_task(link.run(self._start_timeout), name=f"MCP server {link.server.name} of one owner")
         self._ending.add(job)
         job.add_done_callback(self._ending.discard)

@@ -56,7 +56,9 @@ class ResourceTool(Tool[Address]):
     async def run(self, call: Address, context: ToolContext) -> ToolResponse:
         block_id = f"{self._server.name}.{READ_RESOURCE}"
         try:
-            result = await self._read(call.uri, Caller(context.session_id, context.owner, untimed=context.untimed))
+            result = await self._read(
+                call.uri, Caller(context.session_id, context.owner, untimed=context.untimed, claims=context.claims)
+            )
         except CALL_FAILURES as failure:
             return failure_response(failure, self._server, block_id, context, repeatable=True)
         return masked(resource_response(result, block_id, context.session_id), self._server)

@@ -6,10 +6,18 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import unquote, unquote_plus, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 MAX_SECONDS = 3600.0
 """The longest time limit. A larger number is in milliseconds, as in other clients."""
@@ -127,19 +135,58 @@ class StdioServer(_Entry):
         return env
 
 
+SUBJECT = "sub"
+"""The claim that is the user's id."""
+
+
+class OAuth(BaseModel):
+    """Each user signs in at the server. Without `client_id`, this service registers itself there.
+
+    Asks for `scopes`; without them, for those that the server names. `private`: its sign-in server may be in a private
+    network.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    client_id: str | None = Field(None, min_length=1, pattern=r"^[ -~]+$")
+    client_secret: SecretStr | None = None
+    scopes: tuple[Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")], ...] = ()
+    private: bool = Field(False, strict=True)
+
+    @field_validator("client_secret")
+    @classmethod
+    def _has_id(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if secret is not None and info.data.get("client_id") is None:
+            raise ValueError("needs client_id beside it")
+        return secret
+
+
 class HttpServer(_Entry):
-    """A server elsewhere that is reached over streamable HTTP."""
+    """A server elsewhere that is reached over streamable HTTP. With `auth`, each user signs in there.
+
+    `claim_headers` are those with claims of the caller's token: texts, with the name of a claim at every second place.
+    """
 
     type: Literal["http", "streamable-http", "streamableHttp"] = "http"
     url: SecretStr
     headers: dict[str, SecretStr] = {}
+    claim_headers: dict[str, tuple[str, ...]] = {}
+    auth: OAuth | None = None
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """The claims that the server is sent."""
+        return frozenset(name for parts in self.claim_headers.values() for name in parts[1::2])
 
     @property
     def secrets(self) -> list[str]:
         """The URL and the headers, and each part of them that a server may repeat alone."""
         url = self.url.get_secret_value()
         values = [value.get_secret_value() for value in self.headers.values()]
-        words = [word for value in values for word in value.split() if word.lower() not in _SCHEMES]
+        if self.auth is not None and self.auth.client_secret is not None:
+            values.append(self.auth.client_secret.get_secret_value())
+        around = [text for parts in self.claim_headers.values() for text in parts[::2]]
+        words = [word for value in (*values, *around) for word in value.split() if word.lower() not in _SCHEMES]
         return [secret for secret in (url, *values, *words, *_secrets_in(url)) if len(secret) >= LEAST_SECRET]
 
     @field_validator("url")
@@ -148,6 +195,42 @@ class HttpServer(_Entry):
         if not re.fullmatch(r"https?://[!-~]+", url.get_secret_value()):
             raise ValueError("must be a URL like https://host/path")
         return url
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _is_oauth(cls, auth: Any) -> Any:
+        if auth == "oauth":
+            return {}
+        if isinstance(auth, str | bool):
+            raise ValueError('must be "oauth" or an object')  # noqa: TRY004 - pydantic wants a ValueError
+        return auth
+
+    @model_validator(mode="before")
+    @classmethod
+    def _belongs_to_users(cls, entry: Any) -> Any:
+        """A server that knows users has a connection for each."""
+        knows = isinstance(entry, dict) and bool(entry.get("auth") or entry.get("claim_headers"))
+        return {"per": "user", **entry} if knows else entry
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> Self:
+        if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers.Authorization and auth exclude each other")
+        if self.auth is not None and self.claim_headers:
+            raise ValueError("headers with claims and auth exclude each other")
+        if (self.auth is not None or self.claim_headers) and self.per != "user":
+            raise ValueError('per must be "user" for a server that knows users')
+        return self
+
+    @field_validator("claim_headers")
+    @classmethod
+    def _can_be_filled(cls, headers: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name, parts in headers.items():
+            if not re.fullmatch(r"[!-9;-~]+", name) or not all(re.fullmatch(r"[ -~]*", text) for text in parts[::2]):
+                raise ValueError("names and values must be printable ASCII on one line")
+            if not all(re.fullmatch(r"[A-Za-z0-9_.:/-]{1,100}", claim) for claim in parts[1::2]):
+                raise ValueError("a claim is named by letters, digits and _.:/-")
+        return headers
 
     @field_validator("headers")
     @classmethod

@@ -18,6 +18,7 @@ __all__ = ["MAX_SERVERS", "HttpServer", "Server", "StdioServer", "read_servers"]
 SETTING = "MCP_SERVERS_FILE"
 MAX_FILE_BYTES, MAX_SERVERS, MAX_NAME_CHARS = 1_000_000, 32, 128
 _PLACEHOLDER = re.compile(r"\$?\$\{([^{}]*)\}")
+_CLAIM = re.compile(r"(?<!\$)\$\{claim:([^{}]*)\}")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_]\w*)(?::-(.*))?", re.DOTALL)
 _TEMPLATE = re.compile(r"\{\{\s*[A-Za-z_][\w.]*\s*\}\}")
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -25,9 +26,15 @@ _COMMENT = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _TRAILING_COMMA = re.compile(_STRING + r"|,(?=\s*[}\]])")
 _OTHER_NAMES = {
     "transport": "type", "serverUrl": "url", "httpUrl": "url", "serverInstructions": "instructions",
-    "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
+    "oauth": "auth", "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
 }  # fmt: skip
 """Members under the names that other clients give them, and the names here."""
+_AUTH_NAMES = {
+    "type": "type", "client_id": "client_id", "clientId": "client_id", "CLIENT_ID": "client_id",
+    "client_secret": "client_secret", "clientSecret": "client_secret", "CLIENT_SECRET": "client_secret",
+    "scope": "scopes", "scopes": "scopes", "private": "private",
+}  # fmt: skip
+"""Members of a sign-in under the names that other clients give them, and the names here."""
 _WITHOUT_EFFECT = frozenset(
     {
         "alwaysAllow", "autoApprove", "trust", "description", "title", "icon", "iconPath", "version", "gallery", "tags",
@@ -36,8 +43,6 @@ _WITHOUT_EFFECT = frozenset(
 )  # fmt: skip
 """Members of other clients that have no effect here. The setting TOOL_APPROVAL decides about approvals."""
 _REFUSED = {
-    "oauth": "sign-in by OAuth is not supported; put a token into headers.Authorization",
-    "auth": "sign-in is not supported; put a token into headers.Authorization",
     "envFile": "is not read; put the variables into env",
     "customUserVars": "values of users are not supported",
 }
@@ -119,32 +124,56 @@ def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[
     known = _in_our_words(file, place, entry)
     if ("command" in known) == ("url" in known):
         raise _wrong(file, place, "must be an object with either command or url")
-    if "name" in entry:
-        raise _wrong(file, f"{place}.name", "Extra inputs are not permitted")
-    filled = {
+    if own := {"name", "claim_headers"} & entry.keys():
+        raise _wrong(file, f"{place}.{min(own)}", "Extra inputs are not permitted")
+    claiming = _headers_with_claims(known)
+    filled: dict[str, Any] = {
         key: value if key == "instructions" else _filled(file, f"{place}.{key}", value, environment)
         for key, value in known.items()
     }
+    if claiming:
+        filled["claim_headers"] = {
+            name: [
+                part if number % 2 else _filled(file, f"{place}.headers.{name}", part, environment)
+                for number, part in enumerate(parts)
+            ]
+            for name, parts in claiming.items()
+        }
     try:
         kind = StdioServer if "command" in known else HttpServer
         return kind.model_validate({**filled, "name": name})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        member, *inside = first["loc"]
+        member, *inside = first["loc"] or ("auth",)
+        member = "headers" if member == "claim_headers" else member
         where = ".".join((place, *(str(part) for part in (_their_word(entry, str(member)), *inside))))
         raise _wrong(file, where, first["msg"].removeprefix("Value error, ")) from None
+
+
+def _headers_with_claims(known: dict[str, Any]) -> dict[str, list[str]]:
+    """Removes the headers with `${claim:NAME}`. Returns them as texts, with a claim's name at every second place."""
+    headers = known.get("headers")
+    if not isinstance(headers, dict) or "url" not in known:
+        return {}
+    split = {name: _CLAIM.split(value) for name, value in headers.items() if isinstance(value, str)}
+    claiming = {name: parts for name, parts in split.items() if len(parts) > 1}
+    known["headers"] = {name: value for name, value in headers.items() if name not in claiming}
+    return claiming
 
 
 def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Returns the members of an entry, with other clients' names replaced by those of this file."""
     known: dict[str, Any] = {}
-    for theirs, value in entry.items():
+    for theirs, given in entry.items():
         if theirs in _REFUSED:
             raise _wrong(file, f"{place}.{theirs}", _REFUSED[theirs])
         if theirs in _WITHOUT_EFFECT:
             logger.info("a member of the MCP servers file has no effect here", extra={"member": f"{place}.{theirs}"})
             continue
         ours = _OTHER_NAMES.get(theirs, theirs)
+        value = _auth_in_our_words(file, f"{place}.{theirs}", given) if ours == "auth" else given
+        if ours == "auth" and value is None:
+            continue
         if ours in known:
             raise _wrong(file, f"{place}.{theirs}", "is given twice, under two names")
         known[ours] = value
@@ -153,6 +182,25 @@ def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, An
         if not isinstance(milliseconds, int | float) or isinstance(milliseconds, bool):
             raise _wrong(file, f"{place}.initTimeout", "must be a number of milliseconds")
         known.setdefault("start_timeout", milliseconds / 1000)
+    return known
+
+
+def _auth_in_our_words(file: Path, place: str, value: Any) -> Any:
+    """Returns what other clients write under `oauth` and `auth`, as this file has it; None for no sign-in."""
+    if value is True:
+        return {}
+    if value is False or not isinstance(value, dict):
+        return value or None
+    known: dict[str, Any] = {}
+    for theirs, member in value.items():
+        ours = _AUTH_NAMES.get(theirs)
+        if ours is None:
+            raise _wrong(file, f"{place}.{theirs}", "is not supported here: the server names its sign-in itself")
+        if ours in known:
+            raise _wrong(file, f"{place}.{theirs}", "is given twice, under two names")
+        known[ours] = member.split() if ours == "scopes" and isinstance(member, str) else member
+    if known.pop("type", "oauth") not in ("oauth", "oauth2"):
+        raise _wrong(file, f"{place}.type", 'must be "oauth"')
     return known
 
 
@@ -176,6 +224,8 @@ def _filled(file: Path, place: str, value: Any, environment: Mapping[str, str]) 
         variable = _VARIABLE.fullmatch(found[1])
         if variable is None:
             kind = re.match(r"[A-Za-z]*:?", found[1])
+            if kind is not None and kind[0] == "claim:":
+                raise _wrong(file, place, "holds ${claim:...}, which only headers of a server with a url may hold")
             raise _wrong(file, place, f"holds ${{{kind[0] if kind else ''}...}}, which only other clients fill in")
         name, otherwise = variable.groups()
         if (set_to := environment.get(name) or otherwise) is None:

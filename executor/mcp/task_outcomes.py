@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Protocol
 
 from backend.chat.models import ToolCallPart
-from backend.chat.outcomes import RemoteTask
+from backend.chat.outcomes import Operation, Outcome, RemoteTask
 from backend.chat.protocol.tool_responses import ToolResponse
+from executor.agent.progress import progress_of
 from executor.mcp.failure_responses import failure_response, masked
 from executor.mcp.failures import CALL_FAILURES, ServerBusy, ServerLost, ServerUnavailable
 from executor.mcp.inputs import Inputs
 from executor.mcp.outputs import response_of
+from executor.mcp.server_entry import Server
 from executor.mcp.tasks import ServerTasks, TaskState
 from executor.tools.context import ToolContext
+from executor.tools.remote_work import GoesOn
+from executor.tools.tool import outcome_of
 
 
 def with_notes(response: ToolResponse, notes: Iterable[str]) -> ToolResponse:
@@ -54,3 +59,51 @@ async def answer_to(
     if found is None:
         return None
     return masked(response_of(found, f"{task.server}.{task.tool}", task.tool, context.session_id), tasks.server)
+
+
+class Connected(Protocol):
+    """A connection to a server (`executor.mcp.connection.Connection`), as far as its tasks need it."""
+
+    @property
+    def server(self) -> Server: ...
+    @property
+    def tasks(self) -> ServerTasks: ...
+    @property
+    def can_tell_of_tasks(self) -> bool: ...
+
+
+class McpWork:
+    """An MCP server as a server of work (`executor.tools.remote_work.WorkServer`)."""
+
+    def __init__(self, connection: Connected) -> None:
+        self._connection = connection
+
+    @property
+    def name(self) -> str:
+        return self._connection.server.name
+
+    @property
+    def can_tell(self) -> bool:
+        return self._connection.can_tell_of_tasks
+
+    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
+        found = await look_at(self._connection.tasks, work, context)
+        if isinstance(found, ToolResponse):
+            return outcome_of(with_notes(found, operation.work.notes))
+        if found is None:
+            return None
+        progress = None if found.words is None else progress_of(0, None, found.words)
+        return GoesOn(found.pause, progress, found if found.is_waiting else None)
+
+    async def answer(
+        self, work: RemoteTask, wants: TaskState, operation: Operation, context: ToolContext, notes: list[str]
+    ) -> Outcome | None:
+        found = await answer_to(self._connection.tasks, work, wants, operation.work.call, context, notes)
+        return None if found is None else outcome_of(with_notes(found, notes))
+
+    async def stop(self, work: RemoteTask) -> bool:
+        try:
+            await self._connection.tasks.cancel(work)
+        except (ServerUnavailable, ServerBusy):
+            return False
+        return True

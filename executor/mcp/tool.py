@@ -23,6 +23,7 @@ from executor.mcp.failures import (
     CallRefused,
     LinksToOpen,
     ParamsRefused,
+    SignInLink,
 )
 from executor.mcp.inputs import Answers, Asked, Inputs
 from executor.mcp.names import Names
@@ -32,12 +33,14 @@ from executor.mcp.server_entry import HttpServer, Server, StdioServer
 from executor.mcp.task_outcomes import look_at, with_notes
 from executor.mcp.tasks import Answered, ServerTasks, TaskState
 from executor.mcp.unions import UnusableSchema
-from executor.tools.context import ToolContext
+from executor.tools.context import Claims, ToolContext
 from executor.tools.tool import Accepted, Stored, Tool, outcome_of
 
 MAX_DESCRIPTION_CHARS = 4_096
 MAX_ROUNDS = 10
 """Times that a tool may ask for something before it answers."""
+MAX_SIGN_INS = 2
+"""Times that a call waits for the user to sign in. Its first sign-in usually ends the turn, and is not counted."""
 PATIENCE, SLACK, FIRST_LOOK = 10.0, 5.0, 0.5
 """Seconds that a turn waits for a call that has become a task; those after which an executor asks for it if the turn
 does not; and those before the first look."""
@@ -61,6 +64,7 @@ class Caller:
     inputs: Inputs | None = None
     answers: Answers = field(default_factory=Answers)
     task_ttl: int | None = None
+    claims: Claims = ()
 
 
 Call = Callable[[str, dict[str, Any], Caller], Awaitable[Answered]]
@@ -154,7 +158,15 @@ class McpTool(Tool[Arguments]):
         id = context.tool_call_id if context.resumed is None else context.resumed.work.tool_call_id
         made = ToolCallPart(id, self.name, call.root)
         inputs = Inputs(self._server, context, made, self._server.wait)
-        caller = Caller(session, context.owner, self.long_running, context.untimed, context.progress, inputs)
+        caller = Caller(
+            session,
+            context.owner,
+            self.long_running,
+            context.untimed,
+            context.progress,
+            inputs,
+            claims=context.claims,
+        )
         if self._is_task:
             caller = replace(caller, task_ttl=int(context.operations.limit * 1000))
         try:
@@ -179,6 +191,7 @@ class McpTool(Tool[Arguments]):
         may_end = resumed is None and not self.long_running
         if resumed is not None and resumed.given is not None:
             caller = replace(caller, answers=await inputs.resumed(resumed))
+        signed_in = 0
         for _ in range(MAX_ROUNDS):
             try:
                 result = await self._call(self._remote.name, arguments, caller)
@@ -189,9 +202,12 @@ class McpTool(Tool[Arguments]):
                 continue
             except LinksToOpen as links:
                 asked = Asked(links_to_open(links.elicitations), again=True)
-                if not may_end or (later := await inputs.ask_later(asked)) is None:
+                if may_end and (later := await inputs.ask_later(asked)) is not None:
+                    return later
+                signed_in += isinstance(links, SignInLink)
+                if not 0 < signed_in <= MAX_SIGN_INS or not await inputs.opened(asked):
                     raise
-                return later
+                continue
             if isinstance(result, mcp_types.CallToolResult):
                 return result
             if isinstance(result, TaskState):

@@ -1,4 +1,6 @@
-"""Side job that asks tool servers for the tasks that do the work of operations, and has them stopped.
+"""Side job that asks servers for the tasks that do the work of operations, and has them stopped.
+
+The servers are those of MCP tools, and the agent platform, whose tasks are runs of agents.
 
 The executor that began a task asks for it, since a server of 2025-11-25 may tell nothing to another session; when that
 executor has died, any other one does. The outcome goes the way of all outcomes. An operation that has ended in another
@@ -11,12 +13,10 @@ import asyncio
 import logging
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from backend.chat.flows.complete import complete_operation, tell_progress
 from backend.chat.models import Task
 from backend.chat.outcomes import Operation, Outcome
-from backend.chat.protocol.tool_responses import ToolResponse
 from backend.chat.resources import Resources
 from backend.chat.store import operations, remote_tasks, tasks
 from backend.chat.store.remote_tasks import KEPT, ClaimedTask
@@ -25,15 +25,10 @@ from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
 from backend.supervised import end_job
-from executor.agent.progress import progress_of
 from executor.operations import Operations, Waits
 from executor.tools.context import ToolContext
-from executor.tools.tool import outcome_of
+from executor.tools.remote_work import GoesOn, WorkServer
 from executor.turns.context import ExecutorContext
-
-if TYPE_CHECKING:  # importing the SDK takes half a second
-    from executor.mcp.connection import Connection
-    from executor.mcp.tasks import TaskState
 
 AT_ONCE, AT_ONCE_OF_ONE, MOST_WAITING = 32, 8, 64
 """Tasks for which one executor asks at the same time, of all servers and of one. Those that wait for input, mostly of
@@ -54,7 +49,7 @@ class RemoteTasks:
     def __init__(self, resources: Resources, context: ExecutorContext) -> None:
         self._resources = resources
         self._context = context
-        self._servers = {one.server.name: one for one in context.tool_servers}
+        self._servers = {one.name: one for one in context.work_servers()}
         self._asked: dict[TaskId, str] = {}
         """The server of each task for which it asks now."""
         self._waiting: set[TaskId] = set()
@@ -82,7 +77,7 @@ class RemoteTasks:
 
     async def _claim(self) -> list[ClaimedTask]:
         busy = Counter(server for task_id, server in self._asked.items() if task_id not in self._waiting)
-        rooms = {name: AT_ONCE_OF_ONE - busy[name] for name, one in self._servers.items() if one.can_tell_of_tasks}
+        rooms = {name: AT_ONCE_OF_ONE - busy[name] for name, one in self._servers.items() if one.can_tell}
         rooms = {name: room for name, room in rooms.items() if room > 0}
         left = AT_ONCE - busy.total()
         if not rooms or left <= 0:
@@ -121,27 +116,25 @@ class RemoteTasks:
                 return operation, await tasks.get_task(c, claimed.task_id)
         return None
 
-    async def _look(self, claimed: ClaimedTask, server: Connection, operation: Operation, task: Task) -> float | None:
+    async def _look(self, claimed: ClaimedTask, server: WorkServer, operation: Operation, task: Task) -> float | None:
         """Asks for a task. Returns the seconds until the next look, or None if the operation has its outcome."""
-        from executor.mcp.task_outcomes import look_at, with_notes  # slow, see above
-
         context = self._context_of(operation, task)
         if not operation.opened:  # its turn has ended before
             await context.operations.mark_opened(operation)
         notes = list(operation.work.notes)
-        found = await look_at(server.tasks, claimed.remote, context)
+        found = await server.look(claimed.remote, operation, context)
         if found is None:
             return RETRY_IN
-        if not isinstance(found, ToolResponse) and found.is_waiting:
+        if isinstance(found, GoesOn) and found.wants is not None:
             answered = await self._answered(claimed, server, found, operation, context, notes)
             if len(notes) > len(operation.work.notes):
                 await self._keep(claimed, notes)
             if answered is None:
                 return found.pause
             found = answered
-        if isinstance(found, ToolResponse):
+        if isinstance(found, Outcome):
             reach("after_remote_task")
-            await self._complete(operation, outcome_of(with_notes(found, notes)))
+            await self._complete(operation, found)
             return None
         await self._show(operation, found)
         return found.pause
@@ -149,22 +142,20 @@ class RemoteTasks:
     async def _answered(
         self,
         claimed: ClaimedTask,
-        server: Connection,
-        state: TaskState,
+        server: WorkServer,
+        state: GoesOn,
         operation: Operation,
         context: ToolContext,
         notes: list[str],
-    ) -> ToolResponse | None:
-        """Gives the server what its task waits for, from the user if need be. Returns a response if the task has ended.
+    ) -> Outcome | None:
+        """Gives the server what its task waits for, from the user if need be. Returns an outcome if the task has ended.
 
-        Returns None otherwise, and as soon as the operation has ended. Adds to `notes` as `answer_to` does.
+        Returns None otherwise, and as soon as the operation has ended. Adds to `notes` as `WorkServer.answer` does.
         """
-        from executor.mcp.task_outcomes import answer_to  # slow, see above
-
         if len(self._waiting) >= MOST_WAITING:
             return None
         self._waiting.add(claimed.task_id)
-        job = asyncio.ensure_future(answer_to(server.tasks, claimed.remote, state, operation.work.call, context, notes))
+        job = asyncio.ensure_future(server.answer(claimed.remote, state.wants, operation, context, notes))
         try:
             while not (await asyncio.wait({job}, timeout=LOOK_EVERY))[0]:
                 if await self._find(claimed) is None:
@@ -197,21 +188,17 @@ class RemoteTasks:
             if done.next_turn is not None:
                 await self._resources.outbox.publish(done.next_turn)
 
-    async def _show(self, operation: Operation, state: TaskState) -> None:
-        progress = None if state.words is None else progress_of(0, None, state.words)
+    async def _show(self, operation: Operation, state: GoesOn) -> None:
+        progress = state.progress
         if progress is not None and progress != operation.progress:
             with suppress(OperationGone, OperationNotFound):
                 await tell_progress(self._resources, operation.id, progress)
 
-    async def _stop(self, claimed: ClaimedTask, server: Connection) -> float | None:
+    async def _stop(self, claimed: ClaimedTask, server: WorkServer) -> float | None:
         """Has the server stop a task whose operation has ended. Returns the seconds until the next try, or None if
         it was told or has refused for KEPT seconds.
         """
-        from executor.mcp.failures import ServerBusy, ServerUnavailable  # slow, see above
-
-        try:
-            await server.tasks.cancel(claimed.remote)
-        except (ServerUnavailable, ServerBusy):
+        if not await server.stop(claimed.remote):
             now = asyncio.get_running_loop().time()
             if now - self._unstopped.setdefault(claimed.task_id, now) < KEPT:
                 if len(self._unstopped) > MOST_UNSTOPPED:

@@ -2,8 +2,8 @@
 
 It publishes turns that the queue may not have, and turns whose owner is dead. It ends operations whose deadline has
 passed or whose runner is dead, leaves the remote tasks of the dead to others, and has the service of silent operations
-asked again. It adds new messages to the search, and wakes the sender of webhooks. An advisory lock in Postgres lets one
-executor sweep at a time.
+asked again. It adds new messages to the search, deletes expired files, and wakes the sender of webhooks. An advisory
+lock in Postgres lets one executor sweep at a time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from backend.chat.resources import Resources
 from backend.chat.store import executors, operations, remote_tasks, sessions, tasks
 from backend.chat.store.derived import search
 from backend.chat.store.derived.search import Unsearched
+from backend.chat.store.tool_servers import clients, sign_ins
 from backend.chat.store.webhooks import deliveries
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, TaskNotFound, Unavailable
 from backend.ids import ExecutorId, SessionId
 from backend.postgres import Connection
 from executor.metrics import ExecutorMetrics
 from executor.side_jobs.census import CensusTaker
+from executor.side_jobs.file_sweep import FileSweep
 from executor.side_jobs.silent_operations import SilentOperations
 from executor.side_jobs.webhook_sender import WebhookSender
 from executor.turns.ownership import is_dead
@@ -95,6 +97,7 @@ class Sweeper:
         self._idle = False
         self._next_retention = 0.0
         self._expired: list[SessionId] = []
+        self._files = FileSweep(resources)
         self._next_prune = 0.0
         self._next_missed = 0.0
 
@@ -140,7 +143,8 @@ class Sweeper:
         await self._add_to_search(found.unsearched)
         await self._prune()
         more_expired = await self._delete_expired()
-        self._idle = not (found or more_expired)
+        more_files = await self._files.run()
+        self._idle = not (found or more_expired or more_files)
 
     async def _wake_webhooks(self) -> None:
         if self._webhooks is not None:
@@ -169,6 +173,8 @@ class Sweeper:
                 await executors.prune(c, older_than=PRUNE_AFTER)
                 await deliveries.prune(c, PRUNE_BATCH)
                 await remote_tasks.prune(c)
+                await sign_ins.prune(c)
+                await clients.prune(c)
             self._next_prune = time.monotonic() + PRUNE_EVERY
 
     async def _announce(self, turns: Sequence[Turn]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +21,26 @@ from executor.tools.get_doc_page import GetDocPage
 from executor.tools.search_docs import SearchDocs
 from executor.tools.templates import Templates
 from executor.tools.tool import Tool, Toolbox, ToolSource
+from executor.web import Web
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
+    from executor.platform.client import Platform
 
+NO_WEB = Web()
 BUILT_IN_DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def open_toolbox(settings: Settings, generator: Generator | None = None, sources: Sequence[ToolSource] = ()) -> Toolbox:
+def open_toolbox(
+    settings: Settings, generator: Generator | None = None, sources: Sequence[ToolSource] = (), web: Web = NO_WEB
+) -> Toolbox:
     """Returns all of CoPilot's tools together with those of `sources`. Raises ConfigError for a bad folder."""
-    return Toolbox(own_tools(settings, generator), sources)
+    return Toolbox(own_tools(settings, generator, web=web), sources)
 
 
-def own_tools(settings: Settings, generator: Generator | None = None) -> list[Tool[Any]]:
+def own_tools(
+    settings: Settings, generator: Generator | None = None, platform: Platform | None = None, web: Web = NO_WEB
+) -> list[Tool[Any]]:
     """Returns all of CoPilot's tools. Raises ConfigError for a bad folder."""
     folder = _existing(settings.docs_dir, "DOCS_DIR")
     documentation = Documentation(folder) if folder else built_in_documentation()
@@ -48,7 +55,37 @@ def own_tools(settings: Settings, generator: Generator | None = None) -> list[To
         CustomizeAgent(generator, templates),
         CheckOperationStatus(),
         *([AskUser()] if settings.ask_user != "never" else []),
+        *(_platform_tools(settings, platform) if platform is not None else []),
+        *_web_tools(web),
     ]
+
+
+def _platform_tools(settings: Settings, platform: Platform) -> list[Tool[Any]]:
+    from executor.tools.agent_schedules import AgentSchedulesTool  # an executor without a platform needs none of them
+    from executor.tools.find_block import FindBlock
+    from executor.tools.run_agent import RunAgent
+    from executor.tools.run_block import RunBlock
+    from executor.tools.view_agent_output import ViewAgentOutput
+
+    return [
+        RunAgent(platform, most_runs=settings.max_agent_runs, most_schedules=settings.max_agent_schedules),
+        ViewAgentOutput(platform),
+        AgentSchedulesTool(platform),
+        FindBlock(platform),
+        RunBlock(platform),
+    ]
+
+
+def _web_tools(web: Web) -> Iterator[Tool[Any]]:
+    """Yields the tools for what is turned on. An executor imports only these."""
+    if web.fetcher is not None:
+        from executor.tools.web_fetch import FetchPage
+
+        yield FetchPage(web.fetcher, web.count)
+    if web.searcher is not None:
+        from executor.tools.web_search import SearchWeb
+
+        yield SearchWeb(web.searcher, web.count)
 
 
 @cache

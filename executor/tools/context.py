@@ -14,6 +14,9 @@ from backend.chat.protocol.chunks import Data
 from backend.ids import SessionId, TaskId, UserId
 from backend.postgres import Database
 
+Claims = tuple[tuple[str, str], ...]
+"""Claims of the caller's token that MCP_CLAIMS names, with their values."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartedOperation:
@@ -33,6 +36,11 @@ class ToolOperations(Protocol):
     async def register_remote(
         self, work: ToolWork, task: RemoteTask, *, ends_with_us: bool, due_in: float
     ) -> StartedOperation: ...
+    async def begin_run(self, work: ToolWork, user: str, *, most: int, due_in: float) -> Operation: ...
+    async def begin_schedule(self, work: ToolWork, *, most: int) -> Operation: ...
+    async def name_remote(self, operation: Operation, remote_id: str, *, due_in: float) -> None: ...
+    async def put_off_remote(self, operation: Operation, *, due_in: float) -> None: ...
+    async def remote_of(self, operation: Operation) -> RemoteTask | None: ...
     async def settle_remote(self, operation: Operation, outcome: Outcome) -> Json | None: ...
     async def leave_remote(self, operation: Operation, *, due_in: float) -> None: ...
     async def ask(self, work: ToolWork) -> StartedOperation: ...
@@ -66,7 +74,8 @@ class ToolContext:
 
     `clock` is the call's time limit, `progress` shows the user how far it is, `show` shows anything else in the stream,
     `sample` asks the turn's model; each may be missing. `can_ask`: the user's page shows questions. `resumed` is the
-    operation of a call that the user has approved, or answered (`given`), if that is why it runs.
+    operation of a call that the user has approved, or answered (`given`), if that is why it runs. `claims` are those of
+    the token with which the message was sent.
     """
 
     session_id: SessionId
@@ -81,6 +90,9 @@ class ToolContext:
     sample: Sample | None = None
     can_ask: bool = False
     resumed: Operation | None = None
+    claims: Claims = ()
+    again: bool = False
+    """An earlier attempt may have run this call."""
 
     @contextmanager
     def untimed(self) -> Iterator[None]:
@@ -100,4 +112,9 @@ class ToolContext:
     @property
     def owner(self) -> str:
         """The key of the business profile: the user's, or the session's if the user is anonymous."""
-        return f"user:{self.user_id}" if self.user_id is not None else f"session:{self.session_id}"
+        return owner_of_session(self.user_id, self.session_id)
+
+
+def owner_of_session(user_id: UserId | None, session_id: SessionId) -> str:
+    """Returns the key of what belongs to a user, or to the session of an anonymous caller."""
+    return f"user:{user_id}" if user_id is not None else f"session:{session_id}"

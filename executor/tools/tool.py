@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from backend.chat.models import Json
 from backend.chat.outcomes import Operation, Outcome
 from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from executor.llm.model import ToolSpec
-from executor.tools.context import ToolContext
+from executor.tools.context import Claims, ToolContext
 
 MAX_NAMED = 20
 """Tools that are named when they are left out."""
@@ -113,6 +114,14 @@ class ToolSource(Protocol):
         """Returns a tool even if it cannot be called now; running it then answers with an error."""
         ...
 
+    def of_owner(self, owner: str) -> ToolSource:
+        """Returns the tools of a user, or of an anonymous session; itself if all have the same."""
+        ...
+
+    async def prepare(self, owner: str, claims: Claims) -> None:
+        """Finds out which tools the owner has, if owners differ. Takes some seconds at most, and never raises."""
+        ...
+
     @property
     def instructions(self) -> tuple[str, str] | None:
         """The source's name and what it tells about its tools; None if it tells nothing or cannot be called now."""
@@ -129,6 +138,17 @@ class Toolbox:
         self._tools = {tool.name: tool for tool in tools}
         self._sources = sources
         self._last_left_out: frozenset[str] = frozenset()
+
+    def of_owner(self, owner: str) -> Toolbox:
+        """Returns the toolbox of a user, or of an anonymous session."""
+        own = [source.of_owner(owner) for source in self._sources]
+        same = all(one is other for one, other in zip(own, self._sources, strict=True))
+        return self if same else Toolbox(self._tools.values(), own)
+
+    async def prepare(self, owner: str, claims: Claims) -> None:
+        """Finds out which tools the owner has. Await it before a turn."""
+        if self._sources:
+            await asyncio.gather(*(source.prepare(owner, claims) for source in self._sources))
 
     @property
     def specs(self) -> list[ToolSpec]:

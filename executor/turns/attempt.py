@@ -39,6 +39,7 @@ from executor.turns.commits import Commits
 from executor.turns.context import ExecutorContext
 from executor.turns.continuation import choice_of, operation_of, outcome_of, with_call
 from executor.turns.cut_answers import with_cuts_told
+from executor.turns.files import PromptFiles
 from executor.turns.history import read_history
 from executor.turns.summary import SummaryJob, is_full
 from executor.turns.takeover import take_over
@@ -109,8 +110,10 @@ class Attempt:
         if operation is not None:  # the stream of an operation is a message of its own, which begins with the call
             committed = [*(operation.messages if self._task.steps else [operation.call]), *committed]
         await self._context.load_prices()
+        await self._context.prepare_tools(self._task)
         writer, step_open = await self._open_stream(committed)
-        agent = self._context.agent(self._task, self._tool_host, operation, choice, told)
+        files = PromptFiles(self._resources, self._context.file_cache, self._task.session_id)
+        agent = self._context.agent(self._task, self._tool_host, operation, choice, told, files.load)
         approved = operation if operation is not None and operation.to_run else None
         delivered = operation is not None and approved is None and not self._task.steps
         outcome = outcome_of(operation) if operation is not None and delivered else None
@@ -120,7 +123,7 @@ class Attempt:
         if self._task.crashes >= self._resources.settings.max_crashes:
             return await self._stop(agent, writer, TaskStatus.FAILED, CRASHED)
         if not self._task.request.temporary and _is_first_turn(rows):
-            self._title = SessionTitle(self._resources, self._context, self._task, rows[0].text, writer)
+            self._title = SessionTitle(self._resources, self._context, self._task, _subject_of(rows[0]), writer)
         rows = history.prompt_rows(history.newer)
         self._notice = history.notice
         shown = rows if operation is None else with_call(rows, operation)
@@ -247,7 +250,12 @@ def time_left(task: Task, limit: float) -> float:
     return max(0.0, limit - task.age)
 
 
+def _subject_of(message: Message) -> str:
+    """Returns what a title is made of: the text, or the names of the files if there is none."""
+    return message.text or ", ".join(file.filename for file in message.files)
+
+
 def _is_first_turn(rows: Sequence[Message]) -> bool:
-    """Checks that the history begins with its only question, and that this has text: a service's note has none."""
+    """Checks that the history begins with its only question, and that pages show it, unlike a service's note."""
     users = [row for row in rows if row.role is Role.USER and not row.steered]
-    return len(users) == 1 and rows[0] is users[0] and bool(rows[0].text)
+    return len(users) == 1 and rows[0] is users[0] and rows[0].is_shown

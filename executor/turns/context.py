@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from executor.agent.agent import Agent, Answerer, Limits, Row
 from executor.agent.calls import ToolHost
 from executor.heartbeat import Heartbeat
 from executor.llm.failures import CODES
+from executor.llm.files import planned
 from executor.llm.fitting import fit
 from executor.llm.history import to_prompt_messages
 from executor.llm.measured import MeasuredModel
@@ -28,14 +29,18 @@ from executor.metrics import ExecutorMetrics
 from executor.operations import Waits
 from executor.tools.approval import ApprovalRules
 from executor.tools.ask_user import ASK_USER
+from executor.tools.context import owner_of_session
+from executor.tools.remote_work import WorkServer
 from executor.tools.tool import Toolbox
 from executor.turns.continuation import about_operation
+from executor.turns.files import FileCache
 from executor.turns.page_tools import TurnToolbox
 from executor.turns.prompt import system_prompt, with_instructions
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
     from executor.mcp.connection import Connection
+    from executor.platform.client import Platform
 
 MAX_SIDE_JOBS = 256
 MAX_WORK = 128
@@ -56,7 +61,7 @@ class Summarising:
 
 
 class ExecutorContext:
-    """The context of one executor. `generator` is None if none is configured."""
+    """The context of one executor. `generator` and `platform` are None if none is configured."""
 
     def __init__(
         self,
@@ -66,9 +71,11 @@ class ExecutorContext:
         heartbeat: Heartbeat,
         generator: Generator | None = None,
         tool_servers: Sequence[Connection] = (),
+        platform: Platform | None = None,
     ) -> None:
         self._settings = settings
         self.tool_servers = tool_servers
+        self.platform = platform
         self.metrics = ExecutorMetrics()
         self.metrics.note_slots(settings.executor_concurrency)
         self._models = models
@@ -80,7 +87,21 @@ class ExecutorContext:
         self.approval = ApprovalRules.parse(settings.tool_approval)
         self.waits = Waits(max(1, settings.executor_concurrency // WAITING_SHARE))
         self.heartbeat = heartbeat
+        self.file_cache = FileCache()
         self.generator = generator
+
+    def work_servers(self) -> list[WorkServer]:
+        """Returns the servers that do the work of operations: those of MCP tools, and the agent platform."""
+        servers: list[WorkServer] = []
+        if self.tool_servers:
+            from executor.mcp.task_outcomes import McpWork  # importing the SDK takes half a second
+
+            servers += map(McpWork, self.tool_servers)
+        if self.platform is not None:
+            from executor.tools.agent_runs import AgentRuns  # it imports the platform's answers
+
+            servers.append(AgentRuns(self.platform))
+        return servers
 
     @property
     def model_name(self) -> str:
@@ -88,16 +109,24 @@ class ExecutorContext:
         return self._models.default.model.name
 
     def agent(
-        self, task: Task, host: ToolHost, operation: Operation | None, choice: ModelChoice, told: Instructions
+        self,
+        task: Task,
+        host: ToolHost,
+        operation: Operation | None,
+        choice: ModelChoice,
+        told: Instructions,
+        load: Callable[[Prompt], Awaitable[Prompt]] | None = None,
     ) -> Agent:
-        """Returns the loop of model and tools for one attempt. `operation` is the one that a continuation is about."""
+        """Returns the loop of model and tools for one attempt. `operation` is the one that a continuation is about,
+        `load` reads the files of a prompt.
+        """
         settings = self._settings
         limits = Limits(settings.max_steps, settings.max_turn_tokens, settings.tool_timeout)
         label = f"{task.number}-{task.attempt}"
         chosen = self._models.choose(choice.model)
         asked = [opened for opened in (chosen, self._models.fallback_of(chosen)) if opened is not None]
         answerers = [self._answerer(opened, task, choice, told, operation) for opened in asked]
-        return Agent(answerers, self._toolbox_of(task), host, limits, label=label)
+        return Agent(answerers, self._toolbox_of(task), host, limits, label=label, load=load)
 
     def summarising(self, task: Task, choice: ModelChoice, told: Instructions) -> Summarising:
         """Returns what a summary of the task's conversation needs."""
@@ -122,12 +151,16 @@ class ExecutorContext:
 
     def _toolbox_of(self, task: Task) -> Toolbox:
         withheld = () if self.can_ask(task) else (ASK_USER,)
-        return TurnToolbox(self._toolbox, task.request.page_tools, withheld)
+        return TurnToolbox(self._toolbox.of_owner(owner_of(task)), task.request.page_tools, withheld)
 
     def can_ask(self, task: Task) -> bool:
         """Returns True if the user can be asked during this task. Nobody can be asked in a temporary session."""
         request = task.request
         return not request.temporary and (self._settings.ask_user == "always" or request.takes_questions)
+
+    async def prepare_tools(self, task: Task) -> None:
+        """Finds out which tools the user of the task has. Await it before the first prompt of an attempt."""
+        await self._toolbox.prepare(owner_of(task), task.request.claims)
 
     async def load_prices(self) -> None:
         """Loads what the costs of answers need, once. Await it before the first turn of a process."""
@@ -144,16 +177,15 @@ class ExecutorContext:
         rows: Sequence[Row],
     ) -> Prompt:
         cache_key = hashlib.sha256(task.session_id.encode()).hexdigest()[:32]
-        prompt = Prompt(
-            system(), to_prompt_messages(rows), toolbox.specs, opened.max_output_tokens, cache_key, effort=effort
-        )
+        messages = planned(to_prompt_messages(rows), opened.accepts, opened.context_tokens)
+        prompt = Prompt(system(), messages, toolbox.specs, opened.max_output_tokens, cache_key, effort=effort)
         about = prompt if operation is None else about_operation(prompt, operation, rows)
         return fit(about, opened.context_tokens, opened.model.room(about))
 
     def _system_of(self, task: Task, told: Instructions) -> str:
         """Returns the operator's prompt, and after it what changes from user to user and then from session to session,
         so that a provider's cache keeps the beginning."""
-        system = with_instructions(self._system, self._toolbox.instructions)
+        system = with_instructions(self._system, self._toolbox.of_owner(owner_of(task)).instructions)
         texts = {"the user": told.user, "this conversation": told.session}
         texts["the user's client"] = task.request.instructions
         for whose, text in texts.items():
@@ -190,6 +222,10 @@ class ExecutorContext:
         for job in late:
             job.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+
+def owner_of(task: Task) -> str:
+    return owner_of_session(task.user_id, task.session_id)
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

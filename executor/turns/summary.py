@@ -26,6 +26,7 @@ from executor.llm.model import Prompt
 from executor.llm.summaries import NoSummary, SummaryCall, request_for_summary
 from executor.turns.context import ExecutorContext, Summarising
 from executor.turns.continuation import choice_of
+from executor.turns.files import PromptFiles
 from executor.turns.history import History, read_history
 from executor.turns.refused import exchanges_of
 
@@ -103,6 +104,8 @@ class SummaryJob:
 
     async def _make(self, claim: SummaryClaim, plan: Plan, by: Summarising, tokens: int) -> bool:
         prompt = by.maker.prompt_of([*plan.rows, request_for_summary(tokens)])
+        files = PromptFiles(self._resources, self._context.file_cache, self._task.session_id)
+        prompt = await files.load(prompt)
         call, text, outcome = SummaryCall(by.maker.model, prompt, tokens), None, "made"
         try:
             async with asyncio.timeout(self._limit):
@@ -172,7 +175,7 @@ def _plan_for(history: History, replaced: list[Message], running: frozenset[str]
     read = history.prompt_rows(replaced)
     named = {part.tool_call_id for row in read for part in row.parts if isinstance(part, ToolCallPart)}
     before = 0 if history.summary is None else history.summary.messages
-    seen = {(row.task_id, row.role is Role.USER) for row in replaced if row.role is not Role.USER or row.text}
+    seen = {(row.task_id, row.role is Role.USER) for row in replaced if row.role is not Role.USER or row.is_shown}
     return Plan(replaced[-1].sequence, read, running & named, before + len(seen))
 
 

@@ -41,6 +41,7 @@ class AttemptToolHost:
             self._operations,
             can_ask=self._can_ask,
             resumed=operation if operation is not None and operation.to_run else None,
+            claims=task.request.claims,
         )
 
     async def check_claim(self) -> None:

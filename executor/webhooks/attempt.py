@@ -1,27 +1,22 @@
 """One attempt to deliver: a POST to an address that the user chose, which may be hostile.
 
-The address is checked when the socket is made, after the name was resolved. Redirects are not followed, cookies and
-proxies of the environment are not used, the body of the answer is not read, and nothing of it is kept but its status.
+The address is checked when the socket is made (`executor/outside_client.py`). Redirects are not followed, the body of
+the answer is not read, and nothing of it is kept but its status.
 """
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from backend.chat.store.webhooks.deliveries import Failure
 from backend.jitter import jitter
 from backend.outside_addresses import OutsideAddresses
 from executor.llm.failures import retry_after_of
+from executor.outside_client import is_refused, open_outside_client
 
 ATTEMPT_LIMIT, CONNECT_LIMIT = 15.0, 5.0
 """Seconds for a whole attempt, and for connecting within it."""
@@ -37,10 +32,6 @@ _FAILURES = (
     (TimeoutError, Failure.TIMEOUT),
     ((aiohttp.ClientError, OSError), Failure.NOT_ANSWERED),
 )
-
-
-class _AddressRefused(OSError):
-    """The address is not one that webhooks may reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,60 +53,11 @@ def wait_after(elapsed: float, retry_after: float) -> float:
     return max(jitter(backoff), min(retry_after, LONGEST_WAIT))
 
 
-class _OwnThreads(AbstractResolver):
-    """Resolves names in threads of its own: a slow name server of one user must not block the names of others."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="webhook-names")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
-        return [
-            ResolveResult(
-                hostname=host, host=str(address[0]), port=port, family=kind, proto=proto, flags=socket.AI_NUMERICHOST
-            )
-            for kind, _, proto, _, address in await loop.run_in_executor(self._threads, ask)
-        ]
-
-    async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
 @asynccontextmanager
 async def open_client(addresses: OutsideAddresses, at_once: int) -> AsyncIterator[aiohttp.ClientSession]:
     """Opens the client of a process for up to `at_once` attempts at a time."""
-    resolver = _OwnThreads(2 * at_once)
-    connector = aiohttp.TCPConnector(
-        limit=at_once,
-        resolver=resolver,
-        use_dns_cache=False,
-        force_close=True,
-        socket_factory=_checking(addresses),
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=ATTEMPT_LIMIT, connect=CONNECT_LIMIT),
-        auto_decompress=False,
-        trust_env=False,
-    ) as client:
-        try:
-            yield client
-        finally:
-            await resolver.close()
-
-
-def _checking(addresses: OutsideAddresses) -> Callable[[Any], socket.socket]:
-    def make(found: Any) -> socket.socket:
-        family, kind, proto, _, address = found
-        if not addresses.permit(str(address[0])):
-            raise _AddressRefused("this address is not permitted")
-        return socket.socket(family, kind, proto)
-
-    return make
+    async with open_outside_client(addresses, at_once, total=ATTEMPT_LIMIT, connect=CONNECT_LIMIT) as client:
+        yield client
 
 
 async def attempt(client: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> Attempted:
@@ -139,6 +81,6 @@ def _judge(status: int, retry_after: str | None) -> Attempted:
 
 
 def _failure_of(error: Exception) -> Failure:
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _AddressRefused):
+    if is_refused(error):
         return Failure.ADDRESS_REFUSED
     return next((failure for kinds, failure in _FAILURES if isinstance(error, kinds)), Failure.NOT_ANSWERED)

@@ -17,6 +17,7 @@ from tests.e2e.sdk import VERSIONS, Act, Report, SdkClients, Tab
 from tests.e2e.sse import PACE, counted, words_for
 from tests.e2e.stack import Stack, bearer, new_session, new_user
 from tests.faults.scale import FULL
+from tests.pictures import data_url, picture
 
 WORDS = words_for(1.5)
 
@@ -293,3 +294,28 @@ async def test_an_edited_message_replaces_all_later_messages(play: Play, sdk: st
     assert edited.text == counted(7)
     stored = (await play({**OPEN, "hydrate": True}, user=user, session=session)).tabs["a"]
     assert shown(stored.messages) == shown(edited.messages)
+
+
+async def test_files_of_a_message_are_there_after_a_reload_and_after_an_edit(play: Play, stack: Stack) -> None:
+    user, session = new_user(), new_session()
+    async with stack.client() as http:
+        stored = await http.post(
+            "/api/chat/files", content=picture(), params={"filename": "p.png"}, headers=bearer(user)
+        )
+    uploaded = {"type": "file", "mediaType": "image/png", "filename": "p.png", "url": stored.json()["url"]}
+    pasted = {"type": "file", "mediaType": "text/plain", "filename": "t.txt", "url": data_url(b"hello", "text/plain")}
+    report = await play(OPEN, send("/say one", files=[uploaded, pasted]), user=user, session=session)
+    asked = report.tabs["a"].messages[0]
+    assert [part["type"] for part in asked["parts"]] == ["file", "file", "text"]
+    reloaded = await play(
+        *({**OPEN, "hydrate": True}, send("/say two", message_id=asked["id"]), {**OPEN, "tab": "b", "hydrate": True}),
+        user=user,
+        session=session,
+    )
+    files = [part for part in reloaded.tabs["b"].messages[0]["parts"] if part["type"] == "file"]
+    assert [(file["mediaType"], file["filename"]) for file in files] == [
+        ("image/png", "p.png"),
+        ("text/plain", "t.txt"),
+    ]
+    assert all(file["url"].startswith("/api/chat/files/") for file in files)
+    assert reloaded.tabs["b"].text == "two"

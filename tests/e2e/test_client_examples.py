@@ -240,6 +240,15 @@ async def test_a_second_tab_follows_a_turn_that_another_tab_starts(
     assert shown[-1][2] == counted(40)
 
 
+async def test_the_example_of_a_file_stores_it_and_returns_a_part(stack: Stack, examples: Path) -> None:
+    part = await run_example(
+        examples, "files.js", stack.base, bearer(new_user()), act="upload", filename="ü.md", text="# Hi"
+    )
+    assert (part["type"], part["mediaType"], part["filename"]) == ("file", "text/markdown", "ü.md")
+    refused = await run_example(examples, "files.js", stack.base, bearer(new_user()), act="refused", text="<svg></svg>")
+    assert refused["message"].startswith("Files may be PNG")
+
+
 async def test_the_operation_example_receives_the_result(stack: Stack, examples: Path) -> None:
     user = new_user()
     async with stack.client(user) as client:

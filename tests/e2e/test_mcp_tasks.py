@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -26,37 +27,62 @@ from tests.servers.mcp_install import (
     find_or_install_fastmcp,
 )
 from tests.servers.ports import free_port
-from tests.servers.starting import OutputFile, listens, until_ready
+from tests.servers.process_tree import all_gone
+from tests.servers.starting import OutputFile, first_line, listens, until_ready
 from tests.speed import limit
 
 __all__ = ["plain_servers"]
 LIMIT = limit(60)
 SERVER = str(ROOT / "tests" / "fakes" / "task_server.py")
+"""A turn waits ten seconds for a task before it goes on. So a test whose point is not that wait names the tool in
+`operations`, whose calls are made beside the turn."""
+
+
+class TaskServers:
+    """Forks servers of fastmcp from one that has imported it. `python` is the interpreter that has it."""
+
+    def __init__(self, python: str, process: asyncio.subprocess.Process, output_file: OutputFile) -> None:
+        self.python = python
+        self._process = process
+        self._output_file = output_file
+
+    @asynccontextmanager
+    async def start(self, port: int, marks: Path) -> AsyncIterator[int]:
+        """Starts a server over HTTP and yields its pid. Kills it when the block is left."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{port} {marks}\n".encode())
+        pid = int(await first_line(self._process, "fastmcp", self._output_file.tail))
+        try:
+            await until_ready(self._process, "a server of fastmcp", lambda: listens(port), self._output_file.tail)
+            yield pid
+        finally:
+            await kill(pid)
+
+
+async def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)  # it may be a zombie, because the fork server waits for all of them at its end
+    await all_gone([pid], LIMIT)
 
 
 @pytest.fixture(scope="module")
-async def fastmcp() -> str:
+async def fastmcp() -> AsyncIterator[TaskServers]:
     python = await asyncio.to_thread(find_or_install_fastmcp)
     if python is None:
         pytest.skip(FASTMCP_HINT)
-    return str(python)
-
-
-@asynccontextmanager
-async def task_server(python: str, port: int, marks: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Starts the server over HTTP. Kills it when the block is left."""
     with OutputFile() as output_file:
         process = await asyncio.create_subprocess_exec(
-            *(python, SERVER, str(port)),
-            stdout=output_file, stderr=output_file, env={"PATH": os.environ["PATH"], "MARKS": str(marks)},
-        )  # fmt: skip
+            *(str(python), SERVER, "fork"),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=output_file,
+            env={"PATH": os.environ["PATH"]},
+        )
         try:
-            await until_ready(process, "fastmcp", lambda: listens(port), output_file.tail)
-            yield process
+            yield TaskServers(str(python), process, output_file)
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+            await asyncio.wait_for(process.wait(), LIMIT)
 
 
 @dataclass
@@ -65,7 +91,8 @@ class Rig:
     client: httpx.AsyncClient
     marks: Path
     port: int = 0
-    server: asyncio.subprocess.Process | None = None
+    server: int = 0
+    """The pid of the server."""
 
     async def begun(self, call: str) -> tuple[str, dict[str, Any]]:
         """Has a turn make the call. Returns the session, and what the turn was told."""
@@ -127,10 +154,10 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    servers: Servers, folder: Path, python: str, operations: Sequence[str] = (), **settings: str
+    servers: Servers, folder: Path, fastmcp: TaskServers, operations: Sequence[str] = (), **settings: str
 ) -> AsyncIterator[Rig]:
     port, marks = free_port(), folder / "marks"
-    async with task_server(python, port, marks) as server:
+    async with fastmcp.start(port, marks) as server:
         mcp = {"one": {"url": f"http://127.0.0.1:{port}/mcp", "operations": operations}}
         async with stack_with(servers, folder, mcp, **settings) as stack, stack.client(new_user()) as client:
             await until_there(client, "one_ready")
@@ -138,7 +165,7 @@ async def rig(
 
 
 async def test_a_task_goes_on_when_its_executors_are_killed(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
     """The first one dies while its turn waits for the task, the second while it asks, the third with the result."""
     async with rig(plain_servers, tmp_path, fastmcp) as one:
@@ -166,7 +193,7 @@ async def test_a_task_goes_on_when_its_executors_are_killed(
 
 
 async def test_a_call_beside_its_turn_that_becomes_a_task_goes_on_when_its_executor_is_killed(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
     async with rig(plain_servers, tmp_path, fastmcp, operations=["hold"]) as one:
         session, told = await one.begun("one_hold")
@@ -181,7 +208,7 @@ async def test_a_call_beside_its_turn_that_becomes_a_task_goes_on_when_its_execu
 
 
 async def test_a_task_that_ends_soon_has_its_result_in_the_turn(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
     async with rig(plain_servers, tmp_path, fastmcp) as one:
         done, failed = await outputs_of(one.client, 'one_work {"seconds": 0.2}', 'one_fail {"seconds": 0.1}')
@@ -192,10 +219,10 @@ async def test_a_task_that_ends_soon_has_its_result_in_the_turn(
 
 @pytest.mark.parametrize("how", ["task", "session", "overdue"])
 async def test_the_server_is_told_once_that_an_operation_has_ended(
-    how: str, plain_servers: Servers, tmp_path: Path, fastmcp: str
+    how: str, plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
     settings = {"OPERATION_TIMEOUT": "5"} if how == "overdue" else {}
-    async with rig(plain_servers, tmp_path, fastmcp, **settings) as one:
+    async with rig(plain_servers, tmp_path, fastmcp, operations=["work"], **settings) as one:
         session, told = await one.begun('one_work {"seconds": 600}')
         if how == "task":
             cancelled = await one.client.post(f"/api/chat/tasks/{told['task_id']}/cancel")
@@ -208,7 +235,7 @@ async def test_the_server_is_told_once_that_an_operation_has_ended(
 
 
 async def test_a_turn_that_is_cancelled_while_it_waits_for_a_task_has_it_stopped(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
     async with rig(plain_servers, tmp_path, fastmcp) as one:
         session = await open_session(one.client)
@@ -220,29 +247,30 @@ async def test_a_turn_that_is_cancelled_while_it_waits_for_a_task_has_it_stopped
 
 
 async def test_a_task_that_finds_no_room_as_an_operation_is_stopped(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
-    async with rig(plain_servers, tmp_path, fastmcp, MAX_OPERATIONS="1") as one:
-        await one.begun('one_work {"seconds": 600}')
+    async with rig(plain_servers, tmp_path, fastmcp, operations=["hold"], MAX_OPERATIONS="1") as one:
+        await one.begun("one_hold")
+        await one.until_marked("begun")
         (refused,) = await outputs_of(one.client, 'one_work {"seconds": 600}')
         assert refused["error"] == "too_many_operations"
         await one.until_marked("begun", "begun", "cancelled")
 
 
 async def test_a_server_that_has_lost_a_task_ends_its_operation(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
-    async with rig(plain_servers, tmp_path, fastmcp) as one:
+    async with rig(plain_servers, tmp_path, fastmcp, operations=["work"]) as one:
         session, told = await one.begun('one_work {"seconds": 600}')
-        assert one.server is not None
-        one.server.kill()
-        await one.server.wait()
-        async with task_server(fastmcp, one.port, one.marks):
+        await kill(one.server)
+        async with fastmcp.start(one.port, one.marks):
             done = await one.result(session, told["task_id"])
         assert (done["type"], done["error"]) == ("error", "task_lost")
 
 
-async def test_a_task_asks_the_user_while_it_waits(plain_servers: Servers, tmp_path: Path, fastmcp: str) -> None:
+async def test_a_task_asks_the_user_while_it_waits(
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
+) -> None:
     async with rig(plain_servers, tmp_path, fastmcp, ASK_USER="always") as one:
         session, told = await one.begun("one_book")
         question = await one.question_in(session)
@@ -253,14 +281,14 @@ async def test_a_task_asks_the_user_while_it_waits(plain_servers: Servers, tmp_p
 
 
 async def test_a_program_loses_its_tasks_when_its_executor_dies(
-    plain_servers: Servers, tmp_path: Path, fastmcp: str
+    plain_servers: Servers, tmp_path: Path, fastmcp: TaskServers
 ) -> None:
     marks = tmp_path / "marks"
-    mcp = {"one": {"command": fastmcp, "args": [SERVER], "env": {"MARKS": str(marks)}}}
+    mcp = {"one": {"command": fastmcp.python, "args": [SERVER], "env": {"MARKS": str(marks)}, "operations": ["work"]}}
     async with stack_with(plain_servers, tmp_path, mcp) as stack, stack.client(new_user()) as client:
         await until_there(client, "one_ready")
         one = Rig(stack, client, marks)
-        done = (await outputs_of(client, 'one_work {"seconds": 0.5}'))[0]
+        done = await one.output_of('one_work {"seconds": 0.5}')
         assert done["outputs"] == {"result": "worked"}
         session, told = await one.begun('one_work {"seconds": 600}')
         (executor,) = stack.executors
@@ -278,7 +306,9 @@ async def test_a_tool_that_must_run_as_a_task_does(transport: str, plain_servers
         pytest.skip(EVERYTHING_HINT)
     port = free_port()
     served: AbstractAsyncContextManager[None] = nothing()
-    mcp: dict[str, Any] = {"all": {"command": "node", "args": [str(program), "stdio"]}}
+    mcp: dict[str, Any] = {
+        "all": {"command": "node", "args": [str(program), "stdio"], "operations": ["simulate-research-query"]}
+    }
     if transport == "http":
         served, mcp = everything(program, port), {"all": {"url": f"http://127.0.0.1:{port}/mcp"}}
     async with (

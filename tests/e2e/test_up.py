@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ import httpx
 import pytest
 
 from backend.config import Settings
+from tests import ROOT
 from tests.plain_http import http_client
 from tests.servers.ports import free_port
 from tests.speed import limit
@@ -111,8 +113,10 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[Service]:
 
 @pytest.fixture(scope="module")
 async def service() -> AsyncIterator[Service]:
-    """A running `up` for tests that do not end it."""
+    """A running `up` for tests that do not end it. It has the examples, as `make run` has."""
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        (Path(folder) / "service").mkdir()
+        (Path(folder) / "service" / "examples").symlink_to(ROOT / "examples")
         async with running(Path(folder) / "service") as service:
             yield service
 
@@ -156,6 +160,20 @@ async def test_a_process_that_dies_is_restarted_and_reported(service: Service) -
         await service.read_until(f"{name} ended \\(signal SIGKILL\\); restarting it")
         await service.read_until(f"{name} is running again")
         assert '"type":"text-delta"' in await service.ask("/stream 3", f"session-after-{name}-died")
+
+
+async def test_an_agent_is_made_and_run_and_its_runs_outlive_the_process(service: Service) -> None:
+    goal = json.dumps({"description": "an agent that adds two numbers [generator: 200 delay=0]"})
+    await service.ask(f"/tool create_agent {goal}", "session-that-makes-an-agent")
+    async with http_client(base_url=service.url, timeout=WITHIN) as client:
+        (agent,) = (await client.get("/api/library/agents")).json()["agents"]
+        await service.ask(f'Run the agent {agent["id"]} with {{"a": 2, "b": 40}}', "session-that-runs-an-agent")
+        os.kill(service.pid_of("examples.agent_generator"), signal.SIGKILL)
+        await service.read_until("agent generator is running again")
+        look = f"/tool view_agent_output {json.dumps({'agent_id': agent['id']})}"
+        async with asyncio.timeout(WITHIN):
+            while "[42]" not in await service.ask(look, "session-that-looks-at-it"):
+                await asyncio.sleep(0.2)
 
 
 async def test_an_invalid_setting_ends_the_command_with_one_line(short_path: Path) -> None:

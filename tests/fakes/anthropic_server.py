@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tests.fakes.file_blocks import anthropic_fault
 from tests.fakes.prefixes import MOST_MARKS, PrefixCache, anthropic_blocks
 from tests.fakes.script import Fake, pieces
 from tests.fakes.serving import Exchange, main
@@ -154,6 +155,8 @@ def fault_in(body: dict[str, Any], *, signed: bool = True) -> str | None:
             return "`tool_use` ids must be unique"
         seen.update(waiting)
         for block in blocks:
+            if fault := anthropic_fault(block):
+                return fault
             if signed and block["type"] == "thinking" and block["signature"] != signature_of(block["thinking"]):
                 return "Invalid `signature` in `thinking` block"
     return "prefill is not supported" if body["messages"][-1]["role"] == "assistant" else None

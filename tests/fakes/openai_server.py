@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from tests.fakes.file_blocks import openai_fault, text_of
 from tests.fakes.prefixes import PrefixCache
 from tests.fakes.script import Fake, pieces
 from tests.fakes.serving import Exchange, main
@@ -153,6 +154,8 @@ def fault_in(body: dict[str, Any]) -> str | None:
                 return "tool call ids are used twice, or arguments are no object"
             seen.add(call["id"])
             waiting.append(call["id"])
+        if message["role"] == "user" and (fault := openai_fault(message["content"], body.get("model", ""))):
+            return fault
         if not (message.get("content") or message.get("tool_calls")):
             return "a message has no content"
     return f"no responses for {waiting}" if waiting else None
@@ -190,7 +193,7 @@ async def handle(exchange: Exchange) -> None:
     since = messages[place + 1 :]
     step = sum(message["role"] == "assistant" for message in since)
     results = [message["content"] for message in since if message["role"] == "tool"]
-    await FAKE.play(exchange, wire, messages[place]["content"], step, results)
+    await FAKE.play(exchange, wire, text_of(messages[place]["content"]), step, results)
 
 
 if __name__ == "__main__":

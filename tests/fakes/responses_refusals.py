@@ -7,6 +7,8 @@ import hashlib
 import json
 from typing import Any
 
+from tests.fakes.file_blocks import responses_fault
+
 Refusal = tuple[int, dict[str, Any]]
 PARAMETERS = frozenset(
     {
@@ -142,6 +144,8 @@ def _refused_item(body: dict[str, Any]) -> Refusal | None:
             return refused(text, f"{where}.call_id", "string_above_max_length")
         if kind == "message" and not item["content"]:
             return refused(f"Invalid '{where}.content': empty.", where)
+        if kind == "message" and item["role"] == "user" and (fault := responses_fault(item["content"])):
+            return refused(f"Invalid '{where}.content': {fault}", f"{where}.content")
         if kind == "function_call" and not isinstance(json.loads(item["arguments"]), dict):
             return refused(f"Invalid '{where}.arguments': not an object.", where)
     return None

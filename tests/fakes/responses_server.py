@@ -28,6 +28,7 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
+from tests.fakes.file_blocks import text_of
 from tests.fakes.prefixes import PrefixCache
 from tests.fakes.responses_refusals import FOLLOWERS, encrypted, refusal_of, refused
 from tests.fakes.script import Fake, pieces
@@ -286,13 +287,15 @@ async def respond(exchange: Exchange, fake: Fake) -> None:
         return
     items = body["input"]
     place = max(place for place, item in enumerate(items) if item.get("role") == "user")
-    if re.search(r"^/never", items[place]["content"], re.MULTILINE) and any("call_id" in item for item in items):
+    if re.search(r"^/never", text_of(items[place]["content"]), re.MULTILINE) and any(
+        "call_id" in item for item in items
+    ):
         await exchange.answer(*refused("Something is wrong with this conversation"))
         return
     outputs = [item.get("type") == "function_call_output" for item in items[place:]]
     step = sum(is_output and not before for before, is_output in itertools.pairwise(outputs))
     results = [item["output"] for item in items[place + 1 :] if item.get("type") == "function_call_output"]
-    await fake.play(exchange, wire, items[place]["content"], step, results)
+    await fake.play(exchange, wire, text_of(items[place]["content"]), step, results)
 
 
 async def handle(exchange: Exchange) -> None:

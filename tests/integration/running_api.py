@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,7 +26,8 @@ from backend.config import Settings
 from backend.resources import open_resources
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
-from executor.tools import open_toolbox
+from executor.platform import open_platform
+from executor.tools import open_toolbox, own_tools
 from executor.tools.tool import Toolbox
 from executor.turns.context import ExecutorContext
 from executor.worker import Worker
@@ -43,6 +47,7 @@ SETTINGS: Mapping[str, Any] = {
     "chat_internal_api_key": f"{SERVICE_KEY},{OLD_SERVICE_KEY}",
     "chat_provider": "scripted",
     "frontend_base_url": "https://chat.example.com, http://localhost:5173/",
+    "data_dir": Path(tempfile.gettempdir()) / f"copilot-test-data-{os.getuid()}",
     "shutdown_grace": 2,
     "max_open_streams": 8,
     "max_new_sessions": 100_000,
@@ -190,8 +195,13 @@ async def executing(
     settings: Settings, toolbox: Callable[[Settings], Toolbox] = open_toolbox
 ) -> AsyncIterator[ExecutorContext]:
     stop = asyncio.Event()
-    async with open_resources(settings) as resources, open_models(settings) as models:
-        context = ExecutorContext(settings, models, toolbox(settings), Heartbeat(resources))
+    async with (
+        open_resources(settings) as resources,
+        open_models(settings) as models,
+        open_platform(settings) as platform,
+    ):
+        tools = toolbox(settings) if platform is None else Toolbox(own_tools(settings, None, platform))
+        context = ExecutorContext(settings, models, tools, Heartbeat(resources), platform=platform)
         working = asyncio.create_task(Worker(resources, context).run(stop))
         try:
             yield context

@@ -22,6 +22,7 @@ from backend.api.auth import Authenticator, ServiceKeys
 from backend.api.key_set import KeySet
 from backend.api.server import build_server
 from backend.api.tokens import LEEWAY
+from backend.chat.store.tool_servers import grants
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
 from tests.integration.agents import an_agent
@@ -369,6 +370,8 @@ NOT_FOUND = {
     "agent_id": "agent_not_found",
     "operation_id": "operation_not_found",
     "webhook_id": "webhook_not_found",
+    "file_id": "file_not_found",
+    "server": "connection_not_found",
 }
 FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
 PUBLIC = {
@@ -376,6 +379,7 @@ PUBLIC = {
     "/try.js", "/try.css", "/favicon.ico", "/metrics", "/health", "/health/live", "/health/ready",
     "/api/chat/health", "/api/chat/health/live", "/api/chat/health/ready", "/api/chat/openapi.json",
     "/api/chat/config/ttl", "/api/chat/schema/tool-responses",
+    "/api/chat/mcp/sign-in", "/api/chat/mcp/callback", "/api/chat/mcp/client.json",
 }  # fmt: skip
 """Routes that show nothing of anybody."""
 OF_THE_CALLER = {
@@ -384,6 +388,8 @@ OF_THE_CALLER = {
     ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
     ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
+    ("POST", "/api/chat/files"),
+    ("GET", "/api/chat/mcp/connections"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
 }  # fmt: skip
 """Routes without an id of somebody's in their path. Where an id may be in the query or the body, `other_places` sends
@@ -423,16 +429,20 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
         call = next(chunk["toolCallId"] for chunk in chunks if chunk["type"] == "tool-output-available")
         async with api.resources.database.connection() as c:
             agent = (await an_agent(c, user, description="secret words")).agent.id
+            await grants.save(c, f"user:{user}", "secret", "id", b"sealed", "words", None)
         hook = await api.http.post("/api/chat/webhooks", json={"url": "https://secret.invalid/"}, headers=owner)
+        file = await api.http.post("/api/chat/files", content=b"secret words", headers=owner)
         question = {"message": '/tool ask_user {"question": "secret words"}'}
         path = f"/api/chat/sessions/{await api.new_session(owner)}/stream"
         _, asking = await api.read("POST", path, params={"accept": "questions"}, json=question, headers=owner)
         (asked,) = [chunk["output"] for chunk in asking.chunks if chunk["type"] == "tool-output-available"]
         theirs = {"session_id": session, "task_id": task, "agent_id": agent, "operation_id": asked["operation_id"]}
         theirs |= {"tool_call_id": call, "webhook_id": hook.json()["id"], "delivery_id": f"evt_{'0' * 32}"}
+        theirs["file_id"], theirs["server"] = file.json()["id"], "secret"
         nowhere = "00000000-0000-4000-8000-000000000000"
         nobodys = {"session_id": new_id(), "task_id": nowhere, "agent_id": nowhere, "operation_id": nowhere}
         nobodys |= {"tool_call_id": call, "webhook_id": nowhere, "delivery_id": f"evt_{'0' * 32}"}
+        nobodys["file_id"], nobodys["server"] = nowhere, "nowhere"
         objects = {
             (method, path)
             for method, path in routes_of(api)
@@ -456,7 +466,7 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
                 foreign = await api.http.request(method, path, json=body, headers=headers)
                 assert (foreign.status_code, foreign.json()["code"]) == (404, "session_not_found"), (path, body)
                 assert "secret" not in foreign.text
-        for path in ("/api/chat/sessions", "/api/library/agents", "/api/chat/webhooks"):
+        for path in ("/api/chat/sessions", "/api/library/agents", "/api/chat/webhooks", "/api/chat/mcp/connections"):
             for headers in (thief, {}):
                 answer = await api.http.get(path, headers=headers)
                 assert not [id for id in ("secret", session, agent) if id in answer.text]

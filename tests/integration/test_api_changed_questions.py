@@ -109,13 +109,15 @@ async def test_a_page_that_sends_no_text_gets_another_answer(api: RunningApi, pa
     assert texts(await ui(api, session)) == ["/stream 2", "0 1 "]
 
 
-FILE = {"type": "file", "url": "data:,", "mediaType": "image/png"}
+EMPTY_FILE = {"type": "file", "url": "data:,", "mediaType": "image/png"}
+FOREIGN_FILE = EMPTY_FILE | {"url": "https://example.com/a.png"}
 
 
 @pytest.mark.parametrize(
     ("parts", "code"),
     [
-        ([{"type": "text", "text": "x"}, FILE], "unsupported_part"),
+        ([{"type": "text", "text": "x"}, EMPTY_FILE], "validation_error"),
+        ([{"type": "text", "text": "x"}, FOREIGN_FILE], "foreign_file_url"),
         ([{"type": "text", "text": "x" * 64_001}], "message_too_long"),
     ],
 )

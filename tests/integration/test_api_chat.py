@@ -131,7 +131,7 @@ async def test_an_earlier_answer_can_be_regenerated(api: RunningApi) -> None:
         ({"messages": [user_message("m", "  ")]}, 422, "empty_message"),
         ({"messages": [{"role": "user", "parts": []}]}, 422, "empty_message"),
         ({"messages": [user_message("m", "x" * 64_001)]}, 422, "message_too_long"),
-        ({"messages": [{"role": "user", "parts": [{"type": "file", "url": "data:,"}]}]}, 422, "unsupported_part"),
+        ({"messages": [{"role": "user", "parts": [{"type": "file", "url": "data:,"}]}]}, 422, "validation_error"),
         ({"messages": [{"role": "user", "parts": [{"type": "text"}]}]}, 422, "unsupported_part"),
         ({"messages": [{"role": "user", "parts": ["x"]}]}, 422, "validation_error"),
         ({"messages": [user_message("m\u00f6", "x")]}, 422, "validation_error"),

@@ -82,6 +82,8 @@ async def test_while_postgres_is_frozen_every_route_answers_in_time(
                 "tool_call_id": "x",
                 "model": "copilot",
                 "webhook_id": nowhere,
+                "file_id": nowhere,
+                "server": "x",
                 "delivery_id": f"evt_{'0' * 32}",
             }
             document = (await api.http.get("/api/chat/openapi.json")).json()
@@ -120,6 +122,10 @@ def _body(path: str) -> dict[str, Any]:
         return {"success": True}
     if path == "/api/chat":
         return {"id": new_id(), "messages": [{"role": "user", "parts": [{"type": "text", "text": "x"}]}]}
+    if path.endswith("/pinned"):
+        return {"is_pinned": True}
+    if path.endswith("/files"):
+        return {"any": "text"}
     if path.endswith(("/stream", "/pending")):
         return {"message": "x"}
     if path.endswith("/answer"):

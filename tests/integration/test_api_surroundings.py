@@ -125,7 +125,14 @@ async def test_every_route_that_answers_get_answers_head(api: RunningApi) -> Non
     id = await api.new_session()
     paths = [context.path or "" for context in iter_route_contexts(api.app.routes) if "GET" in (context.methods or ())]
     for path in paths:
-        ids = {"session_id": id, "task_id": new_task_id(), "tool_call_id": "x", "agent_id": "x", "version": 1}
+        ids = {
+            "session_id": id,
+            "task_id": new_task_id(),
+            "tool_call_id": "x",
+            "agent_id": "x",
+            "file_id": "x",
+            "version": 1,
+        }
         known = path.replace(":path", "").format(**ids, name="x", model="copilot", webhook_id=new_task_id())
         if path.endswith(("/stream", "/events")):
             continue  # tested with the streams
@@ -152,7 +159,7 @@ async def test_a_tool_response_is_valid_under_the_published_schema(api: RunningA
     schema = (await api.http.get("/api/chat/schema/tool-responses")).json()
     Draft202012Validator.check_schema(schema)
     named = {one["properties"]["type"]["const"] for one in schema["$defs"].values() if "type" in one["properties"]}
-    assert len(named) == 33
+    assert len(named) == 35
     assert {"operation_started", "agent_saved", "web_fetch", "feature_request_created"} <= named
     response = ErrorResponse(message="no", error="x").model_dump(mode="json", exclude_none=True)
     assert Draft202012Validator(schema).is_valid(response)

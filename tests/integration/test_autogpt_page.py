@@ -198,7 +198,7 @@ async def test_a_retried_message_is_answered_once(api: RunningApi) -> None:
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"file_ids": ["f1"]}, "unsupported_part"),
+        ({"file_ids": ["f1"]}, "file_not_found"),
         ({"mode": "slow"}, "validation_error"),
         ({"model": "gpt-99"}, "unknown_model"),
         ({"temperature": 1}, "unknown_field"),
@@ -210,7 +210,7 @@ async def test_fields_that_are_not_supported_are_refused(api: RunningApi, fields
     mine = api.as_user()
     id = await create(api, mine)
     refused = await api.http.post(f"/api/chat/sessions/{id}/stream", json=message("x", **fields), headers=mine)
-    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert (refused.status_code, refused.json()["code"]) == (404 if code == "file_not_found" else 422, code)
     fine = await send(api, id, mine, "/stream 1", file_ids=[], force_planner_split=None, temperature=None)
     assert fine.text == "0 "
 

@@ -48,6 +48,9 @@ async def test_a_backup_of_a_running_instance_is_restored(data: Path, tmp_path: 
     async with running(data) as database:
         await add(database, "kept")
         (data / "notes.txt").write_text("mine")
+        stored = data / "files" / "copilot-files" / "one"
+        stored.parent.mkdir(parents=True)
+        stored.write_bytes(b"of a user")
         made = await run(tmp_path, None, "backup", str(file), **settings)
         assert made.code == 0, made.errors
         doctor = await run(tmp_path, None, "doctor", "--json", **settings)
@@ -63,6 +66,7 @@ async def test_a_backup_of_a_running_instance_is_restored(data: Path, tmp_path: 
         assert (busy.code, "in use" in busy.errors) == (1, True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     (data / "notes.txt").unlink()
+    stored.unlink()
     unsure = await run(tmp_path, None, "restore", str(file), **settings)
     assert (unsure.code, "--yes" in unsure.errors) == (1, True)
     assert await names_in(data) == {"kept", "later"}
@@ -70,6 +74,7 @@ async def test_a_backup_of_a_running_instance_is_restored(data: Path, tmp_path: 
     assert done.code == 0, done.errors
     assert await names_in(data) == {"kept"}
     assert (data / "notes.txt").read_text() == "mine"
+    assert stored.read_bytes() == b"of a user"
 
 
 async def test_a_file_that_is_no_backup_changes_nothing(data: Path, tmp_path: Path) -> None:

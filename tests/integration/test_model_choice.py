@@ -82,6 +82,7 @@ async def test_callers_see_the_models_and_nothing_secret(chooser: Chooser) -> No
             "efforts": ["low", "high"],
             "effort": "low",
             "images": True,
+            "accepts": ["image"],
             "price": {"input": 1, "output": 2.5, "cached": 1, "currency": "USD"},
         }
         assert "sk-secret" not in answer.text

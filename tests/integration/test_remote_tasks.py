@@ -23,12 +23,14 @@ from executor.agent.calls import Calls, ToolHost
 from executor.mcp import task_outcomes, tool
 from executor.mcp.failures import ServerUnavailable
 from executor.mcp.server_entry import HttpServer
+from executor.mcp.task_outcomes import Connected, McpWork
 from executor.mcp.tasks import ServerTasks, TaskState
 from executor.operations import Operations, Waits
 from executor.side_jobs import remote_tasks
 from executor.side_jobs.remote_tasks import AT_ONCE, AT_ONCE_OF_ONE, RETRY_IN, RemoteTasks
 from executor.side_jobs.sweeper import Sweeper
 from executor.tools.context import ToolContext
+from executor.tools.remote_work import GoesOn
 from executor.tools.tool import Accepted, Toolbox
 from executor.turns.context import ExecutorContext
 from tests.integration.rows import a_session, a_task, new_user
@@ -40,15 +42,16 @@ __all__ = ["none_stored"]
 SERVERS = [f"server-{number}" for number in range(6)]
 
 
-def side_job(database: Database, *servers: str, **tasks: Any) -> RemoteTasks:
+def side_job(database: Database, *names: str, **tasks: Any) -> RemoteTasks:
     connections = [
         SimpleNamespace(server=SimpleNamespace(name=name), can_tell_of_tasks=True, tasks=SimpleNamespace(**tasks))
-        for name in servers
+        for name in names
     ]
     resources = cast(Resources, SimpleNamespace(database=database, me=ME))
     waits = Waits(1)
     waits.over = True
-    context = SimpleNamespace(tool_servers=connections, waits=waits, start_work=no_work, can_ask=lambda _: True)
+    servers = [McpWork(cast(Connected, connection)) for connection in connections]
+    context = SimpleNamespace(work_servers=lambda: servers, waits=waits, start_work=no_work, can_ask=lambda _: True)
     return RemoteTasks(resources, cast(ExecutorContext, context))
 
 
@@ -213,7 +216,7 @@ async def test_the_model_reads_with_the_outcome_of_a_task_that_its_user_did_not_
             job = side_job(api.resources.database, "one")
             job._resources = api.resources
             (claimed,) = await job._claim()
-            await job._look(claimed, connection(answer), *cast(Any, await job._find(claimed)))
+            await job._look(claimed, McpWork(connection(answer)), *cast(Any, await job._find(claimed)))
     result = (await operations.get_operation(c, operation.id)).result
     assert result is not None
     assert "The tool asked the user something" in result["message"]
@@ -239,7 +242,9 @@ async def test_a_question_whose_server_does_not_let_go_holds_no_place(
     await c.execute("UPDATE tasks SET status = 'cancelled' WHERE id = $1", operation.task_id)
     state = TaskState.model_validate({"taskId": "id-1", "status": "input_required"})
     async with asyncio.timeout(limit(20)):
-        answered = job._answered(claimed, job._servers["one"], state, operation, cast(ToolContext, None), [])
+        answered = job._answered(
+            claimed, job._servers["one"], GoesOn(1.0, wants=state), operation, cast(ToolContext, None), []
+        )
         assert await answered is None
     assert job._waiting == set()
     go_on.set()

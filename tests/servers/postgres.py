@@ -109,7 +109,7 @@ class PostgresNode:
 
 @asynccontextmanager
 async def postgres_node(folder: Path) -> AsyncIterator[PostgresNode]:
-    """Starts a private server with its files in `folder` and an empty database."""
+    """Starts a private server with its files in `folder`. If they are new, its database is empty."""
     async with embedded_servers(folder, redis=False) as servers:
         (server,) = servers.children
         node = PostgresNode(servers.postgres_dsn, server)

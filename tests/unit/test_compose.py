@@ -73,7 +73,10 @@ def test_every_password_must_be_set_and_none_has_a_default() -> None:
         "${RABBITMQ_DEFAULT_PASS",
     }
     assert all(":?" in value for value in found)
-    assert re.findall(r"\$\{\w+:?-[^}]*\}", TEXT) == ["${PUBLISHED_PORT:-8006}"]
+    assert re.findall(r"\$\{\w+:?-[^}]*\}", TEXT) == [
+        "${FILES_URL:-file:///data/files}",
+        "${PUBLISHED_PORT:-8006}",
+    ]
 
 
 def test_no_command_line_shows_a_password() -> None:

@@ -108,7 +108,7 @@ async def test_a_connection_is_idle_from_the_end_of_its_last_call(monkeypatch: p
     link.settled = settled.wait
     settled.set()
 
-    def new_link(folder: Path) -> Link:
+    def new_link(folder: Path, owner: str) -> Link:
         return cast(Link, link)
 
     links = OwnLinks(new_link, 1)
@@ -151,7 +151,7 @@ async def test_a_connection_behind_which_a_task_works_makes_no_room(monkeypatch:
 
     server = HttpServer(name="one", url="https://one.example/mcp", per="session")  # type: ignore[arg-type]
     connection = Connection(server, 1, 1, Names(["one"]))
-    links = connection._own = OwnLinks(lambda _: cast(Link, OwnLink()), 1)
+    links = connection._own = OwnLinks(lambda *_: cast(Link, OwnLink()), 1)
     for owner in ("a", "b"):
         await connection.tasks._of_task(RemoteTask("one", "work", "1", owner), "tasks/get", cast(Any, None))
     first = links._links["a"].link

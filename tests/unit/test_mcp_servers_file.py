@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backend.errors import ConfigError
+from executor.mcp.server_entry import OAuth
 from executor.mcp.servers_file import MAX_SERVERS, HttpServer, Server, StdioServer, read_servers
 
 SECRET = "s3cr3t-of-the-file-0123456789"
@@ -80,7 +81,20 @@ def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> No
         ({"url": "https://host", "headers": {"A": f"{SECRET}\r\nB: c"}}, "mcpServers.x.headers: "),
         ({"url": "https://host", "type": "sse"}, "mcpServers.x.type: "),
         ({"url": "https://host", "transport": "sse"}, "mcpServers.x.transport: "),
-        ({"url": "https://host", "oauth": {"clientId": SECRET}}, "mcpServers.x.oauth: "),
+        ({"url": "https://host", "oauth": {"callbackPort": SECRET}}, "mcpServers.x.oauth.callbackPort: "),
+        ({"url": "https://host", "oauth": {"clientSecret": SECRET}}, "mcpServers.x.oauth.client_secret: "),
+        ({"url": "https://host", "auth": SECRET}, "mcpServers.x.auth: "),
+        ({"url": "https://host", "auth": {"type": SECRET}}, "mcpServers.x.auth.type: "),
+        ({"url": "https://host", "auth": {"client_id": "a", "clientId": SECRET}}, "mcpServers.x.auth.clientId: "),
+        ({"url": "https://host", "auth": "oauth", "headers": {"authorization": SECRET}}, "mcpServers.x.auth: "),
+        ({"command": SECRET, "auth": "oauth"}, "mcpServers.x.auth: "),
+        ({"command": SECRET, "env": {"A": "${claim:sub}"}}, "mcpServers.x.env.A: holds ${claim:...}"),
+        ({"url": "https://host/${claim:sub}"}, "mcpServers.x.url: holds ${claim:...}"),
+        ({"url": "https://host", "headers": {"A": f"{SECRET} ${{claim:a b}}"}}, "mcpServers.x.headers"),
+        ({"url": "https://host", "headers": {"A": "${claim:a}\r\nB: c"}}, "mcpServers.x.headers"),
+        ({"url": "https://host", "claim_headers": {"A": [SECRET]}}, "mcpServers.x.claim_headers: "),
+        ({"url": "https://host", "auth": "oauth", "headers": {"A": "${claim:a}"}}, "mcpServers.x.auth: "),
+        ({"url": "https://host", "auth": "oauth", "per": "session"}, "mcpServers.x.auth: per must be"),
         ({"command": SECRET, "envFile": SECRET}, "mcpServers.x.envFile: "),
         ({"command": SECRET, "timeout": 60_000}, "mcpServers.x.timeout: must be seconds"),
         ({"command": SECRET, "start_timeout": 60_000}, "mcpServers.x.start_timeout: must be seconds"),
@@ -177,6 +191,34 @@ def test_files_of_other_clients_are_read(tmp_path: Path) -> None:
 
 def test_a_server_that_is_switched_off_may_hold_anything(tmp_path: Path) -> None:
     assert read(tmp_path, {"x": {"disabled": True, "oauth": {}, "type": "sse", "url": "${input:x}"}}) == []
+
+
+def test_a_sign_in_is_read_as_other_clients_write_it(tmp_path: Path) -> None:
+    entries: dict[str, Any] = {
+        "short": {"url": "https://host", "auth": "oauth"},
+        "code": {"url": "https://host", "oauth": {"clientId": "me"}},
+        "cursor": {"url": "https://host", "auth": {"CLIENT_ID": "me", "CLIENT_SECRET": SECRET, "scopes": ["a", "b"]}},
+        "libre": {"url": "https://host", "oauth": {"client_id": "me", "scope": "a b"}},
+        "none": {"url": "https://host", "oauth": False},
+    }
+    found = {server.name: server.auth for server in read(tmp_path, entries) if isinstance(server, HttpServer)}
+    assert found["short"] == OAuth()
+    assert found["code"] == OAuth(client_id="me")
+    assert found["libre"] == OAuth(client_id="me", scopes=("a", "b"))
+    assert found["none"] is None
+    cursor = found["cursor"]
+    assert cursor is not None
+    assert cursor.client_secret is not None
+    assert (cursor.client_secret.get_secret_value(), cursor.scopes) == (SECRET, ("a", "b"))
+
+
+def test_claims_in_headers_are_left_for_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    headers = {"X-User": "${claim:sub}", "X-Who": "a ${env:PLACE:-b} ${claim:https://x/t}!", "X-Same": "$${claim:a}"}
+    (server,) = read(tmp_path, {"x": {"url": "https://host", "headers": headers}})
+    assert isinstance(server, HttpServer)
+    assert server.claim_headers == {"X-User": ("", "sub", ""), "X-Who": ("a b ", "https://x/t", "!")}
+    assert server.claims == {"sub", "https://x/t"}
+    assert {name: value.get_secret_value() for name, value in server.headers.items()} == {"X-Same": "${claim:a}"}
 
 
 def test_comments_and_trailing_commas_of_vs_code_are_read(tmp_path: Path) -> None:

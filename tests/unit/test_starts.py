@@ -19,8 +19,11 @@ UNNEEDED = {
     "dotenv",  # only with a .env file
     "httpx2",  # only with a JWKS URL, a generator or a provider
     "mcp",
+    "obstore",  # only with a file
     "openai",
+    "PIL",
     "pydantic_settings",
+    "pypdfium2",
     "typer",
 }
 # the API reads outcomes only later, and verifies tokens only with a key

@@ -33,6 +33,15 @@ const acts = {
     return { text: joined(chunks) };
   },
 
+  async upload({ filename, text }) {
+    return example.upload(new File([text], filename));
+  },
+
+  async refused({ text }) {
+    const failure = await example.upload(new File([text], 'a.png')).catch((error) => error);
+    return { message: failure.message };
+  },
+
   /** Writes a newline to stdout at the first chunk. */
   async 'event-source'({ task }) {
     const chunks = [];

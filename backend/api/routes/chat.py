@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from backend.api.attaching import STREAM
 from backend.api.deps import Accepts, AKey, AppState, AsIdentity
+from backend.api.file_storing import files_of
 from backend.api.json_body import load_conversation
 from backend.api.part_answers import answer_and_stream, answers_in
 from backend.api.problems import responses
@@ -20,7 +21,7 @@ from backend.api.routes_base import MAX_VALUES, CallerRoute
 from backend.api.schemas import ChatRequest, UIMessageIn
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState, state_of
-from backend.api.user_message import UserMessage, checked, read_user_message
+from backend.api.user_message import MAX_FILES, UserMessage, checked, read_user_message
 from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Caller, Json, Task, TurnRequest
 from backend.chat.store import branches, messages, revisions, sessions, tasks
 from backend.config import Settings
@@ -44,14 +45,30 @@ class ChatRoute(CallerRoute):
             return nullcontext()
         return api.arrivals.arriving(state_of(request).identity.caller.quota_key)
 
+    def answers_within(self, api: ApiState, body: Json) -> float:
+        """Adds the time that the files of a message may take to be stored."""
+        return super().answers_within(api, body) + FILE_SECONDS * len(_data_urls(body)[:MAX_FILES])
+
     def load(self, body: bytes, settings: Settings) -> Json:
         value = load_conversation(body, MAX_VALUES)
-        if len(body) > settings.max_body_bytes < len(orjson.dumps(value)):
+        if len(body) > settings.max_body_bytes < len(orjson.dumps(value)) - sum(map(len, _data_urls(value))):
             raise too_large(settings.max_body_bytes)
         return value
 
 
+def _data_urls(value: Json) -> list[str]:
+    """Returns the data URLs in the messages of a body."""
+    messages = value.get("messages") if isinstance(value, dict) else None
+    listed = messages if isinstance(messages, list) else []
+    parts = [message.get("parts") for message in listed if isinstance(message, dict)]
+    urls = [part.get("url") for some in parts if isinstance(some, list) for part in some if isinstance(part, dict)]
+    return [url for url in urls if isinstance(url, str) and url.startswith("data:")]
+
+
+FILE_SECONDS = 6.0
+"""Seconds in which a file that came as a data URL is stored."""
 router = APIRouter(tags=["AI SDK"], route_class=ChatRoute, responses=responses(401, 413, 422, 429, 503))
+_NOTHING = UserMessage("")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
@@ -71,15 +88,16 @@ async def chat(api: AppState, identity: AsIdentity, body: ChatRequest, key: AKey
     regenerate = body.trigger == "regenerate-message"
     if regenerate:
         async with api.resources.database.connection() as c:
-            turn = await _regeneration(c, identity.caller, session_id, body, api.resources.settings, key)
+            turn, said = await _regeneration(c, identity.caller, session_id, body, api.resources.settings, key)
         message_key = key or turn.message_id
     else:
-        turn, message_key = _submission(body, api.resources.settings, key)
+        turn, said, message_key = _submission(body, api.resources.settings, key)
+    files = await files_of(api, identity.caller, session_id, said.files, turn.message_id) if said.files else ()
     return await start_and_stream(
         api,
         identity,
         session_id,
-        replace(turn, choice=choice_in(api, body)),
+        replace(turn, files=files, choice=choice_in(api, body)),
         message_key=message_key,
         on_busy=body.on_busy,
         accepts=accepts,
@@ -101,29 +119,35 @@ router.add_api_route(
 router.add_api_route("/{session_id}/stream", follow_session, methods=["HEAD"], include_in_schema=False)
 
 
-def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple[TurnRequest, str | None]:
-    """Returns the requested turn and the key that makes it unique: a message's id, or the request's key for an edit."""
+def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple[TurnRequest, UserMessage, str | None]:
+    """Returns the requested turn, its message, and the key that makes it unique.
+
+    That is the message's id, or the request's key for an edit.
+    """
     message = body.last_of_user
     if message is None:
         raise EmptyMessage("There is no message of the user among `messages`.")
     message_id = _checked_id(message.id) or key
-    turn = _turn(read_user_message(message), settings, message_id, revises=body.message_id or None)
-    return turn, (key or message_id) if turn.revises is not None else message_id
+    turn, said = _turn(read_user_message(message), settings, message_id, revises=body.message_id or None)
+    return turn, said, (key or message_id) if turn.revises is not None else message_id
 
 
-def _turn(said: UserMessage, settings: Settings, message_id: str | None, *, revises: str | None = None) -> TurnRequest:
+def _turn(
+    said: UserMessage, settings: Settings, message_id: str | None, *, revises: str | None = None
+) -> tuple[TurnRequest, UserMessage]:
     said = checked(said, settings)
-    return TurnRequest(said.text, message_id, revises=revises, data=said.data, metadata=said.metadata)
+    return TurnRequest(said.text, message_id, revises=revises, data=said.data, metadata=said.metadata), said
 
 
 async def _regeneration(
     c: Connection, caller: Caller, session_id: SessionId, body: ChatRequest, settings: Settings, key: str | None
-) -> TurnRequest:
+) -> tuple[TurnRequest, UserMessage]:
     """Returns the turn that answers a message of the user again, in the version that the page shows.
 
     Another tab may have edited the message since. And a page may change it before it asks for another answer: if the
     request has a text that no version of the message has, the turn is an edit with that text. If the server knows
     neither the id nor the text, it is a new message. So the answer is always one to the question that the page shows.
+    The second value is the message that the turn brings: an answer to the same question brings none.
     """
     await sessions.get_session(c, session_id, caller)
     asked, versions = await _question_named(c, session_id, body)
@@ -135,11 +159,11 @@ async def _regeneration(
             return _turn(said, settings, _checked_id(message.id))
         if last is None:
             raise MessageNotFound
-        return _again(last.shown_id, last.task_id)
+        return _again(last.shown_id, last.task_id), _NOTHING
     shown = next((one for one in versions if said is None or one.request.text == said.text), None)
     if said is not None and (shown is None or await _has_sent(c, session_id, said.text, key)):
         return _turn(said, settings, asked, revises=asked)
-    return TurnRequest(None, revises=asked) if shown is None else _again(asked, shown.id)
+    return (TurnRequest(None, revises=asked) if shown is None else _again(asked, shown.id)), _NOTHING
 
 
 def _again(asked: str, version: TaskId) -> TurnRequest:

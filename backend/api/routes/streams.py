@@ -9,12 +9,13 @@ from fastapi import APIRouter, Request, Response
 from backend.api.attaching import STREAM, attach_response, slot_for
 from backend.api.auth import Identity
 from backend.api.deps import Accepts, ACursor, AKey, AppState, ASession, AsIdentity
+from backend.api.file_storing import files_of
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute, PostingRoute, ServiceRoute
 from backend.api.schemas import NewTurn, Steered
-from backend.api.starting import check_no_files, choice_in, start_and_stream
+from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState
-from backend.api.user_message import UserMessage, checked
+from backend.api.user_message import UserMessage, checked, named_files
 from backend.chat.models import After, Caller, ContextPart, Task, TurnRequest
 from backend.chat.store import branches, sessions, tasks
 from backend.errors import CursorExpired, Forbidden, SessionNotFound, Unauthenticated
@@ -50,13 +51,14 @@ async def post_message(
     A service may send a note (`is_user_message` is false) to any session with an `X-API-Key`; it needs no token. The
     model reads the note, the conversation does not show it, and the turn counts to the session's owner.
     """
-    said = checked(UserMessage(turn.message, metadata=turn.metadata), api.resources.settings)
-    check_no_files(turn.file_ids)
+    given = UserMessage(turn.message, metadata=turn.metadata, files=named_files(turn.file_ids))
+    said = checked(given, api.resources.settings)
     owner = await _owner_for(request, api, identity, session_id) if not turn.is_user_message else None
     if owner is None and identity.caller.user_id is None and api.resources.settings.auth_mode == "required":
         raise Unauthenticated
     context = ContextPart(turn.context.url, turn.context.content) if turn.context is not None else None
     message_id = turn.message_id or turn.idempotency_key or key
+    files = await files_of(api, owner or identity.caller, session_id, said.files, message_id) if said.files else ()
     return await start_and_stream(
         api,
         identity,
@@ -67,6 +69,7 @@ async def post_message(
             context,
             turn.is_user_message,
             metadata=said.metadata,
+            files=files,
             choice=choice_in(api, turn),
         ),
         message_key=message_id,

@@ -30,6 +30,7 @@ async def continue_after_last(c: Connection, ended: Task) -> bool:
         _note_about(asked),
         is_user_message=False,
         takes_questions=turn.request.takes_questions,
+        claims=turn.request.claims,
         page_tools=turn.request.page_tools,
         choice=await sessions.choice_of(c, ended.session_id),
         parent=f"{ANSWER_ID}{turn.id}",

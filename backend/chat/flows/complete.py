@@ -15,11 +15,11 @@ from backend.chat.flows.finish import end_unowned
 from backend.chat.flows.start import announce_start, store_user_message
 from backend.chat.keys import stream_key
 from backend.chat.models import Json, TaskStatus, ToolResultPart, Turn
-from backend.chat.outcomes import ABANDONED, DISMISSED, EXPIRED, Operation, Outcome, Progress
+from backend.chat.outcomes import ABANDONED, AGENT_PLATFORM, DISMISSED, EXPIRED, Operation, Outcome, Progress
 from backend.chat.protocol.chunks import encode
 from backend.chat.protocol.chunks_from_rows import progress_chunk
 from backend.chat.resources import Resources
-from backend.chat.store import messages, operations, sessions, tasks
+from backend.chat.store import messages, operations, remote_tasks, sessions, tasks
 from backend.chat.store.operations import Continuation
 from backend.chat.streams.event_feed import Hint
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, Unavailable
@@ -77,6 +77,8 @@ async def complete_operation(
         active = continuation is Continuation.ACTIVE
         if result is not None:
             await _give_result(c, operation, result)
+        if operation.work.remote == AGENT_PLATFORM and outcome not in (EXPIRED, ABANDONED):
+            await remote_tasks.forget(c, operation.task_id)  # the platform has ended it, so it need not be stopped
         if active:
             await store_user_message(c, await tasks.get_task(c, operation.task_id))
     reach("after_completion_commit")

@@ -12,8 +12,9 @@ from contextlib import suppress
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from backend.chat.flows.run_results import run_response
 from backend.chat.models import Json
-from backend.chat.outcomes import EXPIRED, Operation, Outcome, ToolWork, Use
+from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ToolWork, Use
 from backend.chat.protocol.agent_changes import changes_between
 from backend.chat.protocol.agent_json import AgentGraph, parse_agent, redacted
 from backend.chat.protocol.tool_outputs import is_too_deep, safe_json
@@ -58,6 +59,8 @@ async def result_of(c: Connection, operation: Operation, outcome: Outcome, *, mo
 async def _response_to(c: Connection, operation: Operation, outcome: Outcome, most_agents: int) -> ToolResponse:
     if operation.work.asks is not None and (outcome.success or outcome == EXPIRED):
         return _answered(operation.work, operation.work.asks, outcome)
+    if operation.work.remote == AGENT_PLATFORM and outcome != EXPIRED:
+        return run_response(operation.work, outcome)
     if not outcome.success:
         return _failure(outcome)
     if operation.work.use is Use.TOOL_OUTPUT:

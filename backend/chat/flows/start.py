@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from backend.chat.flows import placing
 from backend.chat.flows.steering import aimed_at, target_of
@@ -25,11 +26,12 @@ from backend.chat.models import (
 )
 from backend.chat.resources import Resources
 from backend.chat.store import branches, messages, questions, revisions, sessions, tasks
+from backend.chat.store.attachments import files
 from backend.chat.streams.event_feed import Hint
 from backend.config import Settings
-from backend.errors import QueueFull, RateLimited, TurnInProgress, UnknownEffort, UnknownModel
+from backend.errors import FileInOtherSession, QueueFull, RateLimited, TurnInProgress, UnknownEffort, UnknownModel
 from backend.failpoints import reach
-from backend.ids import SessionId, TaskId, UserId, new_task_id
+from backend.ids import FileId, SessionId, TaskId, UserId, new_task_id
 from backend.model_list import ModelList
 from backend.postgres import Connection
 from backend.tracing import Attributes
@@ -75,12 +77,14 @@ async def start_turn(
 
     The caller publishes the turn if it is `unclaimed`; the sweeper publishes it if the caller does not. Raises
     SessionNotFound, MessageNotFound (the parent that `after` names), UnknownModel, UnknownEffort, TurnInProgress (with
-    `task_id`), RateLimited, QueueFull, TooManySteers, IdempotencyKeyReused, Unavailable.
+    `task_id`), FileNotFound, FileInOtherSession, RateLimited, QueueFull, TooManySteers, IdempotencyKeyReused,
+    Unavailable.
     """
     interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
     async with resources.database.transaction() as c:
         if create_session and await _create_session(c, caller, session_id, lives, history):
             request = replace(request, choice=chosen(resources.settings.models, ModelChoice(), request.choice))
+            await _take_files(c, caller, session_id, request)
             placed = _Placed(request, message_key, running=None, before=ModelChoice())
             on_create()
         else:
@@ -89,6 +93,8 @@ async def start_turn(
                 return _known(resources, found, await target_of(c, found))
             placed = found
         await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
+        if caller.claims:
+            placed = replace(placed, request=replace(placed.request, claims=caller.claims))
         task = await _insert(c, caller, session_id, placed, interrupts=interrupts)
     reach("after_pg_commit_before_202")
     running = placed.running
@@ -129,9 +135,12 @@ async def _place(
     """Locks a session that exists, and places a request in it. Returns the task that the same request made before."""
     before = (await sessions.get_session(c, session_id, caller, lock=True)).choice
     request = replace(request, choice=chosen(resources.settings.models, before, request.choice))
+    missing = await _unattached(c, caller, session_id, request)
     known, request, message_key = await revisions.recall(c, session_id, request, message_key)
     if known is not None:
         return known
+    if missing:
+        await _refuse(c, caller, missing)
     running = await tasks.find_active_task(c, session_id)
     if running is not None and on_busy is OnBusy.REJECT:
         raise TurnInProgress(task_id=running.id)
@@ -139,6 +148,26 @@ async def _place(
     if running is not None and on_busy is OnBusy.STEER:
         request = await aimed_at(c, request, running, most=resources.settings.max_waiting_steers)
     return _Placed(request, message_key, running, before)
+
+
+async def _take_files(c: Connection, caller: Caller, session_id: SessionId, request: TurnRequest) -> None:
+    """Gives the files of a message to its session. Raises FileNotFound, FileInOtherSession."""
+    if missing := await _unattached(c, caller, session_id, request):
+        await _refuse(c, caller, missing)
+
+
+async def _unattached(c: Connection, caller: Caller, session_id: SessionId, request: TurnRequest) -> list[FileId]:
+    """Gives the files of a message to its session. Returns those that it cannot have."""
+    wanted = [file.file_id for file in request.files]
+    if not wanted:
+        return []
+    taken = await files.attach_files(c, caller, session_id, wanted)
+    return [id for id in wanted if id not in taken]
+
+
+async def _refuse(c: Connection, caller: Caller, missing: Sequence[FileId]) -> NoReturn:
+    await files.get_files(c, caller, missing)  # raises FileNotFound
+    raise FileInOtherSession
 
 
 async def _insert(c: Connection, caller: Caller, session_id: SessionId, placed: _Placed, *, interrupts: bool) -> Task:

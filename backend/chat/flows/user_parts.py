@@ -13,7 +13,10 @@ def user_parts(task: Task) -> tuple[Part, ...]:
     request = task.request
     parts: list[Part] = [request.context] if request.context is not None else []
     if request.text is not None:
-        parts += [TextPart(request.text) if request.is_user_message else NotePart(request.text), *request.data]
+        parts += request.files
+        if request.text or not request.files:
+            parts.append(TextPart(request.text) if request.is_user_message else NotePart(request.text))
+        parts += request.data
         if request.metadata is not None:
             parts.append(MetadataPart(request.metadata))
     return tuple(parts)

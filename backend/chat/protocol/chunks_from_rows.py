@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from backend.chat.models import (
     AnswerEnd,
     DataPart,
+    FilePart,
     Json,
     Message,
     NewMessage,
@@ -42,6 +44,7 @@ from backend.chat.protocol.chunks import (
     TextStart,
 )
 from backend.chat.protocol.tool_outputs import call_chunk, output_chunk
+from backend.ids import FileId
 
 _REASONS: dict[TaskStatus, FinishReason] = {
     TaskStatus.COMPLETED: "stop",
@@ -142,7 +145,7 @@ def step_chunks(rows: Sequence[Message | NewMessage]) -> Iterator[Chunk]:
 
 def steering_chunks(taken: Iterable[Message]) -> list[Chunk]:
     """Returns the chunks that show user messages where the running turn has taken them in. Notes are not shown."""
-    return [steering_chunk(row) for row in taken if row.text]
+    return [steering_chunk(row) for row in taken if row.is_shown]
 
 
 def steering_chunk(row: Message) -> Data:
@@ -150,10 +153,20 @@ def steering_chunk(row: Message) -> Data:
     return Data("steering", user_message(row), id=row.shown_id)
 
 
-def user_message(row: Message) -> Json:
-    """Returns a user message as a UIMessage."""
-    data = parts_json([part for part in row.parts if isinstance(part, DataPart)])
-    message = {"id": row.shown_id, "role": "user", "parts": [{"type": "text", "text": row.text}, *data]}
+def file_json(part: FilePart, links: Mapping[FileId, str] = MappingProxyType({})) -> Json:
+    """Returns a file as the AI SDK's FileUIPart. A link that needs no token stands in `providerMetadata`."""
+    shown = {"type": "file", "mediaType": part.media_type, "filename": part.filename, "url": part.url}
+    link = links.get(part.file_id)
+    return shown if link is None else shown | {"providerMetadata": {"copilot": {"link": link, "size": part.size}}}
+
+
+def user_message(row: Message, links: Mapping[FileId, str] = MappingProxyType({})) -> Json:
+    """Returns a user message as a UIMessage. `links` lead to files."""
+    parts: list[Json] = [file_json(file, links) for file in row.files]
+    if row.text:
+        parts.append({"type": "text", "text": row.text})
+    parts += parts_json([part for part in row.parts if isinstance(part, DataPart)])
+    message = {"id": row.shown_id, "role": "user", "parts": parts}
     return message if row.metadata is None else message | {"metadata": row.metadata}
 
 

@@ -31,7 +31,7 @@ from backend.chat.part_json import parts_json
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, Data, Finish
 from backend.chat.protocol.chunks_from_rows import progress_chunk, steering_chunk, terminal_chunks, user_message
 from backend.chat.protocol.tool_outputs import error_text, history_output
-from backend.ids import TaskId
+from backend.ids import FileId, TaskId
 
 HistoryItem: TypeAlias = Message | NewMessage
 _ShownOutput: TypeAlias = Callable[[ToolResultPart], Json]
@@ -54,8 +54,9 @@ def ui_turns(
     answering_again: bool = False,
     answered_elsewhere: Collection[int] = (),
     most: int = MAX_OUTPUT_CHARS,
+    links: Mapping[FileId, str] = MappingProxyType({}),
 ) -> list[UITurn]:
-    """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters.
+    """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters. `links` lead to files.
 
     The rows must be in order, and complete for each task except a running one. `tasks` must have the task of every row.
 
@@ -71,7 +72,8 @@ def ui_turns(
         operation = operations.get(TaskId(task_id))
         if operation is not None:
             answer_rows = [*operation.messages, *answer_rows]
-        shown.append(UITurn(group[0].sequence, [user_message(row) for row in group if _is_question(row) and row.text]))
+        asked = [user_message(row, links) for row in group if _is_question(row) and row.is_shown]
+        shown.append(UITurn(group[0].sequence, asked))
         answered_again = _answers(following) or (answering_again and not following)
         question = group[-1].sequence
         unanswered = answered_again or (question in answered_elsewhere and question not in silent)
@@ -116,7 +118,7 @@ def _parts(answer_rows: Iterable[HistoryItem], shown_output: _ShownOutput) -> It
     answer_rows = list(answer_rows)
     results = {p.tool_call_id: p for row in answer_rows for p in row.parts if isinstance(p, ToolResultPart)}
     for row in answer_rows:
-        if isinstance(row, Message) and row.steered and row.text:
+        if isinstance(row, Message) and row.steered and row.is_shown:
             chunk = steering_chunk(row)
             yield {"type": chunk.type, "id": chunk.id, "data": chunk.data}
         elif row.role is Role.ASSISTANT:

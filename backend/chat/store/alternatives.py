@@ -113,7 +113,7 @@ def alternatives_of(rows: Sequence[Message], near: Following, silent: Mapping[in
 
 
 def _note(found: dict[str, Alternatives], row: Message, names: Sequence[str]) -> None:
-    asked = row.role is Role.USER and not row.steered and bool(row.text)
+    asked = row.role is Role.USER and not row.steered and row.is_shown
     name = _name(row.task_id, asked=asked)
     id = row.shown_id if asked else name
     if name in names and (id not in found or found[id].count == 1):

@@ -62,6 +62,17 @@ class SavedAgent:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnableAgent:
+    """One version of an agent, with its graph, as it is about to run."""
+
+    id: LibraryAgentId
+    graph_id: GraphId
+    name: str
+    version: int
+    graph: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
 class AgentVersion:
     """One version without its graph. `task_id` is the task that made it, which may be gone. NULL if no task made it."""
 
@@ -179,6 +190,21 @@ async def get_version(
     if row is None:
         raise AgentNotFound
     return _parse_version(row), row["graph"]
+
+
+_RUNNABLE = """
+SELECT version, graph FROM agent_versions
+WHERE library_agent_id = $1 AND (CASE WHEN $2::int IS NULL THEN graph->>'is_active' IS DISTINCT FROM 'false'
+  ELSE version = $2 END) ORDER BY version DESC LIMIT 1"""
+
+
+async def runnable_agent(c: Connection, user_id: UserId, agent_id: str, version: int | None) -> RunnableAgent:
+    """Returns a version of an agent, by default the newest one that is active. Raises AgentNotFound."""
+    agent = await _get(c, user_id, agent_id)
+    row = await c.fetchrow(_RUNNABLE, agent.id, version)
+    if row is None:
+        raise AgentNotFound
+    return RunnableAgent(agent.id, agent.graph_id, str(row["graph"].get("name") or agent.name), *row.values())
 
 
 _DELETE = "DELETE FROM library_agents WHERE user_id = $1 AND id = $2 RETURNING 1"

@@ -8,6 +8,7 @@ import asyncpg
 
 from backend.chat.models import (
     OWN_MESSAGE_ID,
+    FilePart,
     Message,
     NewMessage,
     Role,
@@ -74,8 +75,8 @@ async def append_messages(
     given = list(message_ids)
     roles = [message.role.value for message in messages]
     parts = [parts_json(message.parts) for message in messages]
-    users = [message for message in messages if message.role is Role.USER]  # a service's note has no text
-    written = any(isinstance(part, TextPart) for message in users for part in message.parts)
+    users = [message for message in messages if message.role is Role.USER]  # a service's note has neither text nor file
+    written = any(isinstance(part, TextPart | FilePart) for message in users for part in message.parts)
     try:
         rows = await c.fetch(_APPEND, session_id, task_id, step, roles, parts, given, written)
     except asyncpg.UniqueViolationError as error:

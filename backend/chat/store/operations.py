@@ -119,7 +119,8 @@ INSERT INTO tasks AS t (id, session_id, user_id, quota_key, kind, status, attemp
   tool_call_id, deadline_at)
 SELECT $2, s.id, asks.user_id, coalesce('user:' || asks.user_id, 'session:' || s.id), 'operation', 'running', 1,
   $3::jsonb || jsonb_build_object(
-    'takes_questions', turn.request->'takes_questions', 'page_tools', turn.request->'page_tools'),
+    'takes_questions', turn.request->'takes_questions', 'page_tools', turn.request->'page_tools',
+    'claims', turn.request->'claims'),
   $4, $5, $6, now() + make_interval(secs => $7)
 FROM sessions s LEFT JOIN tasks turn ON turn.id = $3::jsonb->>'turn'
   CROSS JOIN LATERAL (SELECT coalesce(s.user_id, turn.user_id) AS user_id) AS asks  -- a user, in nobody's session
@@ -420,7 +421,7 @@ UPDATE tasks AS t SET heard_at = now() WHERE id IN (
   SELECT id FROM tasks
   WHERE deadline_at > now() AND {PENDING} AND cancel_requested_at IS NULL AND checkpoint IS NOT NULL
     AND coalesce(heard_at, created_at) < now() - make_interval(secs => $1)
-    AND NOT id = ANY($3::text[]) AND jsonb_typeof(request->'order') = 'object'
+    AND NOT id = ANY($3::text[]) AND jsonb_typeof(request->'order') = 'object' AND request->'remote' IS NULL
   ORDER BY coalesce(heard_at, created_at) LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING {COLUMNS}"""
 
@@ -431,7 +432,7 @@ async def take_silent_operations(
     """Returns up to `limit` accepted operations whose service gave no sign for `silent_for` seconds.
 
     They count as heard of now, so that they are returned again after another `silent_for` seconds at the earliest.
-    Leaves out the tasks `besides`, and operations without a stored order.
+    Leaves out the tasks `besides`, operations without a stored order, and those with a remote task.
     """
     return [parse_operation(row) for row in await c.fetch(_TAKE_SILENT, silent_for, limit, list(besides))]
 

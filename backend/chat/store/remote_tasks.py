@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from backend.chat.outcomes import RemoteTask
 from backend.chat.store.operations import PENDING
-from backend.ids import ExecutorId, TaskId
+from backend.ids import ExecutorId, SessionId, TaskId, UserId
 from backend.postgres import Connection
 
 KEPT = 3600.0
@@ -34,6 +34,52 @@ VALUES ($1, $2, $3, $4, $5, $6, now() + make_interval(secs => $7))"""
 async def add(c: Connection, task_id: TaskId, remote: RemoteTask, executor: ExecutorId, *, due_in: float) -> None:
     """Stores the task of a new operation. `executor` asks for it, in `due_in` seconds for the first time."""
     await c.execute(_ADD, task_id, remote.server, remote.tool, remote.id, remote.whose, executor, due_in)
+
+
+UNNAMED = "?"
+"""The beginning of the id of a task whose server may not have it yet; the operation's id follows."""
+_NAME = """
+WITH named AS (UPDATE remote_tasks SET remote_id = $2, due_at = now() + make_interval(secs => $3) WHERE id = $1)
+UPDATE tasks SET request = request || jsonb_build_object('remote_id', $2::text) WHERE id = $1"""
+
+
+async def name_task(c: Connection, task_id: TaskId, remote_id: str, *, due_in: float) -> None:
+    """Stores the id that the server gave to a task which was added UNNAMED, and makes it due in `due_in` seconds.
+
+    Its operation keeps the id as well.
+    """
+    await c.execute(_NAME, task_id, remote_id, due_in)
+
+
+_FIND = "SELECT server, tool, remote_id, whose FROM remote_tasks WHERE id = $1"
+
+
+async def find(c: Connection, task_id: TaskId) -> RemoteTask | None:
+    """Returns the remote task of an operation, or None if it has ended or been stopped."""
+    row = await c.fetchrow(_FIND, task_id)
+    return None if row is None else RemoteTask(*row.values())
+
+
+_COUNT_BEGUN = """
+SELECT count(*) FROM tasks WHERE session_id = $1 AND kind = 'operation' AND request->'order'->>'kind' = $2"""
+
+
+async def count_begun(c: Connection, session_id: SessionId, kind: str) -> int:
+    """Returns how many operations of the session have an order of that kind, ended ones included."""
+    number: int = await c.fetchval(_COUNT_BEGUN, session_id, kind)
+    return number
+
+
+_GRAPH_OF = """
+SELECT request->>'graph_id' FROM tasks
+WHERE quota_key = 'user:' || $1 AND kind = 'operation' AND request->>'remote_id' = $2 AND request->>'remote' = $3
+ORDER BY number DESC LIMIT 1"""
+
+
+async def graph_of(c: Connection, user_id: UserId, server: str, remote_id: str) -> str | None:
+    """Returns the id of the agent that a remote task of the user runs. None if the user began no such task."""
+    graph_id: str | None = await c.fetchval(_GRAPH_OF, user_id, remote_id, server)
+    return graph_id
 
 
 _CLAIM = f"""

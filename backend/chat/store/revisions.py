@@ -33,8 +33,8 @@ class Recalled(NamedTuple):
 async def recall(c: Connection, session_id: SessionId, request: TurnRequest, message_key: str | None) -> Recalled:
     """Finds the task of a request that was sent before, and resolves the message that an edit names.
 
-    If the message that the edit names still waits, changes the text of its task. An edit may use the id of the message
-    that it edits as its own; that id is then no idempotency key.
+    If the message that the edit names still waits, changes the text of its task. An edit without files keeps those
+    of the message. It may use the id of the message that it edits as its own; that id is then no idempotency key.
 
     Raises IdempotencyKeyReused if another request has used the key.
     """
@@ -44,7 +44,9 @@ async def recall(c: Connection, session_id: SessionId, request: TurnRequest, mes
     if waiting is not None:
         return Recalled(waiting, request, None)
     asked = await messages.find_user_message(c, session_id, request.revises)
-    if asked is not None and asked.text == request.text:
+    if asked is not None and not request.files:
+        request = replace(request, files=asked.files)
+    if asked is not None and (asked.text, asked.files) == (request.text, request.files):
         return Recalled(await tasks.get_task(c, asked.task_id), request, None)
     told_apart = None if message_key == request.message_id else message_key
     if asked is not None:
@@ -119,9 +121,14 @@ async def _find_answer(c: Connection, session_id: SessionId, message_id: str) ->
 
 async def _change_waiting(c: Connection, session_id: SessionId, message_id: str, edit: TurnRequest) -> Task | None:
     waiting = await find_waiting(c, session_id, message_id)
-    if waiting is None or waiting.request.text == edit.text:
+    if waiting is None:
+        return None
+    files = edit.files or waiting.request.files
+    if (waiting.request.text, waiting.request.files) == (edit.text, files):
         return waiting
-    changed = replace(waiting.request, text=edit.text, data=edit.data, metadata=edit.metadata, choice=edit.choice)
+    changed = replace(
+        waiting.request, text=edit.text, data=edit.data, metadata=edit.metadata, files=files, choice=edit.choice
+    )
     return await tasks.change_request(c, waiting.id, changed)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import Caller, Json, ModelChoice, Session
+from backend.chat.store.attachments import files
+from backend.chat.store.tool_servers import grants, sign_ins
 from backend.chat.store.webhooks import deliveries, endpoints
 from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
@@ -174,13 +176,14 @@ _ASSIGN_TASKS = "UPDATE tasks SET user_id = $2, quota_key = 'user:' || $2 WHERE 
 
 
 async def assign_user(c: Connection, session_id: SessionId, user_id: UserId) -> None:
-    """Gives an anonymous session and its tasks to a user. Raises SessionNotFound if it is another user's, or gone.
+    """Gives an anonymous session, its tasks and its files to a user. Raises SessionNotFound.
 
-    Requires a transaction, because it takes two statements.
+    Requires a transaction, because it takes several statements.
     """
     if await c.fetchval(_ASSIGN, session_id, user_id) is None:
         raise SessionNotFound
     await c.execute(_ASSIGN_TASKS, session_id, user_id)
+    await files.assign_files(c, session_id, user_id)
 
 
 _DELETE = """
@@ -191,6 +194,7 @@ SELECT id FROM tasks WHERE session_id = $1 ORDER BY number"""
 async def delete_session(c: Connection, session_id: SessionId) -> list[TaskId]:
     """Deletes the session with all rows that belong to it. Returns the ids of its tasks. The caller holds its lock."""
     await deliveries.lock_of_session(c, session_id)
+    await files.expire_files_of_session(c, session_id)
     return [TaskId(row["id"]) for row in await c.fetch(_DELETE, session_id)]
 
 
@@ -260,10 +264,15 @@ WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = t.sessi
 
 
 async def forget_user(c: Connection, user_id: UserId) -> None:
-    """Deletes the user's agents, facts, instructions and webhooks. Removes the user from tasks in anonymous sessions.
+    """Deletes the user's agents, facts, instructions, webhooks, files and tokens for tool servers.
+
+    Removes the user from tasks in anonymous sessions.
 
     The user's earlier sessions are deleted. Requires a transaction.
     """
     await endpoints.delete_endpoints(c, user_id)
+    await files.expire_files_of_user(c, user_id)
+    await sign_ins.forget_user(c, user_id)  # first: a sign-in marks its link before it stores tokens
+    await grants.forget_user(c, user_id)
     for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)

@@ -12,7 +12,7 @@ const STOP_MS = 2_000;
  *   open      {tab, hydrate?, accept?, cuts?, resilient?, attach?, task?}   opens a page. With hydrate it loads the
  *             session's history. attach is 'session' (the SDK's default) or 'task': the given `task`, or the one that
  *             is running according to the history. lib/wire.mjs explains the other options.
- *   send      {tab, text, wait?, message_id?, body?}     sends a message, or an edit of the message `message_id`
+ *   send      {tab, text, wait?, message_id?, body?, files?}   sends a message, or an edit of the message `message_id`
  *   regenerate {tab, wait?}     answers the last question again
  *   resume    {tab, wait?}      does what useChat({resume: true}) does on mount
  *   approve   {tab, decisions}  answers the requests for an approval in their order, and waits for what follows
@@ -69,9 +69,9 @@ class Story {
     return { messages, task: active?.task_id };
   }
 
-  async send({ tab, text, wait = true, message_id: messageId, body }) {
+  async send({ tab, text, wait = true, message_id: messageId, body, files }) {
     this.tabs.get(tab).sends++;
-    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId }, body && { body }), wait);
+    await this.#run(tab, (chat) => chat.sendMessage({ text, messageId, ...(files && { files }) }, body && { body }), wait);
   }
 
   async regenerate({ tab, wait = true }) {

@@ -1,4 +1,4 @@
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { useCallback, useEffect, useMemo, useRef, useState, type RefObject } from "react";
 import { Icon } from "../Icon";
 import type { QueuedTurn } from "../net/api";
@@ -55,13 +55,13 @@ export function Conversation(props: Props) {
   const repliesTo = useReplies(messages, queued);
   const toolActions = useMemo(() => ({ pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
     [pendingOperations, cancelTask, answer, send, repliesTo]);
-  const sendAndFollow = useCallback((text: string) => {
+  const sendAndFollow = useCallback((text: string, files: FileUIPart[]) => {
     follow.toEnd();
-    send(text);
+    send(text, files);
   }, [send, follow]);
-  const sendNow = useCallback((text: string) => {
+  const sendNow = useCallback((text: string, files: FileUIPart[]) => {
     follow.toEnd();
-    conversation.sendNow(text);
+    conversation.sendNow(text, files);
   }, [conversation.sendNow, follow]);
   const edit = useCallback((id: string, text: string | null) => {
     setEditing(null);
@@ -129,7 +129,8 @@ export function Conversation(props: Props) {
             <button type="button" className="link" onClick={target.retry}>Try again</button>
           </p>
         )}
-        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned} busy={busy}
+        <Composer draft={conversation.state === "new" ? "new" : props.session} returned={conversation.returned}
+          returnedFiles={conversation.returnedFiles} busy={busy}
           stopping={conversation.stopping} onSend={sendAndFollow} onSendNow={sendNow}
           onStop={() => void conversation.stop()} />
         <div className="below">

@@ -1,7 +1,7 @@
 // One conversation as the server has it: its messages, the running answer, queued messages and pending operations. If
 // the page may have missed something, the store reads the session again and attaches to the running task.
 import { Chat } from "@ai-sdk/react";
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { newId } from "../ids";
 import { forgetSession, rememberSession } from "../net/anonymousSessions";
 import { api, isNotFound, type Answer, type Details } from "../net/api";
@@ -100,15 +100,15 @@ export class ConversationStore implements MessageTarget {
     else if (event.type === "operation-finished" && event.status !== "completed") this.read();
   };
 
-  readonly send = (text: string) => {
-    this.view.update({ problem: null, returned: null });
-    this.sending.send(text);
+  readonly send = (text: string, files: FileUIPart[] = []) => {
+    this.view.update({ problem: null, returned: null, returnedFiles: [] });
+    this.sending.send(text, files);
   };
 
   // Sends a message for the running answer, which reads it before its next step.
-  readonly sendNow = (text: string) => {
-    this.view.update({ problem: null, returned: null });
-    this.sending.send(text, true);
+  readonly sendNow = (text: string, files: FileUIPart[]) => {
+    this.view.update({ problem: null, returned: null, returnedFiles: [] });
+    this.sending.send(text, files, true);
   };
 
   readonly edit = (messageId: string, text: string) => {

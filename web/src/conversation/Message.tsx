@@ -6,11 +6,12 @@ import { Icon } from "../Icon";
 import { Markdown } from "../markdown/Markdown";
 import type { Alternatives } from "../net/api";
 import { useModels } from "../net/models";
-import { textIn, type Part } from "../parts";
+import { filesIn, safeUrl, textIn, type Part } from "../parts";
 import { Elicitation, type Elicited } from "../tools/Ask";
 import { isPending } from "../tools/output";
 import { MessageIdContext, ToolActionsContext } from "../tools/toolActions";
 import { ToolCard } from "../tools/ToolCard";
+import { Files } from "./Files";
 import { Versions } from "./Versions";
 
 const CONTINUE = "Continue where you stopped.";
@@ -65,7 +66,8 @@ function Question(props: Props) {
   }
   return (
     <article className="user" aria-label="You" data-message={message.id}>
-      <div className="bubble">{text}</div>
+      <Files files={filesIn(parts)} />
+      {text && <div className="bubble">{text}</div>}
       <div className={props.alternatives ? "actions shown" : "actions"}>
         {props.alternatives && <Versions of={props.alternatives} {...props} />}
         <CopyButton text={text} what="message" />
@@ -207,8 +209,6 @@ function hasTail(parts: Part[]): boolean {
   const last = parts.at(-1);
   return last?.type === "text" ? last.text.length > 0 : last?.type === "reasoning";
 }
-
-const safeUrl = (url: string) => (/^https?:/i.test(url) ? url : undefined);
 
 // `live`: the part still grows. `running`: its message does.
 function Piece({ part, live, running }: { part: Part; live: boolean; running: boolean }) {

@@ -1,5 +1,6 @@
 // The state of a conversation that React components render.
 import type { State } from "@copilot-chat/resumable";
+import type { FileUIPart } from "ai";
 import type { Alternatives, QueuedTurn } from "../net/api";
 import type { Choice } from "./choice";
 import type { PendingOperation } from "../tools/pendingOperations";
@@ -16,6 +17,7 @@ export interface View {
   stopping: boolean;
   problem: string | null;
   returned: string | null; // the text of a message that the server did not accept
+  returnedFiles: FileUIPart[];
   usage: number;
   choice: Choice | null; // the model of the conversation, or the one that was chosen for the next message
   isChosen: boolean; // chosen for the next message, and not sent yet
@@ -30,7 +32,7 @@ export interface PageCallbacks {
 
 const EMPTY: View = {
   state: "loading", connection: "live", title: null, queued: [], alternatives: new Map(), switchedTo: null, pendingOperations: new Map(), busy: false,
-  stopping: false, problem: null, returned: null, usage: 0, choice: null, isChosen: false, unowned: false,
+  stopping: false, problem: null, returned: null, returnedFiles: [], usage: 0, choice: null, isChosen: false, unowned: false,
 };
 
 export class ViewStore {

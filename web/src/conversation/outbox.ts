@@ -1,11 +1,13 @@
 // Messages and edits that the server has not accepted yet. They survive a reload and are sent again with the same ids,
 // so the server accepts each of them once.
+import type { FileUIPart } from "ai";
 import type { Choice } from "./choice";
 
 export interface UnsentMessage {
   session: string;
   id: string; // id of the message
   text: string;
+  files?: FileUIPart[];
   begins: boolean; // the message creates its session
   choice: Choice | null; // null: the model of the conversation answers
   steers?: boolean; // sent for the running answer

@@ -1,11 +1,11 @@
 // Sends the messages and edits of one conversation. Each stays in the outbox until the server has accepted it. If the
 // server refuses one, its text returns to the message box.
 import type { Chat } from "@ai-sdk/react";
-import type { UIMessage } from "ai";
+import type { FileUIPart, UIMessage } from "ai";
 import { newId } from "../ids";
 import { isNotFound, type Details, type QueuedTurn } from "../net/api";
 import type { ResumableConnection } from "../net/transport";
-import { takenIn, textIn } from "../parts";
+import { filesIn, takenIn, textIn } from "../parts";
 import type { Choice } from "./choice";
 import { addToDraft } from "./drafts";
 import { addUnsent, removeUnsent, unsentMessages, type UnsentMessage } from "./outbox";
@@ -36,9 +36,9 @@ export class Sending {
 
   constructor(private readonly conversation: MessageTarget) {}
 
-  send(text: string, steers = false) {
+  send(text: string, files: FileUIPart[], steers = false) {
     const { session, exists } = this.conversation;
-    const message = { session, id: newId("m-"), text, begins: !exists, choice: this.conversation.takeChoice(), steers };
+    const message = { session, id: newId("m-"), text, files, begins: !exists, choice: this.conversation.takeChoice(), steers };
     addUnsent(message);
     if (!exists) this.conversation.page?.onStarted(session);
     void this.deliver(message);
@@ -80,7 +80,7 @@ export class Sending {
     if (this.inFlight.has(message.id)) return;
     this.inFlight.add(message.id);
     if (!(await this.post(message))) {
-      this.returnText(message.text);
+      this.returnText(message.text, message.files ?? []);
       if (message.choice) this.conversation.choose(message.choice);
     }
     this.inFlight.delete(message.id);
@@ -97,11 +97,11 @@ export class Sending {
     return waits ? this.enqueue(message) : this.postNow(message);
   }
 
-  private async postNow({ id, text, choice }: UnsentMessage): Promise<boolean> {
+  private async postNow({ id, text, files = [], choice }: UnsentMessage): Promise<boolean> {
     const { chat } = this.conversation;
     if (chat.error) chat.clearError();
     const accepted = (this.lastPost = this.untilAccepted());
-    this.conversation.follow(chat.sendMessage({ id, role: "user", parts: [{ type: "text", text }] }, inBody(choice)));
+    this.conversation.follow(chat.sendMessage({ id, role: "user", parts: [...files, ...textPart(text)] }, inBody(choice)));
     if (await accepted) {
       if (!this.conversation.exists) {
         this.conversation.view.update({ state: "ready" });
@@ -122,16 +122,18 @@ export class Sending {
       view.update({ problem: "Your edit could not be sent. The text is back in the message box." });
       return false;
     }
+    const files = filesIn(chat.messages.find((message) => message.id === id)?.parts ?? []);
     const accepted = this.untilAccepted();
     const options = { headers: { "idempotency-key": revision }, ...inBody(choice) };
-    this.conversation.follow(chat.sendMessage({ text, messageId: id }, options));
+    this.conversation.follow(chat.sendMessage({ text, messageId: id, ...(files.length > 0 && { files }) }, options));
     return accepted;
   }
 
-  private async enqueue({ id, text, choice, steers = false }: UnsentMessage): Promise<boolean> {
+  private async enqueue({ id, text, files = [], choice, steers = false }: UnsentMessage): Promise<boolean> {
     const { view, connection, session, deleted } = this.conversation;
-    view.update({ queued: [...view.current.queued, { task_id: "", message: text, message_id: id, steers: null }] });
-    const sent = this.lastPost.then(() => connection.enqueue(session, { id, text, choice: choice ?? null, steers }, deleted));
+    const shown = text || files.map((file) => file.filename).join(", ");
+    view.update({ queued: [...view.current.queued, { task_id: "", message: shown, message_id: id, steers: null }] });
+    const sent = this.lastPost.then(() => connection.enqueue(session, { id, text, files, choice: choice ?? null, steers }, deleted));
     this.lastPost = sent.catch(() => undefined);
     try {
       const accepted = await sent;
@@ -153,14 +155,15 @@ export class Sending {
 
   // Puts the text into the message box. If the page does not show it, the text becomes a draft: of this conversation,
   // or of a new one if this one does not exist.
-  private returnText(text: string) {
+  private returnText(text: string, files: FileUIPart[]) {
     const { view, exists, deleted, session } = this.conversation;
     const isDeleted = deleted.aborted || this.isMissing || isNotFound(this.conversation.chat.error);
-    if (view.hasViewers && !isDeleted) view.update({ returned: text });
+    if (view.hasViewers && !isDeleted) view.update({ returned: text, returnedFiles: files });
     else addToDraft(exists && !isDeleted ? session : "new", text);
   }
 }
 
+const textPart = (text: string) => (text.trim() ? [{ type: "text" as const, text }] : []);
 const inBody = (choice: Choice | null) => (choice ? { body: { ...choice } } : {});
 
 function hasReceived({ messages, queued }: Details, { id, text, revision }: UnsentMessage): boolean {

@@ -114,7 +114,27 @@ const query = (values: Record<string, string | number | boolean>) => new URLSear
   Object.entries(values).filter(([, value]) => value !== "").map(([name, value]) => [name, String(value)]),
 ).toString();
 
+// A file as the server keeps it. `link` needs no token, and ends after some minutes.
+export interface StoredFile {
+  url: string;
+  mediaType: string;
+  filename: string;
+  link: string;
+}
+
+const UPLOAD_LIMIT_MS = 180_000;
+
+async function upload(file: File, key: string): Promise<StoredFile> {
+  const answer = await fetch(`/api/chat/files?${query({ filename: file.name.slice(-200) })}`, {
+    method: "POST", headers: { ...bearer(), "idempotency-key": key }, body: file, signal: AbortSignal.timeout(UPLOAD_LIMIT_MS),
+  });
+  if (answer.status === 401) recordAccess(false);
+  if (!answer.ok) throw await Refused.of(answer);
+  return (await answer.json()) as StoredFile;
+}
+
 export const api = {
+  upload,
   instructions: () => request<{ instructions: string | null; enabled: boolean }>("/api/chat/instructions"),
   setInstructions: (instructions: string) => request<unknown>("/api/chat/instructions", json("PUT", { instructions })),
   models: () => request<{ models: Model[] }>("/api/chat/models"),

@@ -1,8 +1,8 @@
 // The AI SDK's transport over a fetch that resumes broken streams: useChat sees each answer as one stream.
 import { Refused, resumable, type State } from "@copilot-chat/resumable";
-import { DefaultChatTransport, type UIMessage } from "ai";
+import { DefaultChatTransport, type FileUIPart, type UIMessage } from "ai";
 import type { Choice } from "../conversation/choice";
-import { textIn } from "../parts";
+import { filesIn, textIn } from "../parts";
 import type { QueuedTurn } from "./api";
 import { bearer, recordAccess } from "./token";
 
@@ -23,12 +23,17 @@ export interface ResumableConnection {
 export interface Enqueued {
   id: string;
   text: string;
+  files: FileUIPart[];
   choice: Choice | null;
   steers: boolean; // the running answer reads it before its next step
 }
 
 const TASK = "x-resumable-stream-id";
 const pathOf = (session: string) => `/api/chat/sessions/${session}/stream`;
+
+// Each file is named by its id, which is the end of its url.
+const namedFiles = (files: FileUIPart[]) =>
+  files.length > 0 ? { file_ids: files.map(({ url }) => url.slice(url.lastIndexOf("/") + 1)) } : {};
 
 export function openConnection(events: ConnectionEvents): ResumableConnection {
   const resumableFetch = resumable({
@@ -62,7 +67,7 @@ export function openConnection(events: ConnectionEvents): ResumableConnection {
       const last = messages.findLast((message) => message.role === "user");
       if (last && trigger === "submit-message" && messageId === undefined && events.exists())
         // /api/chat would create the conversation again if it was deleted elsewhere
-        return { api: pathOf(id), body: { message: textIn(last.parts), message_id: last.id, ...choice } };
+        return { api: pathOf(id), body: { message: textIn(last.parts), message_id: last.id, ...namedFiles(filesIn(last.parts)), ...choice } };
       const sent = last ? [{ id: last.id, role: last.role, parts: last.parts }] : [];
       return { body: { id, trigger, messageId, messages: sent, ...choice } };
     },
@@ -70,12 +75,14 @@ export function openConnection(events: ConnectionEvents): ResumableConnection {
   });
 
   // The stream of the response is not read: the conversation attaches to the answer when its turn starts.
-  async function enqueue(session: string, { id, text, choice, steers }: Enqueued, signal: AbortSignal) {
+  async function enqueue(session: string, { id, text, files, choice, steers }: Enqueued, signal: AbortSignal) {
     const answer = await request(pathOf(session), {
       method: "POST",
       signal,
       headers: { "content-type": "application/json" },
-      body: JSON.stringify({ message: text, message_id: id, ...(steers && { on_busy: "steer" }), ...choice }),
+      body: JSON.stringify({
+        message: text, message_id: id, ...namedFiles(files), ...(steers && { on_busy: "steer" }), ...choice,
+      }),
     });
     if (answer.status === 202) {
       const { queued_task_id: task_id, task_id: running } = (await answer.json()) as { queued_task_id: string; task_id: string };

@@ -11,7 +11,7 @@ interface Titled {
   const: string;
   title?: string;
 }
-interface Field {
+export interface Field {
   type: "string" | "boolean" | "integer" | "number" | "array";
   title?: string;
   description?: string;
@@ -108,11 +108,11 @@ function Refusals({ sent, give }: Giving) {
   );
 }
 
-function Buttons({ sent, give, complete, byServer }: Giving & { complete: boolean; byServer?: boolean }) {
+function Buttons({ sent, give, complete, byServer, act }: Giving & { complete: boolean; byServer?: boolean; act?: string }) {
   return (
     <p className="row">
-      <button type="submit" className="primary" disabled={!complete || sent}>Answer</button>
-      {byServer ? <Refusals sent={sent} give={give} />
+      <button type="submit" className="primary" disabled={!complete || sent}>{act ?? "Answer"}</button>
+      {act ? null : byServer ? <Refusals sent={sent} give={give} />
         : <button type="button" disabled={sent} onClick={() => give({ declined: true })}>Skip</button>}
     </p>
   );
@@ -159,9 +159,10 @@ interface FormProps extends Giving {
   form: NonNullable<Asked["form"]>;
   order?: string[];
   byServer?: boolean;
+  act?: string; // the word on the only button
 }
 
-function Form({ form, order = form.propertyOrder, sent, give, byServer }: FormProps) {
+export function Form({ form, order = form.propertyOrder, sent, give, byServer, act }: FormProps) {
   const names = (order ?? Object.keys(form.properties)).filter((name) => Object.hasOwn(form.properties, name));
   const fields = names.map((name): [string, Field] => [name, form.properties[name]!]);
   const required = new Set(form.required);
@@ -178,7 +179,7 @@ function Form({ form, order = form.propertyOrder, sent, give, byServer }: FormPr
           {field.description && <span className="note">{field.description}</span>}
         </p>
       ))}
-      <Buttons sent={sent} give={give} complete={complete} byServer={byServer} />
+      <Buttons sent={sent} give={give} complete={complete} byServer={byServer} act={act} />
     </form>
   );
 }

@@ -1,19 +1,20 @@
 import { getToolName } from "ai";
-import { useContext, useState } from "react";
+import { lazy, Suspense, useContext, useState } from "react";
 import { Icon, type IconName } from "../Icon";
 import { asGraph } from "../library/graph";
 import { GraphView } from "../library/GraphView";
 import { api, type Json } from "../net/api";
-import type { ToolPart } from "../parts";
+import { safeUrl, type ToolPart } from "../parts";
 import { Link } from "../route";
 import { Answered, Ask } from "./Ask";
 import { Goal } from "./Goal";
-import { asks, isCut, isPending, outputOf, type Output } from "./output";
+import { asks, isCut, isPending, outputOf, rows, type Output } from "./output";
 import { Questions } from "./Questions";
 import { displayName, repeatRequest } from "./requests";
 import { MessageIdContext, useSendOnce } from "./toolActions";
 import { Working } from "./Working";
 
+const PlatformCard = lazy(() => import("./PlatformCard")); // few conversations have one
 
 const CANCELLED = "The work was cancelled."; // the error text that the server stores for a cancelled operation
 
@@ -78,18 +79,24 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
       return <Answered output={output} part={part} />;
     case "suggested_goal":
       return <Goal output={output} />;
+    case "setup_requirements":
+    case "execution_started":
+    case "agent_output":
+    case "block_output":
+    case "block_list":
+    case "block_details":
+    case "agent_schedules":
+      return <Suspense fallback={<p className="why">{output.message}</p>}><PlatformCard output={output} /></Suspense>;
     case "agents_found":
       return <Agents output={output} />;
     case "doc_search_results":
       return <Documents output={output} />;
+    case "web_search_results":
+      return <Pages output={output} />;
     default:
       return output.message ? <p className="why">{output.message}</p> : null;
   }
 }
-
-type Row = Record<string, Json>;
-const rows = (value: Json | undefined): Row[] =>
-  Array.isArray(value) ? value.filter((one): one is Row => typeof one === "object" && one !== null && !Array.isArray(one)) : [];
 
 function Agents({ output }: { output: Output }) {
   return (
@@ -110,6 +117,19 @@ function Documents({ output }: { output: Output }) {
       {rows(output.results).slice(0, 6).map((found, place) => (
         <li key={place}>
           <strong>{String(found.title)}</strong> <span className="note">{String(found.section ?? found.path ?? "")}</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Pages({ output }: { output: Output }) {
+  return (
+    <ul className="found">
+      {rows(output.results).map((found, place) => (
+        <li key={place}>
+          <a href={safeUrl(String(found.url))} target="_blank" rel="noopener noreferrer">{String(found.title)}</a>
+          <span className="note">{String(found.snippet ?? "")}</span>
         </li>
       ))}
     </ul>
@@ -171,6 +191,7 @@ function wordFor(part: ToolPart, state: string): string {
   if (part.state === "input-streaming") return "Preparing";
   const type = outputOf(part)?.type;
   if (type === "clarification_needed") return "Questions for you";
+  if (type === "setup_requirements") return "Needs inputs";
   if (asks(part)) return outputOf(part)?.asks === "approval" ? "Needs your approval" : "Needs your answer";
   if (outputOf(part)?.error === "denied") return "Not allowed";
   if (type === "user_answered") return "Answered";

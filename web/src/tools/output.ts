@@ -24,3 +24,11 @@ export function outputOf(part: ToolPart): Output | undefined {
   const { output } = part;
   return typeof output === "object" && output !== null && !Array.isArray(output) ? (output as Output) : {};
 }
+
+export type Row = Record<string, Json>;
+
+export const asRow = (value: Json | undefined): Row =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? value : {};
+
+export const rows = (value: Json | undefined): Row[] =>
+  Array.isArray(value) ? value.filter((one): one is Row => typeof one === "object" && one !== null && !Array.isArray(one)) : [];

@@ -1,0 +1,21 @@
+"""The bodies of the routes of files."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FileOut(BaseModel):
+    """A file that messages may have. `url` is for messages, and to read the file with the caller's token."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    url: str
+    mediaType: str = Field(description="Told by the content, whatever the request said.")  # noqa: N815 - as in the AI SDK
+    filename: str
+    size: int = Field(description="Bytes that are kept. A picture is written again, so it has others than were sent.")
+    sha256: str
+    link: str = Field(
+        description="A signed address for `<img>`, which needs no token. It ends after ten minutes or more."
+    )

@@ -1,0 +1,204 @@
+"""Files of users: who may read them, which conversation uses them, and how long they are kept.
+
+A caller may read own files and anonymous ones. Once a conversation uses a file, whoever may read the conversation may
+read the file. FileNotFound does not tell a file of another user from a missing one. A row is written after its object
+and deleted after it, so each row has an object, unless an operator deleted that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from backend.chat.models import Caller, FilePart
+from backend.errors import FileNotFound, IdempotencyKeyReused, TooManyFiles
+from backend.ids import FileId, SessionId, UserId
+from backend.postgres import Connection, Row
+
+UNUSED_FOR = 86_400
+"""Seconds for which a file is kept that no message uses."""
+_LOCKS = 7_273_011
+"""The class of the advisory locks that `insert_file` takes, one for each user."""
+_COLUMNS = "f.id, f.media_type, f.filename, f.size, f.pages, f.sha256, f.link_key, f.created_at"
+_KEPT = "(f.expires_at IS NULL OR f.expires_at > now())"
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file whose object is stored. `source_sha256` and `key` tell a request that is sent again."""
+
+    id: FileId
+    media_type: str
+    filename: str
+    size: int
+    pages: int
+    sha256: str
+    source_sha256: str
+    link_key: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that may be read. `link_key` signs links to it."""
+
+    part: FilePart
+    sha256: str
+    link_key: str
+    created_at: datetime
+
+    @property
+    def id(self) -> FileId:
+        return self.part.file_id
+
+
+def _parse(row: Row) -> StoredFile:
+    part = FilePart(FileId(row["id"]), row["media_type"], row["filename"], row["size"], row["pages"])
+    return StoredFile(part, row["sha256"], row["link_key"], row["created_at"])
+
+
+_BY_KEY = f"SELECT {_COLUMNS}, source_sha256 FROM files f WHERE quota_key = $1 AND upload_key = $2 AND {_KEPT}"
+
+
+async def find_by_key(c: Connection, caller: Caller, key: str | None, source_sha256: str) -> StoredFile | None:
+    """Returns the file that the same request stored before. Raises IdempotencyKeyReused if it had other bytes."""
+    row = await c.fetchrow(_BY_KEY, caller.quota_key, key) if key is not None else None
+    if row is not None and row["source_sha256"] != source_sha256:
+        raise IdempotencyKeyReused
+    return None if row is None else _parse(row)
+
+
+_TAKEN = (
+    f"SELECT count(*) AS files, coalesce(sum(size), 0)::bigint AS bytes FROM files f WHERE quota_key = $1 AND {_KEPT}"
+)
+
+
+async def require_room(c: Connection, caller: Caller, size: int, *, files: int, total: int) -> None:
+    """Raises TooManyFiles if a file of `size` bytes would exceed the caller's `files` or the `total` of their bytes."""
+    [taken] = await c.fetch(_TAKEN, caller.quota_key)
+    if taken["files"] >= files or taken["bytes"] + size > total:
+        raise TooManyFiles
+
+
+_LOCK = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
+_FREE_KEY = """
+UPDATE files f SET upload_key = NULL WHERE quota_key = $1 AND upload_key = $2 AND expires_at <= now()"""
+_INSERT = f"""
+INSERT INTO files AS f (id, user_id, quota_key, media_type, filename, size, pages, sha256, source_sha256, link_key,
+  upload_key, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12)) RETURNING {_COLUMNS}"""
+
+
+async def insert_file(c: Connection, caller: Caller, new: NewFile, *, files: int, total: int) -> StoredFile:
+    """Writes the row of a file, or returns the one that the same request has written meanwhile.
+
+    Raises TooManyFiles, IdempotencyKeyReused. Requires a transaction.
+    """
+    await c.execute(_LOCK, _LOCKS, caller.quota_key)
+    if (known := await find_by_key(c, caller, new.key, new.source_sha256)) is not None:
+        return known
+    await require_room(c, caller, new.size, files=files, total=total)
+    await c.execute(_FREE_KEY, caller.quota_key, new.key)
+    about = (new.media_type, new.filename, new.size, new.pages, new.sha256, new.source_sha256, new.link_key, new.key)
+    [row] = await c.fetch(_INSERT, new.id, caller.user_id, caller.quota_key, *about, UNUSED_FOR)
+    return _parse(row)
+
+
+_MINE = f"""{_KEPT} AND (f.user_id IS NULL OR f.user_id = $2)
+  AND (f.session_id IS NULL OR EXISTS (
+    SELECT 1 FROM sessions s WHERE s.id = f.session_id AND (s.user_id IS NULL OR s.user_id = $2)))"""
+_FIND = f"SELECT {_COLUMNS} FROM files f WHERE f.id = ANY($1::text[]) AND {_MINE}"
+
+
+async def get_files(c: Connection, caller: Caller, ids: Sequence[FileId]) -> list[StoredFile]:
+    """Returns these files in this order. Raises FileNotFound if the caller may not read one of them."""
+    found = {row["id"]: _parse(row) for row in await c.fetch(_FIND, list(ids), caller.user_id)}
+    if not found.keys() >= set(ids):
+        raise FileNotFound
+    return [found[id] for id in ids]
+
+
+_SHARED = f"""
+SELECT {_COLUMNS} FROM files f WHERE f.id = $1 AND {_KEPT}
+  AND (f.session_id IS NULL OR EXISTS (SELECT 1 FROM sessions s WHERE s.id = f.session_id))"""
+
+
+async def get_linked_file(c: Connection, id: FileId) -> StoredFile:
+    """Returns any user's file, for a request whose link is then checked. Raises FileNotFound."""
+    row = await c.fetchrow(_SHARED, id)
+    if row is None:
+        raise FileNotFound
+    return _parse(row)
+
+
+_ATTACH = f"""
+UPDATE files f SET session_id = $3, expires_at = NULL
+WHERE f.id = ANY($1::text[]) AND (f.session_id IS NULL OR f.session_id = $3) AND {_MINE} RETURNING f.id"""
+
+
+async def attach_files(c: Connection, caller: Caller, session_id: SessionId, ids: Sequence[FileId]) -> set[FileId]:
+    """Gives files to a conversation, whose row the caller has locked. Returns the ids of those that it now uses.
+
+    Files that another conversation uses, and those that the caller may not read, stay as they are.
+    """
+    return {FileId(row["id"]) for row in await c.fetch(_ATTACH, list(ids), caller.user_id, session_id)}
+
+
+_DELETE = f"UPDATE files f SET expires_at = now() WHERE f.id = $1 AND {_MINE} RETURNING 1"
+
+
+async def delete_file(c: Connection, caller: Caller, id: FileId) -> None:
+    """Makes a file unreadable from now on; a sweep deletes it. Raises FileNotFound."""
+    if await c.fetchval(_DELETE, id, caller.user_id) is None:
+        raise FileNotFound
+
+
+_LINK_KEYS = f"SELECT f.id, f.link_key FROM files f WHERE f.id = ANY($1::text[]) AND f.session_id = $2 AND {_KEPT}"
+
+
+async def link_keys(c: Connection, session_id: SessionId, ids: Sequence[FileId]) -> dict[FileId, str]:
+    """Returns the keys of those files that exist in this conversation, which the caller may read."""
+    return {FileId(row["id"]): row["link_key"] for row in await c.fetch(_LINK_KEYS, list(ids), session_id)}
+
+
+_OF_SESSION = "UPDATE files SET expires_at = now() WHERE session_id = $1"
+_OF_USER = "UPDATE files SET expires_at = now() WHERE user_id = $1"
+_ASSIGN = """
+UPDATE files SET user_id = $2, quota_key = 'user:' || $2, upload_key = NULL
+WHERE session_id = $1 AND user_id IS NULL"""
+
+
+async def expire_files_of_session(c: Connection, session_id: SessionId) -> None:
+    """Makes the files of a conversation unreadable, in the transaction that deletes it. A sweep deletes them."""
+    await c.execute(_OF_SESSION, session_id)
+
+
+async def expire_files_of_user(c: Connection, user_id: UserId) -> None:
+    await c.execute(_OF_USER, user_id)
+
+
+async def assign_files(c: Connection, session_id: SessionId, user_id: UserId) -> None:
+    """Gives the anonymous files of a conversation to a user."""
+    await c.execute(_ASSIGN, session_id, user_id)
+
+
+_EXPIRED = "SELECT id FROM files WHERE expires_at <= now() ORDER BY expires_at LIMIT $1"
+_FORGET = "DELETE FROM files WHERE id = ANY($1::text[]) AND expires_at <= now()"
+_KNOWN = "SELECT id FROM files WHERE id = ANY($1::text[])"
+
+
+async def expired_files(c: Connection, limit: int) -> list[FileId]:
+    """Returns files that nobody may read any longer."""
+    return [FileId(row["id"]) for row in await c.fetch(_EXPIRED, limit)]
+
+
+async def forget_files(c: Connection, ids: Sequence[FileId]) -> None:
+    """Deletes the rows of expired files whose objects are deleted."""
+    await c.execute(_FORGET, list(ids))
+
+
+async def without_row(c: Connection, ids: Sequence[FileId]) -> list[FileId]:
+    """Returns those of these objects' ids that no row has."""
+    known = {row["id"] for row in await c.fetch(_KNOWN, list(ids))}
+    return [id for id in ids if id not in known]

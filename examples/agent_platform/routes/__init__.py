@@ -1,0 +1,1 @@
+"""The routes of the platform's API."""

@@ -1,0 +1,1 @@
+"""Tool servers at which each user signs in: discovery, tokens, and connections of users."""

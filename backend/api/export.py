@@ -63,7 +63,7 @@ def as_markdown(session: Session, messages: list[Json]) -> bytes:
     """Returns the texts as Markdown: a heading for each message, a line for each call of a tool, without reasoning."""
     lines = [f"# {session.title or 'Conversation'}", ""]
     for message in messages:
-        blocks = list(_blocks(message))
+        blocks = list(blocks_of(message))
         if blocks:
             lines += [f"## {'You' if message['role'] == 'user' else 'Assistant'}", ""]
             lines += [line for block in blocks for line in (block, "")]
@@ -77,14 +77,15 @@ def file_name(session: Session, extension: str) -> str:
     return f"attachment; filename=\"{plain}.{extension}\"; filename*=UTF-8''{quote(title)}.{extension}"
 
 
-def _blocks(message: Json) -> Iterator[str]:
+def blocks_of(message: Json) -> Iterator[str]:
+    """Yields the paragraphs of a UIMessage."""
     for part in message["parts"]:
         kind = part["type"]
         if kind == "text" and part["text"].strip():
             yield part["text"].strip("\n")
         elif kind == "data-steering":
-            said = "".join(one["text"] for one in part["data"]["parts"] if one["type"] == "text")
-            yield "\n".join(f"> {line}" for line in ["**You:**", *said.strip("\n").split("\n")])
+            said = [line for block in blocks_of(part["data"]) for line in block.split("\n")]
+            yield "\n".join(f"> {line}" for line in ["**You:**", *said])
         elif kind == "dynamic-tool":
             yield f"*Tool {part['toolName']}: {_end_of(part)}*"
         elif kind == "file":

@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from backend.api import export
 from backend.chat.models import (
     ContextPart,
     DataPart,
+    FilePart,
     Message,
     MetadataPart,
     NotePart,
@@ -33,7 +35,7 @@ from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, SourceUrl, TextDelta,
 from backend.chat.protocol.chunks_from_rows import steering_chunk, whole_message
 from backend.chat.protocol.steering_messages import ui_with_steering_messages, with_steering_messages
 from backend.chat.protocol.ui_messages import ui_turns
-from backend.ids import SessionId, TaskId
+from backend.ids import FileId, SessionId, TaskId
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SESSION = SessionId("a-session-of-the-tests")
@@ -203,6 +205,21 @@ def test_a_message_that_a_turn_took_in_is_shown_between_its_steps_as_the_stream_
     ]  # fmt: skip
     native = ui_with_steering_messages([answer])[0]["parts"][2]
     assert native == {"type": "steering-message", "id": "s1", "parts": parts[:1]}
+
+
+def test_a_file_of_a_message_that_a_turn_took_in_is_shown_with_its_link() -> None:
+    conversation, task = Conversation(), task_named("t1")
+    picture = FilePart(FileId("f" * 32), "image/png", "a.png", 12)
+    conversation.add(task, Role.USER, TextPart("hello"), message_id="m1")
+    conversation.add(task, Role.ASSISTANT, TextPart("one"))
+    conversation.add(task, Role.USER, picture, message_id="s1")
+    _, answer = ui_turns(conversation.rows, {task.id: task}, links={picture.file_id: "/link"})[0].messages
+    (shown,) = answer["parts"][2]["data"]["parts"]
+    assert (shown["url"], shown["filename"]) == (picture.url, "a.png")
+    assert shown["providerMetadata"]["copilot"]["link"] == "/link"
+    (native,) = ui_with_steering_messages([answer])[0]["parts"][2]["parts"]
+    assert native == shown
+    assert list(export.blocks_of(answer)) == ["one", "> **You:**\n> File: a.png"]
 
 
 async def test_a_client_that_asks_for_steering_messages_gets_each_once() -> None:

@@ -148,9 +148,9 @@ def steering_chunks(taken: Iterable[Message]) -> list[Chunk]:
     return [steering_chunk(row) for row in taken if row.is_shown]
 
 
-def steering_chunk(row: Message) -> Data:
+def steering_chunk(row: Message, links: Mapping[FileId, str] = MappingProxyType({})) -> Data:
     """Returns a user message as a part of the answer that took it in. A later one with the same id replaces it."""
-    return Data("steering", user_message(row), id=row.shown_id)
+    return Data("steering", user_message(row, links), id=row.shown_id)
 
 
 def file_json(part: FilePart, links: Mapping[FileId, str] = MappingProxyType({})) -> Json:

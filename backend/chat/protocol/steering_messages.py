@@ -54,5 +54,5 @@ def _in_form(frame: bytes, sent: set[str]) -> bytes:
 def _part(part: Json) -> Json:
     if part["type"] != "data-steering":
         return part
-    said = [one for one in part["data"]["parts"] if one["type"] == "text"]
+    said = [one for one in part["data"]["parts"] if one["type"] in ("text", "file")]
     return {"type": STEERING_MESSAGES, "id": part["id"], "parts": said}

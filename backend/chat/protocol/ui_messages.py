@@ -79,7 +79,7 @@ def ui_turns(
         unanswered = answered_again or (question in answered_elsewhere and question not in silent)
         if answer_rows or not unanswered:
             task = tasks[TaskId(task_id)]
-            answer = _answer(task if answer_rows else silent.get(question, task), answer_rows, most)
+            answer = _answer(task if answer_rows else silent.get(question, task), answer_rows, most, links)
             if operation is not None and operation.progress is not None:
                 answer["parts"].insert(2, _progress_part(operation, operation.progress))  # after the step and its call
             if answer["parts"]:
@@ -95,8 +95,8 @@ def _answers(rows: Sequence[Message]) -> bool:
     return bool(rows) and not _is_question(rows[0])
 
 
-def _answer(task: Task, answer_rows: Sequence[HistoryItem], most: int) -> Json:
-    parts = list(_parts(answer_rows, partial(history_output, task_id=task.id, most=most)))
+def _answer(task: Task, answer_rows: Sequence[HistoryItem], most: int, links: Mapping[FileId, str]) -> Json:
+    parts = list(_parts(answer_rows, partial(history_output, task_id=task.id, most=most), links))
     if not parts and task.answer_end is not None:  # the model said nothing, and the stream had a step all the same
         parts.append({"type": "step-start"})
     message: dict[str, Json] = {"id": task.message_id, "role": "assistant", "parts": parts}
@@ -114,12 +114,14 @@ def _progress_part(operation: Operation, progress: Progress) -> Json:
     return {"type": chunk.type, "id": chunk.id, "data": chunk.data}
 
 
-def _parts(answer_rows: Iterable[HistoryItem], shown_output: _ShownOutput) -> Iterator[Json]:
+def _parts(
+    answer_rows: Iterable[HistoryItem], shown_output: _ShownOutput, links: Mapping[FileId, str]
+) -> Iterator[Json]:
     answer_rows = list(answer_rows)
     results = {p.tool_call_id: p for row in answer_rows for p in row.parts if isinstance(p, ToolResultPart)}
     for row in answer_rows:
         if isinstance(row, Message) and row.steered and row.is_shown:
-            chunk = steering_chunk(row)
+            chunk = steering_chunk(row, links)
             yield {"type": chunk.type, "id": chunk.id, "data": chunk.data}
         elif row.role is Role.ASSISTANT:
             yield {"type": "step-start"}

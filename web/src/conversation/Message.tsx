@@ -230,7 +230,8 @@ interface SteeringData {
 // A message of the user, where the answer has taken it in.
 const Steering = ({ parts = [] }: SteeringData) => (
   <div className="user steered" role="group" aria-label="You">
-    <div className="bubble">{textIn(parts)}</div>
+    <Files files={filesIn(parts)} />
+    {textIn(parts) && <div className="bubble">{textIn(parts)}</div>}
   </div>
 );
 

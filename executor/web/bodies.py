@@ -9,24 +9,32 @@ from executor.web.failures import WebFailure
 
 PIECE = 65_536
 """Bytes that are read at a time."""
+SLACK = 65_536
+"""Bytes by which a compressed body may be larger than what it becomes."""
 ENCODINGS = "gzip, deflate"
 
 
 async def read_body(pieces: AsyncIterable[bytes], encoding: str, limit: int) -> tuple[bytes, bool]:
     """Returns up to `limit` bytes, and True if there are more. The rest is not read, and not decompressed.
 
-    Raises WebFailure for an encoding that was not asked for, and for a body that is not in its encoding.
+    What follows the end of a compressed body is not read. One that takes more than SLACK bytes more than `limit` to
+    send is cut, too: it may decompress to nothing for ever. Raises WebFailure for an encoding that was not asked for, and for a body that is not in its encoding.
     """
     unpack = _unpacking(encoding)
-    body = bytearray()
+    body, received = bytearray(), 0
     async for piece in pieces:
+        received += len(piece)
         body += unpack(piece, limit + 1 - len(body))
-        if len(body) > limit:
+        if len(body) > limit or (received > limit + SLACK and not unpack.ended):
             return bytes(body[:limit]), True
+        if unpack.ended:
+            break
     return bytes(body), False
 
 
 class _Plain:
+    ended = False
+
     def __call__(self, piece: bytes, room: int) -> bytes:
         return piece[:room]
 
@@ -37,6 +45,11 @@ class _Packed:
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         self._begun = False
+
+    @property
+    def ended(self) -> bool:
+        """True after the end of what is compressed. What follows it would be kept, at a cost of its square."""
+        return self._stream.eof
 
     def __call__(self, piece: bytes, room: int) -> bytes:
         try:

@@ -17,6 +17,7 @@ from backend.jitter import jitter
 from backend.logs import bound
 from executor.side_jobs.cancel_listener import check_claims, listen_for_cancels
 from executor.side_jobs.dead_letters import fail_dead_turns
+from executor.side_jobs.file_sweep import FileSweep
 from executor.side_jobs.lease_refresher import refresh_leases
 from executor.side_jobs.remote_tasks import RemoteTasks
 from executor.side_jobs.silent_operations import SilentOperations
@@ -76,7 +77,9 @@ class Worker:
             metrics, silent = self._context.metrics, SilentOperations(resources, self._context)
             webhooks = WebhookSender(resources, metrics)
             jobs["webhooks"] = webhooks.run()
-            jobs["sweeper"] = Sweeper(resources, silent, metrics, webhooks).run()
+            files = FileSweep(resources)
+            jobs["files"] = files.run()
+            jobs["sweeper"] = Sweeper(resources, silent, metrics, webhooks, files).run()
             jobs["remote tasks"] = RemoteTasks(resources, self._context).run()
             jobs["dead letters"] = fail_dead_turns(resources, self._context, runner)
         return jobs

@@ -1,12 +1,14 @@
-"""Deletes files whose time is over, and objects of uploads that were cut short, as a part of each sweep."""
+"""Side job that deletes files whose time is over, and objects of uploads that were cut short."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
 from backend.chat.flows.expire_files import delete_expired_files, delete_orphans
 from backend.chat.resources import Resources
+from backend.errors import Unavailable
 from backend.ids import FileId
 
 EXPIRED_EVERY, EXPIRED_BATCH = 30.0, 200
@@ -19,15 +21,34 @@ logger = logging.getLogger(__name__)
 
 
 class FileSweep:
-    """The files' part of the sweeper of one executor."""
+    """Deletes files beside the sweeper of one executor, which wakes it while it is the one that sweeps.
+
+    The sweeper must not wait for it: an object storage that is away answers late, and turns would wait with it.
+    """
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
+        self._awake = asyncio.Event()
         self._next_expired = 0.0
         self._next_orphans = time.monotonic() + EXPIRED_EVERY
         self._after: FileId | None = None
 
-    async def run(self) -> bool:
+    def wake(self) -> None:
+        """Has it do what is due."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Deletes whenever it is woken, until cancelled."""
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            try:
+                while await self.sweep():
+                    pass
+            except Unavailable:  # the storage has logged it
+                logger.warning("expired files are deleted later")
+
+    async def sweep(self) -> bool:
         """Deletes what is due. Returns whether there is more to do at once. Raises Unavailable."""
         more = False
         if time.monotonic() >= self._next_expired:

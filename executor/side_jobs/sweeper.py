@@ -2,7 +2,7 @@
 
 It publishes turns that the queue may not have, and turns whose owner is dead. It ends operations whose deadline has
 passed or whose runner is dead, leaves the remote tasks of the dead to others, and has the service of silent operations
-asked again. It adds new messages to the search, deletes expired files, and wakes the sender of webhooks. An advisory
+asked again. It adds new messages to the search, and wakes the sender of webhooks and the deletion of files. An advisory
 lock in Postgres lets one executor sweep at a time.
 """
 
@@ -86,6 +86,7 @@ class Sweeper:
         silent: SilentOperations | None = None,
         metrics: ExecutorMetrics | None = None,
         webhooks: WebhookSender | None = None,
+        files: FileSweep | None = None,
     ) -> None:
         self._resources = resources
         self._silent = silent
@@ -97,7 +98,7 @@ class Sweeper:
         self._idle = False
         self._next_retention = 0.0
         self._expired: list[SessionId] = []
-        self._files = FileSweep(resources)
+        self._files = files
         self._next_prune = 0.0
         self._next_missed = 0.0
 
@@ -143,8 +144,9 @@ class Sweeper:
         await self._add_to_search(found.unsearched)
         await self._prune()
         more_expired = await self._delete_expired()
-        more_files = await self._files.run()
-        self._idle = not (found or more_expired or more_files)
+        if self._files is not None:
+            self._files.wake()
+        self._idle = not (found or more_expired)
 
     async def _wake_webhooks(self) -> None:
         if self._webhooks is not None:

@@ -16,18 +16,23 @@ AT_ONCE = 16
 async def delete_expired_files(resources: Resources, limit: int) -> int:
     """Deletes up to `limit` expired files: the objects first, so that a row stays until its object is deleted.
 
-    Returns their number. Raises Unavailable.
+    Returns their number. Raises Unavailable if some could not be deleted; others are not held up by them, unless all
+    those that are tried at a time fail.
     """
     async with resources.database.connection() as c:
         expired = await files.expired_files(c, limit)
+    failed = False
     for start in range(0, len(expired), AT_ONCE):
         some = expired[start : start + AT_ONCE]
         results = await asyncio.gather(*map(resources.files.delete, some), return_exceptions=True)
         gone = [id for id, result in zip(some, results, strict=True) if result is None]
         async with resources.database.connection() as c:
             await files.forget_files(c, gone)
-        if len(gone) < len(some):
-            raise Unavailable
+        failed = failed or len(gone) < len(some)
+        if not gone:
+            break
+    if failed:
+        raise Unavailable
     return len(expired)
 
 

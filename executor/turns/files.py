@@ -6,7 +6,8 @@ import asyncio
 import logging
 import tempfile
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 from backend.chat.models import NewMessage, Part, PromptFile, TextPart
 from backend.chat.resources import Resources
@@ -20,6 +21,8 @@ from executor.llm.model import Prompt
 
 KEPT_BYTES = 67_108_864
 """Bytes of the files that one executor keeps: the steps of a turn read the same ones."""
+LOADED_WITHIN = 45.0
+"""Seconds in which all files of a prompt are read. Those that are not read by then become lines."""
 logger = logging.getLogger(__name__)
 
 
@@ -44,8 +47,16 @@ class FileCache:
             self._size -= len(self._kept.popitem(last=False)[1])
 
 
+@dataclass(slots=True)
+class _Asked:
+    """What a prompt has asked of the storage: until when it may, and whether that has failed."""
+
+    until: float
+    in_vain: bool = False
+
+
 class PromptFiles:
-    """Reads the files of one conversation's prompts."""
+    """Reads the files of one conversation's prompts. Once the storage has failed, a prompt asks for no more of them."""
 
     def __init__(self, resources: Resources, cache: FileCache, session_id: SessionId) -> None:
         self._resources = resources
@@ -59,34 +70,43 @@ class PromptFiles:
             return prompt
         async with self._resources.database.connection() as c:
             kept = await files.link_keys(c, self._session_id, [one.file.file_id for one in planned])
-        return replace(prompt, messages=[await self._with_files(message, kept.keys()) for message in prompt.messages])
+        asked = _Asked(asyncio.get_running_loop().time() + LOADED_WITHIN)
+        messages = [await self._with_files(message, kept.keys(), asked) for message in prompt.messages]
+        return replace(prompt, messages=messages)
 
-    async def _with_files(self, message: NewMessage, kept: object) -> NewMessage:
+    async def _with_files(self, message: NewMessage, kept: Container[FileId], asked: _Asked) -> NewMessage:
         parts: list[Part] = []
         for part in message.parts:
             if not isinstance(part, PromptFile):
                 parts.append(part)
-            elif part.file.file_id not in kept:  # type: ignore[operator]
+            elif part.file.file_id not in kept:
                 parts.append(TextPart(line_of(part.file, "deleted")))
             else:
-                parts.append(await self._read(part))
+                parts.append(await self._read(part, asked))
         return replace(message, parts=tuple(parts))
 
-    async def _read(self, part: PromptFile) -> Part:
+    async def _read(self, part: PromptFile, asked: _Asked) -> Part:
         id = part.file.file_id
         try:
             data = self._cache.find(id, as_text=part.as_text)
             if data is None:
-                data = await self._resources.files.get(id)
-                if part.as_text and kind_of(part.file.media_type) is Kind.PDF:
-                    data = await self._text_of_pdf(data)
+                data = await self._fetched(part, asked)
                 self._cache.keep(id, data, as_text=part.as_text)
-        except (ObjectGone, Unavailable, UnreadableFile, ServerBusy) as error:
+        except (ObjectGone, Unavailable, UnreadableFile, ServerBusy, TimeoutError) as error:
+            asked.in_vain = asked.in_vain or isinstance(error, Unavailable | TimeoutError)
             logger.warning("a file could not be read for a prompt", extra={"file": id, "error": type(error).__name__})
             return TextPart(line_of(part.file, "which could not be read"))
         if part.as_text:
             return with_text(part, data.decode("utf-8", "replace"))
         return replace(part, data=data)
+
+    async def _fetched(self, part: PromptFile, asked: _Asked) -> bytes:
+        if asked.in_vain:
+            raise Unavailable
+        async with asyncio.timeout_at(asked.until):
+            data = await self._resources.files.get(part.file.file_id)
+            is_pdf = part.as_text and kind_of(part.file.media_type) is Kind.PDF
+            return await self._text_of_pdf(data) if is_pdf else data
 
     async def _text_of_pdf(self, data: bytes) -> bytes:
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:

@@ -121,6 +121,8 @@ async def read_file(
             stored = await files.get_linked_file(c, file_id)
             check_link(stored.part, stored.link_key, expires or 0, signature)
     headers = _HEADERS | {"etag": f'"{stored.sha256}"', "content-disposition": _disposition(stored.part)}
+    if signature is None:  # the next user of this browser has another token
+        headers |= {"cache-control": "private, no-cache", "vary": "authorization, cookie"}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return await _content(api, request.method, stored.part, headers, range)

@@ -136,6 +136,12 @@ async def _find_by_key(
     c: Connection, session_id: SessionId, request: TurnRequest, message_key: str | None
 ) -> Task | None:
     known = await tasks.find_task_by_key(c, session_id, message_key) if message_key is not None else None
-    if known is not None and (known.request.text, known.request.context) != (request.text, request.context):
+    if known is not None and _content_of(known.request) != _content_of(request):
         raise IdempotencyKeyReused
     return known
+
+
+def _content_of(request: TurnRequest) -> tuple[object, ...]:
+    """Returns what tells two messages apart. A data URL that is sent again may have been stored as another file."""
+    files = [(file.media_type, file.filename, file.size) for file in request.files]
+    return (request.text, request.context, files)

@@ -21,7 +21,8 @@ UNUSED_FOR = 86_400
 _LOCKS = 7_273_011
 """The class of the advisory locks that `insert_file` takes, one for each user."""
 _COLUMNS = "f.id, f.media_type, f.filename, f.size, f.pages, f.sha256, f.link_key, f.created_at"
-_KEPT = "(f.expires_at IS NULL OR f.expires_at > now())"
+_KEPT = "(f.expires_at IS NULL OR f.expires_at > clock_timestamp())"
+"""Not now(): a message may wait for its session's lock while its file is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,8 @@ async def assign_files(c: Connection, session_id: SessionId, user_id: UserId) ->
     await c.execute(_ASSIGN, session_id, user_id)
 
 
-_EXPIRED = "SELECT id FROM files WHERE expires_at <= now() ORDER BY expires_at LIMIT $1"
+_EXPIRED = "SELECT id FROM files WHERE expires_at <= now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED"
+"""A locked row is a file that a message takes at this moment."""
 _FORGET = "DELETE FROM files WHERE id = ANY($1::text[]) AND expires_at <= now()"
 _KNOWN = "SELECT id FROM files WHERE id = ANY($1::text[])"
 

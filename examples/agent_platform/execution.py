@@ -110,7 +110,11 @@ class _Execution:
         if id in self._results:
             sorter.done(id)
             return
-        inputs = inputs_of(self._graph, id, self._results)
+        try:
+            inputs = inputs_of(self._graph, id, self._results)
+        except InvalidInputs as error:
+            await self._settle(id, _invalid(error), sorter)
+            return
         if inputs is None:
             await self._settle(id, SKIPPED, sorter)
             return
@@ -138,7 +142,7 @@ class _Execution:
         try:
             outputs = await node.block.run(node.block.parse(inputs, strict=False), self._context)
         except InvalidInputs as error:
-            return _failed(f"its input is not valid: {error}")
+            return _invalid(error)
         except BlockFailed as error:
             return _failed(str(error))
         except Exception:  # the boundary of a node
@@ -184,11 +188,12 @@ class _Execution:
 def inputs_of(graph: Graph, id: str, results: Mapping[str, NodeResult]) -> dict[str, Any] | None:
     """Returns the inputs of a node, or None if a linked input gets nothing, which skips the node.
 
-    Several links into one input are alternatives: one that brings a value is enough.
+    Several links into one input are alternatives: one that brings a value is enough. Links that fill a member or an
+    item come after those that bring a whole value. Raises InvalidInputs if that value has no members or no items.
     """
     inputs = {name: _copied(value) for name, value in graph.nodes[id].defaults.items()}
     arrived: dict[str, bool] = {}
-    for link in graph.links_into[id]:
+    for link in sorted(graph.links_into[id], key=lambda link: Pin.of(link.sink_name).part is not None):
         values = results[link.source_id].outputs.get(link.source_name)
         arrived[link.sink_name] = arrived.get(link.sink_name, False) or values is not None
         if values is not None:
@@ -199,8 +204,8 @@ def inputs_of(graph: Graph, id: str, results: Mapping[str, NodeResult]) -> dict[
 def interrupted(graph: Graph, id: str, results: Mapping[str, NodeResult]) -> NodeResult | None:
     """Returns the end of a node that was under way when the process died, or None if it may run again."""
     block = graph.nodes[id].block
-    inputs = inputs_of(graph, id, results) or {}
     try:
+        inputs = inputs_of(graph, id, results) or {}
         may_repeat = block.may_repeat(block.parse(inputs, strict=False))
     except InvalidInputs:
         may_repeat = True  # it fails before it does anything
@@ -211,11 +216,16 @@ def _put(inputs: dict[str, Any], link: Link, value: Any) -> None:
     """Puts a value that came over a link into the inputs."""
     pin = Pin.of(link.sink_name)
     if pin.part is None:
-        inputs[pin.name] = value
+        inputs[pin.name] = _copied(value)
     elif isinstance(pin.part, str):
-        inputs.setdefault(pin.name, {})[pin.part] = value
+        members = inputs.setdefault(pin.name, {})
+        if not isinstance(members, dict):
+            raise _no_parts(pin.name, "object", "member")
+        members[pin.part] = value
     else:
         items = inputs.setdefault(pin.name, [])
+        if not isinstance(items, list):
+            raise _no_parts(pin.name, "list", "item")
         items += [None] * (pin.part + 1 - len(items))
         items[pin.part] = value
 
@@ -225,6 +235,14 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return dict(value)
     return list(value) if isinstance(value, list) else value
+
+
+def _no_parts(name: str, kind: str, part: str) -> InvalidInputs:
+    return InvalidInputs([{"field": name, "message": f"it is no {kind}, so a link cannot fill one {part}"}])
+
+
+def _invalid(error: InvalidInputs) -> NodeResult:
+    return _failed(f"its input is not valid: {error}")
 
 
 def _failed(error: str) -> NodeResult:

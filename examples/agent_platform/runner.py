@@ -128,8 +128,15 @@ class Runner:
         await self._runs.begin(run.id)
         context = Context(run.user_id, run.graph_id, run.id, self._services, run.node_input, run.payload)
         record = _RunRecord(self._runs, run.id)
-        finished = await self._finished(run, graph, record)
-        return await self._runs.end(run.id, await execute(graph, context, record, self._limits, finished))
+        try:
+            finished = await self._finished(run, graph, record)
+            outcome = await execute(graph, context, record, self._limits, finished)
+        except sqlite3.Error:
+            raise
+        except Exception:  # the boundary of a run: one that never ends would count for its user for ever
+            logger.exception("run %s failed by an internal error", run.id)
+            outcome = Outcome(None, "an internal error")
+        return await self._runs.end(run.id, outcome)
 
     async def _finished(self, run: Run, graph: Graph, record: _RunRecord) -> dict[str, NodeResult]:
         """Returns the nodes that have ended. Those that an earlier process began may have to end now."""

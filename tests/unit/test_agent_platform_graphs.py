@@ -215,6 +215,38 @@ async def test_values_fill_members_of_lists_and_objects() -> None:
     assert outcome == Outcome({"text": ['["x",null,2] {"k":0,"sum":2}']})
 
 
+@pytest.mark.parametrize(
+    ("whole", "parts", "output"),
+    [
+        ("text", "a.result -> object.members_#_sum", None),
+        ("list", "a.result -> object.members_#_sum", None),
+        ("first", "a.result -> object.members_#_sum", {"k": 0, "sum": 2}),
+    ],
+)
+async def test_a_value_and_a_member_over_links_make_a_new_object(whole: str, parts: str, output: Any) -> None:
+    document = graph(
+        [
+            node("a", "Arithmetic", operation="add", a=1, b=1),
+            node("text", "Text Template", template="no object"),
+            node("list", "Build List", items=["x"]),
+            node("first", "Build Object", members={"k": 0}),
+            node("object", "Build Object"),
+            node("out", "Agent Output", name="object"),
+        ],
+        f"{whole}.{'object' if whole == 'first' else 'list' if whole == 'list' else 'result'} -> object.members", parts,
+        "object.object -> out.value",
+    )  # fmt: skip
+    outcome, record = await ran(document)
+    if output is None:
+        assert (
+            outcome.error
+            == "node object: its input is not valid: members: it is no object, so a link cannot fill one member"
+        )
+    else:
+        assert outcome == Outcome({"object": [output]})
+    assert record.ended["first"].outputs == {"object": [{"k": 0}]}
+
+
 async def test_a_value_for_a_text_becomes_a_text() -> None:
     document = graph(
         [node("sum", "Arithmetic", operation="add", a=1, b=1), node("mail", "Send Email")], "sum.result -> mail.input"

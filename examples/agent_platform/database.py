@@ -69,10 +69,11 @@ class Database:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             result = act(self._connection)
+            self._connection.execute("COMMIT")
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite has ended it after some errors, like a full disk
+                self._connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
         return result
 
 

@@ -49,8 +49,11 @@ class Scheduler:
     async def look(self) -> float:
         """Starts the runs that are due. Returns the seconds until the next look."""
         postponed = False
-        for schedule in await self._schedules.due(self._now()):
-            postponed = not await self._start(schedule) or postponed
+        now, after = self._now(), (0.0, "")
+        while found := await self._schedules.due(now, after):
+            for schedule in found:
+                postponed = not await self._start(schedule) or postponed
+            after = found[-1].next_run_at.timestamp(), found[-1].id
         if postponed:
             return RETRY
         upcoming = await self._schedules.next_time()
@@ -72,5 +75,9 @@ class Scheduler:
             logger.warning("schedule %s could not start its run: %s", schedule.id, problem.sentence)
             if problem.status == 429:
                 return False
-        await self._schedules.advance(schedule, self._now())
+        try:
+            await self._schedules.advance(schedule, self._now())
+        except Problem as problem:  # its time zone is gone
+            logger.error("schedule %s is paused: %s", schedule.id, problem.sentence)  # noqa: TRY400
+            await self._schedules.pause(schedule.user_id, schedule.id, True, self._now())
         return True

@@ -18,6 +18,7 @@ from examples.agent_platform.options import Limits
 from examples.agent_platform.problems import Problem, invalid_request, not_found
 
 FIELDS = 5
+DUE_AT_ONCE = 100
 
 
 def next_after(cron: str, timezone: str, after: datetime) -> datetime:
@@ -30,7 +31,7 @@ def next_after(cron: str, timezone: str, after: datetime) -> datetime:
     try:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
-        raise invalid_request("timezone is a name of the IANA time zone database, like Europe/Berlin.") from None
+        raise invalid_request("timezone is no name of the IANA time zone database.") from None
     try:
         return next(CronSim(cron, after.astimezone(zone))).astimezone(UTC)
     except (CronSimError, StopIteration, OverflowError):
@@ -140,12 +141,15 @@ class Schedules:
 
         await self._database.transact(act)
 
-    async def due(self, now: datetime) -> list[Schedule]:
-        """Returns the schedules whose time has come."""
+    async def due(self, now: datetime, after: tuple[float, str] = (0.0, "")) -> list[Schedule]:
+        """Returns up to DUE_AT_ONCE schedules that are due, in the order of time and id, those behind `after`."""
 
         def act(c: Connection) -> list[Schedule]:
-            statement = "SELECT * FROM schedules WHERE paused = 0 AND next_run_at <= ? ORDER BY next_run_at LIMIT 100"
-            return [_schedule(row) for row in c.execute(statement, [now.timestamp()])]
+            statement = (
+                "SELECT * FROM schedules WHERE paused = 0 AND next_run_at <= ? AND (next_run_at, id) > (?, ?)"
+                " ORDER BY next_run_at, id LIMIT ?"
+            )
+            return [_schedule(row) for row in c.execute(statement, [now.timestamp(), *after, DUE_AT_ONCE])]
 
         return await self._database.transact(act)
 
@@ -160,7 +164,7 @@ class Schedules:
         return None if time is None else datetime.fromtimestamp(time, UTC)
 
     async def advance(self, schedule: Schedule, now: datetime) -> None:
-        """Sets the next time after now, unless the schedule was changed meanwhile."""
+        """Sets the next time after now, unless the schedule was changed meanwhile. Raises Problem if there is none."""
         due = next_after(schedule.cron, schedule.timezone, now).timestamp()
 
         def act(c: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +21,13 @@ SECONDS, CONNECT_SECONDS = 20.0, 5.0
 AT_ONCE, MAX_REDIRECTS = 20, 5
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
 _FORBIDDEN_HEADERS = {"host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer"}
+
+
+_ENCODING = re.compile(
+    r"ascii|utf-8|utf-16(-[lb]e)?|iso8859-\d{1,2}|cp(125\d|866|874|932|949)|koi8-[ru]|gb2312|gbk|gb18030|big5|euc_(jp|kr)"
+    r"|shift_jis|iso2022_jp|mac-(roman|cyrillic)"
+)
+"""The encodings that are decoded: Python has others that are slow, or are no encodings of text."""
 
 
 class NotPermitted(OSError):
@@ -48,8 +56,8 @@ class WebClient:
             async with session.request(
                 method, url, headers=kept, data=body, allow_redirects=follow, max_redirects=MAX_REDIRECTS
             ) as response:
-                content = await _read(response)
-                return Answer(response.status, response.content_type, content.decode(_charset(response), "replace"))
+                content, encoding = await _read(response), readable_encoding(response.charset or "")
+                return Answer(response.status, response.content_type, content.decode(encoding, "replace"))
         except NotPermitted:
             raise BlockFailed("this address is not permitted") from None
         except (aiohttp.ClientError, OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
@@ -94,13 +102,13 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
-def _charset(response: aiohttp.ClientResponse) -> str:
-    name = response.charset or "utf-8"
+def readable_encoding(label: str) -> str:
+    """Returns the name of the encoding that a server names; UTF-8 if it is none of text."""
     try:
-        "".encode(name)
+        name = codecs.lookup(label).name
     except (LookupError, ValueError):
         return "utf-8"
-    return name
+    return name if _ENCODING.fullmatch(name) else "utf-8"
 
 
 def _sentence(error: BaseException) -> str:

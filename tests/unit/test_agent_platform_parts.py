@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,16 @@ from typing import Any
 import pytest
 
 from backend.outside_addresses import OutsideAddresses
+from examples.agent_platform import runner, schedules
 from examples.agent_platform.blocks.block import BlockFailed
-from examples.agent_platform.database import FolderInUse, open_database
+from examples.agent_platform.database import Connection, FolderInUse, open_database
 from examples.agent_platform.model import ScriptedModel, open_model
 from examples.agent_platform.options import InvalidOption, Limits, PlatformOptions, read_platform_options
 from examples.agent_platform.parts import Platform, open_platform
 from examples.agent_platform.problems import Problem
 from examples.agent_platform.runs import NewRun, RunStatus
 from examples.agent_platform.schedules import NewSchedule, next_after
-from examples.agent_platform.web import MAX_BYTES, WebClient, open_web
+from examples.agent_platform.web import MAX_BYTES, WebClient, open_web, readable_encoding
 from tests.platform_graphs import adder, graph, node
 from tests.servers.receiver import receiver
 from tests.speed import limit
@@ -52,7 +55,7 @@ async def payloads(platform: Platform) -> list[Any]:
 
 def schedule(**changes: Any) -> NewSchedule:
     values: dict[str, Any] = {"cron": "0 8 * * *", "timezone": "Europe/Berlin", "node_input": {"a": 1}} | changes
-    return NewSchedule("u", "g", 1, "n", **values)
+    return NewSchedule("u", "g", 1, values.pop("name", "n"), **values)
 
 
 # --- schedules ----------------------------------------------------------------------------------------------------
@@ -132,6 +135,39 @@ async def test_a_schedule_without_room_runs_later() -> None:
         assert len(await payloads(platform)) == 1
 
 
+async def test_one_users_schedules_without_room_do_not_keep_others_waiting() -> None:
+    clock = Clock()
+    async with opened(clock, Limits(runs_of_user=1, schedules_of_user=200)) as platform:
+        for number in range(101):
+            made = await platform.schedules.create(schedule(name=str(number)), clock())
+        await platform.graphs.put("v", "g", 1, adder())
+        await platform.schedules.create(replace(schedule(), user_id="v", cron="1 8 * * *"), clock())
+        slow = await platform.runner.start(NewRun("u", "slow", 1, {}))
+        clock.now = made.next_run_at + timedelta(minutes=1)
+        assert await platform.scheduler.look() == 5
+        assert len(await platform.runs.newest("v", "g", 20)) == 1
+        await platform.runner.cancel(slow)
+
+
+async def test_a_schedule_that_cannot_go_on_is_paused_and_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    async with opened(clock) as platform:
+        lost = await platform.schedules.create(schedule(timezone="Europe/Kyiv"), clock())
+        made = await platform.schedules.create(schedule(), clock())
+        clock.now = max(lost.next_run_at, made.next_run_at)
+        zones = schedules.ZoneInfo
+
+        def without_kyiv(name: str) -> Any:
+            if name == "Europe/Kyiv":
+                raise KeyError(name)  # as after an update of the time zone database
+            return zones(name)
+
+        monkeypatch.setattr(schedules, "ZoneInfo", without_kyiv)
+        await platform.scheduler.look()
+        found = {one.timezone: one.paused for one in await platform.schedules.of_user("u", "g")}
+        assert found == {"Europe/Kyiv": True, "Europe/Berlin": False}
+
+
 async def test_a_time_runs_once_even_if_the_platform_dies_before_it_is_noted(tmp_path: Path) -> None:
     clock = Clock()
     async with opened(clock, folder=tmp_path) as platform:
@@ -191,6 +227,42 @@ async def test_a_transaction_that_fails_changes_nothing_and_a_folder_has_one_use
             async with open_database(tmp_path / "data"):
                 pass
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+async def test_the_database_goes_on_after_a_commit_that_failed() -> None:
+    def break_a_reference(c: Connection) -> None:
+        c.execute("PRAGMA defer_foreign_keys = ON")
+        c.execute("INSERT INTO run_files VALUES ('no run', 'n', 't')")
+
+    async with open_database(None) as database:
+        with pytest.raises(sqlite3.IntegrityError):
+            await database.transact(break_a_reference)
+        assert await database.transact(lambda c: c.execute("SELECT count(*) FROM run_files").fetchone()[0]) == 0
+
+
+async def test_the_database_goes_on_after_it_was_full() -> None:
+    async with open_database(None) as database:
+        await database.transact(lambda c: c.execute("SELECT 1").fetchone())
+        # outside of a transaction, as an administrator's quota would
+        await database.transact(lambda c: c.execute("PRAGMA max_page_count = 60").fetchone())
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            await database.transact(
+                lambda c: c.execute("INSERT INTO stored_values VALUES ('u','g','k', zeroblob(1000000) || '')")
+            )
+        assert await database.transact(lambda c: c.execute("SELECT count(*) FROM stored_values").fetchone()[0]) == 0
+
+
+async def test_an_internal_error_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(runner, "execute", breaks)
+    async with opened(Clock()) as platform:
+        run = await platform.runner.start(NewRun("u", "g", 1, {"a": 1}))
+        async with asyncio.timeout(limit(10)):
+            while (found := await platform.runs.get("u", "g", run.id)).ended_at is None:
+                await asyncio.sleep(0)
+        assert (found.status, found.error) == (RunStatus.FAILED, "an internal error")
 
 
 @pytest.mark.parametrize(
@@ -285,3 +357,12 @@ async def test_the_model_is_an_openai_compatible_endpoint() -> None:
     assert "secret" not in str(caught.value)
     async with open_model(PlatformOptions()) as model:
         assert isinstance(model, ScriptedModel)
+
+
+@pytest.mark.parametrize(
+    ("label", "kept"),
+    [("utf-8", "utf-8"), ("windows-1252", "cp1252"), ("Shift_JIS", "shift_jis")]
+    + [(odd, "utf-8") for odd in ("punycode", "idna", "unicode_escape", "utf-7", "base64", "nothing", "a\0b", "")],
+)
+def test_only_encodings_of_text_are_decoded(label: str, kept: str) -> None:
+    assert readable_encoding(label) == kept

@@ -88,6 +88,14 @@ async def inbox() -> AsyncIterator[Receiver]:
         yield inbox
 
 
+def nested(levels: int) -> list[Any]:
+    """Returns a list in a list, so often."""
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def statuses(result: dict[str, Any]) -> dict[str, str]:
     return {node["node_id"]: node["status"] for node in result["nodes"]}
 
@@ -238,6 +246,8 @@ async def test_another_user_has_none_of_it(user: User) -> None:
         ("GET", "/graphs/g/executions/x/results", None, 404, "not_found"),
         ("GET", "/graphs/g/executions?limit=0", None, 400, "invalid_request"),
         ("POST", "/webhooks/x", {}, 404, "not_found"),
+        ("PUT", "/graphs/g/versions/1", {**adder(), "x": nested(300)}, 400, "invalid_request"),
+        ("POST", "/graphs/g/execute/1", {"node_input": {"a": nested(300)}}, 400, "invalid_request"),
     ],
 )
 async def test_a_request_that_is_not_valid_gets_a_code(

@@ -14,6 +14,7 @@ from examples.agent_platform.problems import Problem, invalid_request
 
 MAX_BODY = 1_200_000  # bytes; an agent has at most 1 MiB
 MAX_USER, MAX_KEY, MAX_ID = 200, 255, 128
+MAX_DEPTH = 100  # levels of lists and objects; orjson writes 254 at most, and outputs are wrapped in some more
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -64,9 +65,22 @@ async def json_of(request: Request, *, most: int = MAX_BODY, empty: Any = None) 
     if not body and empty is not None:
         return empty
     try:
-        return orjson.loads(bytes(body))
+        value = orjson.loads(bytes(body))
     except orjson.JSONDecodeError:
         raise invalid_request("The body is not JSON.") from None
+    if _is_deeper(value, MAX_DEPTH):
+        raise invalid_request(f"The body has more than {MAX_DEPTH} levels of lists and objects.")
+    return value
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        inner = [one for one in level if isinstance(one, dict | list)]
+        if not inner:
+            return False
+        level = [below for one in inner for below in (one.values() if isinstance(one, dict) else one)]
+    return any(isinstance(one, dict | list) for one in level)
 
 
 async def object_of(request: Request) -> dict[str, Any]:

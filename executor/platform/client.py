@@ -30,7 +30,7 @@ CALLS = (
 )  # fmt: skip
 """The names under which calls are counted."""
 MAX_USER_CHARS = 200
-_USER = re.compile(rf"[!-~]{{1,{MAX_USER_CHARS}}}")
+_USER = re.compile(rf"(?!sha256-)[!-~]{{1,{MAX_USER_CHARS}}}")
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 _Read = TypeVar("_Read")
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Platform:
 
 
 def user_name(user_id: UserId) -> str:
-    """Returns the user's id as the platform gets it: a hash, if it cannot be sent in a header."""
+    """Returns the user's id as the platform gets it: a hash, if a header cannot have it, or if it looks like one."""
     if _USER.fullmatch(user_id) is not None:
         return user_id
     return f"sha256-{sha256(user_id.encode('utf-8', 'surrogatepass')).hexdigest()}"

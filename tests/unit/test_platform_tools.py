@@ -156,8 +156,9 @@ async def test_a_block_that_is_not_idempotent_is_run_once(
 
 def test_the_name_of_a_user_fits_a_header() -> None:
     assert user_name(UserId("auth0|5f7c")) == "auth0|5f7c"
-    for odd in ("a b", "é", "x" * 201, "a\nb", "\ud800"):
+    for odd in ("a b", "é", "x" * 201, "a\nb", "\ud800", "sha256-" + "0" * 64):
         assert user_name(UserId(odd)).startswith("sha256-")
+        assert user_name(UserId(odd)) != odd
 
 
 def conversation(*outputs: Any) -> list[NewMessage]:

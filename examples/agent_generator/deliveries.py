@@ -37,6 +37,11 @@ class Order:
     auth: str | None = None
 
 
+def may_call_back(url: str, base: str | None) -> bool:
+    """Returns True if a callback URL is below `base`, as far as the end of a part: `http://a@b` is not below `http://a`."""
+    return url.startswith(f"{base.rstrip('/')}/" if base else ("http://", "https://"))
+
+
 class Refused(Exception):
     """The receiver refused the delivery, so another attempt would fail too."""
 

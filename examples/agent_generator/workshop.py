@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from examples.agent_generator.bodies import Decompose, WorkRequest
-from examples.agent_generator.deliveries import Deliveries, Order
+from examples.agent_generator.deliveries import Deliveries, Order, may_call_back
 from examples.agent_generator.directives import Behaviour
 from examples.agent_generator.faults import fault_of
 from examples.agent_generator.goals import decompose
@@ -81,7 +81,7 @@ class Workshop:
     def _check(self, job: Job) -> None:
         if job.behaviour.way == "webhook" and not job.callback_url:
             raise Unacceptable("There is no callback URL.")
-        if job.callback_url and not job.callback_url.startswith(self.options.callback_base or "http"):
+        if job.callback_url and not may_call_back(job.callback_url, self.options.callback_base):
             raise Unacceptable("This callback URL is not allowed.")
         if job.behaviour.way == "stream" and not self.deliveries.has_stream:
             raise Unacceptable("GENERATOR_REDIS_URL is not set: there is no Redis Stream.")

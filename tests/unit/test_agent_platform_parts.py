@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from backend.outside_addresses import OutsideAddresses
+from examples.agent_generator.deliveries import may_call_back
 from examples.agent_platform import runner, schedules
 from examples.agent_platform.blocks.block import BlockFailed
 from examples.agent_platform.database import Connection, FolderInUse, open_database
@@ -366,3 +367,14 @@ async def test_the_model_is_an_openai_compatible_endpoint() -> None:
 )
 def test_only_encodings_of_text_are_decoded(label: str, kept: str) -> None:
     assert readable_encoding(label) == kept
+
+
+@pytest.mark.parametrize("base", ["http://127.0.0.1:8006", "http://127.0.0.1:8006/"])
+@pytest.mark.parametrize(
+    ("after", "permitted"),
+    [("/api/x", True), ("9/api/x", False), ("@other.test/api/x", False), (".other.test/x", False)],
+)
+def test_outcomes_go_only_below_the_callback_base(base: str, after: str, permitted: bool) -> None:
+    assert may_call_back(f"http://127.0.0.1:8006{after}", base) is permitted
+    assert may_call_back(f"http://127.0.0.1:8006{after}", None)
+    assert not may_call_back("httpx://x", None)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from examples.agent_generator.deliveries import may_call_back
 from examples.agent_platform.parts import Platform
 from examples.agent_platform.problems import invalid_request
 from examples.agent_platform.routes.requests import body_of, graph_id_of, key_of, platform_of, user_of, version_of
@@ -39,7 +40,7 @@ def _operation_of(platform: Platform, body: Execute) -> Operation | None:
     url = body.callback_url
     if url is not None and (body.operation_id is None or body.task_id is None):
         raise invalid_request("A callback_url needs operation_id and task_id.")
-    if url is not None and not url.startswith(platform.callback_base or "http"):
+    if url is not None and not may_call_back(url, platform.callback_base):
         raise invalid_request("This callback URL is not allowed.")
     return None if body.operation_id is None else Operation(body.operation_id, body.task_id, url)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ LEAST_PAUSE, LONGEST_PAUSE, GROWTH = 5.0, 60.0, 4.0
 """Seconds between two looks at a run: its age divided by GROWTH, within bounds."""
 SLACK = 5.0
 """Seconds after which an executor asks for a run, counted from the end of what the turn itself waits for."""
+MOST_MISSING = 1_000
+"""Runs of which it is known since when the platform did not have them."""
 MOST_SHOWN = 50
 """Nodes of a run in a response."""
 
@@ -33,6 +36,8 @@ class AgentRuns:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self._missing: dict[str, float] = {}
+        """When a run that shall stop was first not found, on the clock of the event loop."""
 
     async def begin(self, operation: Operation, context: ToolContext) -> str:
         """Has the platform begin the run of an operation, or find the one that it has begun. Returns the run's id.
@@ -76,10 +81,22 @@ class AgentRuns:
     async def stop(self, work: RemoteTask) -> bool:
         try:
             run_id = await self._name_of(work)
-            if run_id is not None:
-                await self._platform.cancel(UserId(work.whose or ""), work.tool, run_id)
+            if run_id is None:
+                return self._never_begun(work.id)
+            self._missing.pop(work.id, None)
+            await self._platform.cancel(UserId(work.whose or ""), work.tool, run_id)
         except PlatformFailure as failure:
             return not failure.undecided
+        return True
+
+    def _never_begun(self, name: str) -> bool:
+        """Returns True if the platform has not had the run for longer than the request that begins it may take."""
+        now = asyncio.get_running_loop().time()
+        if now - self._missing.setdefault(name, now) < self._platform.limit + SLACK:
+            if len(self._missing) > MOST_MISSING:
+                del self._missing[next(iter(self._missing))]
+            return False
+        del self._missing[name]
         return True
 
     async def _name_of(self, work: RemoteTask) -> str | None:

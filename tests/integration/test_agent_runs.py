@@ -228,6 +228,17 @@ async def test_a_run_whose_answer_was_lost_is_stopped_with_its_operation(user: U
     await until(lambda: run.status == "cancelled")
 
 
+async def test_a_run_whose_request_is_under_way_still_is_stopped_when_it_has_begun(
+    user: User, platform: FakePlatform
+) -> None:
+    platform.answers["POST 1"] = [(0, None)] * 3 + [(503, {})] * 1000
+    platform.answers["GET executions"] = [(200, {"executions": []})]  # the request that began it comes later
+    started = await user.run()
+    await user.api.http.post(f"/api/chat/tasks/{started['task_id']}/cancel", headers=user.mine)
+    await until(lambda: platform.run_of(started["operation_id"]).status == "cancelled")
+    assert len(platform.asked("GET", "executions")) >= 2
+
+
 @pytest.mark.parametrize(
     ("place", "status", "code"),
     [

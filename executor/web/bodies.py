@@ -18,7 +18,9 @@ async def read_body(pieces: AsyncIterable[bytes], encoding: str, limit: int) -> 
     """Returns up to `limit` bytes, and True if there are more. The rest is not read, and not decompressed.
 
     What follows the end of a compressed body is not read. One that takes more than SLACK bytes more than `limit` to
-    send is cut, too: it may decompress to nothing for ever. Raises WebFailure for an encoding that was not asked for, and for a body that is not in its encoding.
+    send is cut, too: it may decompress to nothing for ever.
+
+    Raises WebFailure for an encoding that was not asked for, and for a body that is not in its encoding.
     """
     unpack = _unpacking(encoding)
     body, received = bytearray(), 0

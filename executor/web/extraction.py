@@ -70,7 +70,8 @@ async def _run(kind: Kind, data: bytes, charset: str, url: str) -> dict[str, obj
     child = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
     )
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     try:
         async with asyncio.timeout(RUNS):
             feeding = asyncio.ensure_future(_feed(child.stdin, (about, data)))
@@ -100,7 +101,8 @@ async def _feed(pipe: asyncio.StreamWriter, pieces: Iterable[bytes]) -> None:
 
 async def _end(child: Process) -> None:
     """Kills the child if it runs. Reads what is left of its output, because asyncio waits for the end of that, too."""
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     if child.returncode is None:
         with suppress(ProcessLookupError):
             child.kill()

@@ -2,8 +2,8 @@
 
 SearXNG: https://docs.searxng.org/dev/search_api.html (2026.2.6). Its setting `search.formats` must name `json`; else it
 answers 403. Brave: https://api-dashboard.search.brave.com/api-reference (v1, read 2026-03), which tells a wrong key by
-422. Tavily: https://docs.tavily.com/documentation/api-reference/endpoint/search (read 2026-11), with statuses of its own
-for accounts that are used up.
+422. Tavily: https://docs.tavily.com/documentation/api-reference/endpoint/search (read 2026-11), with statuses of its
+own for accounts that are used up.
 """
 
 from __future__ import annotations

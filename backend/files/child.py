@@ -36,8 +36,10 @@ def picture(most_pixels: int) -> dict[str, Any]:
         if kind == "JPEG":
             given.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
         clear = "A" in given.getbands() or "transparency" in given.info
-        upright = ImageOps.exif_transpose(given.convert("RGBA" if clear else "RGB"))
-        upright.thumbnail((LONGEST_SIDE, LONGEST_SIDE), reducing_gap=2.0)
+        mode = "RGBA" if clear else "RGB"
+        whole = given if given.mode == mode else given.convert(mode)  # each copy of a large one takes 160 MB
+        whole.thumbnail((LONGEST_SIDE, LONGEST_SIDE), reducing_gap=2.0)
+        upright = ImageOps.exif_transpose(whole)
     data, media_type = _written(upright, "JPEG" if kind == "JPEG" else "PNG")
     if len(data) > MOST_BYTES:
         data, media_type = _written(upright, "WEBP" if clear else "JPEG")

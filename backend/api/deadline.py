@@ -1,4 +1,4 @@
-"""The longest time in which a request is answered, whatever the stores do.
+"""Limits the time in which a request is answered, whatever the stores do.
 
 When PostgreSQL is frozen, asyncpg needs up to 15 s to give a statement up, and its cleanup cannot be shortened. So the
 work of a request runs as a job of its own; when its time is over, the request is answered and the cleanup goes on.

@@ -29,7 +29,7 @@ _PIECE = 1 << 20
 
 
 class _Content(NamedTuple):
-    """What is kept of a file."""
+    """A file as it is stored: its bytes, its media type and, if it is a PDF, its number of pages."""
 
     file: IO[bytes]
     media_type: str

@@ -500,7 +500,7 @@ class ProgressOut(_Out):
 
 
 class QuestionOut(_Out):
-    """What the user is asked. `POST /operations/{operation_id}/answer` answers it.
+    """A question to the user. `POST /operations/{operation_id}/answer` answers it.
 
     An `approval` asks whether the call of the tool may run, with `input`; a `page_tool` is a call that a page carries
     out. `text` is the tool's name then. An `elicitation` is what the tool server `server` asks in the middle of a call:
@@ -638,7 +638,7 @@ class SessionDetails(_Out):
 
 
 class PendingCount(_Out):
-    """How many messages wait in the session, and the limit, which counts all sessions of the caller."""
+    """The number of messages that wait in the session, and the limit for all sessions of the caller together."""
 
     buffer_length: int
     max_buffer_length: int

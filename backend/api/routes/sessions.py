@@ -239,7 +239,7 @@ async def delete_session(api: AppState, caller: AsCaller, session_id: ASession) 
 
 @router.post("/{session_id}/leaf", responses={**BODY, **MISSING})
 async def switch_branch(api: AppState, caller: AsCaller, session_id: ASession, leaf: Leaf) -> LeafOut:
-    """Makes the newest branch that contains a message the current one. A running turn goes on, on its own branch."""
+    """Switches to the newest branch that contains the message. A running turn continues on its own branch."""
     return LeafOut(message_id=await switch.switch_branch(api.resources, caller, session_id, leaf.message_id))
 
 

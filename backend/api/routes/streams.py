@@ -82,7 +82,7 @@ async def post_message(
 
 
 async def _owner_for(request: Request, api: ApiState, identity: Identity, session_id: SessionId) -> Caller:
-    """Returns the session's owner, for whom a service writes. Raises Forbidden without a service key."""
+    """Returns the owner of the session, if the request has a service key. Raises Forbidden otherwise."""
     if not api.service_keys.valid(request.headers):
         raise Forbidden("A note (`is_user_message` is false) needs a service key.")
     async with api.resources.database.connection() as c:

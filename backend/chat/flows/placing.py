@@ -1,6 +1,7 @@
-"""Where a turn belongs in the tree of its session's messages: decided when it is accepted, resolved when it begins.
+"""Finds the place of a turn in the tree of its session's messages.
 
-Other turns may run in between, so a request names the message that it follows, not a place.
+The place is chosen when the turn is accepted and looked up when it begins. Other turns may run in between, so a request
+names the message that it follows, not a place.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound
 
 
 class End(StrEnum):
-    """How a visit of the user ends, or that it does not end yet."""
+    """The state of a user's visit to the sign-in pages. All but OPEN are final."""
 
     OPEN = "open"
     SIGNED_IN = "signed_in"
@@ -56,7 +56,8 @@ class End(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What a page says to the user. `owner` is whose conversation gets access. `why` is for FAILED, without secrets.
+    """The content of a page of the sign-in. `owner` is the user whose conversations get access. `why` explains FAILED
+    without secrets.
 
     `cookie` is the name and the value that bind the flow to the browser, `go` the proof that its first page was seen.
     The caller publishes `next_turn`.

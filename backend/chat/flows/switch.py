@@ -12,9 +12,9 @@ from backend.postgres import Connection
 
 
 async def switch_branch(resources: Resources, caller: Caller, session_id: SessionId, message: str) -> str:
-    """Makes the newest branch that contains this message the current one, and returns the id of its last message.
+    """Switches to the newest branch that contains this message. Returns the id of the last message of that branch.
 
-    `message` is its name in the tree, or the id that its client gave it. A running turn goes on, on its own branch.
+    `message` is its name in the tree, or the id that its client gave it. A running turn continues on its own branch.
     Raises SessionNotFound, MessageNotFound, Unavailable.
     """
     async with resources.database.transaction() as c:

@@ -10,8 +10,8 @@ import anyio
 import httpx2
 
 from backend.jitter import jitter
+from backend.json_client.retry_after import retry_after_of
 from executor.generator.failures import ErrorType, GeneratorFailure
-from executor.llm.failures import retry_after_of
 
 MAX_ANSWER_BYTES = 2_000_000
 _RETRIED = frozenset({ErrorType.CONNECTION_ERROR, ErrorType.RATE_LIMIT, ErrorType.SERVICE_UNAVAILABLE})

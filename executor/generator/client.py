@@ -17,7 +17,7 @@ from backend.chat.models import Json
 from backend.config import Settings
 from backend.errors import ConfigError
 from backend.ids import OperationId, TaskId
-from executor.generator import strict_json
+from backend.json_client import strict_json
 from executor.generator.answers import Goal, Pending, WorkAnswer, read_goal, read_made
 from executor.generator.calls import Answer, Patience, post, read_body
 from executor.generator.failures import ErrorType, GeneratorFailure

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from backend.chat.models import Json
-from executor.generator.redacting import safe_details
+from backend.json_client.redacting import safe_details
 
 
 class ErrorType(StrEnum):

@@ -17,10 +17,10 @@ import orjson
 from backend.chat.models import Json
 from backend.config import Settings
 from backend.ids import OperationId, TaskId, UserId
-from executor.platform import answers
-from executor.platform.answers import Block, Graph, Run, Schedule
-from executor.platform.failures import Failure, PlatformFailure
-from executor.platform.requests import Patience, Request, send
+from backend.platform import answers
+from backend.platform.answers import Block, Graph, Run, Schedule
+from backend.platform.failures import Failure, PlatformFailure
+from backend.platform.requests import Patience, Request, send
 
 BLOCKS_KEPT = 600.0
 """Seconds for which the list of blocks is kept."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from backend.config import Settings
 
 if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an executor without a platform saves
-    from executor.platform.client import Platform
-    from executor.platform.requests import Patience
+    from backend.platform.client import Platform
+    from backend.platform.requests import Patience
 
 __all__ = ["open_platform"]
 
@@ -21,7 +21,7 @@ async def open_platform(settings: Settings, patience: Patience | None = None) ->
     if settings.platform_url is None:
         yield None
         return
-    from executor.platform.client import open_client  # see above
+    from backend.platform.client import open_client  # see above
 
     async with open_client(settings, settings.platform_url, patience) as platform:
         yield platform

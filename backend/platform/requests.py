@@ -12,10 +12,10 @@ import httpx2
 
 from backend.chat.models import Json
 from backend.jitter import jitter
-from executor.generator import strict_json
-from executor.generator.redacting import safe_details
-from executor.llm.failures import retry_after_of
-from executor.platform.failures import Failure, PlatformFailure
+from backend.json_client import strict_json
+from backend.json_client.redacting import safe_details
+from backend.json_client.retry_after import retry_after_of
+from backend.platform.failures import Failure, PlatformFailure
 
 MAX_ANSWER_BYTES = 8_000_000
 _OF_STATUS = {

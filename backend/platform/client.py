@@ -101,6 +101,12 @@ class Platform:
         request = Request("POST", path, _of(user_id, operation_id), _encode(body))
         return await self._ask("execute", request, answers.read_run_id)
 
+    async def begin(self, user_id: UserId, graph_id: str, version: int, inputs: Json, key: str) -> str:
+        """Begins a run that belongs to no operation and returns its id. Nothing is posted when it ends."""
+        path = f"graphs/{_quoted(graph_id)}/execute/{version}"
+        request = Request("POST", path, _of(user_id, key), _encode({"node_input": inputs}))
+        return await self._ask("execute", request, answers.read_run_id)
+
     async def run(self, user_id: UserId, graph_id: str, run_id: str) -> Run:
         """Returns the state of a run with its nodes."""
         path = f"graphs/{_quoted(graph_id)}/executions/{_quoted(run_id)}/results"
@@ -175,7 +181,7 @@ def _encode(document: Json) -> bytes:
 
 @asynccontextmanager
 async def open_client(settings: Settings, url: str, patience: Patience | None = None) -> AsyncIterator[Platform]:
-    """Yields a client of the platform at `url`."""
+    """Yields a client of the platform at `url`. Logs a warning if no outcome could come back by webhook."""
     if settings.chat_internal_api_key is None and settings.chat_webhook_secret is None:
         logger.warning(
             "outcomes by webhook will be refused: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",

@@ -207,6 +207,11 @@ async def runnable_agent(c: Connection, user_id: UserId, agent_id: str, version:
     return RunnableAgent(agent.id, agent.graph_id, str(row["graph"].get("name") or agent.name), *row.values())
 
 
+async def graph_id_of(c: Connection, user_id: UserId, agent_id: str) -> GraphId:
+    """Returns the id of an agent's graph, by which the agent platform knows it. Raises AgentNotFound."""
+    return (await _get(c, user_id, agent_id)).graph_id
+
+
 _DELETE = "DELETE FROM library_agents WHERE user_id = $1 AND id = $2 RETURNING 1"
 
 

@@ -15,7 +15,7 @@ import aiohttp
 from backend.chat.store.webhooks.deliveries import Failure
 from backend.jitter import jitter
 from backend.outside_addresses import OutsideAddresses
-from executor.llm.failures import retry_after_of
+from executor.json_client.retry_after import retry_after_of
 from executor.outside_client import is_refused, open_outside_client
 
 ATTEMPT_LIMIT, CONNECT_LIMIT = 15.0, 5.0

@@ -27,7 +27,7 @@ from backend.api.middleware import RequestMiddleware
 from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
 from backend.api.origins import Origins
-from backend.api.platform_access import open_impatient_platform
+from backend.api.platform_access import PLATFORM_SECONDS
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
 from backend.api.routes import (
@@ -63,6 +63,7 @@ from backend.api.uploads import Uploads
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
+from backend.platform import open_platform
 from backend.resources import open_resources
 
 PREFIX = "/api/chat"
@@ -154,7 +155,7 @@ def _lifespan(
         jobs = Jobs()
         async with (
             connect(settings) as resources,
-            open_impatient_platform(settings) as platform,
+            open_platform(settings, PLATFORM_SECONDS) as platform,
             jobs.supervised(),
             CompletionLoop.running(
                 resources, _consumer_name(resources), on_dead=metrics.count_dead_completion

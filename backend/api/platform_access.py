@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from backend.api.state import ApiState
-from backend.config import Settings
 from backend.errors import (
     AgentNotRunnable,
     AppError,
@@ -24,7 +23,6 @@ from backend.errors import (
     RateLimited,
     Unavailable,
 )
-from backend.platform import open_platform
 from backend.platform.failures import Failure, PlatformFailure
 
 if TYPE_CHECKING:
@@ -32,19 +30,6 @@ if TYPE_CHECKING:
 
 PLATFORM_SECONDS = 6.0
 """Seconds that a request of the API waits for the platform, all calls included. It must answer within 7 s."""
-
-
-@asynccontextmanager
-async def open_impatient_platform(settings: Settings) -> AsyncIterator[Platform | None]:
-    """Yields the client, or None if PLATFORM_URL is not set. Its limits are short, because a person waits."""
-    if settings.platform_url is None:
-        yield None
-        return
-    from backend.platform.requests import Patience  # an API without a platform starts faster without it
-
-    patience = Patience(total=min(settings.platform_timeout, PLATFORM_SECONDS), tries=2, connect=2)
-    async with open_platform(settings, patience) as platform:
-        yield platform
 
 
 @asynccontextmanager

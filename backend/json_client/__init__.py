@@ -1,1 +1,1 @@
-"""What the clients of services with JSON over HTTP share: a strict reader of JSON, redaction, the wait they ask for."""
+"""The JSON client: what the clients of services that answer with JSON over HTTP share."""

@@ -1,4 +1,4 @@
-"""The wait that a server asks for in an answer."""
+"""The wait that a server asks for in the headers of an HTTP answer."""
 
 from __future__ import annotations
 

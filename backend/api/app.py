@@ -212,6 +212,7 @@ def _add_routes(app: ChatApp) -> None:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(tool_servers.pages, prefix=PREFIX)
     app.include_router(library.router)
+    app.include_router(library.imports)
     app.include_router(agent_runs.router)
     app.include_router(openai.router)
     app.include_router(page.router)

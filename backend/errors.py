@@ -28,7 +28,8 @@ AppError                      answered to the caller as problem+json
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
 │                             ForeignFileUrl, TooManyParts, AgentNotRunnable, InvalidInputs, InvalidSchedule
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
-│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
+│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles,
+│                             TooManyFeatureRequests
 └── Unavailable         503   ServerBusy, WebhookNotConfigured, PlatformUnavailable, PlatformNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
@@ -536,6 +537,12 @@ class TooManySchedules(RateLimited):
     """This conversation has made too many schedules."""
 
     code = "too_many_schedules"
+
+
+class TooManyFeatureRequests(RateLimited):
+    """You have asked for too many features."""
+
+    code = "too_many_feature_requests"
 
 
 class TooManyWebhooks(RateLimited):

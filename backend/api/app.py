@@ -45,6 +45,7 @@ from backend.api.routes import (
     openai,
     operations,
     page,
+    publications,
     questions,
     schema,
     search,
@@ -206,7 +207,7 @@ def _add_routes(app: ChatApp) -> None:
         chat,
     )
     answer_head(tool_servers.pages)
-    for module in (*modules, library, agent_runs, openai, page):
+    for module in (*modules, library, agent_runs, publications, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
@@ -214,6 +215,7 @@ def _add_routes(app: ChatApp) -> None:
     app.include_router(library.router)
     app.include_router(library.imports)
     app.include_router(agent_runs.router)
+    app.include_router(publications.router)
     app.include_router(openai.router)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix

@@ -144,6 +144,9 @@ class Settings(BaseModel):
     web_search_url: HttpUrl | None = None
     brave_search_api_key: SecretStr | None = None
     tavily_api_key: SecretStr | None = None
+    workspace_tools: bool = True
+    bash_exec: bool = False
+    sandbox_socket: Path | None = None
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator

@@ -24,7 +24,7 @@ AppError                      answered to the caller as problem+json
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
-│                             ForeignFileUrl, TooManyParts
+│                             ForeignFileUrl, TooManyParts, InvalidPath
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
 │                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
 └── Unavailable         503   ServerBusy, WebhookNotConfigured
@@ -378,6 +378,12 @@ class UnreadableFile(Unprocessable):
     """The file is damaged or protected, and cannot be read."""
 
     code = "unreadable_file"
+
+
+class InvalidPath(Unprocessable):
+    """A path has up to 200 characters and 8 names, without `..`, backslashes and control characters."""
+
+    code = "invalid_path"
 
 
 class ForeignFileUrl(Unprocessable):

@@ -52,6 +52,7 @@ from backend.api.routes import (
     tool_servers,
     user,
     webhooks,
+    workspace,
 )
 from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
@@ -197,7 +198,7 @@ def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
         *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
+        *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui),
         chat,
     )
     answer_head(tool_servers.pages)

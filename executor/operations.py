@@ -56,7 +56,7 @@ from backend.errors import (
 )
 from backend.ids import BEGINNING, OperationId, SessionId, fence_of
 from executor.tools.context import StartedOperation
-from executor.tools.tool import Accepted, outcome_of
+from executor.tools.tool import OperationAccepted, outcome_of
 
 ACCEPT_LIMIT = 900.0
 """Seconds in which a service must accept an operation; asking it may take some minutes."""
@@ -78,7 +78,7 @@ StartInBackground = Callable[[Coroutine[Any, Any, None]], bool]
 logger = logging.getLogger(__name__)
 
 
-class Waits:
+class WaitingCalls:
     """The calls of this process that wait for a user. Each holds the slot of its turn, so only `most` may wait."""
 
     def __init__(self, most: int) -> None:
@@ -103,12 +103,12 @@ class Operations:
     """The operations of one session, for its tools."""
 
     def __init__(
-        self, resources: Resources, session_id: SessionId, start: StartInBackground, waits: Waits | None = None
+        self, resources: Resources, session_id: SessionId, start: StartInBackground, waits: WaitingCalls | None = None
     ) -> None:
         self._resources = resources
         self._session_id = session_id
         self._start = start
-        self._waits = waits or Waits(1)
+        self._waits = waits or WaitingCalls(1)
         self._running: dict[str, OperationId] = {}
         self._reported_at: dict[str, float] = {}
 
@@ -344,7 +344,7 @@ class Operations:
                     if not await self._is_pending(operation):
                         return  # cancelled, or deleted with its session
                 response = job.result()
-                if isinstance(response, Accepted):
+                if isinstance(response, OperationAccepted):
                     return  # a tool server goes on with it
                 outcome = outcome_of(response)
         except TimeoutError:

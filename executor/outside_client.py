@@ -24,7 +24,7 @@ class AddressRefused(OSError):
     """The address is not one that may be reached."""
 
 
-class OwnThreads(AbstractResolver):
+class ThreadedResolver(AbstractResolver):
     """Resolves names in threads of its own: a slow name server of one user must not block the names of others."""
 
     def __init__(self, threads: int) -> None:
@@ -54,7 +54,7 @@ async def open_outside_client(
 
     It uses no cookies, no proxies of the environment and no connection twice, and leaves compressed bodies as they are.
     """
-    resolver = resolver or OwnThreads(2 * at_once)
+    resolver = resolver or ThreadedResolver(2 * at_once)
     connector = aiohttp.TCPConnector(
         limit=at_once,
         resolver=resolver,

@@ -565,7 +565,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndedTask:
     """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None. `taken` are
     messages that waited for the task, and were stored when it was cancelled.
     """

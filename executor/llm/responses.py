@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from executor.llm.adapting import Adapter
 from executor.llm.extras import Extras
-from executor.llm.own_history import Form
+from executor.llm.own_history import HistoryForm
 from executor.llm.refusals import refuses_parallel_calls, refuses_setting, refuses_system
 from executor.llm.responses_items import responses_items
 from executor.llm.server_memory import Draft
@@ -85,8 +85,8 @@ class ResponsesDialect:
         remember = self._adapter.remember
         if "include" in body and _NO_ENCRYPTED.search(reason):
             return remember("include", "it gives no encrypted reasoning", draft)
-        if draft.form is Form.OWN and _ABOUT_HISTORY.search(reason):
-            draft.form = Form.PLAIN
+        if draft.form is HistoryForm.OWN and _ABOUT_HISTORY.search(reason):
+            draft.form = HistoryForm.PLAIN
             return True
         if "summary" in (body.get("reasoning") or ()) and _ABOUT_SUMMARIES.search(reason):
             return remember("summary", "it gives no summary of its reasoning", draft)

@@ -13,7 +13,7 @@ from executor.mcp.names import Names
 from executor.mcp.oauth.transport import Bearer
 from executor.mcp.personal import MOST_USERS, PersonalConnection
 from executor.mcp.server_entry import SUBJECT, HttpServer
-from executor.mcp.tasks import Asks
+from executor.mcp.tasks import TaskConnection
 from executor.mcp.tool import Caller
 from executor.tools.context import Claims
 
@@ -40,7 +40,7 @@ class ClaimedConnection(PersonalConnection):
         claims = {**dict(caller.claims), SUBJECT: caller.user.removeprefix("user:")}
         return json.dumps({name: _filled(parts, claims) for name, parts in self._headers.items()})
 
-    async def _ask_unplaced(self, whose: str | None, act: Callable[[Asks], Awaitable[Any]]) -> Any:
+    async def _ask_unplaced(self, whose: str | None, act: Callable[[TaskConnection], Awaitable[Any]]) -> Any:
         owner = whose or ""
         return await self._with_session(Caller(owner, owner, claims=self._claims.get(owner, ())), act)
 

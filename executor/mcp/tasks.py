@@ -29,7 +29,7 @@ from executor.mcp.failures import (
     UnknownTask,
     without_secrets,
 )
-from executor.mcp.inputs import MAX_QUESTIONS, Asked, Inputs
+from executor.mcp.inputs import MAX_QUESTIONS, Inputs, ServerRequests
 from executor.mcp.live_call import LiveCall
 from executor.mcp.server_entry import Server, StdioServer
 
@@ -140,7 +140,7 @@ class TasksExtension(ClientExtension):
         raise NotImplementedError("the links parse answers themselves")
 
 
-class Asks(Protocol):
+class TaskConnection(Protocol):
     """A connection to a server (`executor.mcp.link.Link`)."""
 
     async def ask(
@@ -148,7 +148,7 @@ class Asks(Protocol):
     ) -> Any: ...
 
 
-Ask = Callable[[str | None, Callable[[Asks], Awaitable[Any]]], Awaitable[Any]]
+Ask = Callable[[str | None, Callable[[TaskConnection], Awaitable[Any]]], Awaitable[Any]]
 """Runs a request with the connection of a session or user, or with the one that all share (None)."""
 
 
@@ -210,7 +210,7 @@ class ServerTasks:
         answered = self._answered.get(task, set())
         if len(answered) + len(state.requests) > MAX_QUESTIONS or any(len(key) > MAX_KEY for key in state.requests):
             raise CallRefused(f"The tool asked for something more than {MAX_QUESTIONS} times.")
-        asked = Asked.of(state.requests)
+        asked = ServerRequests.of(state.requests)
         answers = await inputs.answers(asked, {})
         given = {
             key: one.model_dump(mode="json", by_alias=True, exclude_none=True)

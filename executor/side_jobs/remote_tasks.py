@@ -25,9 +25,9 @@ from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
 from backend.supervised import end_job
-from executor.operations import Operations, Waits
+from executor.operations import Operations, WaitingCalls
 from executor.tools.context import ToolContext
-from executor.tools.remote_work import GoesOn, WorkServer
+from executor.tools.remote_work import StillRunning, WorkServer
 from executor.turns.context import ExecutorContext
 
 AT_ONCE, AT_ONCE_OF_ONE, MOST_WAITING = 32, 8, 64
@@ -56,7 +56,7 @@ class RemoteTasks:
         """Those of them that wait for input."""
         self._unstopped: dict[TaskId, float] = {}
         """When a server could first not be told to stop a task, on the clock of the event loop."""
-        self._waits = Waits(MOST_WAITING)
+        self._waits = WaitingCalls(MOST_WAITING)
         """Their questions. They hold no slots of turns. If this process stops, another one asks them again."""
 
     async def run(self) -> None:
@@ -125,7 +125,7 @@ class RemoteTasks:
         found = await server.look(claimed.remote, operation, context)
         if found is None:
             return RETRY_IN
-        if isinstance(found, GoesOn) and found.wants is not None:
+        if isinstance(found, StillRunning) and found.wants is not None:
             answered = await self._answered(claimed, server, found, operation, context, notes)
             if len(notes) > len(operation.work.notes):
                 await self._keep(claimed, notes)
@@ -143,7 +143,7 @@ class RemoteTasks:
         self,
         claimed: ClaimedTask,
         server: WorkServer,
-        state: GoesOn,
+        state: StillRunning,
         operation: Operation,
         context: ToolContext,
         notes: list[str],
@@ -188,7 +188,7 @@ class RemoteTasks:
             if done.next_turn is not None:
                 await self._resources.outbox.publish(done.next_turn)
 
-    async def _show(self, operation: Operation, state: GoesOn) -> None:
+    async def _show(self, operation: Operation, state: StillRunning) -> None:
         progress = state.progress
         if progress is not None and progress != operation.progress:
             with suppress(OperationGone, OperationNotFound):

@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class DueRows:
     """The rows that one sweep has to look after."""
 
     unpublished: Sequence[Turn]
@@ -116,15 +116,15 @@ class Sweeper:
             except (Unavailable, RedisError):  # the next sweep comes soon
                 self._metrics.count_sweep("unavailable")
 
-    async def _find(self, c: Connection) -> Findings:
+    async def _find(self, c: Connection) -> DueRows:
         """Reads in the transaction of the lock, so that a sweep that finds nothing is one transaction."""
         unpublished = await tasks.unpublished_tasks(c, older_than=UNPUBLISHED_AFTER, limit=BATCH)
         owners = await tasks.owners(c) | await operations.runners(c) | await remote_tasks.executors(c)
         overdue = await operations.overdue_operations(c, BATCH)
         unsearched = await search.unsearched_sessions(c, BATCH)
-        return Findings(unpublished, owners, overdue, unsearched, await deliveries.any_due(c))
+        return DueRows(unpublished, owners, overdue, unsearched, await deliveries.any_due(c))
 
-    async def _sweep(self, found: Findings) -> None:
+    async def _sweep(self, found: DueRows) -> None:
         published = await asyncio.gather(*(self._resources.outbox.try_publish(turn) for turn in found.unpublished))
         for turn, done in zip(found.unpublished, published, strict=True):
             if done:  # while the queue is unavailable, the outbox logs it once

@@ -13,7 +13,7 @@ from backend.ids import UserId
 from executor.platform.answers import Run, RunStatus, outcome_document
 from executor.platform.failures import Failure, PlatformFailure
 from executor.tools.context import ToolContext
-from executor.tools.remote_work import GoesOn
+from executor.tools.remote_work import StillRunning
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
     from executor.platform.client import Platform
@@ -56,7 +56,7 @@ class AgentRuns:
         await context.operations.name_remote(operation, run_id, due_in=due_after(order["wait"]))
         return run_id
 
-    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
+    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> StillRunning | Outcome | None:
         try:
             run_id = await self.begin(operation, context) if work.id.startswith(UNNAMED) else work.id
             run = await self._platform.run(_user_of(operation), work.tool, run_id)
@@ -71,7 +71,7 @@ class AgentRuns:
         if run.status.ended:
             return outcome_of_run(run)
         age = (datetime.now(UTC) - operation.created_at).total_seconds()
-        return GoesOn(min(LONGEST_PAUSE, max(LEAST_PAUSE, age / GROWTH)), progress_of_run(run))
+        return StillRunning(min(LONGEST_PAUSE, max(LEAST_PAUSE, age / GROWTH)), progress_of_run(run))
 
     async def answer(
         self, work: RemoteTask, wants: Any, operation: Operation, context: ToolContext, notes: list[str]

@@ -15,7 +15,7 @@ from backend.chat.leases.liveness import clock
 from backend.chat.leases.locks import Holder
 from backend.chat.models import (
     DataPart,
-    Ending,
+    EndedTask,
     Message,
     NewMessage,
     Role,
@@ -92,7 +92,7 @@ class Attempt:
         if not self._interruption.done():
             self._interruption.set_result(why)
 
-    async def run(self) -> Ending:
+    async def run(self) -> EndedTask:
         """Runs the attempt until it has ended the task.
 
         Raises Fenced, StreamGone, StreamUnavailable, HandedBack or Unavailable if the task needs another attempt.
@@ -145,7 +145,7 @@ class Attempt:
         await taken.writer.append(*steering_chunks(unshown))
         return taken.writer, True  # the takeover's marker stands for the start-step of the next step
 
-    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Ending:
+    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> EndedTask:
         job = asyncio.ensure_future(self._drive(agent, writer, rows))
         try:
             events: set[asyncio.Future[Any]] = {job, self._interruption}
@@ -157,7 +157,7 @@ class Attempt:
             await asyncio.wait({job})
         return await self._conclude(agent, writer, job)
 
-    async def _conclude(self, agent: Agent, writer: StreamWriter, job: asyncio.Future[Commit]) -> Ending:
+    async def _conclude(self, agent: Agent, writer: StreamWriter, job: asyncio.Future[Commit]) -> EndedTask:
         failure = None if job.cancelled() else job.exception()
         if not job.cancelled() and failure is None:
             return await self._end(agent, writer, TaskStatus.COMPLETED, None, job.result())
@@ -176,7 +176,7 @@ class Attempt:
             raise Fenced
         return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
 
-    async def _stop(self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None) -> Ending:
+    async def _stop(self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None) -> EndedTask:
         """Ends the task in the middle of an answer: closes its open parts and keeps what the model has written."""
         closing, new_messages = agent.interrupt("cancelled" if error is None else error.message)
         await writer.append(*closing)
@@ -217,7 +217,7 @@ class Attempt:
 
     async def _end(
         self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None, last: Commit
-    ) -> Ending:
+    ) -> EndedTask:
         """Commits the end in Postgres, then writes the terminal chunks; never the other way round."""
         if self._title is not None:
             await self._title.leave_stream()

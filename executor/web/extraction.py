@@ -48,11 +48,11 @@ class Extraction:
     """The children of one executor."""
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(CHILDREN)
+        self._slots = asyncio.Semaphore(CHILDREN)
 
     async def extract(self, kind: Kind, data: bytes, *, charset: str = "", url: str = "") -> Extracted:
         """Returns the text of a page. Raises WebFailure."""
-        async with self._places:
+        async with self._slots:
             made = await _run(kind, data, charset, url)
             if made is None and kind == "html":  # it has tired the better parser
                 made = await _run("lean", data, charset, url)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from backend.chat.flows import placing
-from backend.chat.flows.steering import aimed_at, target_of
+from backend.chat.flows.steering import steer_if_possible, steered_task_of
 from backend.chat.flows.user_parts import user_parts
 from backend.chat.models import (
     After,
@@ -90,7 +90,7 @@ async def start_turn(
         else:
             found = await _place(c, resources, caller, session_id, request, message_key, on_busy, after)
             if isinstance(found, Task):
-                return _known(resources, found, await target_of(c, found))
+                return _known(resources, found, await steered_task_of(c, found))
             placed = found
         await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
         if caller.claims:
@@ -136,7 +136,7 @@ async def _place(
     before = (await sessions.get_session(c, session_id, caller, lock=True)).choice
     request = replace(request, choice=chosen(resources.settings.models, before, request.choice))
     missing = await _unattached(c, caller, session_id, request)
-    known, request, message_key = await revisions.recall(c, session_id, request, message_key)
+    known, request, message_key = await revisions.find_earlier_request(c, session_id, request, message_key)
     if known is not None:
         return known
     if missing:
@@ -146,7 +146,7 @@ async def _place(
         raise TurnInProgress(task_id=running.id)
     request = await placing.with_parent(c, session_id, request, after, running, ahead=on_busy is OnBusy.INTERRUPT)
     if running is not None and on_busy is OnBusy.STEER:
-        request = await aimed_at(c, request, running, most=resources.settings.max_waiting_steers)
+        request = await steer_if_possible(c, request, running, most=resources.settings.max_waiting_steers)
     return _Placed(request, message_key, running, before)
 
 

@@ -47,7 +47,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-class Pulse:
+class OwnHeartbeat:
     """The beats of this process in one store. Each beat is valid for `ttl` seconds."""
 
     def __init__(self, ttl: float) -> None:
@@ -82,8 +82,8 @@ class Liveness:
         self._redis = redis
         self.skew = ClockSkew(max_clock_skew)
         self.redis_skew = ClockSkew(0.0)
-        self.pulse = Pulse(HEARTBEAT_TTL)
-        self.slow_pulse = Pulse(DEAD_AFTER)
+        self.pulse = OwnHeartbeat(HEARTBEAT_TTL)
+        self.slow_pulse = OwnHeartbeat(DEAD_AFTER)
         self._next_born = 0.0
 
     async def beat(self, me: ExecutorId) -> None:

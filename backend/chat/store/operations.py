@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from backend.chat.models import ANSWER_ID, Caller, Excerpt, Json, Task, TaskStatus
-from backend.chat.outcomes import Operation, Outcome, Progress, ToolWork, Use
+from backend.chat.outcomes import Operation, Outcome, Progress, ResultUse, ToolWork
 from backend.chat.protocol.tool_outputs import MEMBERS
 from backend.chat.questions import Question
 from backend.chat.store.webhooks.deliveries import Event, recording
@@ -75,7 +75,7 @@ def parse_operation(row: Row) -> Operation:
             tool_name=row["tool_name"],
             tool_call_id=row["tool_call_id"],
             input=request["input"],
-            use=Use(request["use"]),
+            use=ResultUse(request["use"]),
             order=request.get("order"),
             graph_id=request.get("graph_id"),
             base_version=request.get("base_version"),

@@ -82,7 +82,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedDelivery:
     """A claimed delivery with all that its message needs. `leased_until` proves the claim.
 
     `waited` are the seconds since the delivery was queued, `failing` those since the endpoint began to fail.
@@ -240,7 +240,7 @@ async def claim_due(
     per_user: int,
     besides: Collection[str] = (),
     sending: Mapping[UserId, int] = MappingProxyType({}),
-) -> list[Claimed]:
+) -> list[ClaimedDelivery]:
     """Claims up to `limit` due deliveries for LEASE seconds, at most `per_endpoint` of each endpoint.
 
     Leaves out the endpoints `besides`. A user has at most `per_user`, with those that the caller has claimed already
@@ -257,9 +257,9 @@ async def claim_due(
     return claimed
 
 
-def _parse_claimed(row: Row) -> Claimed:
+def _parse_claimed(row: Row) -> ClaimedDelivery:
     error: dict[str, str] | None = row["error"]
-    return Claimed(
+    return ClaimedDelivery(
         id=row["id"],
         endpoint_id=row["endpoint_id"],
         user_id=UserId(row["user_id"]),
@@ -288,7 +288,7 @@ _LOCK = "SELECT FROM webhook_endpoints WHERE id = $1 FOR NO KEY UPDATE"
 _IS_HELD = "SELECT EXISTS (SELECT FROM webhook_deliveries WHERE id = $1 AND due_at = $2)"
 
 
-async def _lock_if_held(c: Connection, claimed: Claimed) -> bool:
+async def _lock_if_held(c: Connection, claimed: ClaimedDelivery) -> bool:
     """Locks the endpoint. Returns False if the claim is lost."""
     await c.execute(_LOCK, claimed.endpoint_id)
     return bool(await c.fetchval(_IS_HELD, claimed.id, claimed.leased_until))
@@ -300,7 +300,7 @@ UPDATE webhook_deliveries SET due_at = NULL, delivered_at = now(), answer = $3, 
 WHERE id = $1 AND due_at = $2"""
 
 
-async def settle_delivered(c: Connection, claimed: Claimed, answer: int) -> None:
+async def settle_delivered(c: Connection, claimed: ClaimedDelivery, answer: int) -> None:
     """Records that the endpoint took the event, unless the claim is lost. Requires a transaction."""
     if not await _lock_if_held(c, claimed):
         return
@@ -323,7 +323,13 @@ WHERE id IN (SELECT id FROM held)"""
 
 
 async def settle_failed(
-    c: Connection, claimed: Claimed, failure: Failure, answer: int | None, *, wait: float | None, pause_for: float
+    c: Connection,
+    claimed: ClaimedDelivery,
+    failure: Failure,
+    answer: int | None,
+    *,
+    wait: float | None,
+    pause_for: float,
 ) -> None:
     """Records a failed attempt, unless the claim is lost. The next attempt comes after `wait` seconds, or never if that
     is None.
@@ -349,7 +355,7 @@ UPDATE webhook_deliveries SET due_at = NULL, error = coalesce(error, '{Failure.D
 WHERE id IN (SELECT id FROM held)"""
 
 
-async def settle_gone(c: Connection, claimed: Claimed) -> None:
+async def settle_gone(c: Connection, claimed: ClaimedDelivery) -> None:
     """Disables the endpoint, which said that it wants no more events, unless the claim is lost.
 
     Requires a transaction.

@@ -21,8 +21,8 @@ from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work
 
 if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an executor without a generator saves
+    from backend.json_client.calls import CallLimits
     from executor.generator.client import Generator
-    from executor.json_client.calls import CallLimits
 
 __all__ = [
     "AgentMade",

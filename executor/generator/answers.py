@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from backend.chat.models import Json
 from backend.chat.protocol.tool_responses import ClarifyingQuestion
+from backend.json_client import strict_json
 from executor.generator.failures import ErrorType, GeneratorFailure
-from executor.json_client import strict_json
 
 MAX_TEXT_CHARS = 4_000
 """Longer reasons, goals and questions are cut."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import anyio
 import httpx2
 
+from backend.json_client.calls import CallLimits, call_repeatedly, read_body
+from backend.json_client.failures import BodyCompressed, BodyTooLarge
+from backend.json_client.retry_after import retry_after_of
 from executor.generator.failures import ErrorType, GeneratorFailure
-from executor.json_client.calls import CallLimits, call_repeatedly, read_body
-from executor.json_client.failures import BodyCompressed, BodyTooLarge
-from executor.json_client.retry_after import retry_after_of
 
 MAX_ANSWER_BYTES = 2_000_000
 _RETRIED = frozenset({ErrorType.CONNECTION_ERROR, ErrorType.RATE_LIMIT, ErrorType.SERVICE_UNAVAILABLE})

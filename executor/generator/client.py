@@ -17,12 +17,12 @@ from backend.chat.models import Json
 from backend.config import Settings
 from backend.errors import ConfigError
 from backend.ids import OperationId, TaskId
+from backend.json_client import strict_json
+from backend.json_client.calls import CallLimits, open_json_client, webhook_is_closed
 from executor.generator.answers import Goal, Pending, WorkAnswer, read_goal, read_made
 from executor.generator.calls import Answer, answer_body, post
 from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work, encode
-from executor.json_client import strict_json
-from executor.json_client.calls import CallLimits, open_json_client, webhook_is_closed
 
 DECOMPOSE = "/api/decompose-description"
 HEALTH_LIMIT = 5.0  # seconds

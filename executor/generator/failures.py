@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from backend.chat.models import Json
-from executor.json_client.failures import CallFailure
-from executor.json_client.redacting import safe_details
+from backend.json_client.failures import CallFailure
+from backend.json_client.redacting import safe_details
 
 
 class ErrorType(StrEnum):

@@ -12,7 +12,7 @@ from typing import Final
 
 from backend.chat.models import Json
 from backend.errors import ProviderError
-from executor.json_client.retry_after import retry_after_of
+from backend.json_client.retry_after import retry_after_of
 from executor.llm.provider_words import is_html, sentence_of
 
 SENTENCES: Final[dict[str, str]] = {

@@ -16,7 +16,7 @@ import orjson
 
 from backend.chat.models import Json
 from backend.config import Settings
-from executor.json_client.retry_after import retry_after_of
+from backend.json_client.retry_after import retry_after_of
 from executor.llm.clean_text import clean
 from executor.llm.sources import find_source
 from executor.web.failures import WebFailure

@@ -12,6 +12,7 @@ import pytest
 
 from backend.config import Settings
 from backend.ids import OperationId, TaskId
+from backend.json_client.calls import CallLimits
 from executor.generator import (
     AgentMade,
     ClarifyingQuestions,
@@ -26,7 +27,6 @@ from executor.generator import (
 )
 from executor.generator.client import Generator
 from executor.generator.failures import SENTENCES
-from executor.json_client.calls import CallLimits
 from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.servers.receiver import receiver

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from backend.api.json_body import load_json
 from backend.chat.models import ProviderData
 from backend.errors import ProviderError
-from executor.json_client.retry_after import retry_after_of
+from backend.json_client.retry_after import retry_after_of
 from executor.llm import sse
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.arguments import parse_arguments

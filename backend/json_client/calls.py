@@ -14,7 +14,7 @@ import httpx2
 
 from backend.config import Settings
 from backend.jitter import jitter
-from executor.json_client.failures import BodyCompressed, BodyTooLarge, CallFailure
+from backend.json_client.failures import BodyCompressed, BodyTooLarge, CallFailure
 
 _HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 _Answer = TypeVar("_Answer")

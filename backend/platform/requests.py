@@ -9,12 +9,12 @@ import anyio
 import httpx2
 
 from backend.chat.models import Json
-from executor.json_client import strict_json
-from executor.json_client.calls import CallLimits, call_repeatedly, read_body
-from executor.json_client.failures import BodyCompressed, BodyTooLarge
-from executor.json_client.redacting import safe_details
-from executor.json_client.retry_after import retry_after_of
-from executor.platform.failures import Failure, PlatformFailure
+from backend.json_client import strict_json
+from backend.json_client.calls import CallLimits, call_repeatedly, read_body
+from backend.json_client.failures import BodyCompressed, BodyTooLarge
+from backend.json_client.redacting import safe_details
+from backend.json_client.retry_after import retry_after_of
+from backend.platform.failures import Failure, PlatformFailure
 
 MAX_ANSWER_BYTES = 8_000_000
 _OF_STATUS = {

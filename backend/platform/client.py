@@ -17,11 +17,11 @@ import orjson
 from backend.chat.models import Json
 from backend.config import Settings
 from backend.ids import OperationId, TaskId, UserId
-from executor.json_client.calls import CallLimits, open_json_client, webhook_is_closed
-from executor.platform import answers
-from executor.platform.answers import Block, Graph, Run, Schedule
-from executor.platform.failures import Failure, PlatformFailure
-from executor.platform.requests import Request, send
+from backend.json_client.calls import CallLimits, open_json_client, webhook_is_closed
+from backend.platform import answers
+from backend.platform.answers import Block, Graph, Run, Schedule
+from backend.platform.failures import Failure, PlatformFailure
+from backend.platform.requests import Request, send
 
 BLOCKS_KEPT = 600.0
 """Seconds for which the list of blocks is kept."""

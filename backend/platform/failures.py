@@ -7,7 +7,7 @@ from typing import Final
 
 from backend.chat.models import Json
 from backend.chat.outcomes import Outcome
-from executor.json_client.failures import CallFailure
+from backend.json_client.failures import CallFailure
 
 
 class Failure(StrEnum):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backend.config import Settings
 
 if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an executor without a platform saves
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 __all__ = ["open_platform"]
 
@@ -20,7 +20,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform | None]:
     if settings.platform_url is None:
         yield None
         return
-    from executor.platform.client import open_client  # see above
+    from backend.platform.client import open_client  # see above
 
     async with open_client(settings, settings.platform_url) as platform:
         yield platform

@@ -150,7 +150,7 @@ class Operations:
             operation = await operations.find_by_call(c, self._session_id, work.tool_call_id)
             if operation is None:
                 operation = await operations.register(c, self._session_id, work, limit=ACCEPT_LIMIT)
-            elif operation.work.runner != me or not await operations.hand_over(c, operation, work):
+            elif operation.work.runner != me or not await operations.hand_over_to_server(c, operation, work):
                 return StartedOperation(operation, already_started=True)
             await remote_tasks.add(c, operation.task_id, task, me, due_in=due_in)
         return StartedOperation(operation, already_started=False)
@@ -186,10 +186,10 @@ class Operations:
         async with self._resources.database.connection() as c:
             await remote_tasks.name_task(c, operation.task_id, remote_id, due_in=due_in)
 
-    async def put_off_remote(self, operation: Operation, *, due_in: float) -> None:
+    async def postpone_remote(self, operation: Operation, *, due_in: float) -> None:
         """Has a remote task of this executor asked for in `due_in` seconds. Raises Unavailable."""
         async with self._resources.database.connection() as c:
-            await remote_tasks.put_off(c, operation.task_id, self._resources.me, due_in=due_in)
+            await remote_tasks.postpone(c, operation.task_id, self._resources.me, due_in=due_in)
 
     async def remote_of(self, operation: Operation) -> RemoteTask | None:
         """Returns the remote task that does the operation's work, or None if it has ended. Raises Unavailable."""

@@ -40,7 +40,7 @@ def as_json(letter: DeadLetter) -> Json:
 
 
 async def find(resources: Resources, kind: str, id: str) -> DeadLetter:
-    """Returns a letter. Raises Declined if there is none."""
+    """Returns a letter. Raises ActRefused if there is none."""
     for letter in await dead_letters_of(resources)[kind].list(10_000):
         if letter.id == id:
             return letter
@@ -50,7 +50,7 @@ async def find(resources: Resources, kind: str, id: str) -> DeadLetter:
 async def send_again(resources: Resources, kind: str, id: str) -> str:
     """Sends the letter's content to its first destination again, then removes it.
 
-    Raises Declined if it cannot be read, or if its task does not wait for an executor.
+    Raises ActRefused if it cannot be read, or if its task does not wait for an executor.
     """
 
     async def again(letter: DeadLetter) -> None:
@@ -68,7 +68,7 @@ async def send_again(resources: Resources, kind: str, id: str) -> str:
 
 
 async def drop(resources: Resources, kind: str, id: str) -> str:
-    """Removes a letter. Raises Declined if there is none."""
+    """Removes a letter. Raises ActRefused if there is none."""
 
     async def nothing(letter: DeadLetter) -> None:
         pass

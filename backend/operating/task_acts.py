@@ -9,7 +9,7 @@ from backend.chat.keys import executor_key
 from backend.chat.models import TaskStatus, Turn
 from backend.chat.resources import Resources
 from backend.chat.store import executors, tasks
-from backend.chat.store.operators.task_view import TaskView, find_view
+from backend.chat.store.operators.task_view import TaskView, find_task_view
 from backend.errors import ConfigError, TaskNotFound
 from backend.ids import ExecutorId, TaskId
 
@@ -19,16 +19,16 @@ class ActRefused(ConfigError):
 
 
 async def view_of(resources: Resources, task_id: TaskId) -> TaskView:
-    """Returns a task. Raises Declined if there is none."""
+    """Returns a task. Raises ActRefused if there is none."""
     async with resources.database.connection() as c:
-        view = await find_view(c, task_id)
+        view = await find_task_view(c, task_id)
     if view is None:
         raise ActRefused(f"there is no task {task_id}")
     return view
 
 
 async def cancel(resources: Resources, task_id: TaskId) -> str:
-    """Cancels a task, as its user could. Returns what happened. Raises Declined if it has ended."""
+    """Cancels a task, as its user could. Returns what happened. Raises ActRefused if it has ended."""
     try:
         async with resources.database.connection() as c:
             task = await tasks.get_task(c, task_id)
@@ -45,8 +45,8 @@ async def cancel(resources: Resources, task_id: TaskId) -> str:
 async def requeue(resources: Resources, task_id: TaskId) -> str:
     """Publishes the turn of an active task again. Before that, takes the task from a dead owner.
 
-    A turn that is on the queue twice runs once. Returns what happened. Raises Declined if the task does not wait for an
-    executor and has no dead owner, or if the queue does not take the turn.
+    A turn that is on the queue twice runs once. Returns what happened. Raises ActRefused if the task does not wait for
+    an executor and has no dead owner, or if the queue does not take the turn.
     """
     try:
         async with resources.database.connection() as c:

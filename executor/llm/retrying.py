@@ -28,7 +28,7 @@ from executor.llm.events import ModelEvent
 from executor.llm.failures import ModelCallError, of_response
 from executor.llm.model import ON_RETRY
 from executor.llm.provider_words import masked_again, secrets_in
-from executor.llm.unshown import Unshown
+from executor.llm.unshown import HeldBackEvents
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ async def stream_events(
     on_retry = ON_RETRY.get()
     while True:
         attempt += 1
-        unshown = Unshown()
+        unshown = HeldBackEvents()
         try:
             async with aclosing(_one_attempt(connect, decoder(), sdk, patience)) as batches:
                 async for batch in batches:

@@ -15,7 +15,7 @@ from executor.llm.events import (
 )
 
 
-class Unshown:
+class HeldBackEvents:
     """Holds such events of one attempt back until something follows that is shown.
 
     Reasoning without a text (signed, redacted, encrypted) and sources are held back until then. An attempt that fails

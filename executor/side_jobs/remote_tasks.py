@@ -95,7 +95,7 @@ class RemoteTasks:
                     await remote_tasks.forget(c, claimed.task_id)
                 else:
                     due_in = jitter(pause, 0.9, 1.1)
-                    await remote_tasks.put_off(
+                    await remote_tasks.postpone(
                         c, claimed.task_id, self._resources.me, due_in=due_in, stopping=found is None
                     )
         except Unavailable:  # it is due still

@@ -18,7 +18,7 @@ from backend.failpoints import reach
 from backend.ids import UserId
 from backend.outside_addresses import OutsideAddresses
 from executor.metrics import ExecutorMetrics
-from executor.webhooks.attempt import AttemptResult, attempt, open_client, wait_after
+from executor.webhooks.attempt import AttemptResult, open_client, post_event, wait_after
 from executor.webhooks.message import body_of, headers_of
 
 AT_ONCE, AT_ONCE_OF_USER, AT_ONCE_TO_ONE = 32, 8, 4
@@ -94,7 +94,7 @@ class WebhookSender:
             async with self._resources.database.connection() as c:
                 answer = await messages.messages_of_task(c, claimed.task_id)
         body = body_of(claimed, answer)
-        return await attempt(client, claimed.url, body, headers_of(claimed, body))
+        return await post_event(client, claimed.url, body, headers_of(claimed, body))
 
     async def _settle(self, claimed: ClaimedDelivery, result: AttemptResult) -> None:
         async with self._resources.database.transaction() as c:

@@ -147,7 +147,7 @@ class RunAgent(Tool[RunAgentArgs]):
         except PlatformFailure as failure:
             if not (failure.sent and failure.undecided):
                 return failure.outcome
-            await context.operations.put_off_remote(operation, due_in=due_after(0))
+            await context.operations.postpone_remote(operation, due_in=due_after(0))
             return None
         wait = order_of(operation)["wait"]
         return await self._soon_ended(operation, context, wait) if wait else None

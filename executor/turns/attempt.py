@@ -38,7 +38,7 @@ from executor.agent.agent import Agent, Commit, Row, pending_calls
 from executor.turns.commits import Commits
 from executor.turns.context import ExecutorContext
 from executor.turns.continuation import choice_of, operation_of, outcome_of, with_call
-from executor.turns.cut_answers import with_cuts_told
+from executor.turns.cut_answers import with_notes_on_cut_answers
 from executor.turns.files import PromptFiles
 from executor.turns.history import read_history
 from executor.turns.summary import SummaryJob, is_full
@@ -127,7 +127,7 @@ class Attempt:
         rows = history.prompt_rows(history.newer)
         self._notice = history.notice
         shown = rows if operation is None else with_call(rows, operation)
-        return await self._answer(agent, writer, with_cuts_told(shown, stopped))
+        return await self._answer(agent, writer, with_notes_on_cut_answers(shown, stopped))
 
     async def _open_stream(self, committed: Sequence[Row]) -> tuple[StreamWriter, bool]:
         """Returns the writer of the stream, and whether a step is open in it."""

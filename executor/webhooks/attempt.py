@@ -60,7 +60,7 @@ async def open_client(addresses: OutsideAddresses, at_once: int) -> AsyncIterato
         yield client
 
 
-async def attempt(client: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> AttemptResult:
+async def post_event(client: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> AttemptResult:
     """Posts the message. Takes ATTEMPT_LIMIT seconds at most."""
     try:
         async with client.post(url, data=body, headers=headers, allow_redirects=False) as response:

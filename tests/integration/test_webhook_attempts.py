@@ -9,7 +9,7 @@ import pytest
 
 from backend.chat.store.webhooks.deliveries import Failure
 from backend.outside_addresses import OutsideAddresses
-from executor.webhooks.attempt import AttemptResult, attempt, open_client
+from executor.webhooks.attempt import AttemptResult, open_client, post_event
 from tests.servers.receiver import Receiver, receiver
 
 LOOPBACK = "127.0.0.0/8, ::1/128"
@@ -23,7 +23,7 @@ async def inbox() -> AsyncIterator[Receiver]:
 
 async def tried(url: str, networks: str = LOOPBACK) -> AttemptResult:
     async with open_client(OutsideAddresses(networks), 2) as client:
-        return await attempt(client, url, b"{}", {"content-type": "application/json", "webhook-id": "evt_1"})
+        return await post_event(client, url, b"{}", {"content-type": "application/json", "webhook-id": "evt_1"})
 
 
 async def test_a_message_is_posted_as_it_is(inbox: Receiver) -> None:

@@ -22,7 +22,7 @@ from backend.api.routes_base import CallerRoute
 from backend.api.sse import EventStream, Frames
 from backend.api.starting import publish
 from backend.api.state import ApiState
-from backend.api.user_message import UserMessage, checked
+from backend.api.user_message import UserMessage, check_text
 from backend.chat.flows import start
 from backend.chat.models import Task, TurnRequest
 from backend.chat.protocol.ag_ui_events import Event, ThreadRun, as_ag_ui_stream, frame_of, snapshot_of
@@ -82,7 +82,7 @@ async def run_agent(api: AppState, identity: AsIdentity, body: RunInput, cursor:
     run = ThreadRun(session_id, body.run_id)
     if cursor is not None:
         return await _resume(api, identity, run, cursor)
-    said = checked(UserMessage(question.text), api.resources.settings)
+    said = check_text(UserMessage(question.text), api.resources.settings)
     message_id = question.id if _PRINTABLE.fullmatch(question.id) else None
     with api.arrivals.arriving(session_id), slot_for(api, identity, "POST") as slot:
         started = await start.start_turn(

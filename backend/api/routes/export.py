@@ -39,5 +39,5 @@ async def export_conversation(
     else:
         body, extension = await asyncio.to_thread(export.as_markdown, session, messages), "md"
         kind = "text/markdown; charset=utf-8"
-    headers = {"content-disposition": export.file_name(session, extension), "cache-control": "no-store"}
+    headers = {"content-disposition": export.content_disposition(session, extension), "cache-control": "no-store"}
     return Response(body, media_type=kind, headers=headers)

@@ -83,7 +83,7 @@ async def start_turn(
     interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
     async with resources.database.transaction() as c:
         if create_session and await _create_session(c, caller, session_id, lives, history):
-            request = replace(request, choice=chosen(resources.settings.models, ModelChoice(), request.choice))
+            request = replace(request, choice=chosen_model(resources.settings.models, ModelChoice(), request.choice))
             await _take_files(c, caller, session_id, request)
             placed = _Placed(request, message_key, running=None, before=ModelChoice())
             on_create()
@@ -134,7 +134,7 @@ async def _place(
 ) -> _Placed | Task:
     """Locks a session that exists, and places a request in it. Returns the task that the same request made before."""
     before = (await sessions.get_session(c, session_id, caller, lock=True)).choice
-    request = replace(request, choice=chosen(resources.settings.models, before, request.choice))
+    request = replace(request, choice=chosen_model(resources.settings.models, before, request.choice))
     missing = await _unattached(c, caller, session_id, request)
     known, request, message_key = await revisions.find_earlier_request(c, session_id, request, message_key)
     if known is not None:
@@ -192,7 +192,7 @@ async def _insert(c: Connection, caller: Caller, session_id: SessionId, placed: 
     return task
 
 
-def chosen(models: ModelList, before: ModelChoice, wanted: ModelChoice) -> ModelChoice:
+def chosen_model(models: ModelList, before: ModelChoice, wanted: ModelChoice) -> ModelChoice:
     """Returns the choice of a turn: what it names, else that of its session. A named model does not inherit the effort
     of the session's former model. Raises UnknownModel and UnknownEffort.
     """

@@ -25,13 +25,13 @@ _SCOPES = re.compile(r"[!-~]+( [!-~]+)*")
 
 
 async def exchange(authority: AuthorizationServer, code: str, verifier: str, redirect_uri: str) -> OAuthTokens:
-    """Exchanges a code for tokens. Raises Refused and NotReached."""
+    """Exchanges a code for tokens. Raises GrantRefused and NotReached."""
     fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri, "code_verifier": verifier}
     return await _asked(authority, fields)
 
 
 async def refresh(authority: AuthorizationServer, tokens: OAuthTokens) -> OAuthTokens:
-    """Returns new tokens. Raises Refused and NotReached."""
+    """Returns new tokens. Raises GrantRefused and NotReached."""
     newer = await _asked(authority, {"grant_type": "refresh_token", "refresh_token": tokens.refresh})
     return tokens.renewed_by(newer)
 

@@ -58,7 +58,7 @@ class Completion:
 
     @classmethod
     def parse(cls, data: bytes | None) -> Completion:
-        """Reads the field `data`, and ignores unknown members. Raises Refused."""
+        """Reads the field `data`, and ignores unknown members. Raises EntryRefused."""
         if data is None or len(data) > MAX_BYTES:
             raise EntryRefused("no field `data`" if data is None else "too large")
         try:

@@ -114,7 +114,7 @@ _PUT_OFF = """
 UPDATE remote_tasks SET due_at = now() + make_interval(secs => $3), stopping = $4 WHERE id = $1 AND executor = $2"""
 
 
-async def put_off(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float, stopping: bool = False) -> None:
+async def postpone(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float, stopping: bool = False) -> None:
     """Makes the task due again in `due_in` seconds. With `stopping`, the end of its operation does not make it due."""
     await c.execute(_PUT_OFF, task_id, me, due_in, stopping)
 

@@ -147,7 +147,7 @@ _SET_PLACE = """
 UPDATE sessions SET pinned = coalesce($2, pinned), archived = coalesce($3, archived) WHERE id = $1"""
 
 
-async def set_place(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
+async def pin_or_archive(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
     """Pins or archives the session, or ends that. None leaves one as it is. The caller holds the session's lock."""
     await c.execute(_SET_PLACE, session_id, pinned, archived)
 

@@ -1,8 +1,8 @@
 """What the endpoints of users are told: the outbox of events, which is also the log of their deliveries.
 
-An event is written by the statement that ends its task (`recording`). A sender claims deliveries with a lease: `due_at`
-is then the end of the lease, and proves whose the attempt is. If the sender dies, the lease lapses, and the delivery is
-claimed again: each is sent at least once, always with the same id.
+An event is written by the statement that ends its task (`event_insert`). A sender claims deliveries with a lease:
+`due_at` is then the end of the lease, and proves whose the attempt is. If the sender dies, the lease lapses, and the
+delivery is claimed again: each is sent at least once, always with the same id.
 
 A transaction that changes several rows locks them in one order, so that two cannot wait for each other: endpoints
 first, then deliveries, each by its id.
@@ -114,7 +114,7 @@ class ClaimedDelivery:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def recording(event: str, status: str) -> str:
+def event_insert(event: str, status: str) -> str:
     """Returns the INSERT that records an event of the task `t`, which a WITH query of the same statement has changed.
 
     `event` and `status` are SQL expressions. The lock waits for an endpoint that is just being deleted, so that the

@@ -72,7 +72,7 @@ REPORT_EVERY = 1.0
 CHECK_EVERY = 1.0
 """Seconds between two checks whether work that runs in this process is still needed."""
 LOOK_EVERY = 0.5
-"""Seconds between two looks for the answer to a question for which a call waits."""
+"""Seconds between two checks for the answer to a question for which a call waits."""
 StartInBackground = Callable[[Coroutine[Any, Any, None]], bool]
 """Starts work that outlives the turn. Returns False, and closes the coroutine, if too much work runs already."""
 logger = logging.getLogger(__name__)
@@ -139,8 +139,9 @@ class Operations:
     ) -> StartedOperation:
         """Stores a new operation whose work is a task at a tool server, or returns the one that the call has already.
 
-        One that this process carries out becomes the server's. This executor asks for the task while it lives, in
-        `due_in` seconds for the first time; then another one does. With `ends_with_us` the task ends with this process.
+        If this process carries out the operation, the server takes it over. This executor polls the task while it
+        lives, the first time in `due_in` seconds; afterwards another executor does. With `ends_with_us`, the task ends
+        with this process.
         Raises as `register`.
         """
         me, most = self._resources.me, self._resources.settings.max_operations
@@ -187,7 +188,7 @@ class Operations:
             await remote_tasks.name_task(c, operation.task_id, remote_id, due_in=due_in)
 
     async def postpone_remote(self, operation: Operation, *, due_in: float) -> None:
-        """Has a remote task of this executor asked for in `due_in` seconds. Raises Unavailable."""
+        """Makes a remote task of this executor due for its next poll in `due_in` seconds. Raises Unavailable."""
         async with self._resources.database.connection() as c:
             await remote_tasks.postpone(c, operation.task_id, self._resources.me, due_in=due_in)
 
@@ -204,7 +205,7 @@ class Operations:
         return output
 
     async def leave_remote(self, operation: Operation, *, due_in: float) -> None:
-        """Ends the turn's own looks at a task: executors ask for it, in `due_in` seconds or sooner for the first time.
+        """Has executors poll a task from now on, instead of its turn. The first poll comes within `due_in` seconds.
 
         Raises as `mark_opened`.
         """
@@ -246,7 +247,7 @@ class Operations:
 
     async def _answer_to(self, operation: Operation, until: float) -> Json:
         while True:
-            with suppress(Unavailable):  # the next look comes soon
+            with suppress(Unavailable):  # the next check comes soon
                 async with self._resources.database.connection() as c:
                     seen = await questions.find_live(c, operation.task_id)
                 if seen is None or not seen[0].pending:

@@ -1,7 +1,7 @@
 """The HTTP client for addresses that users or models name, which may be hostile.
 
 The address is checked when the socket is made: after the name was resolved, after an address in the URL was read, and
-anew for each connection. So the checked address is the one that is connected to.
+again for each connection. So the checked address is the one that is connected to.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class FrontendKeys:
         self._digests = _digests(settings.chat_frontend_api_key)
 
     def identify(self, headers: Headers, address: str) -> Identity | None:
-        """Returns the caller, or None if the token is no such key. Raises ValidationFailed for an invalid user id."""
+        """Returns the caller; None if the token is no such key. Raises ValidationFailed for an invalid user id."""
         given = headers.getlist("authorization")
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not any(_matches(key.strip(), self._digests)):

@@ -38,7 +38,7 @@ class LoopTimings:
     stale_after: float = 60.0
     """The time after which a pending entry is claimed from another consumer."""
     claim_every: float = 15.0
-    """The time between two searches for such entries."""
+    """The time between two searches for these entries."""
 
 
 class CompletionLoop:

@@ -247,7 +247,7 @@ class Adapter(ServerMemory):
         """Leaves out the tools. Returns False if that would make the prompt hardly shorter.
 
         Later prompts get no tools either if no conversation fits beside them: if system prompt and tools are larger
-        than the context, or were refused `alone` (with hardly a message).
+        than the context, or if they were refused although there was hardly a message beside them (`alone`).
         """
         if fixed_tokens(replace(draft.prompt, system="")) < LEAST_CUT:
             return False

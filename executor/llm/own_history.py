@@ -39,7 +39,7 @@ class HistoryForm(IntEnum):
     PLAIN = 1
     """Without that data and without reasoning."""
     TEXT = 2
-    """Also without tool calls: a call and its result are a text of the user."""
+    """Without tool calls, too: a call and its result become a text of the user."""
 
 
 def written_for(messages: Sequence[NewMessage], owner: str, form: HistoryForm) -> list[NewMessage]:

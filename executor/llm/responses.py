@@ -27,8 +27,9 @@ _ABOUT_HISTORY = re.compile(
 class ResponsesDialect:
     """See `adapting.Dialect`.
 
-    `store` is always false, also where a server refuses it or the operator's list leaves it out (it is true then): what
-    users write is not left with the provider. So items of reasoning come encrypted, and go back whole.
+    `store` is always false, so that the provider does not keep what users write. It is sent even if the server refuses
+    it or the operator's list leaves it out, because the default is true. So items of reasoning come encrypted, and go
+    back whole.
     """
 
     def __init__(self, name: str, adapter: Adapter, extras: Extras) -> None:

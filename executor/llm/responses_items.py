@@ -116,7 +116,7 @@ class _Reasoning:
     def phase_of(self, message: NewMessage) -> Item:
         """Returns the `phase` of a message, if the model gives phases: without it such models may stop too early.
 
-        That of a last answer is not stored, and always the same.
+        The phase of a last answer is always the same, so it is not stored.
         """
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if not calls:

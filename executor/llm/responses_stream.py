@@ -97,7 +97,7 @@ class ResponsesDecoder:
         self._refused = False
         self._reason: str | None = None
         self._failure: ModelCallError | None = None
-        """The failure of the response, which `end` raises: what it has cost is told first."""
+        """The failure of the response. `end` raises it, after the usage was passed on."""
         self._usage = Usage()
 
     @property

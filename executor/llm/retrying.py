@@ -68,7 +68,7 @@ class CallLimits:
 
     @classmethod
     def of(cls, first_byte: float | None, base_url: str, *, thinks_silently: bool = False) -> CallLimits:
-        """Returns the patience of CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers.
+        """Returns the limits for this CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers.
 
         `thinks_silently`: the first byte says nothing about when the answer begins, so a silence after it may be as
         long.

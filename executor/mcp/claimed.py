@@ -29,7 +29,7 @@ class ClaimedConnection(PersonalConnection):
         super().__init__(server, call_limit, start_timeout, names)
         self._headers = server.claim_headers
         self._claims: OrderedDict[str, Claims] = OrderedDict()
-        """The newest claims of users, with which their tasks are asked for."""
+        """The newest claims of each user, which the polls of the user's tasks send."""
 
     async def _identity_of(self, caller: Caller) -> str:
         if caller.claims:

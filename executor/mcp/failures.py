@@ -122,7 +122,7 @@ class SignInLink(LinksToOpen):
 
 
 CALL_FAILURES = (ServerUnavailable, ServerBusy, ServerLost, AnswerTooLarge, CallRefused, TaskLost)
-"""The failures of a call that the model is told."""
+"""The failures of a call that the model hears of, as a tool error."""
 
 
 def reason_of(error: BaseException, noted: Reason | None = None) -> Reason:

@@ -118,7 +118,7 @@ class RelayTransport(httpx2.AsyncBaseTransport):
             return response
         cancelled = message.get("method") == "notifications/cancelled"
         if cancelled and (stop := self._open.get(message.get("params", {}).get("requestId"))) is not None:
-            stop.set()  # a server without sessions learns it only by this: the call's connection ends
+            stop.set()  # closes the call's connection, which tells a server without sessions of the cancel
         return await self._posted(request)
 
     async def _posted(self, request: httpx2.Request) -> httpx2.Response:

@@ -62,7 +62,7 @@ _requests: TypeAdapter[InputRequests] = TypeAdapter(InputRequests)
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers that a call brings to a server that has asked, by the server's keys, and the server's own state."""
+    """What a repeated call brings: answers to the server's questions, by its keys, and the state that it gave."""
 
     responses: Mapping[str, InputResponse] | None = None
     state: str | None = None

@@ -150,7 +150,7 @@ class Link:
             self.down.set()
 
     async def call(self, tool: str, arguments: dict[str, Any], caller: Caller, lent: LendSlot) -> Answered:
-        """Calls a tool and returns its result: perhaps an error of the tool, what it asks for, or the task that it is.
+        """Calls a tool. Returns its result or error, its questions to the user, or the task that the call has become.
 
         Cancelling it notifies the server but does not wait for it. Raises the failures of a call.
         """
@@ -176,7 +176,7 @@ class Link:
 
     @property
     def _runs_tasks(self) -> bool:
-        """Returns True if tools that demand a task can be called. Since 2026-07-28 none of them says so."""
+        """Returns True if tools that demand a task can be called. Since 2026-07-28 no tool demands one."""
         return self._makes_tasks or self.protocol in MODERN_PROTOCOL_VERSIONS
 
     async def read(self, uri: str) -> mcp_types.ReadResourceResult:
@@ -391,7 +391,7 @@ def _outcome(job: asyncio.Task[Any], request: Any) -> Any:
         if request.method.startswith("tasks/") and error.code in (mcp_types.INVALID_PARAMS, mcp_types.METHOD_NOT_FOUND):
             raise UnknownTask(error.message) from None
         if request.method == "tasks/get" and error.code == mcp_types.INTERNAL_ERROR:
-            raise ServerBusy from None  # nothing is known of the task: a server has other words for one that failed
+            raise ServerBusy from None  # a failed task has another error, so this one says nothing about it
         raise _refused(error) from None
     except ValidationError:
         raise CallRefused("The server's answer is not a valid tool result.") from None

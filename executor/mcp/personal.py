@@ -30,11 +30,11 @@ from executor.tools.context import Claims
 from executor.tools.tool import Tool, ToolSource
 
 MOST_USERS = 1_000
-"""Users whose tools are remembered; those of the user that was away for the longest are forgotten first."""
+"""The most users whose tools are remembered. The user who called least recently is forgotten first."""
 MOST_CONNECTIONS = 64
 """Connections of one executor at once. They are cheaper than programs, and more users wait for theirs."""
 NOT_AGAIN = 30.0
-"""Seconds for which turns do not wait for a user's tools after that was in vain."""
+"""Seconds for which turns do not wait for a user's tools after one has waited without success."""
 PREPARE_LIMIT = 3.0
 """Seconds that a turn waits for its user's tools at its start. Later ones are there for its next step."""
 ANONYMOUS = "it needs a user who is signed in here; this conversation is anonymous"
@@ -48,7 +48,7 @@ class _User:
     identity: str = ""
     instructions: str | None = None
     failed_at: float = -NOT_AGAIN
-    """When a turn has last waited for the tools in vain, on the monotonic clock."""
+    """When a turn has last waited for the tools without success, on the monotonic clock."""
 
 
 class PersonalConnection(Connection):
@@ -89,7 +89,7 @@ class PersonalConnection(Connection):
 
     @property
     def status(self) -> ToolServer:
-        """It is connected unless the newest connection of a user has failed for another reason than the sign-in."""
+        """Counts as connected unless the newest connection of a user failed for a reason other than sign-in."""
         known = [user.tools for user in self._users.values() if user.tools.is_known]
         return ToolServer(
             name=self.server.name,

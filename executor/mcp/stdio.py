@@ -33,7 +33,7 @@ PIPE_BYTES = 262_144
 EXIT_WAIT = 1.0
 """Seconds that a program has to exit after the end of its output."""
 LAST_LINES = 5
-"""Last lines of standard error that are told when a program has ended."""
+"""The number of last lines of standard error that are logged when a program has ended."""
 MAX_ERROR_LINES = 200
 """Lines of standard error that are logged per process."""
 STOP_STEPS = ((None, 1.0), (signal.SIGTERM, 1.0), (signal.SIGUSR1, 1.0))

@@ -42,8 +42,8 @@ MAX_ROUNDS = 10
 MAX_SIGN_INS = 2
 """Times that a call waits for the user to sign in. Its first sign-in usually ends the turn, and is not counted."""
 PATIENCE, SLACK, FIRST_LOOK = 10.0, 5.0, 0.5
-"""Seconds that a turn waits for a call that has become a task; those after which an executor asks for it if the turn
-does not; and those before the first look."""
+"""Seconds that a turn waits for a call that has become a task; seconds until an executor polls it if the turn
+does not; and seconds before the first poll."""
 STATE_ONLY_PAUSE = 0.25
 """Seconds before a call is repeated that asked for nothing but its own state."""
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
@@ -53,7 +53,7 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 class Caller:
     """The session and the user of a call, and how it waits and reports. `long` calls are operations.
 
-    A call with `task_ttl` asks to become a task, which the server keeps for so many milliseconds.
+    A call with `task_ttl` asks to become a task, which the server keeps for `task_ttl` milliseconds.
     """
 
     session: str
@@ -134,7 +134,7 @@ class McpTool(Tool[Arguments]):
     def _is_task(self) -> bool:
         """Returns True if calls ask to become tasks (2025-11-25): those that must, and operations that may.
 
-        A program's task would end with its executor, like any operation of it, so one that may is not asked for.
+        Operations at programs do not ask unless they must: the program, and with it the task, ends with its executor.
         """
         support = None if self._remote.execution is None else self._remote.execution.task_support
         may = isinstance(self._server, HttpServer) and self.long_running
@@ -254,7 +254,7 @@ class McpTool(Tool[Arguments]):
     ) -> ToolResponse | TaskState:
         """Returns the response of a task that ends within PATIENCE, else its state: it may wait for the user.
 
-        The first looks come sooner than the server wants them, so that the turn goes on with a result that is there.
+        The first polls come sooner than the server asks for, so that the turn goes on as soon as there is a result.
         """
         pause = FIRST_LOOK
         with context.untimed(), suppress(TimeoutError):

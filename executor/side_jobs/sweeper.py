@@ -59,13 +59,13 @@ that each finds at most. Each reads every session.
 PRUNE_AFTER = 3600.0
 """Seconds without a beat after which an executor's row is deleted."""
 PRUNE_EVERY, PRUNE_BATCH = 60.0, 10_000
-"""Seconds between two deletions of such rows and of old webhook deliveries, and the deliveries that each deletes."""
+"""Seconds between two deletions of these rows and of old webhook deliveries, and the most deliveries of each."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DueRows:
-    """The rows that one sweep has to look after."""
+    """The rows that one sweep has to act on."""
 
     unpublished: Sequence[Turn]
     owners: set[ExecutorId]
@@ -165,7 +165,7 @@ class Sweeper:
 
     async def _mark_missed(self) -> None:
         if time.monotonic() >= self._next_missed:
-            self._next_missed = time.monotonic() + MISSED_EVERY  # set first: if it fails, others go on
+            self._next_missed = time.monotonic() + MISSED_EVERY  # first: a failure must not repeat at once
             async with self._resources.database.connection() as c:
                 await search.mark_missed_sessions(c, MISSED_FOUND)
 
@@ -180,7 +180,7 @@ class Sweeper:
             self._next_prune = time.monotonic() + PRUNE_EVERY
 
     async def _announce(self, turns: Sequence[Turn]) -> None:
-        """Tells pages of these turns again: the process that did not publish them may not have told anybody."""
+        """Tells pages again that these turns are active: the process that failed to publish them may not have."""
         if not turns:
             return
         async with self._resources.database.connection() as c:

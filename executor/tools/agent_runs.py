@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # an executor without a platform starts faster without it
     from backend.platform.client import Platform
 
 LEAST_PAUSE, LONGEST_PAUSE, GROWTH = 5.0, 60.0, 4.0
-"""Seconds between two looks at a run: its age divided by GROWTH, within bounds."""
+"""Seconds between two polls of a run: its age divided by GROWTH, within bounds."""
 SLACK = 5.0
 """Seconds after which an executor asks for a run, counted from the end of what the turn itself waits for."""
 MOST_MISSING = 1_000

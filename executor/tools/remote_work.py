@@ -11,7 +11,7 @@ from executor.tools.context import ToolContext
 
 @dataclass(frozen=True, slots=True)
 class StillRunning:
-    """The state of work that has not ended. `pause`: seconds until the next look.
+    """The state of work that has not ended. `pause`: seconds until the next poll.
 
     `wants` is what the work waits for, in the words of its server; None if it waits for nothing.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # an executor without a platform starts faster without it
 LONGEST_WAIT = 120
 """The most seconds that a turn may wait for a run."""
 FIRST_LOOK, LONGEST_PAUSE = 0.2, 3.0
-"""Seconds before the first look at a run for which the turn waits, and the longest between two."""
+"""Seconds before the first poll of a run for which the turn waits, and the longest between two."""
 CALL_LIMIT = 600.0
 """Seconds that a call may take without the wait; the platform's client limits each request."""
 UNKNOWN_EFFECT = "interrupted_unknown_effect"

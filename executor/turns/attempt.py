@@ -140,7 +140,7 @@ class Attempt:
         if taken.anew:
             await taken.writer.append(Start(self._task.message_id), *step_chunks(committed))
             return taken.writer, mid_step
-        shown = self._task.steps  # a step after the one that took messages in tells that the stream shows them
+        shown = self._task.steps  # a step after the one that took messages in proves that the stream shows them
         unshown = [row for row in committed if isinstance(row, Message) and row.steered and row.step == shown]
         await taken.writer.append(*steering_chunks(unshown))
         return taken.writer, True  # the takeover's marker stands for the start-step of the next step

@@ -46,7 +46,7 @@ MAX_SIDE_JOBS = 256
 MAX_WORK = 128
 """Side jobs beyond which no work of an operation is started; the rest is reserved for the turns' own jobs."""
 WAITING_SHARE = 4
-"""One in so many slots may hold a turn whose call waits for a user; the others stay free for other turns."""
+"""One slot in WAITING_SHARE may hold a turn whose call waits for a user; the others stay free for other turns."""
 logger = logging.getLogger(__name__)
 
 

@@ -84,7 +84,7 @@ class SummaryJob:
     async def _make_next(self) -> bool:
         task = self._task
         async with self._resources.database.connection() as c:
-            # before the rows: what is over by now has its result in them
+            # read before the rows, so that the rows have the result of what has ended
             running = await operations.unended_operations(c, task.session_id)
             history = await read_history(c, task, summarised=True)
             begun = await summaries.newest_attempt(c, task.session_id, history.places)

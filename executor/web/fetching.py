@@ -118,7 +118,7 @@ class Fetcher:
         except WebFailure:
             if fetched.status < HTTPStatus.BAD_REQUEST:
                 raise
-            return Extracted("", None, False)  # what there is to say of it is its status
+            return Extracted("", None, False)  # its status is all that can be said
 
 
 async def _received(url: URL, response: aiohttp.ClientResponse) -> _Fetched:

@@ -72,7 +72,7 @@ async def callback(api: AppState, request: Request) -> Response:
 
 @pages.get("/client.json")
 async def client_document(api: AppState) -> Response:
-    """This service as a client, for authorization servers that read client-id metadata documents."""
+    """Describes this service to authorization servers that read client-id metadata documents."""
     base = api.resources.settings.platform_base_url.rstrip("/")
     document = {
         "client_id": f"{base}{CLIENT_DOCUMENT}",

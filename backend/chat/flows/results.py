@@ -177,7 +177,7 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
 async def _changes(c: Connection, user_id: UserId, saved: SavedAgent, work: ToolWork) -> str:
     """Returns a sentence about what changed since the version that the work began with; empty for a new agent."""
     last = saved.agent.version - 1
-    before = min(work.base_version or last, last)  # the agent may have been deleted and made anew meanwhile
+    before = min(work.base_version or last, last)  # the agent may have been deleted and made again meanwhile
     if not before:
         return ""
     _, graph = await get_version(c, user_id, saved.agent.id, before)

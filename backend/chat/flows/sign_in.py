@@ -161,7 +161,7 @@ class SignInFlow:
         )
 
     async def _tokens(self, sign_in: SignIn, given: Mapping[str, str]) -> OAuthTokens:
-        """Returns the tokens for the code that the server has given. Raises _Denied, Refused and NotReached."""
+        """Returns the tokens for the code that the server has given. Raises _Denied, GrantRefused and NotReached."""
         from backend.chat.oauth import token_endpoint  # aiohttp takes 0.1 s, which few processes need
 
         authority, issuer = sign_in.authority, given.get("iss")

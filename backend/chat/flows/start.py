@@ -70,8 +70,8 @@ async def start_turn(
     after: After | None = None,
 ) -> Started:
     """Accepts a message durably, in one transaction. `after` tells where the client shows the message, if the request
-    says so. With `lives`, a session that is created is temporary: it is in no list, and is deleted after so many
-    seconds. It begins with `history`, the messages that a client has kept itself.
+    says so. With `lives`, a session that is created is temporary: it is in no list, and is deleted after
+    `lives` seconds. It begins with `history`, the messages that a client has kept itself.
 
     `on_create` is called if a session is created, and may refuse that by an error.
 

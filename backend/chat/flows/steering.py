@@ -54,6 +54,6 @@ async def take_in(c: Connection, task: Task, step: int) -> list[Message]:
 async def newly_taken_in_by(c: Connection, ended: Task) -> list[Message]:
     """Returns the messages that an ended task has taken in and whose chunks its stream may lack.
 
-    They were stored with its end, or by its last step: a step after that tells that the stream shows them.
+    They were stored with its end, or by its last step. If a later step follows them, the stream has shown them.
     """
     return await messages.messages_taken_since(c, ended.id, max(1, ended.steps))

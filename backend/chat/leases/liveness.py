@@ -26,7 +26,7 @@ from backend.ids import ExecutorId
 SECOND_CHECK_AFTER = 0.5
 """Seconds between the two checks that must both miss a heartbeat."""
 YOUNG = 3.0
-"""Seconds after which a heartbeat that is missing counts: after Redis was emptied, or after this process was late."""
+"""Seconds for which missing heartbeats are ignored after Redis was emptied, or after this process was late itself."""
 BEAT_LIMIT = 1.0
 """Seconds for one beat. The next beat may find a connection that answers, so waiting longer does not help."""
 BORN_EVERY = 5.0

@@ -39,7 +39,7 @@ class HttpAnswer:
 
 
 class OutsideClient:
-    """A client for such requests. With `private`, the addresses of private networks may be reached, without TLS too."""
+    """A client for authorization servers. With `private`, it may reach private networks, even without TLS."""
 
     def __init__(self, client: aiohttp.ClientSession, *, private: bool) -> None:
         self._client = client

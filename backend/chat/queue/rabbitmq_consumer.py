@@ -187,10 +187,10 @@ class Consumer(Generic[S]):
                 pass
 
     async def _take(self, broker: BrokerConnection) -> None:
-        """Consumes until the intake closes. The prefetch is the number of slots without a delivery of an earlier one.
+        """Consumes until the intake closes. Deliveries of an earlier connection keep their slots.
 
-        The broker no longer counts those deliveries, and the prefetch of a consumer cannot grow. So when such a
-        delivery is settled, one more consumer asks for its slot. No consumer is cancelled before the end, because its
+        The prefetch is the number of the other slots, and the prefetch of a consumer cannot grow. So when a delivery of
+        an earlier connection is settled, one more consumer asks for its slot. No consumer is cancelled before the end, because its
         deliveries would stay unsettled. The connection is ready when the broker has accepted the first consumer.
         """
         async with self._taking:

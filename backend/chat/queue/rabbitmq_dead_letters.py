@@ -1,6 +1,6 @@
 """Dead letters of turns in RabbitMQ, for an operator.
 
-Each look at them counts as a delivery at the broker. Since RabbitMQ 4.0, it drops a message of a quorum queue after 20
+The broker counts a delivery each time they are read. Since RabbitMQ 4.0, it drops a message of a quorum queue after 20
 deliveries unless the queue has a limit of its own. An argument cannot be added to a queue that exists.
 """
 
@@ -20,7 +20,7 @@ from backend.rabbitmq import BrokerConnection, SessionRunner, Topology, answered
 _WITHIN = 20.0
 """Seconds for one act."""
 _MOST = 10_000
-"""Letters that are read to find one of them."""
+"""The most letters that are read to find one."""
 
 
 class RabbitDeadLetters:

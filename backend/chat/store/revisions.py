@@ -16,7 +16,7 @@ from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
 MAX_VERSIONS = 100
-"""The versions of a message that are looked through."""
+"""The most versions of a message that are searched."""
 
 
 class EarlierRequest(NamedTuple):

@@ -88,10 +88,11 @@ class Discovery:
     async def find(
         self, challenge: Challenge | None, granted: str = "", *, in_vain: bool = False
     ) -> tuple[AuthorizationServer, str]:
-        """Returns the authority and the scopes to ask for. Without a challenge, the server is asked for one.
+        """Returns the authorization server and the scopes to ask for. Without a challenge, asks the server for one.
 
-        `granted` are the scopes that the user has given already. `in_vain`: the user did not come back from there, so
-        perhaps it has forgotten this client, which it tells the user only. Raises SignInImpossible and Unavailable.
+        `granted` are the scopes that the user has given already. `in_vain`: the user went there and did not come
+        back. The server may have forgotten this client, an error that only the user sees. Raises SignInImpossible
+        and Unavailable.
         """
         try:
             async with asyncio.timeout(WHOLE_LIMIT), open_outside_client(private=self._private) as client:

@@ -26,7 +26,7 @@ from backend.errors import Unavailable
 from backend.postgres import Database
 
 LOOK_EVERY = 0.2
-"""Seconds between two looks whether another process has renewed a token."""
+"""Seconds between two checks whether another process has renewed a token."""
 STORE_TRIES, STORE_PAUSE = 30, 0.5
 """Tries to store renewed tokens while Postgres is unavailable, and seconds between two. They exist nowhere else."""
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class UserTokens:
         try:
             renewed = await self._renewed(held)
         except NotReached:
-            if failed is None:  # it may be good for some seconds yet, which the server knows
+            if failed is None:  # the token may still be valid for some seconds; the server decides
                 return held.tokens.access
             raise
         return None if renewed is None or renewed.grant.id != grant_id else renewed.tokens.access

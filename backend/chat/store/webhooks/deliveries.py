@@ -142,7 +142,7 @@ SELECT d.*, t.session_id FROM d JOIN tasks t ON t.id = d.task_id"""
 
 
 async def send_again(c: Connection, user_id: UserId, endpoint_id: str, delivery_id: str) -> Delivery:
-    """Makes a delivery due at once, for another day. Requires a transaction.
+    """Makes a delivery due now, and lets it be tried for another day. Requires a transaction.
 
     Raises WebhookNotFound if it or its endpoint does not exist, WebhookDisabled if nothing is sent to the endpoint.
     """

@@ -376,7 +376,7 @@ class Settings(BaseModel):
         return "https://openrouter.ai/api/v1" if no_other_key else None
 
 
-def accepted(entry: ModelEntry, settings: Settings) -> frozenset[str]:
+def accepted_file_kinds(entry: ModelEntry, settings: Settings) -> frozenset[str]:
     """Returns the kinds of files that a model takes: what its entry says, or CHAT_ACCEPTS, or what its name tells."""
     if entry.accepts is not None:
         return frozenset(entry.accepts)
@@ -489,7 +489,7 @@ def _given(files: Sequence[Path]) -> dict[str, object]:
     return given | {name.lower(): value for name, value in os.environ.items() if value}
 
 
-def variables(names: Iterable[str]) -> Mapping[str, str]:
+def variables_of_models(names: Iterable[str]) -> Mapping[str, str]:
     """Returns those of the variables that the environment or `.env` sets, for CHAT_MODELS. Raises ConfigError."""
     given = _given(FILES[-1:])
     return {name: str(given[name.lower()]) for name in names if name.lower() in given}

@@ -105,10 +105,10 @@ async def _open_context(
         if web.fetcher or web.searcher:
             context.metrics.watch_web(lambda: web.outcomes)
         if servers:
-            from executor.mcp.failures import Reason  # it imports the SDK, which few installations need
+            from executor.mcp.failures import ReasonKind  # it imports the SDK, which few installations need
 
             context.metrics.watch_tool_servers(
-                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers], Reason
+                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers], ReasonKind
             )
         yield resources, context
 

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backend.api.arrivals import Arrivals
+from backend.api.arrivals import ArrivingMessages
 from backend.api.auth import Authenticator, FrontendKeys, ServiceKeys, WebhookSecrets
 from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
@@ -79,7 +79,7 @@ class ChatApp(FastAPI):
 
     request_middleware: RequestMiddleware
     open_streams: OpenStreams
-    arrivals: Arrivals
+    arrivals: ArrivingMessages
     timeouts: Timeouts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +107,7 @@ def create_app(
     metrics = ApiMetrics()
     open_streams = OpenStreams(settings.max_open_streams, timeouts)
     metrics.watch_open_streams(lambda: float(len(open_streams)))
-    bodies, arrivals = BodyMemory(settings.max_body_memory), Arrivals()
+    bodies, arrivals = BodyMemory(settings.max_body_memory), ArrivingMessages()
     metrics.watch_body_bytes(lambda: float(bodies.taken))
     app = ChatApp(
         title="CoPilot",
@@ -140,7 +140,7 @@ def _lifespan(
     metrics: ApiMetrics,
     open_streams: OpenStreams,
     bodies: BodyMemory,
-    arrivals: Arrivals,
+    arrivals: ArrivingMessages,
     connect: Connect,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Lifespan]]:
     """Makes the lifespan, which opens and closes everything that requests need. Raises ConfigError."""

@@ -70,7 +70,7 @@ def as_markdown(session: Session, messages: list[Json]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def file_name(session: Session, extension: str) -> str:
+def content_disposition(session: Session, extension: str) -> str:
     """Returns a Content-Disposition that names the file after the conversation (RFC 6266)."""
     title = " ".join(re.sub(r"[^\w.,()-]+", " ", session.title or "").split()).strip(".") or "conversation"
     plain = title.encode("ascii", "ignore").decode().strip() or "conversation"

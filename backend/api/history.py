@@ -44,7 +44,7 @@ class HistoryPage:
 
 
 _Render: TypeAlias = Callable[[Sequence[Message], int], list[UITurn]]
-"""Renders rows as the items of a page, each of which is shown whole. Cuts outputs of tools to so many characters."""
+"""Renders rows as the items of a page, which are never split. Cuts outputs of tools to that number of characters."""
 
 
 async def read_history(

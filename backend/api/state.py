@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from fastapi import Request
 
-from backend.api.arrivals import Arrivals
+from backend.api.arrivals import ArrivingMessages
 from backend.api.auth import Authenticator, FrontendKeys, Identity, ServiceKeys, WebhookSecrets
 from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
@@ -19,7 +19,7 @@ from backend.api.open_streams import OpenStreams
 from backend.api.proxies import TrustedProxies
 from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
-from backend.chat.resources import Resources, State
+from backend.chat.resources import DependencyStates, Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class ApiState:
     frontend_keys: FrontendKeys
     webhook_secrets: WebhookSecrets
     open_streams: OpenStreams
-    arrivals: Arrivals
+    arrivals: ArrivingMessages
     jobs: Jobs
     completions: CompletionLoop
     metrics: ApiMetrics
@@ -42,10 +42,10 @@ class ApiState:
     new_sessions: NewSessions
     uploads: Uploads
 
-    async def state(self) -> State:
+    async def state(self) -> DependencyStates:
         """Returns the state of each service that requests need."""
         state = await self.resources.state()
-        return State(state.checks | {"completions": self.completions.healthy}, state.reasons)
+        return DependencyStates(state.checks | {"completions": self.completions.healthy}, state.reasons)
 
 
 class RequestState(Protocol):

@@ -26,7 +26,7 @@ MOST_PAGES = 100
 IMAGE_TOKENS, PAGE_TOKENS = 1_600, 2_000
 """Tokens of a picture with sides of 2,000 pixels, and of a page that is sent as text and picture: rules of thumb."""
 SHARE = 2
-"""All files together may take one part in so many of the context."""
+"""The files of a prompt may take at most 1/SHARE of the context."""
 LEAST_TOKENS = 50
 _CHARACTERS_A_TOKEN = 3
 _MB = 1_000_000

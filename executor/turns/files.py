@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileCache:
-    """Contents of files, as bytes or text, by their ids; those that were used least lately go first."""
+    """Contents of files, as bytes or text, by their ids. The least recently used ones are dropped first."""
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most

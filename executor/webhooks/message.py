@@ -15,7 +15,7 @@ from datetime import datetime
 import orjson
 
 from backend.chat.models import Json, Message, Role, TextPart
-from backend.chat.store.webhooks.deliveries import Claimed, Event
+from backend.chat.store.webhooks.deliveries import ClaimedDelivery, Event
 
 VERSION = 1
 """The version of the body. Members may be added without a new one."""
@@ -23,7 +23,7 @@ MOST_CHARACTERS = 100_000
 """Characters of an answer that an event has at most."""
 
 
-def body_of(claimed: Claimed, answer: Sequence[Message] | None) -> bytes:
+def body_of(claimed: ClaimedDelivery, answer: Sequence[Message] | None) -> bytes:
     """Returns the JSON of an event. `answer` are the messages of its turn if the endpoint is to get the text."""
     is_turn = claimed.event == Event.TURN_FINISHED
     data: dict[str, Json] = {
@@ -46,7 +46,7 @@ def body_of(claimed: Claimed, answer: Sequence[Message] | None) -> bytes:
     return orjson.dumps(event)
 
 
-def headers_of(claimed: Claimed, body: bytes) -> dict[str, str]:
+def headers_of(claimed: ClaimedDelivery, body: bytes) -> dict[str, str]:
     """Returns the headers of an attempt that begins now. Each valid secret gives one signature."""
     sent_at = str(int(time.time()))
     signed = f"{claimed.id}.{sent_at}.".encode() + body

@@ -21,7 +21,7 @@ from backend.api.routes_base import MAX_VALUES, CallerRoute
 from backend.api.schemas import ChatRequest, UIMessageIn
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState, state_of
-from backend.api.user_message import MAX_FILES, UserMessage, checked, read_user_message
+from backend.api.user_message import MAX_FILES, UserMessage, check_text, read_user_message
 from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Caller, Json, Task, TurnRequest
 from backend.chat.store import branches, messages, revisions, sessions, tasks
 from backend.config import Settings
@@ -135,7 +135,7 @@ def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple
 def _turn(
     said: UserMessage, settings: Settings, message_id: str | None, *, revises: str | None = None
 ) -> tuple[TurnRequest, UserMessage]:
-    said = checked(said, settings)
+    said = check_text(said, settings)
     return TurnRequest(said.text, message_id, revises=revises, data=said.data, metadata=said.metadata), said
 
 

@@ -25,7 +25,7 @@ async def export_conversation(
     session_id: ASession,
     format: Annotated[Literal["markdown", "json"], Query(description="Texts for people, or all parts.")] = "markdown",
 ) -> Response:
-    """Returns the whole conversation as one file: the current branch, at one moment, without a running answer's rest.
+    """Returns the whole conversation as one file: the current branch. An answer that is running is cut off.
 
     JSON has the messages as AI SDK UIMessages, Markdown their texts. Answers 422 `conversation_too_large` over 16 MiB.
     """
@@ -39,5 +39,5 @@ async def export_conversation(
     else:
         body, extension = await asyncio.to_thread(export.as_markdown, session, messages), "md"
         kind = "text/markdown; charset=utf-8"
-    headers = {"content-disposition": export.file_name(session, extension), "cache-control": "no-store"}
+    headers = {"content-disposition": export.content_disposition(session, extension), "cache-control": "no-store"}
     return Response(body, media_type=kind, headers=headers)

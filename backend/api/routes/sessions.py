@@ -220,7 +220,7 @@ async def apply_changes(
         if title is not None:
             await sessions.set_title(c, session_id, title)
         if changes.moves:
-            await sessions.set_place(c, session_id, pinned=changes.is_pinned, archived=changes.is_archived)
+            await sessions.pin_or_archive(c, session_id, pinned=changes.is_pinned, archived=changes.is_archived)
         session = await sessions.get_session(c, session_id, caller)
         active = await tasks.find_active_task(c, session_id)
     feed, owner = api.resources.feed, session.user_id

@@ -26,7 +26,7 @@ from backend.ids import ExecutorId
 SECOND_CHECK_AFTER = 0.5
 """Seconds between the two checks that must both miss a heartbeat."""
 YOUNG = 3.0
-"""Seconds after which a heartbeat that is missing counts: after Redis was emptied, or after this process was late."""
+"""Seconds for which missing heartbeats are ignored after Redis was emptied, or after this process was late itself."""
 BEAT_LIMIT = 1.0
 """Seconds for one beat. The next beat may find a connection that answers, so waiting longer does not help."""
 BORN_EVERY = 5.0
@@ -47,7 +47,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-class Pulse:
+class OwnHeartbeat:
     """The beats of this process in one store. Each beat is valid for `ttl` seconds."""
 
     def __init__(self, ttl: float) -> None:
@@ -82,8 +82,8 @@ class Liveness:
         self._redis = redis
         self.skew = ClockSkew(max_clock_skew)
         self.redis_skew = ClockSkew(0.0)
-        self.pulse = Pulse(HEARTBEAT_TTL)
-        self.slow_pulse = Pulse(DEAD_AFTER)
+        self.pulse = OwnHeartbeat(HEARTBEAT_TTL)
+        self.slow_pulse = OwnHeartbeat(DEAD_AFTER)
         self._next_born = 0.0
 
     async def beat(self, me: ExecutorId) -> None:

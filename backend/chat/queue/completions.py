@@ -45,7 +45,7 @@ _TRIM, _LEAVE = Script("completions_trim"), Script("turn_inherit")
 logger = logging.getLogger(__name__)
 
 
-class Refused(Exception):
+class EntryRefused(Exception):
     """The entry cannot be applied. The message is the reason, for the dead stream."""
 
 
@@ -58,22 +58,22 @@ class Completion:
 
     @classmethod
     def parse(cls, data: bytes | None) -> Completion:
-        """Reads the field `data`, and ignores unknown members. Raises Refused."""
+        """Reads the field `data`, and ignores unknown members. Raises EntryRefused."""
         if data is None or len(data) > MAX_BYTES:
-            raise Refused("no field `data`" if data is None else "too large")
+            raise EntryRefused("no field `data`" if data is None else "too large")
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise Refused("not JSON") from None
+            raise EntryRefused("not JSON") from None
         if is_too_deep(document):
-            raise Refused("nested too deeply")
+            raise EntryRefused("nested too deeply")
         if not isinstance(document, dict) or not isinstance(document.get("operation_id"), str):
-            raise Refused("names no operation")
+            raise EntryRefused("names no operation")
         success, result, error = document.get("success"), document.get("result"), document.get("error")
         if not isinstance(success, bool) or not isinstance(result, dict | str | None):
-            raise Refused("not an outcome")
+            raise EntryRefused("not an outcome")
         if not isinstance(error, str | None) or (success and error is not None):
-            raise Refused("not an outcome")
+            raise EntryRefused("not an outcome")
         return cls(OperationId(document["operation_id"]), Outcome(success, result, error))
 
     def encode(self) -> bytes:

@@ -122,7 +122,7 @@ class RedisDeadTurn(UnsettledEntry):
 S = TypeVar("S", bound=UnsettledEntry)
 
 
-class Read(Protocol[S]):
+class ReadEntry(Protocol[S]):
     """Reads an entry. Returns something to settle later, or the destination of an unreadable entry; None drops it."""
 
     def __call__(self, entry: QueueEntry, consumer: Consumer[S]) -> S | Destination | None: ...
@@ -156,7 +156,7 @@ class Consumer(Generic[S]):
         me: ExecutorId,
         dead: FindDead,
         slots: int,
-        read: Read[S],
+        read: ReadEntry[S],
         *,
         inherit_every: float = INHERIT_EVERY,
     ) -> None:

@@ -35,7 +35,7 @@ _MEMBER_VALUES = ", ".join(f"'{name}', {name}" for name in MEMBERS)
 
 
 def _shown(most: str) -> str:
-    """Returns SQL for the shown parts of the message `m`, with outputs cut to so many characters (`Excerpt`).
+    """Returns SQL for the shown parts of the message `m`, with outputs cut to `most` characters (`Excerpt`).
 
     `size` are the bytes of the whole row. OFFSET 0 keeps Postgres from parsing a long output once for each use of it.
     """

@@ -56,7 +56,7 @@ async def create_session(
 ) -> CreatedSession:
     """Creates a session, or returns the one that has this id. Raises SessionNotFound if that one is another user's.
 
-    With `lives`, it is in no list, and is deleted after so many seconds, once nothing runs or waits in it.
+    With `lives`, it is in no list, and is deleted after `lives` seconds, once nothing runs or waits in it.
     """
     row = await c.fetchrow(_CREATE, session_id, user_id, metadata, lives)
     if row is not None:
@@ -147,7 +147,7 @@ _SET_PLACE = """
 UPDATE sessions SET pinned = coalesce($2, pinned), archived = coalesce($3, archived) WHERE id = $1"""
 
 
-async def set_place(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
+async def pin_or_archive(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
     """Pins or archives the session, or ends that. None leaves one as it is. The caller holds the session's lock."""
     await c.execute(_SET_PLACE, session_id, pinned, archived)
 
@@ -215,8 +215,8 @@ _UNUSED = f"SELECT id FROM sessions s WHERE {_IS_UNUSED} AND {_IS_IDLE} ORDER BY
 async def expired_sessions(c: Connection, days: int, limit: int) -> list[SessionId]:
     """Returns up to `limit` sessions whose time is over and in which nothing runs or waits.
 
-    These are sessions with an end of their own, and if `days` is not 0, those in which nothing has happened for so many
-    days.
+    These are sessions with an end of their own, and if `days` is not 0, those in which nothing has happened for
+    `days` days.
     """
     rows = await c.fetch(_OVER, limit)
     if days and len(rows) < limit:

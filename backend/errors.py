@@ -39,7 +39,7 @@ ReadingEnded                  a reader gets no more entries; the transport shows
 └── StreamCut                 an open stream cannot reach its `finish`; the connection is aborted
 
 ProviderError                 the model could not answer; its text is a sentence for the user
-NoMaster                      no Sentinel names a Redis master that could be used
+NoMaster                      no Sentinel, or no node of a cluster, names a Redis master
 ConfigError                   a setting is wrong or missing; stops the process at start
 ChildFailedError              a child process did not start or ended; stops the process that needs it
 """
@@ -569,7 +569,7 @@ class ProviderError(Exception):
 
 
 class NoMaster(OSError):
-    """No Sentinel names a master. The message says why, by Sentinel, and has no part of a login."""
+    """No Sentinel, or no node of a cluster, names a master. The message says why, and has no part of a login."""
 
 
 class ConfigError(Exception):

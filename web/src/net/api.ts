@@ -91,8 +91,8 @@ const BODY_LIMIT_MS = 60_000;
 
 const jsonOf = (answer: Response): Promise<unknown> => answer.json();
 
-async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): Promise<T> {
-  const headers = { ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
+export async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): Promise<T> {
+  const headers = { ...(init.headers as Record<string, string>), ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
   const abort = new AbortController();
   let timer = setTimeout(() => abort.abort(), HEADERS_LIMIT_MS);
   try {
@@ -109,8 +109,8 @@ async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): 
 
 export const isNotFound = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
-const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
-const query = (values: Record<string, string | number | boolean>) => new URLSearchParams(
+export const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
+export const query = (values: Record<string, string | number | boolean>) => new URLSearchParams(
   Object.entries(values).filter(([, value]) => value !== "").map(([name, value]) => [name, String(value)]),
 ).toString();
 

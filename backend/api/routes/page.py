@@ -93,6 +93,14 @@ async def page(request: Request) -> Response:
     return (_built().get("index.html") or _plain()["index.html"]).served(request)
 
 
+@router.get("/s/{share_token}")
+async def shared_page(request: Request) -> Response:
+    """Serves the page of a shared conversation, which no search engine lists."""
+    served = _named(_built(), "shared.html").served(request)
+    served.headers["x-robots-tag"] = "noindex, nofollow"
+    return served
+
+
 @router.get("/theme.js")
 async def theme(request: Request) -> Response:
     return _named(_built(), "theme.js").served(request)

@@ -1,4 +1,4 @@
-"""Limits for each caller and minute: of the sessions that are created, and of the shared conversations that are read."""
+"""Limits for each caller and minute: how many sessions are created, and how many shared conversations are read."""
 
 from __future__ import annotations
 

@@ -378,8 +378,8 @@ NOT_FOUND = {
 }
 FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
 PUBLIC = {
-    "/", "/c/{session_id}", "/s/{share_token}", "/library", "/library/agents/{agent_id}", "/build", "/theme.js",
-    "/assets/{name}", "/try", "/try.js", "/try.css", "/favicon.ico", "/metrics", "/health", "/health/live",
+    "/", "/c/{session_id}", "/s/{share_token}", "/diagrams.html", "/library", "/library/agents/{agent_id}", "/build",
+    "/theme.js", "/assets/{name}", "/try", "/try.js", "/try.css", "/favicon.ico", "/metrics", "/health", "/health/live",
     "/health/ready",
     "/api/chat/health", "/api/chat/health/live", "/api/chat/health/ready", "/api/chat/openapi.json",
     "/api/chat/config/ttl", "/api/chat/schema/tool-responses",

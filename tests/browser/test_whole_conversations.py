@@ -161,10 +161,11 @@ MERMAID = """flowchart LR
 
 async def test_a_diagram_is_a_picture_that_was_drawn_without_rights(open_page: OpenPage, stack: Stack) -> None:
     answer = f"Look:\n\n```mermaid\n{MERMAID}\n```\n\nAnd wrong:\n\n```mermaid\nflowchart [[[\n```"
-    async with stack.client() as client:
+    user = new_user()
+    async with stack.client(user) as client:
         session = await open_session(client)
         await converse(client, session, "/say " + answer.replace("\n", "\r"))
-    page = await open_page(at=f"/c/{session}", known=False)  # the driver would put a token into the frame, too
+    page = await open_page(user, f"/c/{session}")
     await page.tab.until("document.querySelector('.diagram img')?.naturalWidth > 100")
     assert await page.tab.js("document.querySelectorAll('.diagram').length") == 1
     assert await page.tab.js("document.querySelectorAll('figure.code').length") == 2

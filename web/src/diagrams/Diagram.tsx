@@ -15,7 +15,7 @@ export function Diagram({ code, source }: { code: string; source: ReactNode }) {
     const timer = setTimeout(async () => {
       const drawing = await draw(code, isDark()).catch(() => undefined);
       if (!drawing || unmounted) return;
-      // As a picture nothing in it runs, loads or links.
+      // Shows it as a picture, in which nothing runs, loads or links.
       address = URL.createObjectURL(new Blob([drawing.svg], { type: "image/svg+xml" }));
       setShown({ code, drawing, address });
     }, QUIET_MS);

@@ -82,7 +82,7 @@ function close() {
   waiting.clear();
 }
 
-// What the frame says is not trusted: it ran what a model wrote.
+// Trusts nothing that the frame says, because it runs what a model wrote.
 function take({ source, data }: MessageEvent<unknown>) {
   if (!frame || source !== frame.contentWindow || typeof data !== "object" || data === null) return;
   const { id, svg, width, height } = data as Record<string, unknown>;

@@ -10,7 +10,7 @@ AppError                      answered to the caller as problem+json
 ├── Forbidden           403   HostNotAllowed, ForeignOrigin, PlatformRefused
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
 │                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound, RunNotFound,
-│                             ScheduleNotFound
+│                             ScheduleNotFound, FolderNotFound, ShareNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -20,15 +20,18 @@ AppError                      answered to the caller as problem+json
 ├── WebhookDisabled     409
 ├── FileInOtherSession  409
 ├── PlatformConflict    409
+├── FolderExists        409
 ├── Gone                410   CursorExpired, TaskExpired, OperationGone
 ├── PayloadTooLarge     413   TooManyValues, FileTooLarge, PictureTooLarge
 ├── UnsupportedMediaType 415  UnsupportedFile
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
-│                             ForeignFileUrl, TooManyParts, InvalidPath, AgentNotRunnable, InvalidInputs, InvalidSchedule
+│                             ForeignFileUrl, TooManyParts, InvalidPath, AgentNotRunnable, InvalidInputs,
+│                             InvalidSchedule, ConversationTooLarge, InvalidConversation
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
-│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
+│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles,
+│                             TooManyFolders, TooManyReads
 └── Unavailable         503   ServerBusy, WebhookNotConfigured, PlatformUnavailable, PlatformNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
@@ -208,6 +211,18 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class FolderNotFound(NotFound):
+    """No such folder."""
+
+    code = "folder_not_found"
+
+
+class ShareNotFound(NotFound):
+    """This link leads to no conversation. It may have been withdrawn."""
+
+    code = "share_not_found"
+
+
 class WebhookNotFound(NotFound):
     """No such webhook, or no such delivery of it."""
 
@@ -266,6 +281,12 @@ class WebhookDisabled(AppError):
     """This webhook is disabled. Enable it first."""
 
     code, status = "webhook_disabled", 409
+
+
+class FolderExists(AppError):
+    """You have another folder of this name."""
+
+    code, status = "folder_exists", 409
 
 
 class FileInOtherSession(AppError):
@@ -454,6 +475,12 @@ class ConversationTooLarge(Unprocessable):
     code = "conversation_too_large"
 
 
+class InvalidConversation(Unprocessable):
+    """This is no conversation that was exported as JSON."""
+
+    code = "invalid_conversation"
+
+
 class InvalidAgent(Unprocessable):
     """The agent's JSON is not valid."""
 
@@ -542,6 +569,18 @@ class TooManySchedules(RateLimited):
     """This conversation has made too many schedules."""
 
     code = "too_many_schedules"
+
+
+class TooManyFolders(RateLimited):
+    """You have too many folders. Delete one first."""
+
+    code = "too_many_folders"
+
+
+class TooManyReads(RateLimited):
+    """Too many shared conversations were read from this address. Try again in a minute."""
+
+    code = "too_many_reads"
 
 
 class TooManyWebhooks(RateLimited):

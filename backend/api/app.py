@@ -24,9 +24,9 @@ from backend.api.cors import Cors
 from backend.api.jobs import Jobs
 from backend.api.metrics import ApiMetrics
 from backend.api.middleware import RequestMiddleware
-from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
 from backend.api.origins import Origins
+from backend.api.per_minute import PerMinute
 from backend.api.platform_access import PLATFORM_SECONDS
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
@@ -37,7 +37,9 @@ from backend.api.routes import (
     chat,
     events,
     export,
+    feedback,
     files,
+    folders,
     health,
     instructions,
     library,
@@ -49,6 +51,7 @@ from backend.api.routes import (
     schema,
     search,
     sessions,
+    shares,
     streams,
     tasks,
     tool_servers,
@@ -63,11 +66,13 @@ from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
 from backend.chat.resources import Resources
 from backend.config import Settings
-from backend.errors import AppError
+from backend.errors import AppError, TooManyReads, TooManySessions
 from backend.platform import open_platform
 from backend.resources import open_resources
 
 PREFIX = "/api/chat"
+SHARED_READS = 120
+"""Shared conversations that one address may read in a minute."""
 Connect: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
 
@@ -182,9 +187,10 @@ def _lifespan(
                 timeouts,
                 proxies,
                 bodies,
-                NewSessions(settings.max_new_sessions),
+                PerMinute(settings.max_new_sessions, TooManySessions),
                 Uploads(),
                 platform,
+                PerMinute(SHARED_READS, TooManyReads),
             )
             yield Lifespan(api=api)
 
@@ -202,16 +208,19 @@ async def _closing(authenticator: Authenticator) -> AsyncIterator[None]:
 def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
-        *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
+        *(sessions, export, folders, feedback, shares, search, user, instructions, models, autogpt, tasks, operations),
+        questions,
         *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui),
         chat,
     )
     answer_head(tool_servers.pages)
+    answer_head(shares.reading)
     for module in (*modules, library, agent_runs, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(tool_servers.pages, prefix=PREFIX)
+    app.include_router(shares.reading, prefix=PREFIX)
     app.include_router(library.router)
     app.include_router(library.imports)
     app.include_router(agent_runs.router)

@@ -14,8 +14,8 @@ from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
 from backend.api.jobs import Jobs
 from backend.api.metrics import ApiMetrics
-from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
+from backend.api.per_minute import PerMinute
 from backend.api.proxies import TrustedProxies
 from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
@@ -42,10 +42,11 @@ class ApiState:
     timeouts: Timeouts
     proxies: TrustedProxies
     bodies: BodyMemory
-    new_sessions: NewSessions
+    new_sessions: PerMinute
     uploads: Uploads
     platform: Platform | None
     """The client of the agent platform; None if none is configured."""
+    shared_reads: PerMinute
 
     async def state(self) -> DependencyStates:
         """Returns the state of each service that requests need."""

@@ -4,6 +4,7 @@ import { Form, type Field } from "./Ask";
 import { asRow, rows, type Output, type Row } from "./output";
 import { displayName } from "./requests";
 import { useSendOnce } from "./toolActions";
+import { ToolFiles } from "./ToolFiles";
 
 export default function PlatformCard({ output }: { output: Output }) {
   switch (output.type) {
@@ -39,6 +40,7 @@ function Ran({ output }: { output: Output }) {
           ))}
         </dl>
       )}
+      <ToolFiles output={output} />
       {output.status !== "completed" && <Steps nodes={rows(output.nodes)} />}
     </div>
   );

@@ -1,0 +1,1 @@
+"""Acts on files: storing one, and deleting those that have expired."""

@@ -9,7 +9,7 @@ AppError                      answered to the caller as problem+json
 ├── SignatureInvalid    401
 ├── Forbidden           403   HostNotAllowed, ForeignOrigin
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
-│                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound
+│                             AgentNotFound, ModelNotFound, WebhookNotFound, PushNotFound, FileNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -192,6 +192,12 @@ class WebhookNotFound(NotFound):
     """No such webhook, or no such delivery of it."""
 
     code = "webhook_not_found"
+
+
+class PushNotFound(NotFound):
+    """This task has no such push notification config."""
+
+    code = "push_not_found"
 
 
 class FileNotFound(NotFound):

@@ -30,6 +30,7 @@ from backend.api.origins import Origins
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
 from backend.api.routes import (
+    a2a,
     ag_ui,
     autogpt,
     chat,
@@ -197,10 +198,11 @@ def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
         *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
+        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui, a2a),
         chat,
     )
     answer_head(tool_servers.pages)
+    answer_head(a2a.cards)
     for module in (*modules, library, openai, page):
         answer_head(module.router)
     for module in modules:
@@ -208,6 +210,8 @@ def _add_routes(app: ChatApp) -> None:
     app.include_router(tool_servers.pages, prefix=PREFIX)
     app.include_router(library.router)
     app.include_router(openai.router)
+    app.include_router(a2a.cards)
+    app.include_router(a2a.cards, prefix=f"{PREFIX}{a2a.PATH}", include_in_schema=False)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix
 

@@ -380,6 +380,7 @@ PUBLIC = {
     "/api/chat/health", "/api/chat/health/live", "/api/chat/health/ready", "/api/chat/openapi.json",
     "/api/chat/config/ttl", "/api/chat/schema/tool-responses",
     "/api/chat/mcp/sign-in", "/api/chat/mcp/callback", "/api/chat/mcp/client.json",
+    "/.well-known/agent-card.json", "/api/chat/a2a/.well-known/agent-card.json",
 }  # fmt: skip
 """Routes that show nothing of anybody."""
 OF_THE_CALLER = {
@@ -388,6 +389,7 @@ OF_THE_CALLER = {
     ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
     ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
+    ("POST", "/api/chat/a2a"),
     ("POST", "/api/chat/files"),
     ("GET", "/api/chat/mcp/connections"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),

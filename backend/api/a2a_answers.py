@@ -12,8 +12,8 @@ from starlette.types import Send
 from backend.api.problems import error_headers, problem_of
 from backend.api.sse import EventStream, Frames
 from backend.chat.models import Json, Task
-from backend.chat.protocol.a2a_tasks import as_updates
 from backend.chat.protocol.chunks import ascii_json
+from backend.chat.protocol.renderings.a2a_tasks import as_updates
 from backend.errors import (
     AppError,
     BadRequest,

@@ -13,8 +13,8 @@ from pydantic.alias_generators import to_camel
 
 from backend.api.user_message import MAX_FILES, GivenFile, UserMessage
 from backend.chat.models import Json, ModelChoice
-from backend.chat.protocol.a2a_tasks import STATES
 from backend.chat.protocol.chunks import ascii_json
+from backend.chat.protocol.renderings.a2a_tasks import STATES
 from backend.errors import TooManyParts, UnsupportedPart, ValidationFailed
 from backend.ids import SESSION_ID_PATTERN
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from backend.chat.protocol.openai_chunks import error_json
+from backend.chat.protocol.renderings.openai_chunks import error_json
 from backend.errors import (
     AppError,
     MethodNotAllowed,

@@ -15,7 +15,7 @@ from datetime import datetime
 import orjson
 
 from backend.chat.models import Json, Message
-from backend.chat.protocol.a2a_tasks import Ids, brief_json, text_of
+from backend.chat.protocol.renderings.a2a_tasks import Ids, brief_json, text_of
 from backend.chat.store.webhooks.deliveries import Claimed, Event
 
 VERSION = 1

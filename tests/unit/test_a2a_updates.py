@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.chat.models import Json
-from backend.chat.protocol.a2a_tasks import Ids, Updates
+from backend.chat.protocol.renderings.a2a_tasks import Ids, Updates
 from backend.ids import SessionId, TaskId
 
 

@@ -42,7 +42,7 @@ from backend.api.state import ApiState, state_of
 from backend.api.user_message import MAX_FILES, checked
 from backend.chat.flows import cancel, start
 from backend.chat.models import Caller, Json, Task, TurnRequest
-from backend.chat.protocol.a2a_tasks import task_json, text_of
+from backend.chat.protocol.renderings.a2a_tasks import task_json, text_of
 from backend.chat.store import history_pages, messages, sessions, tasks
 from backend.chat.store.webhooks import pushes
 from backend.chat.store.webhooks.pushes import Push

@@ -25,7 +25,7 @@ from backend.chat.models import (
 )
 from backend.chat.protocol.chunks import ascii_json
 from backend.chat.protocol.chunks_from_rows import answered_json, usage_json
-from backend.chat.protocol.openai_chunks import chunks_of
+from backend.chat.protocol.renderings.openai_chunks import chunks_of
 from backend.chat.protocol.sse_frames import frame_without_id
 from backend.ids import SessionId, TaskId
 

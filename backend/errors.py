@@ -218,6 +218,12 @@ class TurnInProgress(AppError):
     code, status = "turn_in_progress", 409
 
 
+class MessageTakenIn(AppError):
+    """An answer has read this message in its middle, so it cannot be edited by itself. Send a new message."""
+
+    code, status = "message_taken_in", 409
+
+
 class NoActiveTurn(AppError):
     """No turn is running in this session, so nothing can wait for it; start a turn."""
 

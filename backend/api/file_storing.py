@@ -38,7 +38,7 @@ async def _known(api: ApiState, caller: Caller, upload: Upload, key: str | None)
     async with api.resources.database.connection() as c:
         known = await files.find_by_key(c, caller, key, upload.sha256)
         if known is None:
-            await files.require_room(c, caller, 0, files=settings.max_files, total=settings.max_files_bytes)
+            await files.require_room(c, caller.quota_key, 0, files=settings.max_files, total=settings.max_files_bytes)
         return known
 
 

@@ -28,7 +28,7 @@ IMAGE_TOKENS, PAGE_TOKENS = 1_600, 2_000
 AUDIO_BYTES_A_TOKEN = 800
 """A second has about ten tokens, and 8 kB as MP3. A WAV file has more bytes."""
 SHARE = 2
-"""All files together may take one part in so many of the context."""
+"""The files of a prompt may take at most 1/SHARE of the context."""
 LEAST_TOKENS = 50
 _CHARACTERS_A_TOKEN = 3
 UNREADABLE = "which the model cannot read"

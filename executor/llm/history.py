@@ -56,7 +56,7 @@ SUMMARY_CLOSES = "</conversation_summary>"
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 
 
-class Entry(Protocol):
+class HistoryEntry(Protocol):
     """A message that is stored, or that belongs to the running turn and is not stored yet."""
 
     @property
@@ -72,7 +72,7 @@ def interrupted_result(call: ToolCallPart) -> ToolResultPart:
     return ToolResultPart(call.tool_call_id, call.tool_name, output, is_error=True)
 
 
-def to_prompt_messages(rows: Sequence[Entry]) -> list[NewMessage]:
+def to_prompt_messages(rows: Sequence[HistoryEntry]) -> list[NewMessage]:
     """Returns messages with the properties that this module's docstring lists.
 
     Outputs over MAX_OUTPUT_CHARS are cut, with a note. Page context becomes text in a `page_context` tag.
@@ -113,7 +113,7 @@ def compact_json(value: Json) -> str:
 # --- calls and their results --------------------------------------------------------------------------------------
 
 
-def _paired(rows: Sequence[Entry]) -> Iterator[NewMessage]:
+def _paired(rows: Sequence[HistoryEntry]) -> Iterator[NewMessage]:
     """Yields messages in which every call has a result. Adjacent user messages are not merged yet."""
     results = _results_by_call(rows)
     said: list[Part] = []
@@ -147,7 +147,7 @@ def _answer(said: list[Part], calls: list[tuple[ToolCallPart, ToolResultPart | N
         yield NewMessage(Role.TOOL, (_shortened(given), *output_files(given.output)))
 
 
-def _results_by_call(rows: Sequence[Entry]) -> dict[tuple[int, int], ToolResultPart]:
+def _results_by_call(rows: Sequence[HistoryEntry]) -> dict[tuple[int, int], ToolResultPart]:
     """Maps each call, as (row, part), to its result.
 
     If several calls have one id, its results belong, in order, to those in the newest row that has such calls.

@@ -19,7 +19,7 @@ from backend.chat.models import (
 from executor.llm.files import base64_of, data_url_of, is_audio, is_picture
 from executor.llm.history import NOTE_CLOSES, NOTE_OPENS, compact_json, result_text
 from executor.llm.model import Prompt
-from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.own_history import HistoryForm, one_call_each, written_for
 from executor.llm.provider_data import IN_CONTENT
 from executor.llm.think_tags import TAGS
 
@@ -33,7 +33,10 @@ NO_SIGNATURE = {"google": {"thought_signature": "skip_thought_signature_validato
 
 
 def openai_messages(
-    prompt: Prompt, owner: str = "", form: Form = Form.OWN, refuses: Callable[[str], bool] = lambda _: False
+    prompt: Prompt,
+    owner: str = "",
+    form: HistoryForm = HistoryForm.OWN,
+    refuses: Callable[[str], bool] = lambda _: False,
 ) -> list[dict[str, Json]]:
     """Returns the messages for the model `owner`. `refuses` tells what its server does not accept."""
     messages = written_for(prompt.messages, owner, form)

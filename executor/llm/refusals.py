@@ -22,9 +22,9 @@ from executor.llm.model import ToolSpec
 
 MAX_REASON = 20_000  # characters
 LEAST_ANSWER = 16
-"""Tokens. A smaller number in a refusal is no limit of an answer: answers of that length would be of no use."""
+"""Tokens. A smaller number in a refusal is not taken for a limit: answers of that length would be of no use."""
 LEAST_CONTEXT = 64
-"""Tokens. A smaller number in a refusal is no context."""
+"""Tokens. A smaller number in a refusal is not taken for the context."""
 _ECHOES = frozenset({"input", "failed_generation"})
 """Members in which servers repeat the request, or what the model said."""
 _MARKUP = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]{0,500}>", re.DOTALL | re.IGNORECASE)

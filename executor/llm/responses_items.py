@@ -24,13 +24,16 @@ from executor.llm.files import UNREADABLE, data_url_of, is_audio, is_picture, li
 from executor.llm.history import compact_json, result_text
 from executor.llm.model import Prompt
 from executor.llm.openai_messages import after_system
-from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.own_history import HistoryForm, one_call_each, written_for
 
 Item = dict[str, Json]
 
 
 def responses_items(
-    prompt: Prompt, owner: str = "", form: Form = Form.OWN, refuses: Callable[[str], bool] = lambda _: False
+    prompt: Prompt,
+    owner: str = "",
+    form: HistoryForm = HistoryForm.OWN,
+    refuses: Callable[[str], bool] = lambda _: False,
 ) -> list[Item]:
     """Returns the input items for the model `owner`. `refuses` tells what its server does not accept."""
     own = written_for(prompt.messages, owner, form)
@@ -119,7 +122,7 @@ class _Reasoning:
     def phase_of(self, message: NewMessage) -> Item:
         """Returns the `phase` of a message, if the model gives phases: without it such models may stop too early.
 
-        That of a last answer is not stored, and always the same.
+        The phase of a last answer is always the same, so it is not stored.
         """
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if not calls:

@@ -19,7 +19,7 @@ MAX_WORDS = 4_000
 """Characters of a part of an unknown type, or of an error's data, as the model reads it."""
 
 
-def tidy_result(result: dict[str, Any]) -> None:
+def repair_result(result: dict[str, Any]) -> None:
     """Repairs, in place, the result of `tools/call`. Does nothing to other results.
 
     A part whose type is unknown becomes a text. Structured content that is no object is put into one, as `result`: the

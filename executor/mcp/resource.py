@@ -21,16 +21,16 @@ READ_RESOURCE = "read_resource"
 Read = Callable[[str, Caller], Awaitable[mcp_types.ReadResourceResult]]
 
 
-class Address(BaseModel):
+class ReadResourceArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     uri: str = Field(min_length=1, max_length=4_096, description="The `uri` of a `resource_link`.")
 
 
-class ResourceTool(Tool[Address]):
+class ResourceTool(Tool[ReadResourceArgs]):
     """Reads a resource of one server. The server decides what can be read."""
 
-    input_type = Address
+    input_type = ReadResourceArgs
     idempotent = True
 
     def __init__(self, name: str, server: Server, read: Read) -> None:
@@ -54,7 +54,7 @@ class ResourceTool(Tool[Address]):
     def time_limit(self) -> float | None:
         return self._server.timeout
 
-    async def run(self, call: Address, context: ToolContext) -> ToolResponse:
+    async def run(self, call: ReadResourceArgs, context: ToolContext) -> ToolResponse:
         block_id = f"{self._server.name}.{READ_RESOURCE}"
         try:
             result = await self._read(

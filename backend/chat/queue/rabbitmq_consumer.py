@@ -191,7 +191,8 @@ class Consumer(Generic[S]):
 
         The prefetch is the number of the other slots, and the prefetch of a consumer cannot grow. So when a delivery of
         an earlier connection is settled, one more consumer asks for its slot. No consumer is cancelled before the end,
-        because its deliveries would stay unsettled. The connection is ready when the broker has accepted the first consumer.
+        because its deliveries would stay unsettled. The connection is ready when the broker has accepted the first
+        consumer.
         """
         async with self._taking:
             earlier, asked, tags = self.intake.unsettled, 0, list[str]()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from backend.api.schema_base import Reply
 
 
-class FileOut(BaseModel):
+class FileOut(Reply):
     """A file that messages may have. `url` is for messages, and to read the file with the caller's token."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     url: str

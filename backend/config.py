@@ -128,6 +128,7 @@ class Settings(BaseModel):
     chat_system_prompt: str = ""
     chat_accepts: str = Field("", pattern=r"^(none|(image|pdf)(,(image|pdf))?)?$")
     user_instructions: bool = True
+    share_links: bool = False
     chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)
     chat_max_output_tokens: Count = 8_192
     chat_summaries: bool = True
@@ -144,6 +145,9 @@ class Settings(BaseModel):
     web_search_url: HttpUrl | None = None
     brave_search_api_key: SecretStr | None = None
     tavily_api_key: SecretStr | None = None
+    workspace_tools: bool = True
+    bash_exec: bool = False
+    sandbox_socket: Path | None = None
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator

@@ -24,18 +24,22 @@ from backend.api.cors import Cors
 from backend.api.jobs import Jobs
 from backend.api.metrics import ApiMetrics
 from backend.api.middleware import RequestMiddleware
-from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
 from backend.api.origins import Origins
+from backend.api.per_minute import PerMinute
+from backend.api.platform_access import PLATFORM_SECONDS
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
 from backend.api.routes import (
     ag_ui,
+    agent_runs,
     autogpt,
     chat,
     events,
     export,
+    feedback,
     files,
+    folders,
     health,
     instructions,
     library,
@@ -47,11 +51,13 @@ from backend.api.routes import (
     schema,
     search,
     sessions,
+    shares,
     streams,
     tasks,
     tool_servers,
     user,
     webhooks,
+    workspace,
 )
 from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
@@ -60,10 +66,13 @@ from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
 from backend.chat.resources import Resources
 from backend.config import Settings
-from backend.errors import AppError
+from backend.errors import AppError, TooManyReads, TooManySessions
+from backend.platform import open_platform
 from backend.resources import open_resources
 
 PREFIX = "/api/chat"
+SHARED_READS = 120
+"""Shared conversations that one address may read in a minute."""
 Connect: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
 
@@ -152,6 +161,7 @@ def _lifespan(
         jobs = Jobs()
         async with (
             connect(settings) as resources,
+            open_platform(settings, PLATFORM_SECONDS) as platform,
             jobs.supervised(),
             CompletionLoop.running(
                 resources, _consumer_name(resources), on_dead=metrics.count_dead_completion
@@ -177,8 +187,10 @@ def _lifespan(
                 timeouts,
                 proxies,
                 bodies,
-                NewSessions(settings.max_new_sessions),
+                PerMinute(settings.max_new_sessions, TooManySessions),
                 Uploads(),
+                platform,
+                PerMinute(SHARED_READS, TooManyReads),
             )
             yield Lifespan(api=api)
 
@@ -196,17 +208,22 @@ async def _closing(authenticator: Authenticator) -> AsyncIterator[None]:
 def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
-        *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
+        *(sessions, export, folders, feedback, shares, search, user, instructions, models, autogpt, tasks, operations),
+        questions,
+        *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui),
         chat,
     )
     answer_head(tool_servers.pages)
-    for module in (*modules, library, openai, page):
+    answer_head(shares.reading)
+    for module in (*modules, library, agent_runs, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(tool_servers.pages, prefix=PREFIX)
+    app.include_router(shares.reading, prefix=PREFIX)
     app.include_router(library.router)
+    app.include_router(library.imports)
+    app.include_router(agent_runs.router)
     app.include_router(openai.router)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix

@@ -66,7 +66,7 @@ async def _known(api: ApiState, caller: Caller, upload: Upload, key: str | None)
     async with api.resources.database.connection() as c:
         known = await files.find_by_key(c, caller, key, upload.sha256)
         if known is None:
-            await files.require_room(c, caller, 0, files=settings.max_files, total=settings.max_files_bytes)
+            await files.require_room(c, caller.quota_key, 0, files=settings.max_files, total=settings.max_files_bytes)
         return known
 
 
@@ -127,7 +127,7 @@ async def _read(api: ApiState, upload: Upload, out: IO[bytes]) -> _Content:
             return _Content(out, await reader.write_picture(upload.file, out), 0)
         case Kind.PDF:
             return _Content(upload.file, upload.media_type, await reader.count_pages(upload.file, out))
-        case Kind.TEXT:
+        case _:
             await asyncio.to_thread(require_text, upload.file)
             return _Content(upload.file, upload.media_type, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fastapi import Request
 
@@ -14,12 +14,15 @@ from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
 from backend.api.jobs import Jobs
 from backend.api.metrics import ApiMetrics
-from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
+from backend.api.per_minute import PerMinute
 from backend.api.proxies import TrustedProxies
 from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
 from backend.chat.resources import DependencyStates, Resources
+
+if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an API without a platform saves
+    from backend.platform.client import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,11 @@ class ApiState:
     timeouts: Timeouts
     proxies: TrustedProxies
     bodies: BodyMemory
-    new_sessions: NewSessions
+    new_sessions: PerMinute
     uploads: Uploads
+    platform: Platform | None
+    """The client of the agent platform; None if none is configured."""
+    shared_reads: PerMinute
 
     async def state(self) -> DependencyStates:
         """Returns the state of each service that requests need."""

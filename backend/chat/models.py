@@ -391,7 +391,7 @@ class Session:
     """A conversation. `user_id` is None while it is anonymous, `title` until one is set.
 
     `choice` is the model that answers the next message, if that names none.
-    `pinned` and `archived` say where the session is in its user's list.
+    `pinned`, `archived` and `folder_id` (None: no folder) say where the session is in its user's list.
     """
 
     id: SessionId
@@ -403,6 +403,7 @@ class Session:
     choice: ModelChoice = ModelChoice()
     pinned: bool = False
     archived: bool = False
+    folder_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

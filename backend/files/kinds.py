@@ -27,6 +27,8 @@ _TEXTS = {
     ".xml": "text/xml",
 }
 """Types of texts by the ending of a file's name. Any other text is text/plain."""
+BINARY = "application/octet-stream"
+"""The type of a file in a workspace whose content is none of those that messages may have."""
 _PIECE = 65_536
 ALLOWED = "PNG, JPEG, WebP and GIF pictures, PDF, and text in UTF-8 (CSV, JSON, Markdown and others)"
 
@@ -35,12 +37,15 @@ class Kind(StrEnum):
     IMAGE = "image"
     PDF = "pdf"
     TEXT = "text"
+    BINARY = "binary"
 
 
 def kind_of(media_type: str) -> Kind:
-    """Returns the kind of a type that `media_type_of` returned."""
+    """Returns the kind of a type that `media_type_of` returned, or of BINARY."""
     if media_type.startswith("image/"):
         return Kind.IMAGE
+    if media_type == BINARY:
+        return Kind.BINARY
     return Kind.PDF if media_type == "application/pdf" else Kind.TEXT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis.exceptions import RedisError
 
 from backend.chat.flows.cancel import cancel_task
-from backend.chat.keys import executor_key
+from backend.chat.leases.liveness import heartbeat_key
 from backend.chat.models import TaskStatus, Turn
 from backend.chat.resources import Resources
 from backend.chat.store import executors, tasks
@@ -79,6 +79,6 @@ async def seems_dead(resources: Resources, owner: ExecutorId) -> bool:
     if seen is not None and seen <= executors.DEAD_AFTER:
         return False
     try:
-        return not await resources.redis.exists(executor_key(owner))
+        return not await resources.redis.exists(heartbeat_key(resources.redis, owner))
     except RedisError:
         return True

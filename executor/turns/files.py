@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections import OrderedDict
 from collections.abc import Container
 from dataclasses import dataclass, replace
@@ -106,12 +105,4 @@ class PromptFiles:
         async with asyncio.timeout_at(asked.until):
             data = await self._resources.files.get(part.file.file_id)
             is_pdf = part.as_text and kind_of(part.file.media_type) is Kind.PDF
-            return await self._text_of_pdf(data) if is_pdf else data
-
-    async def _text_of_pdf(self, data: bytes) -> bytes:
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
-            given.write(data)
-            given.flush()
-            await self._resources.file_reader.read_pdf(given, out)
-            out.seek(0)
-            return await asyncio.to_thread(out.read)
+            return await self._resources.file_reader.text_of_pdf(data) if is_pdf else data

@@ -19,8 +19,9 @@ from redis.exceptions import ResponseError
 from backend.chat.keys import COMPLETIONS, DEAD_COMPLETIONS
 from backend.chat.outcomes import Outcome
 from backend.chat.protocol.tool_outputs import is_too_deep
-from backend.chat.scripts import Script
+from backend.chat.scripts import Argument, Script
 from backend.ids import OperationId
+from backend.redis_cluster import beside
 
 GROUP = "chat_consumers"
 FIELD = b"data"
@@ -41,7 +42,7 @@ REFUSALS = frozenset(
     }
 )  # fmt: skip
 """The reasons for which an entry is refused. Another one is the name of an unexpected error."""
-_TRIM, _LEAVE = Script("completions_trim"), Script("turn_inherit")
+_TRIM, _LEAVE, _BURY = Script("completions_trim"), Script("turn_inherit"), Script("completion_bury")
 logger = logging.getLogger(__name__)
 
 
@@ -159,11 +160,9 @@ class Completions:
 
     async def bury(self, entry: CompletionEntry, reason: str) -> None:
         """Moves an entry to the dead stream, with the reason, where operators find it."""
-        pipeline = self._quick.pipeline(transaction=True)
-        letter: dict[Any, Any] = {FIELD: entry.data or b"", b"reason": reason, b"id": entry.id}
-        pipeline.xadd(DEAD_COMPLETIONS, letter, maxlen=MAX_DEAD_COMPLETIONS, approximate=True)
-        pipeline.xack(COMPLETIONS, GROUP, entry.id)
-        await pipeline.execute()
+        letter: list[Argument] = [FIELD, entry.data or b"", b"reason", reason, b"id", entry.id]
+        keys = [COMPLETIONS, dead_completions(self._quick)]
+        await _BURY.run(self._quick, keys, [GROUP, entry.id, MAX_DEAD_COMPLETIONS, *letter])
 
     async def tidy(self) -> None:
         """Trims the entries that every group has finished, and removes idle consumers that have nothing pending."""
@@ -179,6 +178,11 @@ class Completions:
 
     async def _forget(self, name: str) -> None:
         await _LEAVE.run(self._quick, [COMPLETIONS], [GROUP, name, name, 0])
+
+
+def dead_completions(redis: Redis) -> str:
+    """Returns the key of the refused entries."""
+    return beside(redis, DEAD_COMPLETIONS, COMPLETIONS)
 
 
 def _entries(rows: Any) -> list[CompletionEntry]:

@@ -24,6 +24,7 @@ from backend.ids import ExecutorId, TaskId
 from backend.jitter import jitter
 from backend.logs import Trouble, why_away
 from backend.redis import answered
+from backend.redis_cluster import beside
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,10 @@ class QueueKeys:
     turns: str = TURNS
     dead: str = DEAD_TURNS
     cancel: str = CANCEL_CHANNEL
+
+    @classmethod
+    def of(cls, redis: Redis) -> QueueKeys:
+        return cls(dead=beside(redis, DEAD_TURNS, TURNS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,10 @@ interface FormProps extends Giving {
   order?: string[];
   byServer?: boolean;
   act?: string; // the word on the only button
+  errors?: Record<string, string>; // by the name of the field
 }
 
-export function Form({ form, order = form.propertyOrder, sent, give, byServer, act }: FormProps) {
+export function Form({ form, order = form.propertyOrder, sent, give, byServer, act, errors = {} }: FormProps) {
   const names = (order ?? Object.keys(form.properties)).filter((name) => Object.hasOwn(form.properties, name));
   const fields = names.map((name): [string, Field] => [name, form.properties[name]!]);
   const required = new Set(form.required);
@@ -177,6 +178,7 @@ export function Form({ form, order = form.propertyOrder, sent, give, byServer, a
           <Input id={`${id}-${name}`} field={field} value={values[name]!} disabled={sent}
             onChange={(value) => setValues((old) => ({ ...old, [name]: value }))} />
           {field.description && <span className="note">{field.description}</span>}
+          {errors[name] && <span className="problem" role="alert">{errors[name]}</span>}
         </p>
       ))}
       <Buttons sent={sent} give={give} complete={complete} byServer={byServer} act={act} />

@@ -126,7 +126,7 @@ class Settings(BaseModel):
     openrouter_base_url: HttpUrl | None = None
     openai_base_url: HttpUrl | None = None
     chat_system_prompt: str = ""
-    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf)(,(image|pdf))?)?$")
+    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf|audio)(,(image|pdf|audio)){0,2})?$")
     user_instructions: bool = True
     share_links: bool = False
     chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)

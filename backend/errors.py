@@ -10,7 +10,7 @@ AppError                      answered to the caller as problem+json
 ├── Forbidden           403   HostNotAllowed, ForeignOrigin, PlatformRefused
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
 │                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound, RunNotFound,
-│                             ScheduleNotFound, FolderNotFound, ShareNotFound
+│                             ScheduleNotFound, FolderNotFound, ShareNotFound, PushNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -227,6 +227,12 @@ class WebhookNotFound(NotFound):
     """No such webhook, or no such delivery of it."""
 
     code = "webhook_not_found"
+
+
+class PushNotFound(NotFound):
+    """This task has no such push notification config."""
+
+    code = "push_not_found"
 
 
 class FileNotFound(NotFound):

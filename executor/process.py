@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from backend.chat.flows.attachments.workspace import Workspace
+from backend.chat.flows.files.workspace import Workspace
 from backend.chat.resources import Resources
 from backend.config import Settings, load_settings, warn_of_unknown_settings
 from backend.errors import ConfigError, Unavailable

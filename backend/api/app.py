@@ -31,6 +31,7 @@ from backend.api.platform_access import PLATFORM_SECONDS
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
 from backend.api.routes import (
+    a2a,
     ag_ui,
     agent_runs,
     autogpt,
@@ -210,11 +211,12 @@ def _add_routes(app: ChatApp) -> None:
     modules = (
         *(sessions, export, folders, feedback, shares, search, user, instructions, models, autogpt, tasks, operations),
         questions,
-        *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui),
+        *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui, a2a),
         chat,
     )
     answer_head(tool_servers.pages)
     answer_head(shares.reading)
+    answer_head(a2a.cards)
     for module in (*modules, library, agent_runs, openai, page):
         answer_head(module.router)
     for module in modules:
@@ -225,6 +227,8 @@ def _add_routes(app: ChatApp) -> None:
     app.include_router(library.imports)
     app.include_router(agent_runs.router)
     app.include_router(openai.router)
+    app.include_router(a2a.cards)
+    app.include_router(a2a.cards, prefix=f"{PREFIX}{a2a.PATH}", include_in_schema=False)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix
 

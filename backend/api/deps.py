@@ -62,6 +62,10 @@ async def _session_id(session_id: Annotated[str, Path(pattern=SESSION_ID_PATTERN
 
 
 async def _task_id(task_id: str) -> TaskId:
+    return parse_task_id(task_id)
+
+
+def parse_task_id(task_id: str) -> TaskId:
     """Raises TaskNotFound if the id is no UUID, so that no store is asked for it."""
     if _UUID.fullmatch(task_id) is None:
         raise TaskNotFound

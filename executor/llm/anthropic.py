@@ -17,7 +17,7 @@ from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.cache_marks import mark_anthropic
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
-from executor.llm.files import base64_of, is_picture
+from executor.llm.files import UNREADABLE, base64_of, is_audio, is_picture, line_of
 from executor.llm.history import call_ids, result_text
 from executor.llm.model import Prompt
 from executor.llm.own_history import HistoryForm, one_call_each, written_for
@@ -176,6 +176,9 @@ def anthropic_messages(
     for message in one_call_each(own) if refuses("parallel calls") else own:
         role = "assistant" if message.role is Role.ASSISTANT else "user"
         blocks = [block for part in message.parts if (block := _block(part)) is not None]
+        if message.role is Role.TOOL and len(blocks) > 1:  # results must come first, so their files are inside them
+            result, *files = blocks
+            blocks = [{**result, "content": [{"type": "text", "text": result["content"]}, *files]}]
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].extend(blocks)
         else:
@@ -189,6 +192,8 @@ def _block(part: Part) -> dict[str, Json] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
+        case PromptFile() if is_audio(part):  # this format has no sounds
+            return {"type": "text", "text": line_of(part.file, UNREADABLE)}
         case PromptFile():
             source = {"type": "base64", "media_type": part.file.media_type, "data": base64_of(part)}
             if is_picture(part):

@@ -219,11 +219,13 @@ def refuses_lists_of_blocks(reason: str) -> bool:
 
 _ABOUT_FILES = re.compile(
     r"\bimages?\b|image_url|input_image|\bpdfs?\b|\bdocuments?\b|input_file|file_data|multimodal|vision"
+    r"|\baudio\b|input_audio"
 )
 _NO_FILES = re.compile(
-    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document))"
-    r"|(?:image|vision|pdf|file|document|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?support"
-    r"|only supported by certain models|unknown variant .?(?:image_url|file)|no endpoints found that support"
+    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document|audio))"
+    r"|(?:image|vision|pdf|file|document|audio|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?support"
+    r"|only supported by certain models|unknown variant .?(?:image_url|file|input_audio)"
+    r"|no endpoints found that support"
 )
 
 

@@ -20,7 +20,7 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
-from executor.llm.files import data_url_of, is_picture
+from executor.llm.files import UNREADABLE, data_url_of, is_audio, is_picture, line_of
 from executor.llm.history import compact_json, result_text
 from executor.llm.model import Prompt
 from executor.llm.openai_messages import after_system
@@ -55,7 +55,11 @@ def _items(message: NewMessage, reasoning: _Reasoning) -> Iterator[Item]:
             yield {"role": "user", "content": [*blocks, *said_too] if blocks else said}
         case Role.TOOL:
             result = next(part for part in message.parts if isinstance(part, ToolResultPart))
-            yield {"type": "function_call_output", "call_id": result.tool_call_id, "output": result_text(result)}
+            lines = [result_text(result), *(part.text for part in message.parts if isinstance(part, TextPart))]
+            output: Json = "\n".join(lines)
+            if files := [_file(part) for part in message.parts if isinstance(part, PromptFile)]:
+                output = [{"type": "input_text", "text": output}, *files]
+            yield {"type": "function_call_output", "call_id": result.tool_call_id, "output": output}
         case Role.ASSISTANT:
             yield from _said(message, reasoning)
 
@@ -64,6 +68,8 @@ def _file(file: PromptFile) -> Item:
     """Returns the block of a file. Source: `openai` 3.54.0, `ResponseInputImageParam`, `ResponseInputFileParam`."""
     if is_picture(file):
         return {"type": "input_image", "image_url": data_url_of(file), "detail": "auto"}
+    if is_audio(file):  # this API takes no sounds
+        return {"type": "input_text", "text": line_of(file.file, UNREADABLE)}
     return {"type": "input_file", "filename": file.file.filename, "file_data": data_url_of(file)}
 
 

@@ -8,9 +8,10 @@ import mcp_types
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.chat.protocol.tool_responses import ToolResponse
-from executor.mcp.failure_responses import failure_response, masked
+from executor.mcp.answers import answer_of
+from executor.mcp.failure_responses import failure_response
 from executor.mcp.failures import CALL_FAILURES
-from executor.mcp.outputs import resource_response
+from executor.mcp.outputs import result_of_resource
 from executor.mcp.server_entry import Server
 from executor.mcp.tool import Caller
 from executor.tools.context import ToolContext
@@ -61,4 +62,4 @@ class ResourceTool(Tool[ReadResourceArgs]):
             )
         except CALL_FAILURES as failure:
             return failure_response(failure, self._server, block_id, context, repeatable=True)
-        return masked(resource_response(result, block_id, context.session_id), self._server)
+        return await answer_of(result_of_resource(result), block_id, "Resource", context, self._server)

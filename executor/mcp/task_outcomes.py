@@ -10,10 +10,10 @@ from backend.chat.models import ToolCallPart
 from backend.chat.outcomes import Operation, Outcome, RemoteTask
 from backend.chat.protocol.tool_responses import ToolResponse
 from executor.agent.progress import progress_of
-from executor.mcp.failure_responses import failure_response, masked
+from executor.mcp.answers import answer_of
+from executor.mcp.failure_responses import failure_response
 from executor.mcp.failures import CALL_FAILURES, ServerBusy, ServerLost, ServerUnavailable
 from executor.mcp.inputs import Inputs
-from executor.mcp.outputs import response_of
 from executor.mcp.server_entry import Server
 from executor.mcp.tasks import ServerTasks, TaskState
 from executor.tools.context import ToolContext
@@ -37,7 +37,7 @@ async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) ->
         return failure_response(failure, tasks.server, block_id, context, repeatable=False)
     if isinstance(found, TaskState):
         return found
-    return masked(response_of(found, block_id, task.tool, context.session_id), tasks.server)
+    return await answer_of(found, block_id, task.tool, context, tasks.server)
 
 
 async def answer_to(
@@ -58,7 +58,7 @@ async def answer_to(
         return failure_response(failure, tasks.server, task.tool, context, repeatable=False)
     if found is None:
         return None
-    return masked(response_of(found, f"{task.server}.{task.tool}", task.tool, context.session_id), tasks.server)
+    return await answer_of(found, f"{task.server}.{task.tool}", task.tool, context, tasks.server)
 
 
 class ConnectionWithTasks(Protocol):

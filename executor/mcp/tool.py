@@ -16,8 +16,9 @@ from backend.chat.outcomes import RemoteTask, ToolWork
 from backend.chat.protocol.tool_responses import ToolResponse
 from executor.llm.clean_text import clean
 from executor.llm.model import ToolSpec
+from executor.mcp.answers import answer_of
 from executor.mcp.elicitations import links_to_open
-from executor.mcp.failure_responses import failure_response, masked
+from executor.mcp.failure_responses import failure_response
 from executor.mcp.failures import (
     CALL_FAILURES,
     CallRefused,
@@ -27,7 +28,6 @@ from executor.mcp.failures import (
 )
 from executor.mcp.inputs import Answers, Inputs, ServerRequests
 from executor.mcp.names import Names
-from executor.mcp.outputs import response_of
 from executor.mcp.schemas import InputSchema, input_schema
 from executor.mcp.server_entry import HttpServer, Server, StdioServer
 from executor.mcp.task_outcomes import look_at, with_notes
@@ -176,7 +176,7 @@ class McpTool(Tool[Arguments]):
         else:
             if not isinstance(result, mcp_types.CallToolResult):
                 return result
-            response = masked(response_of(result, block_id, self._title, session), self._server)
+            response = await answer_of(result, block_id, self._title, context, self._server)
         return with_notes(response, inputs.notes)
 
     async def _called(

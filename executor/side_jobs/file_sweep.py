@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from backend.chat.flows.attachments.expiry import delete_expired_files, delete_orphans
+from backend.chat.flows.files.expire import delete_expired_files, delete_orphans
 from backend.chat.resources import Resources
 from backend.errors import Unavailable
 from backend.ids import FileId

@@ -29,6 +29,7 @@ from executor.operations import Operations, WaitingCalls
 from executor.tools.context import ToolContext
 from executor.tools.remote_work import StillRunning, WorkServer
 from executor.turns.context import ExecutorContext
+from executor.turns.output_files import OutputFiles
 
 AT_ONCE, AT_ONCE_OF_ONE, MOST_WAITING = 32, 8, 64
 """Tasks for which one executor asks at the same time, of all servers and of one. Those that wait for input, mostly of
@@ -181,6 +182,7 @@ class RemoteTasks:
             self._resources.database,
             Operations(self._resources, operation.session_id, context.start_work, self._waits),
             can_ask=context.can_ask(task),
+            keep_file=OutputFiles(self._resources, operation.session_id, task.id).keep,
         )
 
     async def _complete(self, operation: Operation, outcome: Outcome) -> None:

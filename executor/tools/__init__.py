@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backend.chat.flows.attachments.workspace import Workspace
+from backend.chat.flows.files.workspace import Workspace
 from backend.config import Settings
 from backend.errors import ConfigError
 from backend.files.reading import FileReader

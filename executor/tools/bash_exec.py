@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.chat.flows.attachments.workspace import MAX_FILE, Workspace
+from backend.chat.flows.files.workspace import MAX_FILE, Workspace
 from backend.chat.protocol.tool_responses import BashExec, ErrorResponse, ToolResponse
 from backend.chat.store.attachments.workspaces import (
     ATTACHMENTS,

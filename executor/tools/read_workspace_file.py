@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.chat.flows.attachments.workspace import Workspace
+from backend.chat.flows.files.workspace import Workspace
 from backend.chat.protocol.tool_responses import ToolResponse, WorkspaceFileContent, WorkspaceFileMetadata
 from backend.chat.store.attachments.workspaces import WorkspaceFile
 from backend.files.kinds import Kind, kind_of

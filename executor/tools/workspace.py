@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from backend.chat.flows.attachments.workspace import Workspace
+from backend.chat.flows.files.workspace import Workspace
 from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
 from backend.chat.store.attachments.workspaces import MAX_PATH
 from backend.errors import AppError, FileNotFound

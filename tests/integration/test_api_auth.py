@@ -384,6 +384,7 @@ PUBLIC = {
     "/api/chat/health", "/api/chat/health/live", "/api/chat/health/ready", "/api/chat/openapi.json",
     "/api/chat/config/ttl", "/api/chat/schema/tool-responses",
     "/api/chat/mcp/sign-in", "/api/chat/mcp/callback", "/api/chat/mcp/client.json",
+    "/.well-known/agent-card.json", "/api/chat/a2a/.well-known/agent-card.json",
 }  # fmt: skip
 """Routes that show nothing of anybody."""
 BY_LINK = {"/api/chat/shared/{share_token}"}
@@ -396,6 +397,7 @@ OF_THE_CALLER = {
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
     ("POST", "/api/chat/files"), ("GET", "/api/chat/folders"), ("POST", "/api/chat/folders"),
     ("POST", "/api/chat/sessions/import"),
+    ("POST", "/api/chat/a2a"),
     ("GET", "/api/chat/mcp/connections"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
 }  # fmt: skip

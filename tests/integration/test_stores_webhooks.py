@@ -11,9 +11,11 @@ import pytest
 
 from backend.chat.models import Caller, Task, TaskStatus, Usage
 from backend.chat.store import sessions, tasks
-from backend.chat.store.webhooks import deliveries, endpoints
+from backend.chat.store.webhooks import deliveries, endpoints, pushes
 from backend.chat.store.webhooks.deliveries import ClaimedDelivery, Event, Failure
 from backend.chat.store.webhooks.endpoints import Endpoint
+from backend.chat.store.webhooks.pushes import Push
+from backend.errors import TooManyWebhooks
 from backend.ids import UserId, new_executor_id
 from backend.postgres import Connection, Database
 from tests.integration.rows import NOBODY, a_session, a_task, new_user
@@ -360,3 +362,33 @@ async def test_a_deletion_during_the_end_of_a_turn_fails_neither(database: Datab
                 await asyncio.sleep(0.01)  # until the end of the turn waits for the deletion
     await ending
     assert await claim(c) == []
+
+
+async def test_pushes_that_are_over_give_way_to_new_ones(c: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushes, "MOST_OF_USER", 2)
+    monkeypatch.setattr(pushes, "MOST_OF_TASK", 1)
+    user = new_user()
+    session_id = await a_session(c, user)
+    running, over = await a_task(c, session_id, user), await ended_turn(c, user)
+
+    async def push(task: Task, id: str) -> None:
+        async with c.transaction():
+            await pushes.set_push(c, id_of(user), task, Push(task.id, id, "https://example.com/"))
+
+    await push(running, "a")
+    await push(running, "a")  # changes it
+    with pytest.raises(TooManyWebhooks):
+        await push(running, "b")
+    await push(over, "c")
+    (told,) = await claim(c)  # the task had ended before
+    assert (told.task_id, told.push, told.secrets) == (over.id, True, ())
+    with pytest.raises(TooManyWebhooks):
+        await push(await ended_turn(c, user), "d")
+    async with c.transaction():
+        await deliveries.settle_delivered(c, told, 200)
+    await push(await ended_turn(c, user), "d")
+    assert await pushes.pushes_of(c, user, over.id) == []
+    assert await endpoints.list_endpoints(c, id_of(user)) == []
+    async with c.transaction():
+        await sessions.delete_session(c, session_id)
+    assert await pushes.pushes_of(c, user, running.id) == []

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from backend.chat.protocol.ag_ui_events import ThreadRun, as_ag_ui_stream, snapshot_of
 from backend.chat.protocol.chunks import (
     Chunk,
     Data,
@@ -25,6 +24,7 @@ from backend.chat.protocol.chunks import (
     ToolOutputError,
     encode,
 )
+from backend.chat.protocol.renderings.ag_ui_events import ThreadRun, as_ag_ui_stream, snapshot_of
 from backend.chat.protocol.sse_frames import DONE, HEARTBEAT, frame
 from backend.ids import StreamId
 

@@ -25,7 +25,7 @@ from backend.api.state import ApiState
 from backend.api.user_message import UserMessage, check_text
 from backend.chat.flows import start
 from backend.chat.models import Task, TurnRequest
-from backend.chat.protocol.ag_ui_events import Event, ThreadRun, as_ag_ui_stream, frame_of, snapshot_of
+from backend.chat.protocol.renderings.ag_ui_events import Event, ThreadRun, as_ag_ui_stream, frame_of, snapshot_of
 from backend.chat.store import branches, sessions, tasks
 from backend.config import Settings
 from backend.errors import CursorExpired, NothingLeft, TaskExpired, TokenExpired

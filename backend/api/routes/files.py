@@ -21,7 +21,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.api.schemas import Ok
 from backend.api.state import ApiState, state_of
-from backend.api.uploads import FORM_BYTES, MAX_NAME, WITHIN, receive
+from backend.api.uploads import FORM_BYTES, WITHIN, receive
 from backend.chat.models import FilePart
 from backend.chat.store.attachments import files
 from backend.chat.store.attachments.files import StoredFile
@@ -29,6 +29,7 @@ from backend.config import Settings
 from backend.errors import FileNotFound
 from backend.files.kinds import Kind, kind_of
 from backend.files.storage import ObjectGone
+from backend.files.upload import MAX_NAME
 
 SENT_WITHIN = 300.0
 """Seconds in which a client must read a file."""

@@ -27,7 +27,7 @@ from backend.api.state import ApiState, address_of
 from backend.api.user_message import UserMessage, check_text
 from backend.chat.flows import cancel, start
 from backend.chat.models import Json, ModelChoice, Task, TurnRequest
-from backend.chat.protocol.openai_chunks import Completion, ToolsAs
+from backend.chat.protocol.renderings.openai_chunks import Completion, ToolsAs
 from backend.chat.streams.reader import RESET_STEP
 from backend.config import Settings
 from backend.errors import MessageTooLong, ModelNotFound, ValidationFailed

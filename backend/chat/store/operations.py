@@ -301,7 +301,7 @@ WITH t AS (
       THEN session_id END
   WHERE id = $1 AND {PENDING} AND cancel_requested_at IS NULL
   RETURNING id, session_id, active_session_id
-), told AS ({event_insert(f"'{Event.OPERATION_FINISHED}'", "$6")}
+), told AS ({event_insert(f"'{Event.OPERATION_FINISHED}'", "$6", ends=False)}
 )
 SELECT active_session_id IS NOT NULL FROM t"""
 

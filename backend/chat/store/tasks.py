@@ -524,7 +524,7 @@ WITH t AS (
 ), added AS (
     {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9, $10, $11, $12 FROM t
     WHERE $6::int + $7::int + $8::int + $9::int > 0 OR $10::text IS NOT NULL
-), told AS ({event_insert(_EVENT, "t.status")}
+), told AS ({event_insert(_EVENT, "t.status", ends=True)}
 )
 SELECT {COLUMNS}, {AGE}, used.*,
   EXISTS (SELECT 1 FROM tasks o WHERE o.session_id = t.session_id AND o.status = 'queued') AS others_wait

@@ -43,8 +43,15 @@ export interface Operation {
   progress: { percent: number | null; message: string | null } | null;
   created_at: string;
 }
-// The answer to a question, or to the approval of a call.
-export type Answer = { answer: Json } | { declined: true } | { dismissed: true } | { approved: boolean; always?: boolean };
+// The answer to a question, or to the approval of a call, or the result of a call that a page carries out.
+export type Answer =
+  | { answer: Json } | { declined: true } | { dismissed: true } | { approved: boolean; always?: boolean } | { output: Json } | { error: string };
+// A tool server at which the user is signed in.
+export interface Connection {
+  server: string;
+  signed_in_at: string;
+  scopes: string[];
+}
 // The versions of a message, on different branches. `siblings` are their names for `switchTo`, `shown` is this one's.
 export interface Alternatives {
   id: string;
@@ -156,6 +163,10 @@ export const api = {
     posted<StoredFile>(`/api/chat/files?${query({ filename: file.name.slice(-200) })}`, file, { "idempotency-key": key }),
   instructions: () => request<{ instructions: string | null; enabled: boolean }>("/api/chat/instructions"),
   setInstructions: (instructions: string) => request<unknown>("/api/chat/instructions", json("PUT", { instructions })),
+  connections: () => request<{ connections: Connection[] }>("/api/chat/mcp/connections"),
+  disconnect: (server: string) =>
+    request<void>(`/api/chat/mcp/connections/${encodeURIComponent(server)}`, { method: "DELETE" }),
+  file: (id: string) => request<StoredFile>(`/api/chat/files/${encodeURIComponent(id)}/metadata`),
   models: () => request<{ models: Model[] }>("/api/chat/models"),
   sessions: (q: string, archived: boolean, folder_id: string, offset = 0) =>
     request<{ sessions: Session[]; total: number }>(

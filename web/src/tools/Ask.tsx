@@ -1,11 +1,13 @@
 // What a tool asks the user: a text, choices, a form, or whether a call may run. The answer goes to the operation.
 import { getToolName } from "ai";
-import { useContext, useId, useState, type FormEvent } from "react";
+import { lazy, Suspense, useContext, useId, useState, type FormEvent } from "react";
 import type { Answer, Json } from "../net/api";
 import type { ToolPart } from "../parts";
 import type { Output } from "./output";
 import { displayName } from "./requests";
 import { ToolActionsContext } from "./toolActions";
+
+const PageTool = lazy(() => import("./PageTool")); // few conversations have one
 
 interface Titled {
   const: string;
@@ -43,6 +45,8 @@ export function Ask({ output, part }: { output: Output; part: ToolPart }) {
   const giving = useGiving(String(output.operation_id));
   const { sent, give } = giving;
   if (output.asks === "approval") return <Approval part={part} sent={sent} give={give} />;
+  if (output.asks === "page_tool")
+    return <Suspense><PageTool name={displayName(getToolName(part))} input={part.input} sent={sent} give={give} /></Suspense>;
   if (output.asks === "elicitation")
     return <Elicitation asked={(output.question ?? {}) as Elicited} operation={String(output.operation_id)} />;
   const asked = (part.input ?? {}) as Asked;

@@ -6,6 +6,7 @@ import { formOf, inputsOf } from "./inputs";
 import { asRow, rows, type Output, type Row } from "./output";
 import { displayName } from "./requests";
 import { useSendOnce } from "./toolActions";
+import { ToolFiles } from "./ToolFiles";
 
 export default function PlatformCard({ output }: { output: Output }) {
   switch (output.type) {
@@ -41,6 +42,7 @@ function Ran({ output }: { output: Output }) {
           ))}
         </dl>
       )}
+      <ToolFiles output={output} />
       {output.status !== "completed" && <Steps nodes={rows(output.nodes)} />}
     </div>
   );

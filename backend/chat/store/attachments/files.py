@@ -13,7 +13,7 @@ from datetime import datetime
 
 from backend.chat.models import Caller, FilePart
 from backend.errors import FileNotFound, IdempotencyKeyReused, TooManyFiles
-from backend.ids import FileId, SessionId, UserId
+from backend.ids import FileId, SessionId, TaskId, UserId
 from backend.postgres import Connection, Row
 
 UNUSED_FOR = 86_400
@@ -154,6 +154,30 @@ async def attach_files(c: Connection, caller: Caller, session_id: SessionId, ids
     Files that another conversation uses, and those that the caller may not read, stay as they are.
     """
     return {FileId(row["id"]) for row in await c.fetch(_ATTACH, list(ids), caller.user_id, session_id)}
+
+
+_WHOSE = """
+SELECT t.user_id, t.quota_key FROM tasks t JOIN sessions s ON s.id = t.session_id
+WHERE t.id = $1 FOR NO KEY UPDATE OF s"""
+
+
+async def keep_output(
+    c: Connection, task_id: TaskId, session_id: SessionId, new: NewFile, *, files: int, total: int
+) -> StoredFile:
+    """Writes the row of a file that a tool has made in a task, as the conversation's and its user's.
+
+    Returns the file that the conversation has, if it has one with the same key. Raises FileNotFound if the conversation
+    is deleted, and TooManyFiles. Requires a transaction.
+    """
+    row = await c.fetchrow(_WHOSE, task_id)
+    if row is None:
+        raise FileNotFound
+    anonymous = str(row["quota_key"]).removeprefix("addr:")
+    caller = Caller(row["user_id"], anonymous)
+    stored = await insert_file(c, caller, new, files=files, total=total)
+    if stored.id not in await attach_files(c, caller, session_id, [stored.id]):
+        raise FileNotFound
+    return stored
 
 
 _DELETE = f"UPDATE files f SET expires_at = now(), path = NULL WHERE f.id = $1 AND {_MINE} RETURNING 1"

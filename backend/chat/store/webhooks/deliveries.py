@@ -87,6 +87,8 @@ class ClaimedDelivery:
 
     `waited` are the seconds since the delivery was queued, `failing` those since the endpoint began to fail.
     `secrets` has the previous one too while that is valid. `event` is an Event, unless a newer version has written it.
+    `push`: an agent named the URL for this task (`pushes.py`); there is no secret, but perhaps a `token`, and
+    `credentials` for the header `authorization`, with their scheme.
     """
 
     id: str
@@ -109,23 +111,27 @@ class ClaimedDelivery:
     task_error: TaskError | None
     created_at: datetime
     started_at: datetime | None
+    push: bool = False
+    token: str | None = None
+    credentials: str | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def event_insert(event: str, status: str) -> str:
+def event_insert(event: str, status: str, *, ends: bool) -> str:
     """Returns the INSERT that records an event of the task `t`, which a WITH query of the same statement has changed.
 
     `event` and `status` are SQL expressions. The lock waits for an endpoint that is just being deleted, so that the
-    foreign key holds. Temporary sessions have no events.
+    foreign key holds. Temporary sessions have no events. If the task `ends`, its pushes have the event, too.
     """
     return f"""
 INSERT INTO webhook_deliveries (id, endpoint_id, task_id, event, status, due_at, error)
 SELECT 'evt_' || replace(gen_random_uuid()::text, '-', ''), e.id, t.id, {event}, {status},
   CASE WHEN room.is_left THEN now() END, CASE WHEN NOT room.is_left THEN '{Failure.TOO_MANY_WAITING}' END
 FROM t JOIN sessions s ON s.id = t.session_id AND s.expires_at IS NULL
-  JOIN webhook_endpoints e ON e.user_id = s.user_id AND e.disabled_at IS NULL AND {event} = ANY(e.events)
+  JOIN webhook_endpoints e ON e.user_id = s.user_id AND e.disabled_at IS NULL
+    AND ({event} = ANY(e.events) OR {"e.task_id = t.id" if ends else "false"})
   CROSS JOIN LATERAL (SELECT count(*) < {MOST_WAITING} AS is_left FROM (
     SELECT FROM webhook_deliveries w WHERE w.endpoint_id = e.id AND w.due_at IS NOT NULL LIMIT {MOST_WAITING}
   ) AS waiting) AS room
@@ -225,6 +231,7 @@ WITH due AS (
   WHERE id IN (SELECT id FROM taken) RETURNING *
 )
 SELECT d.id, d.endpoint_id, e.user_id, d.due_at, d.event, d.status, d.created_at AS ended_at, e.url, e.with_text,
+  e.task_id IS NOT NULL AS push, e.token, e.credentials,
   e.secret, CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous_secret,
   extract(epoch FROM now() - d.queued_at)::float8 AS waited,
   coalesce(extract(epoch FROM now() - e.failing_since), 0)::float8 AS failing,
@@ -265,7 +272,7 @@ def _parse_claimed(row: Row) -> ClaimedDelivery:
         user_id=UserId(row["user_id"]),
         leased_until=row["due_at"],
         url=row["url"],
-        secrets=tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret is not None),
+        secrets=tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret),
         with_text=row["with_text"],
         waited=row["waited"],
         failing=row["failing"],
@@ -280,6 +287,9 @@ def _parse_claimed(row: Row) -> ClaimedDelivery:
         task_error=None if error is None else TaskError(error["code"], error["message"]),
         created_at=row["created_at"],
         started_at=row["started_at"],
+        push=row["push"],
+        token=row["token"],
+        credentials=row["credentials"],
     )
 
 
@@ -374,6 +384,9 @@ async def give_up_waiting(c: Connection, endpoint_id: str) -> None:
 
 # --- deleting ---------------------------------------------------------------------------------------------------------
 
+_LOCK_PUSHES = """
+SELECT FROM webhook_endpoints e JOIN tasks t ON t.id = e.task_id WHERE t.session_id = $1
+ORDER BY e.id FOR UPDATE OF e"""
 _LOCK_OF_SESSION = """
 SELECT FROM webhook_deliveries d JOIN tasks t ON t.id = d.task_id WHERE t.session_id = $1
 ORDER BY d.id FOR UPDATE OF d"""
@@ -381,7 +394,8 @@ _LOCK_OF_ENDPOINTS = "SELECT FROM webhook_deliveries WHERE endpoint_id = ANY($1:
 
 
 async def lock_of_session(c: Connection, session_id: SessionId) -> None:
-    """Locks the deliveries of a session that will be deleted. The caller holds the session's lock."""
+    """Locks the pushes and deliveries of a session that will be deleted. The caller holds the session's lock."""
+    await c.execute(_LOCK_PUSHES, session_id)
     await c.execute(_LOCK_OF_SESSION, session_id)
 
 

@@ -16,8 +16,8 @@ AT_ONCE = 16
 async def delete_expired_files(resources: Resources, limit: int) -> int:
     """Deletes up to `limit` expired files: the objects first, so that a row stays until its object is deleted.
 
-    Returns their number. Raises Unavailable if some could not be deleted. It still deletes the others, but stops
-    after AT_ONCE files that all failed.
+    Returns their number. Raises Unavailable if some could not be deleted; others are not held up by them, unless all
+    those that are tried at a time fail.
     """
     async with resources.database.connection() as c:
         expired = await files.expired_files(c, limit)

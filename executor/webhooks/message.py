@@ -16,7 +16,7 @@ import orjson
 
 from backend.chat.models import Json, Message
 from backend.chat.protocol.renderings.a2a_tasks import Ids, brief_json, text_of
-from backend.chat.store.webhooks.deliveries import Claimed, Event
+from backend.chat.store.webhooks.deliveries import ClaimedDelivery, Event
 
 VERSION = 1
 """The version of the body. Members may be added without a new one."""
@@ -24,7 +24,7 @@ MOST_CHARACTERS = 100_000
 """Characters of an answer that an event has at most."""
 
 
-def body_of(claimed: Claimed, answer: Sequence[Message] | None) -> bytes:
+def body_of(claimed: ClaimedDelivery, answer: Sequence[Message] | None) -> bytes:
     """Returns the JSON of an event. `answer` are the messages of its turn if the endpoint is to get the text."""
     if claimed.push:
         return _pushed(claimed, text_of(answer or ()))
@@ -49,7 +49,7 @@ def body_of(claimed: Claimed, answer: Sequence[Message] | None) -> bytes:
     return orjson.dumps(event)
 
 
-def headers_of(claimed: Claimed, body: bytes) -> dict[str, str]:
+def headers_of(claimed: ClaimedDelivery, body: bytes) -> dict[str, str]:
     """Returns the headers of an attempt that begins now. Each valid secret gives one signature."""
     sent_at = str(int(time.time()))
     signed = f"{claimed.id}.{sent_at}.".encode() + body
@@ -68,7 +68,7 @@ def headers_of(claimed: Claimed, body: bytes) -> dict[str, str]:
     return headers
 
 
-def _pushed(claimed: Claimed, text: str) -> bytes:
+def _pushed(claimed: ClaimedDelivery, text: str) -> bytes:
     """Returns the notification of A2A: a StreamResponse with the ended task."""
     ids = Ids(claimed.task_id, claimed.session_id)
     task = brief_json(ids, claimed.status, claimed.ended_at, claimed.task_error, text[:MOST_CHARACTERS])

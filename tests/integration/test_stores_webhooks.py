@@ -12,7 +12,7 @@ import pytest
 from backend.chat.models import Caller, Task, TaskStatus, Usage
 from backend.chat.store import sessions, tasks
 from backend.chat.store.webhooks import deliveries, endpoints, pushes
-from backend.chat.store.webhooks.deliveries import Claimed, Event, Failure
+from backend.chat.store.webhooks.deliveries import ClaimedDelivery, Event, Failure
 from backend.chat.store.webhooks.endpoints import Endpoint
 from backend.chat.store.webhooks.pushes import Push
 from backend.errors import TooManyWebhooks
@@ -45,11 +45,11 @@ async def ended_turn(c: Connection, user: Caller) -> Task:
     return claimed
 
 
-async def claim(c: Connection, **bounds: Any) -> list[Claimed]:
+async def claim(c: Connection, **bounds: Any) -> list[ClaimedDelivery]:
     return await deliveries.claim_due(c, **{"limit": 100, "per_endpoint": 100, "per_user": 100, **bounds})
 
 
-async def row_of(c: Connection, delivery: Claimed) -> dict[str, Any]:
+async def row_of(c: Connection, delivery: ClaimedDelivery) -> dict[str, Any]:
     row = await c.fetchrow("SELECT * FROM webhook_deliveries WHERE id = $1", delivery.id)
     assert row is not None
     return dict(row)
@@ -190,23 +190,23 @@ async def until_waiting(database: Database, many: int, *tasks: asyncio.Task[Any]
             await asyncio.sleep(0.01)
 
 
-async def delete_the_endpoint(c: Connection, claimed: Claimed) -> None:
+async def delete_the_endpoint(c: Connection, claimed: ClaimedDelivery) -> None:
     await endpoints.delete_endpoint(c, claimed.user_id, claimed.endpoint_id)
 
 
-async def disable(c: Connection, claimed: Claimed) -> None:
+async def disable(c: Connection, claimed: ClaimedDelivery) -> None:
     await endpoints.change_endpoint(c, claimed.user_id, claimed.endpoint_id, events=None, with_text=None, enabled=False)
 
 
-async def forget(c: Connection, claimed: Claimed) -> None:
+async def forget(c: Connection, claimed: ClaimedDelivery) -> None:
     await sessions.forget_user(c, claimed.user_id)
 
 
-async def give_up_old(c: Connection, claimed: Claimed) -> None:
+async def give_up_old(c: Connection, claimed: ClaimedDelivery) -> None:
     await deliveries.settle_failed(c, claimed, Failure.REFUSED, 500, wait=5, pause_for=5)
 
 
-async def prune(c: Connection, _: Claimed) -> None:
+async def prune(c: Connection, _: ClaimedDelivery) -> None:
     await deliveries.prune(c, 100)
 
 
@@ -216,7 +216,7 @@ async def prune(c: Connection, _: Claimed) -> None:
 async def test_a_session_is_deleted_while_its_deliveries_are_changed(
     database: Database,
     c: Connection,
-    act: Callable[[Connection, Claimed], Awaitable[None]],
+    act: Callable[[Connection, ClaimedDelivery], Awaitable[None]],
     first_to_end: int,
     held: int,
 ) -> None:

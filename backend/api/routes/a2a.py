@@ -39,7 +39,7 @@ from backend.api.routes.webhooks import check_url
 from backend.api.routes_base import CallerRoute, OpenRoute
 from backend.api.starting import publish
 from backend.api.state import ApiState, state_of
-from backend.api.user_message import MAX_FILES, checked
+from backend.api.user_message import MAX_FILES, check_text
 from backend.chat.flows import cancel, start
 from backend.chat.models import Caller, Json, Task, TurnRequest
 from backend.chat.protocol.renderings.a2a_tasks import task_json, text_of
@@ -207,7 +207,7 @@ async def _start(api: ApiState, identity: Identity, sent: SendParams, slot: Stre
     settings, caller, message = api.resources.settings, identity.caller, sent.message
     if message.task_id:
         raise UnsupportedOperation("Each message begins a task of its own: send it with `contextId` alone.")
-    said = checked(message.read(), settings)
+    said = check_text(message.read(), settings)
     session_id = SessionId(message.context_id) if message.context_id else new_session_id()
     config = sent.configuration.task_push_notification_config
     if config is not None:

@@ -14,7 +14,7 @@ from backend.chat.part_json import parse_parts
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS
 from backend.chat.protocol.tool_outputs import MEMBERS
 from backend.chat.store.messages import parse_message
-from backend.chat.store.task_rows import COLUMNS, parse_task, reading
+from backend.chat.store.task_rows import COLUMNS, parse_task, with_usage
 from backend.errors import ResultNotFound, TaskNotFound
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
@@ -37,7 +37,7 @@ _MEMBER_VALUES = ", ".join(f"'{name}', {name}" for name in MEMBERS)
 
 
 def _shown(most: str) -> str:
-    """Returns SQL for the shown parts of the message `m`, with outputs cut to so many characters (`Excerpt`).
+    """Returns SQL for the shown parts of the message `m`, with outputs cut to `most` characters (`Excerpt`).
 
     `size` are the bytes of the whole row. OFFSET 0 keeps Postgres from parsing a long output once for each use of it.
     """
@@ -165,7 +165,7 @@ class TaskPage:
 
 
 _OF_SESSION = "session_id = $1 AND status = ANY($2::text[])"
-_TASK_PAGE = reading(
+_TASK_PAGE = with_usage(
     f"SELECT {COLUMNS} FROM tasks t WHERE {_OF_SESSION} AND number < $3 ORDER BY number DESC LIMIT $4", "t.number DESC"
 )
 _TASK_TOTAL = f"SELECT count(*) FROM tasks WHERE {_OF_SESSION}"

@@ -13,7 +13,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from backend.chat.models import Json
-from backend.chat.protocol.agent_json import AgentGraph
+from backend.chat.protocol.agent_json import AgentGraph, parse_agent
 from backend.errors import AgentNotFound, TooManyAgents
 from backend.ids import GraphId, LibraryAgentId, TaskId, UserId, new_library_agent_id
 from backend.postgres import Connection, Row, containing
@@ -156,13 +156,18 @@ SELECT {_COLUMNS} FROM library_agents a CROSS JOIN LATERAL (
 WHERE user_id = $1 AND (named OR score > 0) ORDER BY named DESC, score DESC, updated_at DESC, id LIMIT $4"""
 
 
+def words_in(query: str) -> list[str]:
+    """Returns the words of a search that count."""
+    return _WORD.findall(query)[:MAX_WORDS]
+
+
 async def find_agents(c: Connection, user_id: UserId, query: str, limit: int) -> list[LibraryAgent]:
     """Returns up to `limit` of the user's agents that match a text, best first.
 
     Agents whose id is in the text come first. The others are ordered by their points: two for each word of the text
     that is in the name, one for each that is only in the description. `query` may be any text.
     """
-    words = _WORD.findall(query)[:MAX_WORDS]
+    words = words_in(query)
     ids = [*words, " ".join(words)]
     rows = await c.fetch(_SEARCH, user_id, [containing(word) for word in words], ids, limit)
     return [_parse_agent(row) for row in rows]
@@ -205,6 +210,26 @@ async def runnable_agent(c: Connection, user_id: UserId, agent_id: str, version:
     if row is None:
         raise AgentNotFound
     return RunnableAgent(agent.id, agent.graph_id, str(row["graph"].get("name") or agent.name), *row.values())
+
+
+async def restore_version(c: Connection, user_id: UserId, agent_id: str, version: int) -> SavedAgent:
+    """Saves the graph of an earlier version as the newest one, which undoes all later changes. Raises AgentNotFound.
+
+    Saves nothing if the newest version has this graph already, so a repeated call changes nothing.
+    """
+    async with c.transaction():
+        await c.execute(_LOCK_LIBRARY, _AGENT_LOCKS, user_id)
+        newest = await get_agent(c, user_id, agent_id)
+        _, document = await get_version(c, user_id, newest.agent.id, version)
+        graph = parse_agent(document, graph_id=newest.agent.graph_id)
+        if graph.numbered(newest.agent.version) == newest.graph:
+            return newest
+        return await save_agent(c, user_id, graph, task_id=None)
+
+
+async def graph_id_of(c: Connection, user_id: UserId, agent_id: str) -> GraphId:
+    """Returns the id of an agent's graph, by which the agent platform knows it. Raises AgentNotFound."""
+    return (await _get(c, user_id, agent_id)).graph_id
 
 
 _DELETE = "DELETE FROM library_agents WHERE user_id = $1 AND id = $2 RETURNING 1"

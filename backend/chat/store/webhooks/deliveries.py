@@ -1,8 +1,8 @@
 """What the endpoints of users are told: the outbox of events, which is also the log of their deliveries.
 
-An event is written by the statement that ends its task (`recording`). A sender claims deliveries with a lease: `due_at`
-is then the end of the lease, and proves whose the attempt is. If the sender dies, the lease lapses, and the delivery is
-claimed again: each is sent at least once, always with the same id.
+An event is written by the statement that ends its task (`event_insert`). A sender claims deliveries with a lease:
+`due_at` is then the end of the lease, and proves whose the attempt is. If the sender dies, the lease lapses, and the
+delivery is claimed again: each is sent at least once, always with the same id.
 
 A transaction that changes several rows locks them in one order, so that two cannot wait for each other: endpoints
 first, then deliveries, each by its id.
@@ -82,7 +82,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedDelivery:
     """A claimed delivery with all that its message needs. `leased_until` proves the claim.
 
     `waited` are the seconds since the delivery was queued, `failing` those since the endpoint began to fail.
@@ -119,7 +119,7 @@ class Claimed:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def recording(event: str, status: str, *, ends: bool) -> str:
+def event_insert(event: str, status: str, *, ends: bool) -> str:
     """Returns the INSERT that records an event of the task `t`, which a WITH query of the same statement has changed.
 
     `event` and `status` are SQL expressions. The lock waits for an endpoint that is just being deleted, so that the
@@ -148,7 +148,7 @@ SELECT d.*, t.session_id FROM d JOIN tasks t ON t.id = d.task_id"""
 
 
 async def send_again(c: Connection, user_id: UserId, endpoint_id: str, delivery_id: str) -> Delivery:
-    """Makes a delivery due at once, for another day. Requires a transaction.
+    """Makes a delivery due now, and lets it be tried for another day. Requires a transaction.
 
     Raises WebhookNotFound if it or its endpoint does not exist, WebhookDisabled if nothing is sent to the endpoint.
     """
@@ -247,7 +247,7 @@ async def claim_due(
     per_user: int,
     besides: Collection[str] = (),
     sending: Mapping[UserId, int] = MappingProxyType({}),
-) -> list[Claimed]:
+) -> list[ClaimedDelivery]:
     """Claims up to `limit` due deliveries for LEASE seconds, at most `per_endpoint` of each endpoint.
 
     Leaves out the endpoints `besides`. A user has at most `per_user`, with those that the caller has claimed already
@@ -264,9 +264,9 @@ async def claim_due(
     return claimed
 
 
-def _parse_claimed(row: Row) -> Claimed:
+def _parse_claimed(row: Row) -> ClaimedDelivery:
     error: dict[str, str] | None = row["error"]
-    return Claimed(
+    return ClaimedDelivery(
         id=row["id"],
         endpoint_id=row["endpoint_id"],
         user_id=UserId(row["user_id"]),
@@ -298,7 +298,7 @@ _LOCK = "SELECT FROM webhook_endpoints WHERE id = $1 FOR NO KEY UPDATE"
 _IS_HELD = "SELECT EXISTS (SELECT FROM webhook_deliveries WHERE id = $1 AND due_at = $2)"
 
 
-async def _lock_if_held(c: Connection, claimed: Claimed) -> bool:
+async def _lock_if_held(c: Connection, claimed: ClaimedDelivery) -> bool:
     """Locks the endpoint. Returns False if the claim is lost."""
     await c.execute(_LOCK, claimed.endpoint_id)
     return bool(await c.fetchval(_IS_HELD, claimed.id, claimed.leased_until))
@@ -310,7 +310,7 @@ UPDATE webhook_deliveries SET due_at = NULL, delivered_at = now(), answer = $3, 
 WHERE id = $1 AND due_at = $2"""
 
 
-async def settle_delivered(c: Connection, claimed: Claimed, answer: int) -> None:
+async def settle_delivered(c: Connection, claimed: ClaimedDelivery, answer: int) -> None:
     """Records that the endpoint took the event, unless the claim is lost. Requires a transaction."""
     if not await _lock_if_held(c, claimed):
         return
@@ -333,7 +333,13 @@ WHERE id IN (SELECT id FROM held)"""
 
 
 async def settle_failed(
-    c: Connection, claimed: Claimed, failure: Failure, answer: int | None, *, wait: float | None, pause_for: float
+    c: Connection,
+    claimed: ClaimedDelivery,
+    failure: Failure,
+    answer: int | None,
+    *,
+    wait: float | None,
+    pause_for: float,
 ) -> None:
     """Records a failed attempt, unless the claim is lost. The next attempt comes after `wait` seconds, or never if that
     is None.
@@ -359,7 +365,7 @@ UPDATE webhook_deliveries SET due_at = NULL, error = coalesce(error, '{Failure.D
 WHERE id IN (SELECT id FROM held)"""
 
 
-async def settle_gone(c: Connection, claimed: Claimed) -> None:
+async def settle_gone(c: Connection, claimed: ClaimedDelivery) -> None:
     """Disables the endpoint, which said that it wants no more events, unless the claim is lost.
 
     Requires a transaction.

@@ -1,4 +1,4 @@
-"""The places for concurrent calls of one server, shared fairly among the sessions that want them."""
+"""The slots for concurrent calls of one server, shared fairly among the sessions that want them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from executor.mcp.failures import ServerBusy
 MAX_CALLS = 16
 """Concurrent calls of one session to a server."""
 RESERVED = 4
-"""Further places, for sessions that have no call under way."""
+"""Further slots, for sessions that have no call under way."""
 MAX_WAIT = 300.0
-"""Seconds that a call waits for a place. They do not count as its own time."""
+"""Seconds that a call waits for a slot. They do not count as its own time."""
 MAX_WAITING = 2_000
 """Calls that wait at once. A further one is refused."""
 Untimed = Callable[[], AbstractContextManager[None]]
 
 
-class Places:
+class CallSlots:
     """Sessions take turns: of those that wait, the one that was served longest ago is next, with its oldest call."""
 
     def __init__(self, most: int = MAX_CALLS + RESERVED) -> None:
@@ -30,8 +30,8 @@ class Places:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def place(self, session: str, untimed: Untimed = nullcontext) -> AsyncIterator[None]:
-        """Holds a place while the block runs. `untimed` stops the call's clock while it waits. Raises ServerBusy."""
+    async def slot(self, session: str, untimed: Untimed = nullcontext) -> AsyncIterator[None]:
+        """Holds a slot while the block runs. `untimed` stops the call's clock while it waits. Raises ServerBusy."""
         if self._waiting or not self._is_free_for(session):
             with untimed():
                 await self._wait(session)
@@ -44,7 +44,7 @@ class Places:
 
     @asynccontextmanager
     async def lent(self, session: str) -> AsyncIterator[None]:
-        """Gives the place of a call to others while the block runs. The call has it back at once, whoever has it."""
+        """Gives the slot of a call to others while the block runs. The call has it back at once, whoever has it."""
         self._leave(session)
         try:
             yield
@@ -64,7 +64,7 @@ class Places:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self._leave(session)  # the place came at the moment in which the call was given up
+                self._leave(session)  # the slot came at the moment in which the call was given up
             else:
                 self._forget(session, turn)
             if isinstance(error, TimeoutError):
@@ -89,7 +89,7 @@ class Places:
         self._serve()
 
     def _serve(self) -> None:
-        """Gives free places to those that wait."""
+        """Gives free slots to those that wait."""
         while (session := next(filter(self._is_free_for, self._waiting), None)) is not None:
             turns = self._waiting[session]
             turn = turns.popleft()

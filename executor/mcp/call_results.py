@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
+from backend.chat.models import is_too_deep
 from backend.chat.protocol.files_in_outputs import without_files
-from backend.chat.protocol.tool_outputs import is_too_deep
 
 _OF_CALLS = frozenset({"content", "structuredContent", "isError", "toolResult"})
 _TEXTS = ("name", "title", "description", "mimeType")

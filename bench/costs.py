@@ -1,11 +1,12 @@
 """Measures what a turn, a chunk, an open stream and a process cost, in CPU time and memory, for several checkouts.
 
-Usage: python -m bench.costs [--rounds N] [--streams N] [--seconds N] [--rabbitmq] [CHECKOUT ...]
+Usage: python -m bench.costs [--rounds N] [--streams N] [--per-second N]
+[--seconds N] [--rabbitmq] [--deltas] [CHECKOUT ...]
 
 Each round runs every CHECKOUT (this one without any) once, one after the other, over the same private servers, then a
 bare client of aiohttp and orjson that reads the same streams of the same fake model. CPU time depends on other work of
 the machine far less than wall time, but not nothing: compare the figures of one run. Prints the median of the rounds
-and, in brackets, the lowest and the highest.
+and, in brackets, the lowest and the highest. `--deltas` measures only what a delta costs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 import asyncpg
 import orjson
 import uvloop
+from redis.asyncio import Redis
 
 from bench.load import Stream, open_stream, percentile, receive, resident_bytes
 from bench.servers import helper_process, open_servers
@@ -32,7 +34,6 @@ from tests import ROOT
 from tests.e2e.stack import JWT_KEY, Servers, bearer, new_session, new_user
 from tests.servers.ports import free_port
 
-PER_SECOND = 5
 TURNS = 60
 """Short turns that are measured, after ten that are not."""
 FIRSTS = 15
@@ -122,7 +123,8 @@ async def ask(base: str, user: str, session: str, text: str) -> float:
 class Figures:
     """The rows of one checkout: a list of figures for each, one a round."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.rows: dict[str, list[float]] = {}
 
     def add(self, row: str, figure: float) -> None:
@@ -169,15 +171,18 @@ async def turns(running: Running, figures: Figures, servers: Servers, but: set[i
 
 
 async def chunks(running: Running, figures: Figures, count: int, seconds: float) -> None:
-    """Opens `count` streams of PER_SECOND deltas a second."""
+    """Opens `count` streams and measures them for a while."""
     memory = {name: resident_bytes(pid) for name, pid in running.pids.items()}
     streams: list[Stream] = []
     while len(streams) < count:
-        streams += await asyncio.gather(*(_open(running.base) for _ in range(min(25, count - len(streams)))))
+        streams += await asyncio.gather(*(_open(running.base) for _ in range(min(10, count - len(streams)))))
         await asyncio.sleep(0.1)
-    async with asyncio.timeout(120):
-        while min(len(stream.received.delays) for stream in streams) < 3:
-            await asyncio.sleep(0.2)
+    deadline = time.monotonic() + 60
+    while few := sum(len(stream.received.delays) < 3 for stream in streams):
+        if time.monotonic() > deadline:
+            print(f"{few} of {count} streams have not begun: {figures.name}", file=sys.stderr, flush=True)
+            break
+        await asyncio.sleep(0.2)
     await asyncio.sleep(1)
     for name, what in (("API", "an open stream in the API"), ("executor", "a running turn in the executor")):
         kilobytes = (resident_bytes(running.pids[name]) - memory[name]) / count / 1e3
@@ -229,12 +234,14 @@ def _shown(figures: list[float]) -> str:
 
 async def main(given: argparse.Namespace) -> None:
     checkouts = {path.name: path for path in map(Path.resolve, given.checkouts or [ROOT])}
-    of = {name: Figures() for name in checkouts}
+    of = {name: Figures(name) for name in checkouts}
     bare_ones = []
-    lasting = str(int((given.seconds + 60) * PER_SECOND))
+    for variable in ("DATABASE_URL", "REDIS_URL"):
+        os.environ.pop(variable, None)  # the servers are private: they are emptied between two runs
+    lasting = str(int((given.seconds + 60) * given.per_second))
     async with (
         open_servers(rabbitmq=given.rabbitmq) as (servers, folder),
-        helper_process("bench.model_server", lasting, str(PER_SECOND)) as port,
+        helper_process("bench.model_server", lasting, str(given.per_second)) as port,
     ):
         model = f"http://127.0.0.1:{port}/v1"
         settings = {
@@ -249,7 +256,8 @@ async def main(given: argparse.Namespace) -> None:
                 async with run(checkout, settings, folder) as running:
                     for process, cpu in running.started.items():
                         of[name].add(f"start of the {process}, CPU s", cpu)
-                    await turns(running, of[name], servers, but)
+                    if not given.deltas:
+                        await turns(running, of[name], servers, but)
                     await chunks(running, of[name], given.streams, given.seconds)
                 await _forget_turns(servers)
             bare_ones.append(await bare(model, given.streams, given.seconds))
@@ -265,7 +273,9 @@ def _command(pid: int) -> str:
 
 
 async def _forget_turns(servers: Servers) -> None:
-    """Ends the turns that were running, so that the next executor does not take them over."""
+    """Forgets the turns that were running, so that the next executor does not take them over."""
+    async with Redis.from_url(servers.redis) as redis:
+        await redis.flushall()
     c = await asyncpg.connect(servers.postgres)
     try:
         await c.execute("TRUNCATE sessions CASCADE")
@@ -277,8 +287,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="what things cost")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--streams", type=int, default=400)
+    parser.add_argument("--per-second", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rabbitmq", action="store_true")
+    parser.add_argument("--deltas", action="store_true")
     parser.add_argument("checkouts", nargs="*", type=Path)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     uvloop.run(main(parser.parse_args()))

@@ -38,10 +38,11 @@ class Script:
             await redis.script_load(self.text)
             return await client.execute_command(*call)
 
-    async def run_many(self, redis: Redis, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
-        """Makes several calls, each with one key, in one round trip. A result is the reply or the error of its call.
+    async def run_many(self, redis: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        """Makes several calls, each with its keys and arguments, in one round trip.
 
-        Raises RedisError if the whole round trip failed. Some or all of the calls may have been carried out then.
+        A result is the reply or the error of its call. Raises RedisError if the whole round trip failed. Some or all of
+        the calls may have been carried out then.
         """
         results = await self._send(redis, calls)
         missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
@@ -51,10 +52,10 @@ class Script:
                 results[i] = result
         return results
 
-    async def _send(self, redis: Redis, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
+    async def _send(self, redis: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
         pipeline: Any = redis.pipeline(transaction=False)
-        for key, arguments in calls:
-            pipeline.execute_command("EVALSHA", self.digest, 1, key, *arguments)
+        for keys, arguments in calls:
+            pipeline.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
         results: list[Any] = await pipeline.execute(raise_on_error=False)
         return results
 
@@ -92,6 +93,8 @@ class Batch:
 
 
 _APPEND = Script("append")
+TOGETHER = 64
+"""Batches in one call. Redis serves nobody else meanwhile, and a call costs as much as several batches."""
 
 
 async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appended | Exception]:
@@ -100,11 +103,18 @@ async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appen
     Takes one round trip; `ttl` is in seconds. Each batch is appended as a whole or not at all, whatever happens to the
     others, and a batch that is sent again changes nothing. Raises RedisError if the whole round trip failed.
     """
-    calls: list[tuple[str, Sequence[Argument]]] = [
-        (b.key, (int(b.create), ttl, b.fence, b.first, *b.bodies)) for b in batches
-    ]
-    replies = await _APPEND.run_many(redis, calls)
-    return [reply if isinstance(reply, Exception) else Appended(reply) for reply in replies]
+    calls: list[tuple[Sequence[str], Sequence[Argument]]] = []
+    for at in range(0, len(batches), TOGETHER):
+        part = batches[at : at + TOGETHER]
+        arguments: list[Argument] = [ttl]
+        for batch in part:
+            arguments += (int(batch.create), batch.fence, batch.first, len(batch.bodies), *batch.bodies)
+        calls.append(([batch.key for batch in part], arguments))
+    outcomes: list[Appended | Exception] = []
+    for (keys, _), reply in zip(calls, await _APPEND.run_many(redis, calls), strict=True):
+        replies = [reply] * len(keys) if isinstance(reply, Exception) else reply
+        outcomes += [one if isinstance(one, Exception) else Appended(one) for one in replies]
+    return outcomes
 
 
 _NOTE = Script("note")

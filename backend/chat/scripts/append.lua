@@ -1,14 +1,15 @@
--- append: adds a batch to a stream under its explicit ids, announces it and refreshes the TTL. All or nothing.
---   KEYS[1]  the stream; the channel has the same name
---   ARGV     create (1: create the stream if it is missing), TTL in s, fence, first seq, body, body, ...
--- Returns 1 appended | 2 already there | 3 fenced: a newer attempt has written | 4 gone: the stream does not exist, or
--- earlier entries of this attempt are missing from it.
+-- append: adds batches to streams under their explicit ids, announces them and refreshes the TTLs. Each batch is added
+-- as a whole or not at all, whatever happens to the others.
+--   KEYS     the streams; the channel of each has the same name
+--   ARGV     TTL in s, then for each stream: create (1: create the stream if it is missing), fence, first seq, number of
+--            bodies, body, body, ...
+-- Returns for each: 1 appended | 2 already there | 3 fenced: a newer attempt has written | 4 gone: the stream does not
+-- exist, or earlier entries of this attempt are missing from it | an error about this key alone. Any other error, such
+-- as that of a server that takes no writes, is the reply as a whole; some batches may have been added then.
 -- A batch is sent again if its reply was lost. Its ids make the second call a no-op.
-local key, create, ttl, fence = KEYS[1], ARGV[1] == '1', ARGV[2], ARGV[3]
-local first, size = tonumber(ARGV[4]), #ARGV - 4
-local last = first + size - 1
+local ttl = ARGV[1]
 
-local function top()
+local function top(key)
   local info = redis.pcall('XINFO', 'STREAM', key)
   if info.err then
     if string.find(info.err, 'no such key', 1, true) then return nil end
@@ -20,9 +21,9 @@ local function top()
 end
 
 -- Returns the reply if the batch cannot be appended; otherwise nil and the seq from which to write.
-local function judge()
+local function judge(key, create, fence, first, last)
   -- last-generated-id, not the last entry: a takeover may delete that entry, but keeps the id
-  local top_fence, top_seq = top()
+  local top_fence, top_seq = top(key)
   if not top_fence then
     if create then return nil, first end
     return 4
@@ -35,28 +36,42 @@ local function judge()
   return nil, first
 end
 
-local function add(seq)
-  return redis.pcall('XADD', key, fence .. '-' .. seq, 'd', ARGV[4 + seq - first + 1])
+-- `at` is the place of the first body in ARGV.
+local function append(key, create, fence, first, size, at)
+  local last = first + size - 1
+  local function add(seq)
+    return redis.pcall('XADD', key, fence .. '-' .. seq, 'd', ARGV[at + seq - first])
+  end
+  -- The common case takes one read: the newest entry is the one right before this batch.
+  local from = first
+  local newest = first > 1 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  if not newest or newest[1] ~= fence .. '-' .. (first - 1) then
+    local verdict
+    verdict, from = judge(key, create, fence, first, last)
+    if verdict then return verdict end
+  end
+  local added = add(from)
+  if added.err then
+    if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+    return judge(key, create, fence, first, last) or added
+  end
+  for seq = from + 1, last do
+    added = add(seq)
+    if added.err then return added end
+  end
+  redis.call('EXPIRE', key, ttl)
+  local ids = fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' '
+  redis.call('PUBLISH', key, ids .. table.concat(ARGV, '\n', at, at + size - 1))
+  return 1
 end
 
--- The common case takes one read: the newest entry is the one right before this batch.
-local from = first
-local newest = first > 1 and redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-if not newest or newest[1] ~= fence .. '-' .. (first - 1) then
-  local verdict
-  verdict, from = judge()
-  if verdict then return verdict end
+local replies, at = {}, 2
+for i, key in ipairs(KEYS) do
+  local size = tonumber(ARGV[at + 3])
+  local ok, reply = pcall(append, key, ARGV[at] == '1', ARGV[at + 1], tonumber(ARGV[at + 2]), size, at + 4)
+  if not ok and type(reply) ~= 'table' then reply = {err = tostring(reply)} end
+  if type(reply) == 'table' and not string.find(reply.err, 'WRONGTYPE', 1, true) then return reply end
+  replies[i] = reply
+  at = at + 4 + size
 end
-
-local added = add(from)
-if added.err then
-  if not string.find(added.err, 'equal or smaller', 1, true) then return added end
-  return judge() or added
-end
-for seq = from + 1, last do
-  added = add(seq)
-  if added.err then return added end
-end
-redis.call('EXPIRE', key, ttl)
-redis.call('PUBLISH', key, fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' ' .. table.concat(ARGV, '\n', 5))
-return 1
+return replies

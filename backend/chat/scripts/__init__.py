@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 Argument = str | bytes | int
 
@@ -53,6 +53,13 @@ class Script:
         return results
 
     async def _send(self, redis: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+        if len(calls) == 1:  # costs the client half of a pipeline
+            keys, arguments = calls[0]
+            client: Any = redis
+            try:
+                return [await client.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)]
+            except ResponseError as error:
+                return [error]
         pipeline: Any = redis.pipeline(transaction=False)
         for keys, arguments in calls:
             pipeline.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
@@ -108,7 +115,8 @@ async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appen
         part = batches[at : at + TOGETHER]
         arguments: list[Argument] = [ttl]
         for batch in part:
-            arguments += (int(batch.create), batch.fence, batch.first, len(batch.bodies), *batch.bodies)
+            arguments.append(f"{batch.create:d} {batch.fence} {batch.first} {len(batch.bodies)}")
+            arguments += batch.bodies
         calls.append(([batch.key for batch in part], arguments))
     outcomes: list[Appended | Exception] = []
     for (keys, _), reply in zip(calls, await _APPEND.run_many(redis, calls), strict=True):

@@ -1,8 +1,8 @@
 -- append: adds batches to streams under their explicit ids, announces them and refreshes the TTLs. Each batch is added
 -- as a whole or not at all, whatever happens to the others.
 --   KEYS     the streams; the channel of each has the same name
---   ARGV     TTL in s, then for each stream: create (1: create the stream if it is missing), fence, first seq, number of
---            bodies, body, body, ...
+--   ARGV     TTL in s, then for each stream: "create fence first-seq bodies" (create is 1 if a missing stream is to be
+--            created, bodies is their number), body, body, ...
 -- Returns for each: 1 appended | 2 already there | 3 fenced: a newer attempt has written | 4 gone: the stream does not
 -- exist, or earlier entries of this attempt are missing from it | an error about this key alone. Any other error, such
 -- as that of a server that takes no writes, is the reply as a whole; some batches may have been added then.
@@ -67,11 +67,12 @@ end
 
 local replies, at = {}, 2
 for i, key in ipairs(KEYS) do
-  local size = tonumber(ARGV[at + 3])
-  local ok, reply = pcall(append, key, ARGV[at] == '1', ARGV[at + 1], tonumber(ARGV[at + 2]), size, at + 4)
+  local create, fence, first, size = string.match(ARGV[at], '^(%d) (%d+) (%d+) (%d+)$')
+  size = tonumber(size)
+  local ok, reply = pcall(append, key, create == '1', fence, tonumber(first), size, at + 1)
   if not ok and type(reply) ~= 'table' then reply = {err = tostring(reply)} end
   if type(reply) == 'table' and not string.find(reply.err, 'WRONGTYPE', 1, true) then return reply end
   replies[i] = reply
-  at = at + 4 + size
+  at = at + 1 + size
 end
 return replies

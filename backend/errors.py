@@ -7,9 +7,10 @@ AppError                      answered to the caller as problem+json
 ├── Unauthenticated     401   TokenExpired
 ├── InvalidApiKey       401
 ├── SignatureInvalid    401
-├── Forbidden           403   HostNotAllowed, ForeignOrigin
+├── Forbidden           403   HostNotAllowed, ForeignOrigin, PlatformRefused
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
-│                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound
+│                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound, RunNotFound,
+│                             ScheduleNotFound, FolderNotFound, ShareNotFound, PushNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -18,16 +19,20 @@ AppError                      answered to the caller as problem+json
 ├── WebhookReused       409
 ├── WebhookDisabled     409
 ├── FileInOtherSession  409
+├── PlatformConflict    409
+├── FolderExists        409
 ├── Gone                410   CursorExpired, TaskExpired, OperationGone
 ├── PayloadTooLarge     413   TooManyValues, FileTooLarge, PictureTooLarge
 ├── UnsupportedMediaType 415  UnsupportedFile
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
-│                             ForeignFileUrl, TooManyParts
+│                             ForeignFileUrl, TooManyParts, InvalidPath, AgentNotRunnable, InvalidInputs,
+│                             InvalidSchedule, ConversationTooLarge, InvalidConversation
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
-│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
-└── Unavailable         503   ServerBusy, WebhookNotConfigured
+│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles,
+│                             TooManyFolders, TooManyReads
+└── Unavailable         503   ServerBusy, WebhookNotConfigured, PlatformUnavailable, PlatformNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
 ├── Fenced                    a newer attempt owns the task
@@ -39,7 +44,7 @@ ReadingEnded                  a reader gets no more entries; the transport shows
 └── StreamCut                 an open stream cannot reach its `finish`; the connection is aborted
 
 ProviderError                 the model could not answer; its text is a sentence for the user
-NoMaster                      no Sentinel names a Redis master that could be used
+NoMaster                      no Sentinel, or no node of a cluster, names a Redis master
 ConfigError                   a setting is wrong or missing; stops the process at start
 ChildFailedError              a child process did not start or ended; stops the process that needs it
 """
@@ -128,6 +133,12 @@ class Forbidden(AppError):
     code, status = "forbidden", 403
 
 
+class PlatformRefused(Forbidden):
+    """The agent platform does not allow this."""
+
+    code = "platform_refused"
+
+
 class HostNotAllowed(Forbidden):
     """This server does not answer to this host name. The setting ALLOWED_HOSTS lists more names."""
 
@@ -182,16 +193,46 @@ class AgentNotFound(NotFound):
     code = "agent_not_found"
 
 
+class RunNotFound(NotFound):
+    """No such run of this agent."""
+
+    code = "run_not_found"
+
+
+class ScheduleNotFound(NotFound):
+    """No such schedule."""
+
+    code = "schedule_not_found"
+
+
 class ModelNotFound(NotFound):
     """There is no model of this name."""
 
     code = "model_not_found"
 
 
+class FolderNotFound(NotFound):
+    """No such folder."""
+
+    code = "folder_not_found"
+
+
+class ShareNotFound(NotFound):
+    """This link leads to no conversation. It may have been withdrawn."""
+
+    code = "share_not_found"
+
+
 class WebhookNotFound(NotFound):
     """No such webhook, or no such delivery of it."""
 
     code = "webhook_not_found"
+
+
+class PushNotFound(NotFound):
+    """This task has no such push notification config."""
+
+    code = "push_not_found"
 
 
 class FileNotFound(NotFound):
@@ -248,10 +289,22 @@ class WebhookDisabled(AppError):
     code, status = "webhook_disabled", 409
 
 
+class FolderExists(AppError):
+    """You have another folder of this name."""
+
+    code, status = "folder_exists", 409
+
+
 class FileInOtherSession(AppError):
     """The file belongs to another conversation. Upload it again."""
 
     code, status = "file_in_other_session", 409
+
+
+class PlatformConflict(AppError):
+    """The agent platform has another request under this key, or another agent under this version."""
+
+    code, status = "platform_conflict", 409
 
 
 class Gone(AppError):
@@ -380,6 +433,12 @@ class UnreadableFile(Unprocessable):
     code = "unreadable_file"
 
 
+class InvalidPath(Unprocessable):
+    """A path has up to 200 characters and 8 names, without `..`, backslashes and control characters."""
+
+    code = "invalid_path"
+
+
 class ForeignFileUrl(Unprocessable):
     """The url of a file must be one of this server, or a data URL. Upload the file to POST /api/chat/files first."""
 
@@ -422,6 +481,12 @@ class ConversationTooLarge(Unprocessable):
     code = "conversation_too_large"
 
 
+class InvalidConversation(Unprocessable):
+    """This is no conversation that was exported as JSON."""
+
+    code = "invalid_conversation"
+
+
 class InvalidAgent(Unprocessable):
     """The agent's JSON is not valid."""
 
@@ -431,6 +496,24 @@ class InvalidAgent(Unprocessable):
         """`problems` are sentences; of the agent's JSON they quote only ids."""
         self.problems = tuple(problems)
         super().__init__(f"This agent cannot be saved. {' '.join(problems)}", problems=list(problems))
+
+
+class AgentNotRunnable(Unprocessable):
+    """The agent platform cannot run this version of the agent. Change the agent and try again."""
+
+    code = "agent_not_runnable"
+
+
+class InvalidInputs(Unprocessable):
+    """The inputs of the agent are missing or wrong."""
+
+    code = "invalid_inputs"
+
+
+class InvalidSchedule(Unprocessable):
+    """The schedule is not valid."""
+
+    code = "invalid_schedule"
 
 
 class SearchTooBroad(Unprocessable):
@@ -494,6 +577,18 @@ class TooManySchedules(RateLimited):
     code = "too_many_schedules"
 
 
+class TooManyFolders(RateLimited):
+    """You have too many folders. Delete one first."""
+
+    code = "too_many_folders"
+
+
+class TooManyReads(RateLimited):
+    """Too many shared conversations were read from this address. Try again in a minute."""
+
+    code = "too_many_reads"
+
+
 class TooManyWebhooks(RateLimited):
     """You have too many webhooks. Delete one first."""
 
@@ -523,6 +618,20 @@ class WebhookNotConfigured(Unavailable):
     """No service key is configured, so this server accepts no requests from services."""
 
     code = "webhook_not_configured"
+    retry_after = 300
+
+
+class PlatformUnavailable(Unavailable):
+    """The agent platform did not answer in time. Please retry shortly."""
+
+    code = "platform_unavailable"
+    retry_after = 5
+
+
+class PlatformNotConfigured(Unavailable):
+    """No agent platform is configured, so this server runs no agents."""
+
+    code = "platform_not_configured"
     retry_after = 300
 
 
@@ -563,7 +672,7 @@ class ProviderError(Exception):
 
 
 class NoMaster(OSError):
-    """No Sentinel names a master. The message says why, by Sentinel, and has no part of a login."""
+    """No Sentinel, or no node of a cluster, names a master. The message says why, and has no part of a login."""
 
 
 class ConfigError(Exception):

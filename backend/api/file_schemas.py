@@ -19,3 +19,25 @@ class FileOut(BaseModel):
     link: str = Field(
         description="A signed address for `<img>`, which needs no token. It ends after ten minutes or more."
     )
+
+
+class WorkspaceFileOut(BaseModel):
+    """A file of a conversation. `url` and `link` are those of any file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    mediaType: str  # noqa: N815 - as in the AI SDK
+    size: int
+    sha256: str
+    url: str
+    link: str
+    written: bool = Field(description="False for a file of a message, which is deleted by its url.")
+
+
+class WorkspaceOut(BaseModel):
+    """The files of a conversation, in the order of their paths."""
+
+    model_config = ConfigDict(frozen=True)
+
+    files: list[WorkspaceFileOut]

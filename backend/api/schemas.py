@@ -115,6 +115,10 @@ class SessionChanges(_TakesNulls):
     is_archived: Annotated[
         bool | None, Field(description="Archived sessions are in a list of their own, until their user writes in them.")
     ] = None
+    folder_id: Annotated[
+        Annotated[str, StringConstraints(max_length=64)] | None,
+        Field(description="The folder of the caller to which the session moves. Empty: out of its folder."),
+    ] = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> SessionChanges:
@@ -125,7 +129,7 @@ class SessionChanges(_TakesNulls):
     @property
     def moves(self) -> bool:
         """True if the session's place in the list changes."""
-        return self.is_pinned is not None or self.is_archived is not None
+        return not (self.is_pinned is None and self.is_archived is None and self.folder_id is None)
 
 
 class SessionPin(_TakesNulls):
@@ -356,6 +360,7 @@ class SessionSummary(_Out):
     is_processing: bool = Field(description="True if `chat_status` is `running`.")
     is_pinned: bool
     is_archived: bool
+    folder_id: str | None = Field(description="Null if the session is in no folder.")
 
     @classmethod
     def of(cls, session: Session, *, running: bool) -> SessionSummary:
@@ -368,6 +373,7 @@ class SessionSummary(_Out):
             is_processing=running,
             is_pinned=session.pinned,
             is_archived=session.archived,
+            folder_id=session.folder_id,
         )
 
 
@@ -615,6 +621,7 @@ class SessionDetails(_Out):
     title: str | None
     is_pinned: bool
     is_archived: bool
+    folder_id: str | None = Field(description="Null if the session is in no folder.")
     metadata: Json
     messages: list[Json]
     older: int | None = Field(

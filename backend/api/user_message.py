@@ -84,7 +84,7 @@ def _given(url: str, filename: Json) -> GivenFile:
     return GivenFile(FileId(found[2]), filename=name)
 
 
-def checked(said: UserMessage, settings: Settings) -> UserMessage:
+def check_text(said: UserMessage, settings: Settings) -> UserMessage:
     """Returns `said`; beside files, a blank text is an empty one. Raises EmptyMessage or MessageTooLong."""
     limit = settings.max_message_chars
     if not said.text.strip():

@@ -391,7 +391,7 @@ class Session:
     """A conversation. `user_id` is None while it is anonymous, `title` until one is set.
 
     `choice` is the model that answers the next message, if that names none.
-    `pinned` and `archived` say where the session is in its user's list.
+    `pinned`, `archived` and `folder_id` (None: no folder) say where the session is in its user's list.
     """
 
     id: SessionId
@@ -403,48 +403,49 @@ class Session:
     choice: ModelChoice = ModelChoice()
     pinned: bool = False
     archived: bool = False
+    folder_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """The request of a turn. Its task keeps it; the row of the user message is written when the task becomes active.
-
-    `text` is None for a regeneration, and for an operation whose outcome has not arrived. `message_id` is None if the
-    client gave no id, and `context` if it sent no page. `revises` is the id of an earlier user message: a turn with a
-    text replaces that message (an edit), and a turn without one answers it again (a regeneration). The message is
-    looked up when the task becomes active, but a regeneration names the version to answer as its `parent`. None if the
-    turn revises nothing. `data` and `metadata` are the page's own. A message
-    may have `files` and an empty text. `choice` is the model of this turn; a task that was
-    accepted has the choice of its session at that moment.
-    `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
-    holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
-    `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
-    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them. `claims` are the caller's.
-
-    `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
-    an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
-
-    `steers` is the running task that takes the message in before its next step. If it ends before that, the message
-    begins a turn of its own (`flows/steering.py`).
-    """
+    """The request of a turn. Its task keeps it; the row of the user message is written when the task becomes active."""
 
     text: str | None
+    """None for a regeneration, and for an operation whose outcome has not arrived. Empty if there are only `files`."""
     message_id: str | None = None
+    """The id that the client gave to the message, or None."""
     context: ContextPart | None = None
+    """The page that the user is viewing. None if the client sent none."""
     is_user_message: bool = True
+    """False for a note of a service, which only the model reads."""
     revises: str | None = None
+    """The id of an earlier user message. A turn with a text replaces that message (an edit); a turn without a text
+    answers it again (a regeneration). The message is looked up when the task becomes active."""
     data: tuple[DataPart, ...] = ()
+    """Parts of the page's own, which no model reads."""
     metadata: Json = None
+    """The page's own metadata, which no model reads."""
     files: tuple[FilePart, ...] = ()
     instructions: str | None = None
+    """Text that follows the system prompt in this turn alone."""
     temporary: bool = False
+    """The session holds this request alone, so it gets no title, no page shows it, and its user cannot be asked."""
     takes_questions: bool = False
+    """The page shows questions to the user."""
     page_tools: tuple[Json, ...] = ()
+    """Tools that the page carries out: `name`, and if the page gave them, `description` and `parameters` (a schema)."""
     claims: tuple[tuple[str, str], ...] = ()
+    """Names and values of claims of the caller's token, for headers of tool servers."""
     choice: ModelChoice = ModelChoice()
+    """The model. Once the task is accepted, this is the choice of its session at that moment."""
     parent: str | None = None
+    """The message that a new one follows: at the end of its branch, or directly after it if `branches` is set. Empty
+    for the beginning, None for the current branch (`flows/placing.py`). A regeneration names the version to answer."""
     branches: bool = False
+    """The new message directly follows `parent`, as an alternative to what follows it already."""
     steers: TaskId | None = None
+    """The running task that takes the message in before its next step. If that task ends first, the message begins a
+    turn of its own (`flows/steering.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -565,7 +566,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndedTask:
     """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None. `taken` are
     messages that waited for the task, and were stored when it was cancelled.
     """

@@ -18,7 +18,7 @@ from typing import Any
 
 from backend.chat.models import Json, Usage
 from backend.chat.protocol.chunks import FinishReason
-from executor.llm.clean_text import Mender
+from executor.llm.clean_text import PiecewiseCleaner
 from executor.llm.delta_template import DeltaTemplate
 from executor.llm.events import (
     Finished,
@@ -62,8 +62,8 @@ class OpenAIDecoder:
     def __init__(self, taken: set[str], owner: str = "") -> None:
         self.done = False
         self._wanted_back = Collector(owner)
-        self._text = Mender()
-        self._reasoning = Mender()
+        self._text = PiecewiseCleaner()
+        self._reasoning = PiecewiseCleaner()
         self._thinks = False
         self._tags: ThinkTags | None = ThinkTags()
         self._opening = ""

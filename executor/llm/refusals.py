@@ -22,9 +22,9 @@ from executor.llm.model import ToolSpec
 
 MAX_REASON = 20_000  # characters
 LEAST_ANSWER = 16
-"""Tokens. A smaller number in a refusal is no limit of an answer: answers of that length would be of no use."""
+"""Tokens. A smaller number in a refusal is not taken for a limit: answers of that length would be of no use."""
 LEAST_CONTEXT = 64
-"""Tokens. A smaller number in a refusal is no context."""
+"""Tokens. A smaller number in a refusal is not taken for the context."""
 _ECHOES = frozenset({"input", "failed_generation"})
 """Members in which servers repeat the request, or what the model said."""
 _MARKUP = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]{0,500}>", re.DOTALL | re.IGNORECASE)
@@ -219,11 +219,13 @@ def refuses_lists_of_blocks(reason: str) -> bool:
 
 _ABOUT_FILES = re.compile(
     r"\bimages?\b|image_url|input_image|\bpdfs?\b|\bdocuments?\b|input_file|file_data|multimodal|vision"
+    r"|\baudio\b|input_audio"
 )
 _NO_FILES = re.compile(
-    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document))"
-    r"|(?:image|vision|pdf|file|document|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?support"
-    r"|only supported by certain models|unknown variant .?(?:image_url|file)|no endpoints found that support"
+    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document|audio))"
+    r"|(?:image|vision|pdf|file|document|audio|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?support"
+    r"|only supported by certain models|unknown variant .?(?:image_url|file|input_audio)"
+    r"|no endpoints found that support"
 )
 
 

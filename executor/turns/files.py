@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections import OrderedDict
 from collections.abc import Container
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class FileCache:
-    """Contents of files, as bytes or text, by their ids; those that were used least lately go first."""
+    """Contents of files, as bytes or text, by their ids. The least recently used ones are dropped first."""
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
@@ -106,12 +105,4 @@ class PromptFiles:
         async with asyncio.timeout_at(asked.until):
             data = await self._resources.files.get(part.file.file_id)
             is_pdf = part.as_text and kind_of(part.file.media_type) is Kind.PDF
-            return await self._text_of_pdf(data) if is_pdf else data
-
-    async def _text_of_pdf(self, data: bytes) -> bytes:
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
-            given.write(data)
-            given.flush()
-            await self._resources.file_reader.read_pdf(given, out)
-            out.seek(0)
-            return await asyncio.to_thread(out.read)
+            return await self._resources.file_reader.text_of_pdf(data) if is_pdf else data

@@ -23,7 +23,7 @@ MAX_TEXT = 100_000
 CHILDREN = 2
 """Children of one executor at a time."""
 RUNS = 20.0
-"""Seconds that a child may take. Its limit of CPU time is shorter; this one counts on a busy machine."""
+"""Seconds that a child may take. Its limit of CPU time is shorter; this limit matters on a busy machine."""
 _MAX_OUTPUT = 8 * MAX_TEXT
 """JSON needs up to six bytes for one."""
 _CHILD = Path(__file__).with_name("extraction_child.py")
@@ -48,13 +48,13 @@ class Extraction:
     """The children of one executor."""
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(CHILDREN)
+        self._slots = asyncio.Semaphore(CHILDREN)
 
     async def extract(self, kind: Kind, data: bytes, *, charset: str = "", url: str = "") -> Extracted:
         """Returns the text of a page. Raises WebFailure."""
-        async with self._places:
+        async with self._slots:
             made = await _run(kind, data, charset, url)
-            if made is None and kind == "html":  # it has tired the better parser
+            if made is None and kind == "html":  # the better parser has failed or taken too long
                 made = await _run("lean", data, charset, url)
         code = made.get("error") if made is not None else "unreadable"
         if made is None or isinstance(code, str):

@@ -47,7 +47,7 @@ _FAILURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FetchedPage:
     """A page that was fetched. `url` is where its redirects have led to. `cut`: there is more of it."""
 
     url: str
@@ -78,13 +78,13 @@ class Fetcher:
             "accept": _ACCEPT,
             "accept-encoding": ENCODINGS,
         }
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._extraction = Extraction()
 
-    async def fetch(self, url: str, *, extract_text: bool = True) -> Page:
+    async def fetch(self, url: str, *, extract_text: bool = True) -> FetchedPage:
         """Returns the page: its main text as Markdown, or with `extract_text=False` its source. Raises WebFailure."""
         target = page_url(url, self._ports)
-        async with self._places:
+        async with self._slots:
             try:
                 async with asyncio.timeout(TOTAL):
                     fetched = await self._follow(target)
@@ -92,7 +92,7 @@ class Fetcher:
                 raise _failure_of(error) from error
             made = await self._read(fetched, extract_text)
         cut = made.cut or fetched.cut
-        return Page(str(fetched.url), fetched.status, fetched.content.media_type, made.text, made.title, cut)
+        return FetchedPage(str(fetched.url), fetched.status, fetched.content.media_type, made.text, made.title, cut)
 
     async def _follow(self, url: URL) -> _Fetched:
         for _ in range(MAX_REDIRECTS + 1):
@@ -118,7 +118,7 @@ class Fetcher:
         except WebFailure:
             if fetched.status < HTTPStatus.BAD_REQUEST:
                 raise
-            return Extracted("", None, False)  # what there is to say of it is its status
+            return Extracted("", None, False)  # its status is all that can be said
 
 
 async def _received(url: URL, response: aiohttp.ClientResponse) -> _Fetched:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from typing import Any
 
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backend.chat.flows.run_results import run_response
 from backend.chat.models import Json
-from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ToolWork, Use
+from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ResultUse, ToolWork
 from backend.chat.protocol.agent_changes import changes_between
 from backend.chat.protocol.agent_json import AgentGraph, parse_agent, redacted
 from backend.chat.protocol.tool_outputs import is_too_deep, safe_json
@@ -40,6 +41,8 @@ COMPLETED: Json = {"status": "completed"}
 _FAILED = "The operation failed."
 _NO_AGENT = "The agent generator's answer contains no agent."
 _MAX_CHARS = 2_000
+MAX_SCHEMA_CHARS = 4_000
+"""Characters of an agent's input schema that a response repeats."""
 _CODE = re.compile(r"[a-z][a-z_]{2,40}")
 _TYPED = re.compile(rf"({_CODE.pattern}_(?:error|limit|unavailable|response)|timeout): (.*)", re.DOTALL)
 _responses: TypeAdapter[AnyToolResponse] = TypeAdapter(AnyToolResponse, config=ConfigDict(defer_build=True))
@@ -63,7 +66,7 @@ async def _response_to(c: Connection, operation: Operation, outcome: Outcome, mo
         return run_response(operation.work, outcome)
     if not outcome.success:
         return _failure(outcome)
-    if operation.work.use is Use.TOOL_OUTPUT:
+    if operation.work.use is ResultUse.TOOL_OUTPUT:
         return _tool_output(operation.work, outcome.result)
     return await _agent(c, operation, outcome.result, most_agents)
 
@@ -159,7 +162,7 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
             error="validation_error",
             details={"problems": error.problems[:20], "agent_json": redacted(document)},
         )
-    if work.use is Use.SHOW_AGENT:
+    if work.use is ResultUse.SHOW_AGENT:
         return preview_of(graph)
     if user_id is None:
         return NeedLogin(message="Sign in to save agents in your library.")
@@ -177,7 +180,7 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
 async def _changes(c: Connection, user_id: UserId, saved: SavedAgent, work: ToolWork) -> str:
     """Returns a sentence about what changed since the version that the work began with; empty for a new agent."""
     last = saved.agent.version - 1
-    before = min(work.base_version or last, last)  # the agent may have been deleted and made anew meanwhile
+    before = min(work.base_version or last, last)  # the agent may have been deleted and made again meanwhile
     if not before:
         return ""
     _, graph = await get_version(c, user_id, saved.agent.id, before)
@@ -201,7 +204,17 @@ def _saved(saved: SavedAgent, work: ToolWork, changes: str) -> AgentSaved:
         library_agent_id=saved.agent.id,
         library_agent_link=saved.agent.library_link,
         agent_page_link=saved.agent.page_link,
+        **_inputs_of(saved.graph),
     )
+
+
+def _inputs_of(graph: dict[str, Json]) -> dict[str, Any]:
+    """Returns what the agent's JSON tells of its inputs, if that is short, so that the model knows their names."""
+    schema = graph.get("input_schema")
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(fields, dict) or len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        return {}
+    return {"input_schema": redacted(schema), "property_order": list(fields)}
 
 
 def _without_others(version: int, base: int) -> str:

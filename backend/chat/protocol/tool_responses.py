@@ -103,6 +103,8 @@ class AgentSaved(ToolResponse):
 
     `base_version` is set if the agent has newer versions than the one that this change started from: `version` does not
     contain what they changed. It is 0 if a new agent became the next version of an agent with the same id.
+    `input_schema` is the one in the agent's JSON, and `property_order` has the names of the inputs in their order. They
+    are absent if it has none, or a long one.
     """
 
     type: Literal["agent_saved"] = "agent_saved"
@@ -113,6 +115,8 @@ class AgentSaved(ToolResponse):
     library_agent_id: str
     library_agent_link: str
     agent_page_link: str
+    input_schema: JsonObject | None = None
+    property_order: list[str] | None = None
 
 
 class ClarifyingQuestion(BaseModel):
@@ -251,12 +255,25 @@ class BlockDetails(ToolResponse):
     block: JsonObject
 
 
+class OutputFile(BaseModel):
+    """A file of a tool's answer, which the conversation keeps (docs/api.md, files)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    file_id: str
+    media_type: str
+    filename: str
+    size: int
+    pages: int = 0
+    url: str
+
+
 class BlockOutput(ToolResponse):
     """The result of a block of the agent platform, or of a tool of an MCP server.
 
     The outputs of a block are a list of values for each name. For a tool, `outputs` is the structured data of the
     result, if it has any, and `content` then has the texts and files. A result without structured data has its texts
-    and files in `outputs`.
+    and files in `outputs`. `files` are those that the conversation keeps; their parts name them by `file_id`.
     """
 
     type: Literal["block_output"] = "block_output"
@@ -264,6 +281,7 @@ class BlockOutput(ToolResponse):
     block_name: str | None = None
     outputs: Json = None
     content: list[JsonObject] | None = None
+    files: list[OutputFile] | None = None
     success: bool = True
 
 

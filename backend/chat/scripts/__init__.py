@@ -1,4 +1,4 @@
-"""The Lua scripts, as typed Python functions. Each is a file here; Redis loads it when it is first called."""
+"""The Lua scripts, as typed Python functions. Each is a file here, which a server gets when it does not know it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from backend.redis_cluster import announcing, by_slot
+
 Argument = str | bytes | int
+Call = tuple[Sequence[str], Sequence[Argument]]
+"""The keys of a script, all of one slot, and its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,38 +35,37 @@ class Script:
     async def run(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Calls the script once and returns its reply. Raises RedisError."""
         client: Any = redis  # execute_command has no types
-        call = ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+        call = (len(keys), *keys, *arguments)
         try:
-            return await client.execute_command(*call)
+            return await client.execute_command("EVALSHA", self.digest, *call)
         except NoScriptError:
-            await redis.script_load(self.text)
-            return await client.execute_command(*call)
+            return await client.execute_command("EVAL", self.text, *call)
 
-    async def run_many(self, redis: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+    async def run_many(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
         """Makes several calls, each with its keys and arguments, in one round trip.
 
         A result is the reply or the error of its call. Raises RedisError if the whole round trip failed. Some or all of
         the calls may have been carried out then.
         """
-        results = await self._send(redis, calls)
+        results = await self._send(redis, ("EVALSHA", self.digest), calls)
         missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
         if missing:
-            await redis.script_load(self.text)
-            for i, result in zip(missing, await self._send(redis, [calls[i] for i in missing]), strict=True):
+            again = await self._send(redis, ("EVAL", self.text), [calls[i] for i in missing])
+            for i, result in zip(missing, again, strict=True):
                 results[i] = result
         return results
 
-    async def _send(self, redis: Redis, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]) -> list[Any]:
+    async def _send(self, redis: Redis, how: tuple[str, str], calls: Sequence[Call]) -> list[Any]:
         if len(calls) == 1:  # costs the client half of a pipeline
             keys, arguments = calls[0]
             client: Any = redis
             try:
-                return [await client.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)]
+                return [await client.execute_command(*how, len(keys), *keys, *arguments)]
             except ResponseError as error:
                 return [error]
         pipeline: Any = redis.pipeline(transaction=False)
         for keys, arguments in calls:
-            pipeline.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
+            pipeline.execute_command(*how, len(keys), *keys, *arguments)
         results: list[Any] = await pipeline.execute(raise_on_error=False)
         return results
 
@@ -110,19 +113,28 @@ async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appen
     Takes one round trip; `ttl` is in seconds. Each batch is appended as a whole or not at all, whatever happens to the
     others, and a batch that is sent again changes nothing. Raises RedisError if the whole round trip failed.
     """
-    calls: list[tuple[Sequence[str], Sequence[Argument]]] = []
-    for at in range(0, len(batches), TOGETHER):
-        part = batches[at : at + TOGETHER]
-        arguments: list[Argument] = [ttl]
-        for batch in part:
-            arguments.append(f"{batch.create:d} {batch.fence} {batch.first} {len(batch.bodies)}")
-            arguments += batch.bodies
-        calls.append(([batch.key for batch in part], arguments))
-    outcomes: list[Appended | Exception] = []
-    for (keys, _), reply in zip(calls, await _APPEND.run_many(redis, calls), strict=True):
-        replies = [reply] * len(keys) if isinstance(reply, Exception) else reply
-        outcomes += [one if isinstance(one, Exception) else Appended(one) for one in replies]
-    return outcomes
+    left: dict[str, list[Batch]] = {}
+    for batch in batches:  # several writers may write to one stream
+        left.setdefault(batch.key, []).append(batch)
+    parts: list[list[Batch]] = []
+    for keys in by_slot(redis, (batch.key for batch in batches)):
+        group = [left[key].pop(0) for key in keys]
+        parts += (group[at : at + TOGETHER] for at in range(0, len(group), TOGETHER))
+    calls = [_call_of(part, announcing(redis), ttl) for part in parts]
+    outcomes: dict[Batch, Appended | Exception] = {}
+    for part, reply in zip(parts, await _APPEND.run_many(redis, calls), strict=True):
+        replies = [reply] * len(part) if isinstance(reply, Exception) else reply
+        for batch, one in zip(part, replies, strict=True):
+            outcomes[batch] = one if isinstance(one, Exception) else Appended(one)
+    return [outcomes[batch] for batch in batches]
+
+
+def _call_of(batches: Sequence[Batch], announce: str, ttl: int) -> Call:
+    arguments: list[Argument] = [announce, ttl]
+    for batch in batches:
+        arguments.append(f"{batch.create:d} {batch.fence} {batch.first} {len(batch.bodies)}")
+        arguments += batch.bodies
+    return [batch.key for batch in batches], arguments
 
 
 _NOTE = Script("note")
@@ -133,4 +145,4 @@ async def note(redis: Redis, key: str, fence: int, body: bytes) -> Appended:
 
     Returns NOW, FENCED or GONE. Raises RedisError if there was no reply; the entry may have been added then.
     """
-    return Appended(await _NOTE.run(redis, [key], [fence, body]))
+    return Appended(await _NOTE.run(redis, [key], [announcing(redis), fence, body]))

@@ -31,7 +31,7 @@ AppError                      answered to the caller as problem+json
 │                             InvalidSchedule, ConversationTooLarge, InvalidConversation
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
 │                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles,
-│                             TooManyFolders, TooManyReads
+│                             TooManyFolders, TooManyReads, TooManyFeatureRequests
 └── Unavailable         503   ServerBusy, WebhookNotConfigured, PlatformUnavailable, PlatformNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
@@ -575,6 +575,12 @@ class TooManySchedules(RateLimited):
     """This conversation has made too many schedules."""
 
     code = "too_many_schedules"
+
+
+class TooManyFeatureRequests(RateLimited):
+    """You have asked for too many features."""
+
+    code = "too_many_feature_requests"
 
 
 class TooManyFolders(RateLimited):

@@ -48,6 +48,7 @@ from backend.api.routes import (
     openai,
     operations,
     page,
+    publications,
     questions,
     schema,
     search,
@@ -217,7 +218,7 @@ def _add_routes(app: ChatApp) -> None:
     answer_head(tool_servers.pages)
     answer_head(shares.reading)
     answer_head(a2a.cards)
-    for module in (*modules, library, agent_runs, openai, page):
+    for module in (*modules, library, agent_runs, publications, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
@@ -226,6 +227,7 @@ def _add_routes(app: ChatApp) -> None:
     app.include_router(library.router)
     app.include_router(library.imports)
     app.include_router(agent_runs.router)
+    app.include_router(publications.router)
     app.include_router(openai.router)
     app.include_router(a2a.cards)
     app.include_router(a2a.cards, prefix=f"{PREFIX}{a2a.PATH}", include_in_schema=False)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from backend.api.export import FORMAT, VERSION
 from backend.api.importing import MAX_MESSAGES
-from backend.api.schemas import _In, _Out
+from backend.api.schema_base import Body, Reply
 from backend.chat.models import Json
 from backend.chat.store.conversations.feedback import MAX_COMMENT, Feedback
 from backend.chat.store.conversations.folders import Folder
@@ -23,13 +23,13 @@ FolderName: TypeAlias = Annotated[
 ]
 
 
-class FolderIn(_In):
+class FolderIn(Body):
     """The name of a folder."""
 
     name: FolderName
 
 
-class FolderOut(_Out):
+class FolderOut(Reply):
     id: str
     name: str
     created_at: datetime
@@ -39,11 +39,11 @@ class FolderOut(_Out):
         return cls(id=folder.id, name=folder.name, created_at=folder.created_at)
 
 
-class FolderList(_Out):
+class FolderList(Reply):
     folders: list[FolderOut]
 
 
-class FeedbackIn(_In):
+class FeedbackIn(Body):
     """What the caller thinks of an answer."""
 
     rating: Literal["up", "down"]
@@ -53,7 +53,7 @@ class FeedbackIn(_In):
     ] = None
 
 
-class FeedbackOut(_Out):
+class FeedbackOut(Reply):
     message_id: str
     rating: Literal["up", "down"]
     comment: str | None
@@ -66,7 +66,7 @@ class FeedbackOut(_Out):
         )
 
 
-class ShareOut(_Out):
+class ShareOut(Reply):
     path: str = Field(description="The path of the page that shows the copy, with the secret of the link.")
     created_at: datetime = Field(description="When the copy was made. It has no later messages.")
 
@@ -75,23 +75,23 @@ class ShareOut(_Out):
         return cls(path=f"/s/{share.token}", created_at=share.created_at)
 
 
-class SharingOut(_Out):
+class SharingOut(Reply):
     enabled: bool = Field(description="False if the operator allows no share links (SHARE_LINKS).")
     share: ShareOut | None = Field(description="Null if this session has no link.")
 
 
-class SharedPiece(_Out):
+class SharedPiece(Reply):
     type: Literal["text", "source"]
     text: str = Field(description="Markdown, or the title of the source.")
     url: str | None = Field(None, description="The address of a source.")
 
 
-class SharedMessage(_Out):
+class SharedMessage(Reply):
     role: Literal["user", "assistant"]
     parts: list[SharedPiece]
 
 
-class SharedOut(_Out):
+class SharedOut(Reply):
     title: str | None
     created_at: datetime
     messages: list[SharedMessage]
@@ -118,7 +118,7 @@ class ConversationIn(BaseModel):
     ] = None
 
 
-class ImportedOut(_Out):
+class ImportedOut(Reply):
     id: str
     title: str | None
     created_at: datetime

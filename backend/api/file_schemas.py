@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from backend.api.schema_base import Reply
 
 
-class FileOut(BaseModel):
+class FileOut(Reply):
     """A file that messages may have. `url` is for messages, and to read the file with the caller's token."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     url: str
@@ -21,10 +21,8 @@ class FileOut(BaseModel):
     )
 
 
-class WorkspaceFileOut(BaseModel):
+class WorkspaceFileOut(Reply):
     """A file of a conversation. `url` and `link` are those of any file."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     mediaType: str  # noqa: N815 - as in the AI SDK
@@ -35,9 +33,7 @@ class WorkspaceFileOut(BaseModel):
     written: bool = Field(description="False for a file of a message, which is deleted by its url.")
 
 
-class WorkspaceOut(BaseModel):
+class WorkspaceOut(Reply):
     """The files of a conversation, in the order of their paths."""
-
-    model_config = ConfigDict(frozen=True)
 
     files: list[WorkspaceFileOut]

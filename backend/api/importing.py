@@ -30,8 +30,9 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
     TurnRequest,
+    is_too_deep,
 )
-from backend.chat.protocol.tool_outputs import is_too_deep, safe_json
+from backend.chat.protocol.tool_outputs import safe_json
 from backend.chat.store.conversations.imports import ImportedRow, ImportedTurn
 from backend.errors import InvalidConversation
 from backend.ids import new_task_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from backend.api.schemas import UIMessageIn
+from backend.api.message_schemas import UIMessageIn
 from backend.chat.models import FILES_PATH, DataPart, Json
 from backend.config import Settings
 from backend.errors import EmptyMessage, FileNotFound, ForeignFileUrl, MessageTooLong, TooManyParts, UnsupportedPart

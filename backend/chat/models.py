@@ -15,19 +15,25 @@ Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
 MAX_DEPTH = 32
 """Levels of nesting that are accepted in JSON from others; deeper JSON can be stored but not always sent."""
-
 ANSWER_ID = "msg_"
 """Prefix of the id of an answer; the id of its task follows."""
 OWN_MESSAGE_ID = "usr_"
 """Prefix of the id of a user message to which the client gave none; the id of its task follows."""
 SUMMARY_NOTICE = "summary"
 """The name of the data part of an answer for which the model read a summary for the first time."""
-
-
 FILES_PATH = "/api/chat/files/"
 
 FinishReason: TypeAlias = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
 """The reasons of the AI SDK for which an answer ends."""
+
+
+def is_too_deep(value: Json) -> bool:
+    """Returns True if the value has more than MAX_DEPTH levels. Does not recurse, so no value can exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        boxes = [box.values() if isinstance(box, dict) else box for box in level if isinstance(box, dict | list)]
+        level = [item for box in boxes for item in box]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 class TaskStatus(StrEnum):

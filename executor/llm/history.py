@@ -34,10 +34,10 @@ from backend.chat.models import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    is_too_deep,
 )
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, ascii_json
 from backend.chat.protocol.files_in_outputs import without_files
-from backend.chat.protocol.tool_outputs import is_too_deep
 from backend.ids import FileId
 from executor.llm.arguments import clean_value
 from executor.llm.clean_text import clean

@@ -18,7 +18,7 @@ import orjson
 from mcp_types import ErrorData, JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from backend.chat.protocol.tool_outputs import is_too_deep
+from backend.chat.models import is_too_deep
 from executor.llm.clean_text import clean
 from executor.mcp.listings import repair_listing
 

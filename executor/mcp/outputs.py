@@ -22,9 +22,8 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from backend.chat.models import FilePart, Json
+from backend.chat.models import FilePart, Json, is_too_deep
 from backend.chat.protocol.files_in_outputs import left_out, without_files
-from backend.chat.protocol.tool_outputs import is_too_deep
 from backend.chat.protocol.tool_responses import BlockOutput, ErrorResponse, OutputFile, ToolResponse
 
 MAX_OUTPUT_BYTES = 1_000_000

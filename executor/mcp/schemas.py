@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
-from backend.chat.models import Json
-from backend.chat.protocol.tool_outputs import REFUSED_KEYS, is_too_deep
+from backend.chat.models import Json, is_too_deep
+from backend.chat.protocol.tool_outputs import REFUSED_KEYS
 from executor.llm.clean_text import clean
 from executor.mcp.unions import References, UnusableSchema, merged_root
 

@@ -19,6 +19,8 @@ from executor.tools.customize_agent import CustomizeAgent
 from executor.tools.delete_workspace_file import DeleteWorkspaceFile
 from executor.tools.documents import Documentation
 from executor.tools.edit_agent import EditAgent
+from executor.tools.feature_requests import CreateFeatureRequest, SearchFeatureRequests
+from executor.tools.find_agent import FindAgent
 from executor.tools.find_library_agent import FindLibraryAgent
 from executor.tools.get_doc_page import GetDocPage
 from executor.tools.list_workspace_files import ListWorkspaceFiles
@@ -54,12 +56,15 @@ def own_tools(
     return [
         AddUnderstanding(),
         FindLibraryAgent(),
+        FindAgent(templates),
         SearchDocs(documentation),
         GetDocPage(documentation),
         CreateAgent(generator),
         EditAgent(generator),
         CustomizeAgent(generator, templates),
         CheckOperationStatus(),
+        SearchFeatureRequests(),
+        CreateFeatureRequest(),
         *([AskUser()] if settings.ask_user != "never" else []),
         *(_platform_tools(settings, platform) if platform is not None else []),
         *_web_tools(web),

@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from backend.chat.forms import MAX_CHOICES, MAX_LABEL_CHARS, check_form, in_order
 from backend.chat.outcomes import ToolWork
 from backend.chat.questions import Question, QuestionKind
+from backend.chat.questions.forms import MAX_CHOICES, MAX_LABEL_CHARS, check_form, in_order
 from backend.errors import ValidationFailed
 from executor.tools.context import ToolContext
 from executor.tools.tool import OperationAccepted, StoredResponse, Tool

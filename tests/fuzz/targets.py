@@ -27,9 +27,8 @@ from backend.api.auth import WebhookSecrets
 from backend.api.json_body import load_conversation, load_json
 from backend.api.json_meter import JsonMeter
 from backend.api.proxies import TrustedProxies
-from backend.chat.models import MAX_DEPTH, Json
+from backend.chat.models import MAX_DEPTH, Json, is_too_deep
 from backend.chat.protocol.agent_json import parse_agent, redacted
-from backend.chat.protocol.tool_outputs import is_too_deep
 from backend.chat.queue.completions import Completion, EntryRefused
 from backend.config import Settings
 from backend.errors import AppError, ConfigError, InvalidAgent

@@ -5,20 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend.api.deps import AppState, AsCaller, ASession
+from backend.api.message_schemas import PendingCount, PendingMessage, PendingMessages
 from backend.api.problems import responses
 from backend.api.routes.sessions import BODY, MISSING, apply_changes
 from backend.api.routes_base import CallerRoute, PostingRoute
-from backend.api.schemas import (
-    ChatTransport,
-    ChatTransports,
-    Ok,
-    PendingCount,
-    PendingMessage,
-    PendingMessages,
-    SessionChange,
-    SessionChanges,
-    SessionPin,
-)
+from backend.api.schemas import ChatTransport, ChatTransports, Ok, SessionChange, SessionChanges, SessionPin
 from backend.api.starting import check_no_files
 from backend.api.stopping import publish_unless_stopped
 from backend.api.user_message import UserMessage, check_text

@@ -13,12 +13,12 @@ from backend.api.attaching import STREAM
 from backend.api.deps import Accepts, AKey, AppState, AsIdentity
 from backend.api.file_storing import files_of
 from backend.api.json_body import load_conversation
+from backend.api.message_schemas import ChatRequest, UIMessageIn
 from backend.api.part_answers import answer_and_stream, answers_in
 from backend.api.problems import responses
 from backend.api.request_body import too_large
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
 from backend.api.routes_base import MAX_VALUES, CallerRoute
-from backend.api.schemas import ChatRequest, UIMessageIn
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState, state_of
 from backend.api.user_message import MAX_FILES, UserMessage, check_text, read_user_message

@@ -14,7 +14,8 @@ from backend.api.deps import AppState, AsCaller, ASession
 from backend.api.json_body import load_json
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
-from backend.api.schemas import MAX_METADATA_BYTES, MAX_TITLE, SessionIdField
+from backend.api.schema_base import SessionIdField
+from backend.api.schemas import MAX_METADATA_BYTES, MAX_TITLE
 from backend.api.state import ApiState
 from backend.chat.flows import switch
 from backend.chat.models import MAX_DEPTH, Json

@@ -8,20 +8,20 @@ from fastapi import APIRouter, Query, Response
 
 from backend.api.deps import Accepts, AppState, AsCaller, ASession, Limit, Offset
 from backend.api.history import read_history
+from backend.api.message_schemas import QueuedTurn
+from backend.api.operation_schemas import OperationOut
 from backend.api.problems import responses
 from backend.api.routes.instructions import check_enabled
 from backend.api.routes_base import CallerRoute
+from backend.api.schema_base import MessageIdField
 from backend.api.schemas import (
     ActiveStream,
     BranchesOut,
     CancelOut,
     Leaf,
     LeafOut,
-    MessageIdField,
     NewSession,
     Ok,
-    OperationOut,
-    QueuedTurn,
     SessionChanges,
     SessionDetails,
     SessionList,

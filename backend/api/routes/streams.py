@@ -10,9 +10,9 @@ from backend.api.attaching import STREAM, attach_response, slot_for
 from backend.api.auth import Identity
 from backend.api.deps import Accepts, ACursor, AKey, AppState, ASession, AsIdentity
 from backend.api.file_storing import files_of
+from backend.api.message_schemas import NewTurn, Steered
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute, PostingRoute, ServiceRoute
-from backend.api.schemas import NewTurn, Steered
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState
 from backend.api.user_message import UserMessage, check_text, named_files

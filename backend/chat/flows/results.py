@@ -14,11 +14,11 @@ import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backend.chat.flows.run_results import run_response
-from backend.chat.models import Json
+from backend.chat.models import Json, is_too_deep
 from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ResultUse, ToolWork
 from backend.chat.protocol.agent_changes import changes_between
 from backend.chat.protocol.agent_json import AgentGraph, parse_agent, redacted
-from backend.chat.protocol.tool_outputs import is_too_deep, safe_json
+from backend.chat.protocol.tool_outputs import safe_json
 from backend.chat.protocol.tool_responses import (
     AgentPreview,
     AgentSaved,

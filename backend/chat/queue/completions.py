@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from backend.chat.keys import COMPLETIONS, DEAD_COMPLETIONS
+from backend.chat.models import is_too_deep
 from backend.chat.outcomes import Outcome
-from backend.chat.protocol.tool_outputs import is_too_deep
 from backend.chat.scripts import Argument, Script
 from backend.ids import OperationId
 from backend.redis_cluster import beside

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import Caller, Json, ModelChoice, Session
+from backend.chat.store import feature_requests
 from backend.chat.store.attachments import files
 from backend.chat.store.tool_servers import grants, sign_ins
 from backend.chat.store.webhooks import deliveries, endpoints
@@ -274,7 +275,7 @@ WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = t.sessi
 
 
 async def forget_user(c: Connection, user_id: UserId) -> None:
-    """Deletes the user's agents, folders, facts, instructions, webhooks, files and tokens for tool servers.
+    """Deletes the user's agents, folders, facts, instructions, webhooks, files, feature requests and tokens of servers.
 
     Removes the user from tasks in anonymous sessions.
 
@@ -284,5 +285,6 @@ async def forget_user(c: Connection, user_id: UserId) -> None:
     await files.expire_files_of_user(c, user_id)
     await sign_ins.forget_user(c, user_id)  # first: a sign-in marks its link before it stores tokens
     await grants.forget_user(c, user_id)
+    await feature_requests.forget_user(c, user_id)
     for statement in (_FORGET_AGENTS, _FORGET_FOLDERS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)

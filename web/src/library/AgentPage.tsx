@@ -58,7 +58,7 @@ export function AgentPage({ id }: { id: string }) {
           <>
             <h1>{agent.name}</h1>
             <p>{agent.description}</p>
-            <Acts agent={agent} drawn={drawn} onProblem={fail} />
+            <Acts agent={agent} drawn={drawn} onProblem={fail} onPublished={(version) => setAgent({ ...agent, published_version: version })} />
             {drawn?.graph && <GraphView graph={drawn.graph} />}
             {drawn?.graph && (
               <p className="note" role="status">
@@ -130,10 +130,14 @@ interface ActsProps {
   agent: AgentWithGraph;
   drawn: { version: number; graph: Graph | null } | null;
   onProblem: (failure: Error) => void;
+  onPublished: (version: number | null) => void;
 }
 
-function Acts({ agent, drawn, onProblem }: ActsProps) {
+function Acts({ agent, drawn, onProblem, onPublished }: ActsProps) {
   const [confirming, setConfirming] = useState(false);
+  const published = agent.published_version ?? null;
+  const publish = (version: number) => void agentApi.publish(agent.id, version).then(() => onPublished(version), onProblem);
+  const unpublish = () => void agentApi.unpublish(agent.id).then(() => onPublished(null), onProblem);
   const remove = () => {
     api.removeAgent(agent.id).then(() => navigate("/library", { replace: true }), onProblem);
   };
@@ -147,6 +151,11 @@ function Acts({ agent, drawn, onProblem }: ActsProps) {
       ) : (
         <>
           <button type="button" onClick={() => setConfirming(true)}>Delete</button>
+          {drawn && drawn.version !== published && (
+            <button type="button" onClick={() => publish(drawn.version)}>Share version {drawn.version}</button>
+          )}
+          {published !== null && <button type="button" onClick={unpublish}>Stop sharing</button>}
+          {published !== null && <span className="note">Everyone here can copy version {published}.</span>}
           {drawn?.graph && <button type="button" onClick={() => save(agent.name, drawn.graph)}>Export version {drawn.version}</button>}
         </>
       )}

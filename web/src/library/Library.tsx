@@ -2,7 +2,7 @@ import { useState, type ChangeEvent } from "react";
 import { api, type Agent } from "../net/api";
 import { usePageTitle } from "../pageTitle";
 import { Link, navigate, useRoute } from "../route";
-import { agentApi } from "./agentApi";
+import { agentApi, type Published } from "./agentApi";
 import { More } from "./More";
 import { Problem } from "./Problem";
 import { day } from "./times";
@@ -27,8 +27,43 @@ export function Library() {
           onChange={(event) => search(event.target.value)} />
         <Agents key={query} query={query} delay={delay} />
         <Import />
+        <Shared key={`shared ${query}`} query={query} delay={delay} />
       </div>
     </div>
+  );
+}
+
+// Agents that other users have published. A copy is an agent of one's own.
+function Shared({ query, delay }: { query: string; delay: number }) {
+  const list = usePagedList<Published>(async (offset) => {
+    const { agents, total } = await agentApi.published(query, offset);
+    return { items: agents, total };
+  }, ({ id }) => id, delay);
+  const [problem, setProblem] = useState<string | null>(null);
+  const others = list.items?.filter(({ mine }) => !mine) ?? [];
+  if (others.length === 0 && !list.more) return null;
+  const copy = (id: string) => {
+    setProblem(null);
+    agentApi.copy(id).then((agent) => navigate(`/library/agents/${agent.id}`), (failure: Error) => setProblem(failure.message));
+  };
+  return (
+    <>
+      <h2>Shared agents</h2>
+      {problem && <Problem text={problem} />}
+      <ul className="runs shared">
+        {others.map((agent) => (
+          <li key={agent.id}>
+            <strong>{agent.name}</strong>
+            <span className="note">{agent.description}</span>
+            <p className="row">
+              <button type="button" onClick={() => copy(agent.id)}>Copy to my agents</button>
+              <span className="note">Version {agent.version}, {day(agent.published_at)}</span>
+            </p>
+          </li>
+        ))}
+      </ul>
+      <More list={list} />
+    </>
   );
 }
 

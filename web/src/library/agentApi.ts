@@ -38,6 +38,15 @@ export interface When {
   timezone: string;
 }
 
+export interface Published {
+  id: string;
+  version: number;
+  name: string;
+  description: string;
+  published_at: string;
+  mine: boolean;
+}
+
 export const isLive = (run: Run) => run.status === "queued" || run.status === "running";
 
 const of = (agent: string) => `/api/library/agents/${encodeURIComponent(agent)}`;
@@ -59,5 +68,12 @@ export const agentApi = {
   removeSchedule: (id: string) => request<void>(schedule(id), { method: "DELETE" }),
   restore: (agent: string, version: number) =>
     request<AgentWithGraph>(`${of(agent)}/versions/${version}/restore`, { method: "POST" }),
+  publish: (agent: string, version: number) =>
+    request<Published>(`${of(agent)}/publication`, json("PUT", { version })),
+  unpublish: (agent: string) => request<void>(`${of(agent)}/publication`, { method: "DELETE" }),
+  published: (q: string, offset: number) =>
+    request<{ agents: Published[]; total: number }>(`/api/library/published?${query({ q, offset, limit: 50 })}`),
+  copy: (agent: string) =>
+    request<AgentWithGraph>(`/api/library/published/${encodeURIComponent(agent)}/copy`, { method: "POST" }),
   importAgent: (document: unknown) => request<AgentWithGraph>("/api/library/agents", json("POST", document)),
 };

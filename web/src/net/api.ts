@@ -104,6 +104,7 @@ export interface Graph {
 export interface AgentWithGraph extends Agent {
   node_count: number;
   link_count: number;
+  published_version?: number | null; // missing in answers of an older server
   graph: Graph;
 }
 export interface AgentVersion {

@@ -12,7 +12,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
-from backend.chat.store.shared.publications import published_version
+from backend.chat.store.published.agents import published_version
 
 
 class AgentRoute(CallerRoute):

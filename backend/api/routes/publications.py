@@ -12,7 +12,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
-from backend.chat.store.shared import publications
+from backend.chat.store.published import agents as publications
 from backend.ids import GraphId, new_library_agent_id
 
 router = APIRouter(

@@ -15,6 +15,7 @@ import { MessageIdContext, useSendOnce } from "./toolActions";
 import { Working } from "./Working";
 
 const PlatformCard = lazy(() => import("./PlatformCard")); // few conversations have one
+const WorkspaceCard = lazy(() => import("./WorkspaceCard"));
 
 const CANCELLED = "The work was cancelled."; // the error text that the server stores for a cancelled operation
 
@@ -87,6 +88,9 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
     case "block_details":
     case "agent_schedules":
       return <Suspense fallback={<p className="why">{output.message}</p>}><PlatformCard output={output} /></Suspense>;
+    case "bash_exec":
+    case "workspace_file_list":
+      return <Suspense fallback={<p className="why">{output.message}</p>}><WorkspaceCard output={output} input={part.input} /></Suspense>;
     case "agents_found":
       return <Agents output={output} />;
     case "doc_search_results":

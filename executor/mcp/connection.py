@@ -18,18 +18,18 @@ import mcp_types
 
 from backend.logs import Trouble
 from executor.llm.clean_text import clean
-from executor.mcp.failures import ServerUnavailable, SessionLost, Why
+from executor.mcp.failures import ServerBusy, ServerUnavailable, SessionLost, Why
 from executor.mcp.link import Link, Listed, Mode
 from executor.mcp.live_call import Lent
 from executor.mcp.names import Names
 from executor.mcp.oauth.transport import Bearer
 from executor.mcp.offer import Offer
 from executor.mcp.own_links import OwnLinks
-from executor.mcp.places import MAX_CALLS, RESERVED, Places
 from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server, StdioServer
 from executor.mcp.tasks import Answered, Asks, ServerTasks, TaskState
 from executor.mcp.tool import Caller
 from executor.metrics import ToolServer
+from executor.places import NoPlace, Places
 from executor.tools.context import Claims
 from executor.tools.tool import Tool, ToolSource
 
@@ -41,6 +41,10 @@ STEADY_AFTER = 60.0
 """Seconds after which a connection counts as stable, so that the pause begins at FIRST_PAUSE again."""
 NEW_SESSION_LIMIT = 15.0
 """Seconds that a call waits for a new session, after the server has forgotten the old one."""
+MAX_CALLS = 16
+"""Concurrent calls of one session to a server."""
+RESERVED = 4
+"""Further places, for sessions that have no call under way."""
 MAX_OLD_LINKS = 4
 """Retired connections whose calls are still under way. The oldest of more is cut."""
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -146,8 +150,11 @@ class Connection:
 
     async def _ask(self, caller: Caller, act: Callable[[Link, Lent], Awaitable[Any]]) -> Any:
         places = self._long_places if caller.long else self._places
-        async with places.place(caller.session, caller.untimed):
-            return await self._with_session(caller, lambda link: act(link, partial(places.lent, caller.session)))
+        try:
+            async with places.place(caller.session, caller.untimed):
+                return await self._with_session(caller, lambda link: act(link, partial(places.lent, caller.session)))
+        except NoPlace:
+            raise ServerBusy from None
 
     async def _with_session(self, caller: Caller, act: Callable[[Link], Awaitable[Any]]) -> Any:
         for _ in range(2):

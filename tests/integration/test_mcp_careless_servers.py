@@ -14,8 +14,8 @@ import pytest
 
 from backend.chat.protocol.chunks import Data, ToolOutputAvailable
 from backend.ids import SessionId
+from executor.mcp.connection import MAX_CALLS, RESERVED
 from executor.mcp.failures import Reason
-from executor.mcp.places import MAX_CALLS, RESERVED
 from executor.metrics import ExecutorMetrics
 from tests.fakes.running import words_in
 from tests.integration.mcp_bench import CARELESS, HERE, Bench, bench, http_server

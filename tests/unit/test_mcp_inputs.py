@@ -17,8 +17,8 @@ from executor.mcp.elicitations import checked_url, question_of
 from executor.mcp.failures import CallRefused
 from executor.mcp.inputs import MAX_RESUME, Asked, Inputs
 from executor.mcp.live_call import CALL, MOST_REQUESTS, Lent, LiveCall, LiveCalls
-from executor.mcp.places import Places
 from executor.mcp.server_entry import HttpServer, Sampling, StdioServer
+from executor.places import Places
 from executor.tools.context import ToolContext
 from tests.speed import limit
 from tests.unit.test_mcp_tools import CONTEXT

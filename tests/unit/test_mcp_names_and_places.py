@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from executor.mcp.failures import ServerBusy
+from executor.mcp.connection import MAX_CALLS, RESERVED
 from executor.mcp.names import MAX_NAME_CHARS, Names
-from executor.mcp.places import RESERVED, Places
+from executor.places import NoPlace, Places
 from executor.tools.context import ToolContext
 from tests.speed import limit
 from tests.unit.test_mcp_tools import CONTEXT
@@ -70,7 +70,7 @@ async def enters(places: Places, session: str) -> bool:
 
 
 async def test_one_session_cannot_take_all_places() -> None:
-    places = Places()
+    places = Places(MAX_CALLS + RESERVED)
     async with AsyncExitStack() as stack:
         await hold(stack, places, "greedy", 40)
         for number in range(RESERVED):
@@ -109,7 +109,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_takes_no_place() -> None:
 
 async def test_waiting_for_a_place_does_not_count_to_the_limit_of_a_call() -> None:
     """64 turns at once, each with a call that takes half of its limit."""
-    places, ended = Places(), []
+    places, ended = Places(MAX_CALLS + RESERVED), []
     seconds = limit(0.2)
 
     async def call(session: str) -> None:
@@ -125,10 +125,10 @@ async def test_waiting_for_a_place_does_not_count_to_the_limit_of_a_call() -> No
 
 
 async def test_a_call_that_waits_too_long_is_told_that_it_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executor.mcp.places.MAX_WAIT", 0.01)
+    monkeypatch.setattr("executor.places.MAX_WAIT", 0.01)
     places = Places(1)
     async with places.place("a"):
-        with pytest.raises(ServerBusy):
+        with pytest.raises(NoPlace):
             async with places.place("b"):
                 pass
     async with places.place("b"):

@@ -57,7 +57,7 @@ from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
 from backend.api.state import ApiState, state_of
 from backend.api.timeouts import Timeouts
-from backend.api.uploads import Uploads
+from backend.api.uploads import Uploads, largest_upload
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
@@ -178,7 +178,7 @@ def _lifespan(
                 proxies,
                 bodies,
                 NewSessions(settings.max_new_sessions),
-                Uploads(),
+                Uploads(largest_upload(settings)),
             )
             yield Lifespan(api=api)
 

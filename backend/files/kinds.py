@@ -37,6 +37,10 @@ class Kind(StrEnum):
     TEXT = "text"
 
 
+WHOLE = frozenset({Kind.IMAGE, Kind.PDF})
+"""The kinds that a model may take as they are."""
+
+
 def kind_of(media_type: str) -> Kind:
     """Returns the kind of a type that `media_type_of` returned."""
     if media_type.startswith("image/"):

@@ -182,7 +182,8 @@ class ExecutorContext:
         rows: Sequence[Row],
     ) -> Prompt:
         cache_key = hashlib.sha256(task.session_id.encode()).hexdigest()[:32]
-        messages = planned(to_prompt_messages(rows), opened.accepts, opened.context_tokens)
+        accepts = opened.accepts - opened.model.refused_kinds()
+        messages = planned(to_prompt_messages(rows), accepts, opened.context_tokens)
         prompt = Prompt(system(), messages, toolbox.specs, opened.max_output_tokens, cache_key, effort=effort)
         about = prompt if operation is None else about_operation(prompt, operation, rows)
         return fit(about, opened.context_tokens, opened.model.room(about))

@@ -20,13 +20,13 @@ from backend.garbage import resume_collector
 from backend.ids import ExecutorId
 from backend.logs import configure_logs
 from backend.open_files import raise_open_files_limit
+from backend.platform import open_platform
 from backend.resources import open_resources
 from executor.generator import open_generator
 from executor.health import serve_health
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
 from executor.mcp import open_mcp
-from executor.platform import open_platform
 from executor.tools import own_tools
 from executor.tools.tool import FINDERS, Toolbox
 from executor.turns.context import ExecutorContext

@@ -21,7 +21,7 @@ from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work
 
 if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an executor without a generator saves
-    from executor.generator.calls import Patience
+    from backend.json_client.calls import CallLimits
     from executor.generator.client import Generator
 
 __all__ = [
@@ -41,12 +41,12 @@ __all__ = [
 
 
 @asynccontextmanager
-async def open_generator(settings: Settings, patience: Patience | None = None) -> AsyncIterator[Generator | None]:
+async def open_generator(settings: Settings, limits: CallLimits | None = None) -> AsyncIterator[Generator | None]:
     """Yields the client, or None if AGENTGENERATOR_HOST is not set. Raises ConfigError if a setting is wrong."""
     if settings.agentgenerator_host is None:
         yield None
         return
     from executor.generator.client import open_client  # see above
 
-    async with open_client(settings, settings.agentgenerator_host, patience) as generator:
+    async with open_client(settings, settings.agentgenerator_host, limits) as generator:
         yield generator

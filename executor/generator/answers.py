@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from backend.chat.models import Json
 from backend.chat.protocol.tool_responses import ClarifyingQuestion
-from executor.generator import strict_json
+from backend.json_client import strict_json
 from executor.generator.failures import ErrorType, GeneratorFailure
 
 MAX_TEXT_CHARS = 4_000

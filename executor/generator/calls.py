@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from dataclasses import dataclass
 
 import anyio
 import httpx2
 
-from backend.jitter import jitter
+from backend.json_client.calls import CallLimits, call_repeatedly, read_body
+from backend.json_client.failures import BodyCompressed, BodyTooLarge
+from backend.json_client.retry_after import retry_after_of
 from executor.generator.failures import ErrorType, GeneratorFailure
-from executor.llm.failures import retry_after_of
 
 MAX_ANSWER_BYTES = 2_000_000
 _RETRIED = frozenset({ErrorType.CONNECTION_ERROR, ErrorType.RATE_LIMIT, ErrorType.SERVICE_UNAVAILABLE})
@@ -24,20 +23,6 @@ _OF_STATUS = {
 _CONNECTION_LOST = (
     httpx2.NetworkError, httpx2.ConnectTimeout, httpx2.RemoteProtocolError, anyio.EndOfStream, OSError,
 )  # fmt: skip
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Limits of a call. Times are in seconds. `total` covers all tries and the waits between them."""
-
-    total: float
-    tries: int = 4
-    connect: float = 10
-    backoff: float = 0.5
-    longest_backoff: float = 8
-    longest_wait: float = 60
-    """The longest wait for a Retry-After. A longer one is cut to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +34,22 @@ class Answer:
 
 
 async def post(
-    client: httpx2.AsyncClient, path: str, content: bytes, headers: dict[str, str], patience: Patience
+    client: httpx2.AsyncClient, path: str, content: bytes, headers: dict[str, str], limits: CallLimits
 ) -> Answer:
     """Posts JSON and returns the answer. Raises GeneratorFailure. Cancelling it closes the connection."""
+
+    def wait_after(failure: GeneratorFailure, number: int) -> float | None:
+        """Returns at least the seconds that the generator asks for, of which `longest_wait` count."""
+        if failure.error_type not in _RETRIED:
+            return None
+        return max(limits.backoff_after(number), min(failure.retry_after or 0.0, limits.longest_wait))
+
     try:
-        async with asyncio.timeout(patience.total) as limit:
-            for number in range(1, patience.tries + 1):
-                try:
-                    return await _try(client, path, content, headers)
-                except GeneratorFailure as failure:
-                    wait = _wait_after(number, failure, patience)
-                    late = asyncio.get_running_loop().time() + wait >= (limit.when() or 0.0)
-                    if failure.error_type not in _RETRIED or number == patience.tries or late:
-                        raise
-                    logger.info("retrying the call to the generator in %.1f s: %s", wait, failure.note)
-                await asyncio.sleep(wait)
+        return await call_repeatedly(
+            "the generator", limits, lambda: _try(client, path, content, headers), GeneratorFailure, wait_after
+        )
     except TimeoutError:
         raise GeneratorFailure(ErrorType.TIMEOUT, note="no answer in time") from None
-    raise AssertionError("the last try returns or raises")
-
-
-def _wait_after(number: int, failure: GeneratorFailure, patience: Patience) -> float:
-    """Returns seconds: exponential, less a random part of up to half, but at least what the generator asks for.
-
-    What it asks for counts up to `longest_wait`.
-    """
-    backoff = min(patience.backoff * 2.0 ** (number - 1), patience.longest_backoff)
-    asked = min(failure.retry_after or 0.0, patience.longest_wait)
-    return max(jitter(backoff), asked)
 
 
 async def _try(client: httpx2.AsyncClient, path: str, content: bytes, headers: dict[str, str]) -> Answer:
@@ -86,7 +59,7 @@ async def _try(client: httpx2.AsyncClient, path: str, content: bytes, headers: d
             if status == 202:
                 return Answer(status, b"")
             if status == 200:
-                return Answer(status, await read_body(response))
+                return Answer(status, await answer_body(response))
             kind = _OF_STATUS.get(status, ErrorType.HTTP_ERROR)
             raise GeneratorFailure(
                 kind, details={"status": status}, note=f"status {status}", retry_after=retry_after_of(response.headers)
@@ -99,16 +72,9 @@ async def _try(client: httpx2.AsyncClient, path: str, content: bytes, headers: d
         raise GeneratorFailure(ErrorType.REQUEST_ERROR, note=type(error).__name__) from None
 
 
-async def read_body(response: httpx2.Response) -> bytes:
-    """Returns the body. Raises GeneratorFailure if it is compressed or larger than MAX_ANSWER_BYTES.
-
-    No compression was asked for, and a few compressed bytes could become gigabytes.
-    """
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise GeneratorFailure(ErrorType.INVALID_RESPONSE, note="compressed")
-    body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
-            raise GeneratorFailure(ErrorType.INVALID_RESPONSE, note="too large")
-    return bytes(body)
+async def answer_body(response: httpx2.Response) -> bytes:
+    """Returns the body. Raises GeneratorFailure if it is compressed or larger than MAX_ANSWER_BYTES."""
+    try:
+        return await read_body(response, MAX_ANSWER_BYTES)
+    except (BodyCompressed, BodyTooLarge) as error:
+        raise GeneratorFailure(ErrorType.INVALID_RESPONSE, note=str(error)) from None

@@ -17,15 +17,15 @@ from backend.chat.models import Json
 from backend.config import Settings
 from backend.errors import ConfigError
 from backend.ids import OperationId, TaskId
-from executor.generator import strict_json
+from backend.json_client import strict_json
+from backend.json_client.calls import CallLimits, open_json_client, webhook_is_closed
 from executor.generator.answers import Goal, Pending, WorkAnswer, read_goal, read_made
-from executor.generator.calls import Answer, Patience, post, read_body
+from executor.generator.calls import Answer, answer_body, post
 from executor.generator.failures import ErrorType, GeneratorFailure
 from executor.generator.work import Work, encode
 
 DECOMPOSE = "/api/decompose-description"
 HEALTH_LIMIT = 5.0  # seconds
-_HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 _HOST = re.compile(r"[\w.-]{1,253}")
 _BASE = re.compile(r"https?://[^\s/?#]+[^\s?#]*")
 _Read = TypeVar("_Read")
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 class Generator:
     """The client. `decompose` and `send` raise GeneratorFailure and take AGENTGENERATOR_TIMEOUT seconds at most."""
 
-    def __init__(self, client: httpx2.AsyncClient, platform: str, patience: Patience) -> None:
+    def __init__(self, client: httpx2.AsyncClient, platform: str, limits: CallLimits) -> None:
         """`platform` is the base URL of this service, as the generator reaches it."""
         self._client = client
         self._platform = platform
-        self._patience = patience
+        self._limits = limits
 
     async def decompose(
         self, description: str, user_instruction: str | None = None, library_agents: Sequence[Json] | None = None
@@ -69,7 +69,7 @@ class Generator:
         """Returns True if GET /health answers `healthy` within HEALTH_LIMIT. Never raises."""
         try:
             async with asyncio.timeout(HEALTH_LIMIT), self._client.stream("GET", "/health") as response:
-                document = strict_json.load(await read_body(response))
+                document = strict_json.load(await answer_body(response))
                 status = document.get("status") if isinstance(document, dict) else None
                 return response.status_code == 200 and status == "healthy"
         except (OSError, httpx2.HTTPError, anyio.EndOfStream, GeneratorFailure, ValueError):
@@ -77,7 +77,7 @@ class Generator:
 
     async def _ask(self, path: str, content: bytes, headers: dict[str, str], read: Callable[[Answer], _Read]) -> _Read:
         try:
-            return read(await post(self._client, path, content, headers, self._patience))
+            return read(await post(self._client, path, content, headers, self._limits))
         except GeneratorFailure as failure:
             logger.warning(
                 "call to the generator failed",
@@ -97,23 +97,17 @@ def _work_answer_of(answer: Answer) -> WorkAnswer:
 
 
 @asynccontextmanager
-async def open_client(settings: Settings, host: str, patience: Patience | None = None) -> AsyncIterator[Generator]:
+async def open_client(settings: Settings, host: str, limits: CallLimits | None = None) -> AsyncIterator[Generator]:
     """Yields a client of the generator on `host`. Raises ConfigError if a setting is wrong."""
-    if settings.chat_internal_api_key is None and settings.chat_webhook_secret is None:
+    if webhook_is_closed(settings):
         logger.warning(
             "outcomes by webhook will be refused: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
             extra={"generator": host},
         )
-    patience = patience or Patience(total=settings.agentgenerator_timeout)
-    async with httpx2.AsyncClient(
-        base_url=_base_url(host, settings.agentgenerator_port),
-        headers=_HEADERS,
-        timeout=httpx2.Timeout(patience.total, connect=patience.connect),
-        limits=httpx2.Limits(max_connections=settings.executor_concurrency, max_keepalive_connections=8),
-        follow_redirects=False,
-        trust_env=False,
-    ) as client:
-        yield Generator(client, _platform(settings.platform_base_url), patience)
+    limits = limits or CallLimits(total=settings.agentgenerator_timeout)
+    base_url = _base_url(host, settings.agentgenerator_port)
+    async with open_json_client(base_url, limits, settings.executor_concurrency) as client:
+        yield Generator(client, _platform(settings.platform_base_url), limits)
 
 
 def _base_url(host: str, port: int) -> httpx2.URL:

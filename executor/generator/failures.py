@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from backend.chat.models import Json
-from executor.generator.redacting import safe_details
+from backend.json_client.failures import CallFailure
+from backend.json_client.redacting import safe_details
 
 
 class ErrorType(StrEnum):
@@ -45,12 +46,8 @@ SENTENCES: Final[dict[ErrorType, str]] = {
 }
 
 
-class GeneratorFailure(Exception):
-    """A failed call or failed work. `message` is for the user; `details` holds bounded, redacted values or is None.
-
-    `note` is for the log. `retry_after` is the wait in seconds that the generator asked for. `reported`: the generator
-    says that the work itself has failed.
-    """
+class GeneratorFailure(CallFailure):
+    """A failed call or failed work. `reported`: the generator says that the work itself has failed."""
 
     reported = False
 
@@ -58,11 +55,7 @@ class GeneratorFailure(Exception):
         self, error_type: ErrorType, *, details: Json = None, note: str = "", retry_after: float | None = None
     ) -> None:
         self.error_type = error_type
-        self.message = SENTENCES[error_type]
-        self.details = details
-        self.note = note
-        self.retry_after = retry_after
-        super().__init__(self.message)
+        super().__init__(SENTENCES[error_type], details=details, note=note, retry_after=retry_after)
 
     @classmethod
     def from_body(cls, document: Json) -> GeneratorFailure:

@@ -24,8 +24,8 @@ from executor.tools.tool import Tool, Toolbox, ToolSource
 from executor.web import Web
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
+    from backend.platform.client import Platform
     from executor.generator.client import Generator
-    from executor.platform.client import Platform
 
 NO_WEB = Web()
 BUILT_IN_DOCS = Path(__file__).resolve().parents[2] / "docs"

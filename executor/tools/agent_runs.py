@@ -10,13 +10,13 @@ from backend.chat.models import Json
 from backend.chat.outcomes import AGENT_PLATFORM, Operation, Outcome, Progress, RemoteTask
 from backend.chat.store.remote_tasks import UNNAMED
 from backend.ids import UserId
-from executor.platform.answers import Run, RunStatus, outcome_document
-from executor.platform.failures import Failure, PlatformFailure
+from backend.platform.answers import Run, RunStatus, outcome_document
+from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.context import ToolContext
 from executor.tools.remote_work import GoesOn
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 LEAST_PAUSE, LONGEST_PAUSE, GROWTH = 5.0, 60.0, 4.0
 """Seconds between two looks at a run: its age divided by GROWTH, within bounds."""

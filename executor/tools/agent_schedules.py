@@ -8,15 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.chat.protocol.tool_responses import AgentSchedules, ErrorResponse, NeedLogin, NoResults, ToolResponse
 from backend.ids import UserId
-from executor.platform.answers import Schedule
-from executor.platform.failures import Failure, PlatformFailure
+from backend.platform.answers import Schedule
+from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_making import find_agent
 from executor.tools.context import ToolContext
 from executor.tools.run_agent import failure_response
 from executor.tools.tool import Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 MOST_SHOWN = 50
 

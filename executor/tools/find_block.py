@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.chat.protocol.tool_responses import BlockList, JsonObject, NoResults, ToolResponse
-from executor.platform.answers import Block, BlockKind
-from executor.platform.failures import PlatformFailure
+from backend.platform.answers import Block, BlockKind
+from backend.platform.failures import PlatformFailure
 from executor.tools.context import ToolContext
 from executor.tools.run_agent import failure_response
 from executor.tools.tool import Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 MAX_FOUND = 10
 IN_NAME, IN_CATEGORY, IN_DESCRIPTION = 4, 2, 1

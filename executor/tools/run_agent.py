@@ -13,7 +13,7 @@ from backend.chat.protocol.tool_responses import AgentSchedules, ErrorResponse, 
 from backend.chat.store.library import RunnableAgent, runnable_agent
 from backend.errors import AgentNotFound
 from backend.ids import UserId
-from executor.platform.failures import Failure, PlatformFailure
+from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_runs import AgentRuns, due_after, order_of
 from executor.tools.context import ToolContext
 from executor.tools.platform_inputs import Runnable, response_to_inputs
@@ -21,7 +21,7 @@ from executor.tools.remote_work import GoesOn
 from executor.tools.tool import Accepted, Stored, Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 LONGEST_WAIT = 120
 """The most seconds that a turn may wait for a run."""

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from backend.chat.flows.run_results import words_for
 from backend.chat.protocol.tool_responses import BlockDetails, BlockOutput, ErrorResponse, NeedLogin, ToolResponse
 from backend.ids import UserId
-from executor.platform.answers import Block, BlockKind
-from executor.platform.failures import Failure, PlatformFailure
+from backend.platform.answers import Block, BlockKind
+from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.context import ToolContext
 from executor.tools.find_block import as_json
 from executor.tools.platform_inputs import Runnable, response_to_inputs
@@ -18,7 +18,7 @@ from executor.tools.run_agent import CALL_LIMIT, UNKNOWN_EFFECT, failure_respons
 from executor.tools.tool import Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 
 INTERRUPTED = "This block was interrupted while it ran; whether it took effect is unknown."

@@ -18,8 +18,8 @@ from backend.chat.protocol.tool_responses import (
 )
 from backend.chat.store import remote_tasks
 from backend.ids import UserId
-from executor.platform.answers import Run, RunStatus
-from executor.platform.failures import PlatformFailure
+from backend.platform.answers import Run, RunStatus
+from backend.platform.failures import PlatformFailure
 from executor.tools.agent_making import find_agent
 from executor.tools.agent_runs import nodes_of, progress_of_run
 from executor.tools.context import ToolContext
@@ -27,7 +27,7 @@ from executor.tools.run_agent import failure_response
 from executor.tools.tool import Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
-    from executor.platform.client import Platform
+    from backend.platform.client import Platform
 
 
 class ViewAgentOutputArgs(BaseModel):

@@ -39,9 +39,9 @@ from executor.turns.page_tools import TurnToolbox
 from executor.turns.prompt import system_prompt, with_instructions
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
+    from backend.platform.client import Platform
     from executor.generator.client import Generator
     from executor.mcp.connection import Connection
-    from executor.platform.client import Platform
 
 MAX_SIDE_JOBS = 256
 MAX_WORK = 128

@@ -16,8 +16,8 @@ import orjson
 
 from backend.chat.models import Json
 from backend.config import Settings
+from backend.json_client.retry_after import retry_after_of
 from executor.llm.clean_text import clean
-from executor.llm.failures import retry_after_of
 from executor.llm.sources import find_source
 from executor.web.failures import WebFailure
 from executor.web.search_services import Brave, Found, SearXNG, Service, Tavily

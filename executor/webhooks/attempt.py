@@ -14,8 +14,8 @@ import aiohttp
 
 from backend.chat.store.webhooks.deliveries import Failure
 from backend.jitter import jitter
+from backend.json_client.retry_after import retry_after_of
 from backend.outside_addresses import OutsideAddresses
-from executor.llm.failures import retry_after_of
 from executor.outside_client import is_refused, open_outside_client
 
 ATTEMPT_LIMIT, CONNECT_LIMIT = 15.0, 5.0

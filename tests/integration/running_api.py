@@ -23,10 +23,10 @@ from backend.api.server import ChatServer, build_server
 from backend.api.timeouts import Timeouts
 from backend.chat.resources import Resources
 from backend.config import Settings
+from backend.platform import open_platform
 from backend.resources import open_resources
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
-from executor.platform import open_platform
 from executor.tools import open_toolbox, own_tools
 from executor.tools.tool import Toolbox
 from executor.turns.context import ExecutorContext

@@ -12,6 +12,7 @@ import pytest
 
 from backend.config import Settings
 from backend.ids import OperationId, TaskId
+from backend.json_client.calls import CallLimits
 from executor.generator import (
     AgentMade,
     ClarifyingQuestions,
@@ -24,7 +25,6 @@ from executor.generator import (
     Work,
     open_generator,
 )
-from executor.generator.calls import Patience
 from executor.generator.client import Generator
 from executor.generator.failures import SENTENCES
 from tests.plain_http import http_client
@@ -32,7 +32,7 @@ from tests.servers.generator import GeneratorNode
 from tests.servers.receiver import receiver
 from tests.speed import limit
 
-QUICK = Patience(total=limit(20), tries=3, connect=limit(5), backoff=0.01)
+QUICK = CallLimits(total=limit(20), tries=3, connect=limit(5), backoff=0.01)
 TASK = TaskId("task-of-the-test")
 AGENT = {
     "id": "a-1",
@@ -52,10 +52,10 @@ def new_operation() -> OperationId:
 
 @asynccontextmanager
 async def opened(
-    host: str, port: int, patience: Patience = QUICK, *, connections: int = 64
+    host: str, port: int, limits: CallLimits = QUICK, *, connections: int = 64
 ) -> AsyncIterator[Generator]:
     settings = Settings(agentgenerator_host=host, agentgenerator_port=port, executor_concurrency=connections)
-    async with open_generator(settings, patience) as client:
+    async with open_generator(settings, limits) as client:
         assert client is not None
         yield client
 
@@ -256,20 +256,20 @@ async def test_an_unknown_host_is_a_connection_error() -> None:
 
 
 async def test_a_call_longer_than_its_limit_is_a_timeout(generator: GeneratorNode) -> None:
-    async with opened(generator.host, generator.port, Patience(total=0.5)) as client:
+    async with opened(generator.host, generator.port, CallLimits(total=0.5)) as client:
         assert (await failure_of(client, "200 delay=600")).error_type is ErrorType.TIMEOUT
 
 
 async def test_a_retry_that_would_come_too_late_is_not_waited_for(generator: GeneratorNode) -> None:
-    patience = Patience(total=limit(20), backoff=0.01, longest_wait=limit(60))
-    async with opened(generator.host, generator.port, patience) as client:
+    limits = CallLimits(total=limit(20), backoff=0.01, longest_wait=limit(60))
+    async with opened(generator.host, generator.port, limits) as client:
         failure = await failure_of(client, "status=429 retry-after=3600")  # a wait would end as a timeout
     assert failure.error_type is ErrorType.RATE_LIMIT
 
 
 async def test_a_long_retry_after_is_cut_to_the_longest_wait(generator: GeneratorNode) -> None:
-    patience = Patience(total=limit(60), backoff=0.01, longest_wait=0.05)
-    async with opened(generator.host, generator.port, patience) as client:
+    limits = CallLimits(total=limit(60), backoff=0.01, longest_wait=0.05)
+    async with opened(generator.host, generator.port, limits) as client:
         work = Work.update("More [generator: 200 status=429 retry-after=3600 times=2]", AGENT)
         assert isinstance(await client.send(work, new_operation(), TASK), AgentMade)
 
@@ -321,7 +321,7 @@ async def test_work_that_timed_out_is_answered_when_it_is_requested_again(
     generator: GeneratorNode, client: Generator
 ) -> None:
     work, operation = Work.update(f"More [generator: 200 delay={limit(1.5)}]", AGENT), new_operation()
-    async with opened(generator.host, generator.port, Patience(total=limit(0.6))) as impatient_client:
+    async with opened(generator.host, generator.port, CallLimits(total=limit(0.6))) as impatient_client:
         with pytest.raises(GeneratorFailure) as caught:
             await impatient_client.send(work, operation, TASK)
         assert caught.value.error_type is ErrorType.TIMEOUT

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from backend.chat.models import Json
 from backend.chat.protocol.tool_responses import ClarifyingQuestion
+from backend.json_client.redacting import MAX_TEXT, safe_details, safe_text
 from executor.generator import (
     AgentMade,
     ClarifyingQuestions,
@@ -26,7 +27,6 @@ from executor.generator import (
 )
 from executor.generator.answers import read_goal, read_made
 from executor.generator.failures import SENTENCES
-from executor.generator.redacting import MAX_TEXT, safe_details, safe_text
 
 _PLACE = re.compile(r"http|/|\\|localhost|\b\d+\.\d+\.\d+\.\d+\b|\b[\w-]+\.[a-z]{2,}\b")
 _KEYS = st.sampled_from(

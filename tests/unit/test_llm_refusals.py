@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from backend.files.kinds import Kind
-from executor.generator.redacting import safe_text
+from backend.json_client.redacting import safe_text
 from executor.llm import refusals
 from executor.llm.failures import of_error
 from executor.llm.model import ToolSpec

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from backend.api.json_body import load_json
 from backend.chat.models import ProviderData
 from backend.errors import ProviderError
+from backend.json_client.retry_after import retry_after_of
 from executor.llm import sse
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.arguments import parse_arguments
 from executor.llm.clean_text import Mender, clean
 from executor.llm.events import ModelEvent, Source, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
-from executor.llm.failures import SENTENCES, of_error, of_response, retry_after_of
+from executor.llm.failures import SENTENCES, of_error, of_response
 from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.retrying import Decoder

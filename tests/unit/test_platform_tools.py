@@ -11,10 +11,10 @@ from backend.chat.flows.run_results import MAX_WORDS, run_response, words_for
 from backend.chat.models import NewMessage, Role, TextPart, ToolResultPart
 from backend.chat.outcomes import AGENT_PLATFORM, Outcome, ToolWork
 from backend.ids import TaskId, UserId
+from backend.platform.answers import Block, BlockKind, read_blocks, read_run, read_schedules
+from backend.platform.client import Platform, user_name
+from backend.platform.failures import Failure, PlatformFailure
 from executor.llm.scripted_runs import requested_run
-from executor.platform.answers import Block, BlockKind, read_blocks, read_run, read_schedules
-from executor.platform.client import Platform, user_name
-from executor.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_runs import outcome_of_run, progress_of_run
 from executor.tools.context import ToolContext
 from executor.tools.find_block import MAX_FOUND, best_blocks

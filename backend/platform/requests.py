@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +9,12 @@ import anyio
 import httpx2
 
 from backend.chat.models import Json
-from backend.jitter import jitter
-from executor.generator import strict_json
-from executor.generator.redacting import safe_details
-from executor.llm.failures import retry_after_of
-from executor.platform.failures import Failure, PlatformFailure
+from backend.json_client import strict_json
+from backend.json_client.calls import CallLimits, call_repeatedly, read_body
+from backend.json_client.failures import BodyCompressed, BodyTooLarge
+from backend.json_client.redacting import safe_details
+from backend.json_client.retry_after import retry_after_of
+from backend.platform.failures import Failure, PlatformFailure
 
 MAX_ANSWER_BYTES = 8_000_000
 _OF_STATUS = {
@@ -35,19 +34,6 @@ _OF_STATUS = {
 }
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError, anyio.EndOfStream, OSError)
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Limits of a call. Times are in seconds. `total` covers all tries and the waits between them."""
-
-    total: float
-    tries: int = 3
-    connect: float = 5
-    backoff: float = 0.5
-    longest_wait: float = 10
-    """The longest wait for a Retry-After. A longer one is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +47,25 @@ class Request:
     repeatable: bool = True
 
 
-async def send(client: httpx2.AsyncClient, request: Request, patience: Patience) -> Json:
+async def send(client: httpx2.AsyncClient, request: Request, limits: CallLimits) -> Json:
     """Sends the request and returns the JSON of the answer; None for 204. Raises PlatformFailure."""
     sent = False
+
+    def wait_after(failure: PlatformFailure, number: int) -> float | None:
+        nonlocal sent
+        sent = failure.sent = failure.sent or sent
+        if failure.failure not in (Failure.UNAVAILABLE, Failure.TOO_MANY) or failure.note == "status 401":
+            return None
+        if (failure.sent and not request.repeatable) or (failure.retry_after or 0.0) > limits.longest_wait:
+            return None
+        return max(limits.backoff_after(number), failure.retry_after or 0.0)
+
     try:
-        async with asyncio.timeout(patience.total) as limit:
-            for number in range(1, patience.tries + 1):
-                try:
-                    return await _try(client, request)
-                except PlatformFailure as failure:
-                    sent = failure.sent = failure.sent or sent
-                    wait = _wait_after(number, failure, patience, request)
-                    late = wait is None or asyncio.get_running_loop().time() + wait >= (limit.when() or 0.0)
-                    if late or number == patience.tries:
-                        raise
-                    logger.info("repeating the call to the agent platform in %.1f s: %s", wait, failure.note)
-                await asyncio.sleep(wait or 0.0)
+        return await call_repeatedly(
+            "the agent platform", limits, lambda: _try(client, request), PlatformFailure, wait_after
+        )
     except TimeoutError:
         raise PlatformFailure(Failure.TIMEOUT, note="no answer in time", sent=True) from None
-    raise AssertionError("the last try returns or raises")
-
-
-def _wait_after(number: int, failure: PlatformFailure, patience: Patience, request: Request) -> float | None:
-    """Returns seconds until the next try, or None if there is none."""
-    if failure.failure not in (Failure.UNAVAILABLE, Failure.TOO_MANY) or failure.note == "status 401":
-        return None
-    if (failure.sent and not request.repeatable) or (failure.retry_after or 0.0) > patience.longest_wait:
-        return None
-    return max(jitter(patience.backoff * 2.0 ** (number - 1)), failure.retry_after or 0.0)
 
 
 async def _try(client: httpx2.AsyncClient, request: Request) -> Json:
@@ -113,18 +90,13 @@ async def _try(client: httpx2.AsyncClient, request: Request) -> Json:
 
 
 async def _body_of(response: httpx2.Response) -> bytes:
-    """Returns the body. Raises PlatformFailure if it is compressed or larger than MAX_ANSWER_BYTES.
-
-    No compression was asked for, and a few compressed bytes could become gigabytes.
-    """
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise PlatformFailure(Failure.INVALID_RESPONSE, note="compressed", sent=True)
-    body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
-            raise PlatformFailure(Failure.OUTPUT_TOO_LARGE, note="too large", sent=True)
-    return bytes(body)
+    """Returns the body. Raises PlatformFailure if it is compressed or larger than MAX_ANSWER_BYTES."""
+    try:
+        return await read_body(response, MAX_ANSWER_BYTES)
+    except BodyCompressed as error:
+        raise PlatformFailure(Failure.INVALID_RESPONSE, note=str(error), sent=True) from None
+    except BodyTooLarge as error:
+        raise PlatformFailure(Failure.OUTPUT_TOO_LARGE, note=str(error), sent=True) from None
 
 
 def _read(body: bytes) -> Json:

@@ -17,10 +17,11 @@ import orjson
 from backend.chat.models import Json
 from backend.config import Settings
 from backend.ids import OperationId, TaskId, UserId
-from executor.platform import answers
-from executor.platform.answers import Block, Graph, Run, Schedule
-from executor.platform.failures import Failure, PlatformFailure
-from executor.platform.requests import Patience, Request, send
+from backend.json_client.calls import CallLimits, open_json_client, webhook_is_closed
+from backend.platform import answers
+from backend.platform.answers import Block, Graph, Run, Schedule
+from backend.platform.failures import Failure, PlatformFailure
+from backend.platform.requests import Request, send
 
 BLOCKS_KEPT = 600.0
 """Seconds for which the list of blocks is kept."""
@@ -31,7 +32,6 @@ CALLS = (
 """The names under which calls are counted."""
 MAX_USER_CHARS = 200
 _USER = re.compile(rf"(?!sha256-)[!-~]{{1,{MAX_USER_CHARS}}}")
-_HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 _Read = TypeVar("_Read")
 logger = logging.getLogger(__name__)
 
@@ -42,13 +42,13 @@ class Platform:
     Calls that begin something have a `key`: the same call with the same key is carried out once, so it may be repeated.
     """
 
-    def __init__(self, client: httpx2.AsyncClient, callback_base: str, patience: Patience) -> None:
+    def __init__(self, client: httpx2.AsyncClient, callback_base: str, limits: CallLimits) -> None:
         """`callback_base` is the base URL of this service, as the platform reaches it."""
         self._client = client
         self._callback_base = callback_base
-        self._patience = patience
+        self._limits = limits
         self.calls = CALLS
-        self.limit = patience.total
+        self.limit = limits.total
         """Seconds that a call may take."""
         self._count: Callable[[str, str], None] = lambda call, outcome: None
         self._blocks: tuple[Block, ...] = ()
@@ -137,7 +137,7 @@ class Platform:
 
     async def _ask(self, call: str, request: Request, read: Callable[[Json], _Read]) -> _Read:
         try:
-            found = read(await send(self._client, request, self._patience))
+            found = read(await send(self._client, request, self._limits))
         except PlatformFailure as failure:
             self._count(call, failure.failure.value)
             self.why_away = failure.note if failure.failure in (Failure.UNAVAILABLE, Failure.TIMEOUT) else None
@@ -174,21 +174,15 @@ def _encode(document: Json) -> bytes:
 
 
 @asynccontextmanager
-async def open_client(settings: Settings, url: str, patience: Patience | None = None) -> AsyncIterator[Platform]:
+async def open_client(settings: Settings, url: str) -> AsyncIterator[Platform]:
     """Yields a client of the platform at `url`."""
-    if settings.chat_internal_api_key is None and settings.chat_webhook_secret is None:
+    if webhook_is_closed(settings):
         logger.warning(
             "outcomes by webhook will be refused: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
             extra={"platform": "PLATFORM_URL"},
         )
     key = settings.platform_api_key
-    patience = patience or Patience(total=settings.platform_timeout)
-    async with httpx2.AsyncClient(
-        base_url=url.rstrip("/") + "/",
-        headers=_HEADERS if key is None else {**_HEADERS, "x-api-key": key.get_secret_value()},
-        timeout=httpx2.Timeout(patience.total, connect=patience.connect),
-        limits=httpx2.Limits(max_connections=settings.executor_concurrency, max_keepalive_connections=8),
-        follow_redirects=False,
-        trust_env=False,
-    ) as client:
-        yield Platform(client, settings.platform_base_url.rstrip("/"), patience)
+    headers = None if key is None else {"x-api-key": key.get_secret_value()}
+    limits = CallLimits(total=settings.platform_timeout, tries=3, connect=5, longest_wait=10)
+    async with open_json_client(url.rstrip("/") + "/", limits, settings.executor_concurrency, headers) as client:
+        yield Platform(client, settings.platform_base_url.rstrip("/"), limits)

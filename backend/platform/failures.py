@@ -7,6 +7,7 @@ from typing import Final
 
 from backend.chat.models import Json
 from backend.chat.outcomes import Outcome
+from backend.json_client.failures import CallFailure
 
 
 class Failure(StrEnum):
@@ -52,12 +53,8 @@ _UNDECIDED = frozenset(
 )
 
 
-class PlatformFailure(Exception):
-    """A failed call. `message` is for the user; `details` holds bounded values that may be shown, or is None.
-
-    `note` is for the log. `sent`: the platform may have acted on the request. `retry_after` is the wait in seconds that
-    the platform asked for.
-    """
+class PlatformFailure(CallFailure):
+    """A failed call. `sent`: the platform may have acted on the request."""
 
     def __init__(
         self,
@@ -69,12 +66,8 @@ class PlatformFailure(Exception):
         retry_after: float | None = None,
     ) -> None:
         self.failure = failure
-        self.message = SENTENCES[failure]
-        self.details = details
-        self.note = note
         self.sent = sent
-        self.retry_after = retry_after
-        super().__init__(self.message)
+        super().__init__(SENTENCES[failure], details=details, note=note, retry_after=retry_after)
 
     @property
     def undecided(self) -> bool:

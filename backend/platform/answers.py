@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from backend.chat.models import Json
-from executor.platform.failures import Failure, PlatformFailure
+from backend.platform.failures import Failure, PlatformFailure
 
 MAX_TEXT_CHARS = 2_000
 """Longer descriptions and errors are cut."""

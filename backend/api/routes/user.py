@@ -8,6 +8,7 @@ from backend.api.deps import AppState, AsCaller, AUser
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.flows.delete import delete_user
+from backend.chat.oauth.sealing import Seal
 
 
 class DeletionRoute(CallerRoute):
@@ -25,4 +26,4 @@ async def delete_everything(api: AppState, caller: AsCaller, user_id: AUser) -> 
 
     Whatever still runs is cancelled. Takes some seconds for many conversations. An anonymous caller gets a 401.
     """
-    await delete_user(api.resources, caller, user_id)
+    await delete_user(api.resources, caller, user_id, Seal.of(api.resources.settings.mcp_token_keys))

@@ -7,9 +7,10 @@ AppError                      answered to the caller as problem+json
 ├── Unauthenticated     401   TokenExpired
 ├── InvalidApiKey       401
 ├── SignatureInvalid    401
-├── Forbidden           403   HostNotAllowed, ForeignOrigin
+├── Forbidden           403   HostNotAllowed, ForeignOrigin, PlatformRefused
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
-│                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound
+│                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound, RunNotFound,
+│                             ScheduleNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -18,16 +19,17 @@ AppError                      answered to the caller as problem+json
 ├── WebhookReused       409
 ├── WebhookDisabled     409
 ├── FileInOtherSession  409
+├── PlatformConflict    409
 ├── Gone                410   CursorExpired, TaskExpired, OperationGone
 ├── PayloadTooLarge     413   TooManyValues, FileTooLarge, PictureTooLarge
 ├── UnsupportedMediaType 415  UnsupportedFile
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
-│                             ForeignFileUrl, TooManyParts
+│                             ForeignFileUrl, TooManyParts, AgentNotRunnable, InvalidInputs, InvalidSchedule
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
 │                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
-└── Unavailable         503   ServerBusy, WebhookNotConfigured
+└── Unavailable         503   ServerBusy, WebhookNotConfigured, PlatformUnavailable, PlatformNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
 ├── Fenced                    a newer attempt owns the task
@@ -128,6 +130,12 @@ class Forbidden(AppError):
     code, status = "forbidden", 403
 
 
+class PlatformRefused(Forbidden):
+    """The agent platform does not allow this."""
+
+    code = "platform_refused"
+
+
 class HostNotAllowed(Forbidden):
     """This server does not answer to this host name. The setting ALLOWED_HOSTS lists more names."""
 
@@ -180,6 +188,18 @@ class AgentNotFound(NotFound):
     """No such agent in this library, or no such version of it."""
 
     code = "agent_not_found"
+
+
+class RunNotFound(NotFound):
+    """No such run of this agent."""
+
+    code = "run_not_found"
+
+
+class ScheduleNotFound(NotFound):
+    """No such schedule."""
+
+    code = "schedule_not_found"
 
 
 class ModelNotFound(NotFound):
@@ -252,6 +272,12 @@ class FileInOtherSession(AppError):
     """The file belongs to another conversation. Upload it again."""
 
     code, status = "file_in_other_session", 409
+
+
+class PlatformConflict(AppError):
+    """The agent platform has another request under this key, or another agent under this version."""
+
+    code, status = "platform_conflict", 409
 
 
 class Gone(AppError):
@@ -433,6 +459,24 @@ class InvalidAgent(Unprocessable):
         super().__init__(f"This agent cannot be saved. {' '.join(problems)}", problems=list(problems))
 
 
+class AgentNotRunnable(Unprocessable):
+    """The agent platform cannot run this version of the agent. Change the agent and try again."""
+
+    code = "agent_not_runnable"
+
+
+class InvalidInputs(Unprocessable):
+    """The inputs of the agent are missing or wrong."""
+
+    code = "invalid_inputs"
+
+
+class InvalidSchedule(Unprocessable):
+    """The schedule is not valid."""
+
+    code = "invalid_schedule"
+
+
 class SearchTooBroad(Unprocessable):
     """The search takes too long. Use fewer or rarer words."""
 
@@ -523,6 +567,20 @@ class WebhookNotConfigured(Unavailable):
     """No service key is configured, so this server accepts no requests from services."""
 
     code = "webhook_not_configured"
+    retry_after = 300
+
+
+class PlatformUnavailable(Unavailable):
+    """The agent platform did not answer in time. Please retry shortly."""
+
+    code = "platform_unavailable"
+    retry_after = 5
+
+
+class PlatformNotConfigured(Unavailable):
+    """No agent platform is configured, so this server runs no agents."""
+
+    code = "platform_not_configured"
     retry_after = 300
 
 

@@ -27,10 +27,12 @@ from backend.api.middleware import RequestMiddleware
 from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
 from backend.api.origins import Origins
+from backend.api.platform_access import PLATFORM_SECONDS
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
 from backend.api.routes import (
     ag_ui,
+    agent_runs,
     autogpt,
     chat,
     events,
@@ -61,6 +63,7 @@ from backend.api.uploads import Uploads, largest_upload
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError
+from backend.platform import open_platform
 from backend.resources import open_resources
 
 PREFIX = "/api/chat"
@@ -152,6 +155,7 @@ def _lifespan(
         jobs = Jobs()
         async with (
             connect(settings) as resources,
+            open_platform(settings, PLATFORM_SECONDS) as platform,
             jobs.supervised(),
             CompletionLoop.running(
                 resources, _consumer_name(resources), on_dead=metrics.count_dead_completion
@@ -179,6 +183,7 @@ def _lifespan(
                 bodies,
                 NewSessions(settings.max_new_sessions),
                 Uploads(largest_upload(settings)),
+                platform,
             )
             yield Lifespan(api=api)
 
@@ -201,12 +206,14 @@ def _add_routes(app: ChatApp) -> None:
         chat,
     )
     answer_head(tool_servers.pages)
-    for module in (*modules, library, openai, page):
+    for module in (*modules, library, agent_runs, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(tool_servers.pages, prefix=PREFIX)
     app.include_router(library.router)
+    app.include_router(library.imports)
+    app.include_router(agent_runs.router)
     app.include_router(openai.router)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from fastapi import Request
 
@@ -20,6 +20,9 @@ from backend.api.proxies import TrustedProxies
 from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
 from backend.chat.resources import Resources, State
+
+if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an API without a platform saves
+    from backend.platform.client import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class ApiState:
     bodies: BodyMemory
     new_sessions: NewSessions
     uploads: Uploads
+    platform: Platform | None
+    """The client of the agent platform; None if none is configured."""
 
     async def state(self) -> State:
         """Returns the state of each service that requests need."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
 
 from backend.config import Settings
+from backend.errors import ConfigError
 from backend.listening import free_port
 
 GENERATOR = "examples.agent_generator"
@@ -29,7 +31,7 @@ def own_generator(settings: Settings, own_address: str) -> OwnGenerator | None:
     """
     if settings.agentgenerator_host is not None or not Path(*GENERATOR.split(".")).is_dir():
         return None
-    port = free_port("127.0.0.1", 0, "AGENTGENERATOR_PORT")
+    port = _kept_port(settings.data_dir.expanduser() / "platform" / "port")
     keys = settings.chat_internal_api_key
     key = keys.get_secret_value().partition(",")[0].strip() if keys is not None else token_urlsafe(32)
     new_key = {} if keys is not None else {"CHAT_INTERNAL_API_KEY": key}
@@ -47,6 +49,22 @@ def own_generator(settings: Settings, own_address: str) -> OwnGenerator | None:
             **_platform(settings, port),
         },
     )
+
+
+def _kept_port(file: Path) -> int:
+    """Returns the port of the last start, if it is free, and keeps it in `file`.
+
+    Webhooks from outside name the port, so it should not change at each start. Not being able to write
+    the file is no error.
+    """
+    try:
+        port = free_port("127.0.0.1", int(file.read_text()[:5]), "AGENTGENERATOR_PORT")
+    except (OSError, ValueError, OverflowError, ConfigError):
+        port = free_port("127.0.0.1", 0, "AGENTGENERATOR_PORT")
+    with suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.write_text(str(port))
+    return port
 
 
 def _platform(settings: Settings, port: int) -> dict[str, str]:

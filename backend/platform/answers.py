@@ -73,6 +73,7 @@ class NodeRun:
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run of an agent. `output` is None before its end, `error` unless it has failed. Lists of runs have no nodes.
+    `version` is None if the platform does not say it.
 
     `operation_id` is None if it was not given, or if the platform does not say it.
     """
@@ -85,6 +86,7 @@ class Run:
     error: str | None
     nodes: tuple[NodeRun, ...]
     operation_id: str | None
+    version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ def read_run(document: Json) -> Run:
         error=None if error is None else error[:MAX_TEXT_CHARS],
         nodes=tuple(_node(one) for one in _objects(given.get("nodes") or [], "nodes", MAX_NODES)),
         operation_id=_maybe(given, "operation_id"),
+        version=version if isinstance(version := given.get("version"), int) else None,
     )
 
 

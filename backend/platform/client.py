@@ -101,6 +101,12 @@ class Platform:
         request = Request("POST", path, _of(user_id, operation_id), _encode(body))
         return await self._ask("execute", request, answers.read_run_id)
 
+    async def begin(self, user_id: UserId, graph_id: str, version: int, inputs: Json, key: str) -> str:
+        """Begins a run that belongs to no operation and returns its id. Nothing is posted when it ends."""
+        path = f"graphs/{_quoted(graph_id)}/execute/{version}"
+        request = Request("POST", path, _of(user_id, key), _encode({"node_input": inputs}))
+        return await self._ask("execute", request, answers.read_run_id)
+
     async def run(self, user_id: UserId, graph_id: str, run_id: str) -> Run:
         """Returns the state of a run with its nodes."""
         path = f"graphs/{_quoted(graph_id)}/executions/{_quoted(run_id)}/results"
@@ -174,8 +180,8 @@ def _encode(document: Json) -> bytes:
 
 
 @asynccontextmanager
-async def open_client(settings: Settings, url: str) -> AsyncIterator[Platform]:
-    """Yields a client of the platform at `url`."""
+async def open_client(settings: Settings, url: str, most_seconds: float) -> AsyncIterator[Platform]:
+    """Yields a client of the platform at `url`. A call takes `most_seconds` at most, and PLATFORM_TIMEOUT."""
     if webhook_is_closed(settings):
         logger.warning(
             "outcomes by webhook will be refused: neither CHAT_INTERNAL_API_KEY nor CHAT_WEBHOOK_SECRET is set",
@@ -183,6 +189,7 @@ async def open_client(settings: Settings, url: str) -> AsyncIterator[Platform]:
         )
     key = settings.platform_api_key
     headers = None if key is None else {"x-api-key": key.get_secret_value()}
-    limits = CallLimits(total=settings.platform_timeout, tries=3, connect=5, longest_wait=10)
+    total = min(settings.platform_timeout, most_seconds)
+    limits = CallLimits(total=total, tries=3, connect=min(5, total / 2), longest_wait=10)
     async with open_json_client(url.rstrip("/") + "/", limits, settings.executor_concurrency, headers) as client:
         yield Platform(client, settings.platform_base_url.rstrip("/"), limits)

@@ -41,7 +41,7 @@ def build_agent(instructions: Any, operation: str) -> dict[str, Any]:
                 draft.add_step(name, text)
     if any(not name.endswith("Trigger") for name, _ in steps):
         draft.add_output()
-    parse_graph({"nodes": draft.nodes, "links": draft.links}, BLOCKS, _LIMITS)
+    graph = parse_graph({"nodes": draft.nodes, "links": draft.links}, BLOCKS, _LIMITS)
     return {
         "id": id_of(operation, "agent"),
         "version": 1,
@@ -50,6 +50,8 @@ def build_agent(instructions: Any, operation: str) -> dict[str, Any]:
         "description": ". ".join(text[:1].upper() + text[1:] for text in acts)[:1_000],
         "nodes": draft.nodes,
         "links": draft.links,
+        "input_schema": graph.input_schema,
+        "output_schema": graph.output_schema,
     }
 
 
@@ -77,7 +79,8 @@ def update_agent(agent: dict[str, Any], request: str, operation: str) -> dict[st
         changed["name"] = named[1]
     changed.setdefault("name", _title(text))
     if could_run:
-        parse_graph(changed, BLOCKS, _LIMITS)
+        graph = parse_graph(changed, BLOCKS, _LIMITS)
+        changed |= {"input_schema": graph.input_schema, "output_schema": graph.output_schema}
     return changed
 
 

@@ -13,9 +13,9 @@ It follows the commands in the last user message, in their order. A command stan
     /then                   begins the next step, which runs when the tools have answered
 
 “Create an agent that …”, “Change the agent ID like this: …” and “Customize the template ID like this: …” call the tool
-for that, if there is one; so do “Run it with 2 and 3” and “Run the agent ID with {"a": 2}”. A step without commands
-comments on the results of the step before. A message without commands gets an answer of a sentence or two. A summary
-has the first words of the user's messages.
+for that, if there is one; so do “Run it with 2 and 3”, “Run the agent ID with {"a": 2}” and “Run it every morning at
+8”. A step without commands comments on the results of the step before. A message without commands gets an answer of a
+sentence or two. A summary has the first words of the user's messages.
 """
 
 from __future__ import annotations

@@ -1,26 +1,31 @@
 """The scripted model's runs: “Run it with 2 and 3”, “Run the agent ID with {"a": 2}”, “Run the block ID with {"a": 2}”.
 
-Values without names are those of the agent's inputs in their order. To learn it, the model calls the tool without them
-first, and again when that has answered with `setup_requirements`.
+“Run it every morning at 8” makes a schedule; without values, it has those of the last run. Values without names are
+those of the agent's inputs in their order, which the conversation tells: the agent was saved there, or a call of the
+tool was answered with `setup_requirements`. If neither is there, the model first calls the tool without them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from backend.chat.models import Json, NewMessage, ToolResultPart
+from backend.chat.models import Json, NewMessage, ToolCallPart, ToolResultPart
+from executor.llm.times_in_words import TIMES, cron_of
 
 RUN_AGENT, RUN_BLOCK = "run_agent", "run_block"
 _REQUEST = re.compile(
-    r"(?:please )?run (?:it|this agent|the agent(?: (?P<agent_id>(?!with\b)\S+?))?)(?: with (?P<values>.+?))?\.?",
+    r"(?:please )?(?:run|schedule) (?:it|this agent|the agent(?: (?P<agent_id>(?!with\b|every\b)\S+?))?)"
+    rf"(?: with (?P<values>.+?))?(?:,? (?P<when>{TIMES}.*?)(?: in (?P<zone>UTC|[A-Z]\w+(?:/\w+)+))?)?\.?",
     re.IGNORECASE | re.DOTALL,
 )
 _BLOCK = re.compile(r"(?:please )?run the block (?P<block_id>\S+) with (?P<values>\{.*\})", re.IGNORECASE | re.DOTALL)
 _BETWEEN = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
+_Schema = Mapping[str, Any]
 
 
 def requested_run(
@@ -36,27 +41,38 @@ def requested_run(
     found = _REQUEST.fullmatch(asked.strip()) if RUN_AGENT in tools else None
     if found is None:
         return None
-    agent_id, values = found["agent_id"] or _newest_agent(messages), found["values"]
+    before = messages[: len(messages) - len(since)]
+    agent_id, values = found["agent_id"] or _newest_agent(before), found["values"]
     results = [part for message in since for part in message.parts if isinstance(part, ToolResultPart)]
     if agent_id is None or len(results) > 1:
         return None
+    last = _last_call(before, agent_id)
+    schedule = _schedule(found["when"], found["zone"]) if found["when"] else last.waiting_schedule
     named = _object(values)
-    if not results:
-        return _call(agent_id, named or {})
-    setup = results[0].output.get("setup_info") if isinstance(results[0].output, dict) else None
-    if named is not None or values is None or not isinstance(setup, dict):
-        return None
-    return _call(agent_id, _by_name(values, setup))
+    if results:
+        setup = _setup_of(results[0].output)
+        if named is not None or values is None or setup is None:
+            return None
+        return _call(agent_id, _by_name(values, setup), schedule)
+    if values is None:
+        return _call(agent_id, last.inputs if found["when"] else {}, schedule)
+    known = _known_inputs(before, agent_id) if named is None else None
+    return _call(agent_id, named or (_by_name(values, known) if known is not None else {}), schedule)
 
 
-def _call(agent_id: str, inputs: Mapping[str, Json]) -> str:
-    return f"{RUN_AGENT} {orjson.dumps({'agent_id': agent_id, **({'inputs': inputs} if inputs else {})}).decode()}"
+def _call(agent_id: str, inputs: Mapping[str, Json], schedule: Mapping[str, Json] | None) -> str:
+    more = {"inputs": inputs, "schedule": schedule}
+    return f"{RUN_AGENT} {orjson.dumps({'agent_id': agent_id} | {k: v for k, v in more.items() if v}).decode()}"
+
+
+def _schedule(when: str, zone: str | None) -> dict[str, Json]:
+    return {"cron": cron_of(when), **({} if zone is None else {"timezone": zone})}
 
 
 def _newest_agent(messages: Sequence[NewMessage]) -> str | None:
     """Returns the id of the agent of which a tool has told last, or None."""
-    for output in _outputs(messages):
-        match output:
+    for result in _results(messages):
+        match result.output:
             case {"type": "agent_saved", "library_agent_id": str(agent_id)}:
                 return agent_id
             case {"type": "agent_output" | "execution_started", "agent_id": str(agent_id)}:
@@ -64,11 +80,49 @@ def _newest_agent(messages: Sequence[NewMessage]) -> str | None:
     return None
 
 
-def _outputs(messages: Sequence[NewMessage]) -> Iterator[Json]:
+def _known_inputs(messages: Sequence[NewMessage], agent_id: str) -> _Schema | None:
+    """Returns what a tool has told last of the agent's inputs: `input_schema` and `property_order`, or None."""
+    for result in _results(messages):
+        output: dict[str, Any] = result.output if isinstance(result.output, dict) else {}
+        if output.get("library_agent_id") == agent_id and isinstance(output.get("input_schema"), dict):
+            return output
+        setup = _setup_of(result.output)
+        if setup is not None and setup.get("id") == agent_id:
+            return setup
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _LastCall:
+    """The last run of an agent. `waiting_schedule` is its schedule if it was answered with `setup_requirements`."""
+
+    inputs: Mapping[str, Json]
+    waiting_schedule: Mapping[str, Json] | None
+
+
+def _last_call(messages: Sequence[NewMessage], agent_id: str) -> _LastCall:
+    results = {result.tool_call_id: result.output for result in _results(messages)}
+    for message in reversed(messages):
+        for part in reversed(message.parts):
+            if isinstance(part, ToolCallPart) and part.tool_name == RUN_AGENT and isinstance(part.input, dict):
+                given = part.input
+                if given.get("agent_id") == agent_id:
+                    waits = _setup_of(results.get(part.tool_call_id)) is not None
+                    return _LastCall(given.get("inputs") or {}, given.get("schedule") if waits else None)
+    return _LastCall({}, None)
+
+
+def _results(messages: Sequence[NewMessage]) -> Iterator[ToolResultPart]:
+    """Yields the results of tools, the newest first."""
     for message in reversed(messages):
         for part in reversed(message.parts):
             if isinstance(part, ToolResultPart):
-                yield part.output
+                yield part
+
+
+def _setup_of(output: Json) -> dict[str, Any] | None:
+    setup = output.get("setup_info") if isinstance(output, dict) else None
+    return setup if isinstance(setup, dict) else None
 
 
 def _object(values: str | None) -> dict[str, Any] | None:
@@ -76,9 +130,9 @@ def _object(values: str | None) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _by_name(values: str, setup: Mapping[str, Any]) -> dict[str, Json]:
-    fields = setup.get("input_schema", {}).get("properties", {})
-    names = setup.get("property_order") or list(fields)
+def _by_name(values: str, inputs: _Schema) -> dict[str, Json]:
+    fields = inputs.get("input_schema", {}).get("properties", {})
+    names = inputs.get("property_order") or list(fields)
     given = [one for one in _BETWEEN.split(values) if one]
     return {name: _fitting(fields.get(name), value) for name, value in zip(names, given, strict=False)}
 

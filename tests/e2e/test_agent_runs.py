@@ -171,12 +171,19 @@ async def test_an_agent_is_created_and_then_run(servers: Servers, node: Generato
             (saved,) = await asyncio.wait_for(outputs(stream), LIMIT)
         assert saved["type"] == "agent_saved", saved
         async with asked(client, session, "Run it with 2 and 3") as stream:
-            setup, started = await outputs(stream)
-        assert (setup["type"], len(setup["setup_info"]["missing"])) == ("setup_requirements", 2)
+            (started,) = await outputs(stream)
+        assert started["type"] == "operation_started", started
         async with followed(client, started["task_id"]) as stream:
             (output,) = await asyncio.wait_for(outputs(stream), LIMIT)
         assert list(output["outputs"].values()) == [[5]], output
         assert "5" in text_of(stream.events)
+        async with asked(client, session, "Run it every morning at 8") as stream:
+            (made,) = await outputs(stream)
+        ((schedule,), inputs) = made["schedules"], made["schedules"][0]["inputs"]
+        assert (schedule["cron"], sorted(inputs.values())) == ("0 8 * * *", [2, 3])
+        async with asked(client, session, "/tool agent_schedules {}") as stream:
+            (listed,) = await outputs(stream)
+        assert listed["schedules"] == made["schedules"]
 
 
 async def test_a_run_survives_two_kills_of_its_executor_though_its_webhook_is_lost(

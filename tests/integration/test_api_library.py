@@ -71,6 +71,39 @@ async def test_versions_are_listed_newest_first_and_read_by_number(api: RunningA
         assert_problem(await api.http.get(f"{path}/{invalid}", headers=mine), 422, "validation_error")
 
 
+async def test_an_earlier_version_becomes_the_newest_one_once(api: RunningApi) -> None:
+    user = new_user()
+    mine = api.as_user(user)
+    for n in (1, 2):
+        saved = await saved_by(api, user, name=f"name {n}")
+    path = f"{AGENTS}/{saved.agent.id}"
+    for _ in ("restores", "changes nothing"):
+        answer = await api.http.post(f"{path}/versions/1/restore", headers=mine)
+        assert (answer.status_code, answer.json()["version"], answer.json()["name"]) == (200, 3, "name 1")
+    graphs = [(await api.http.get(f"{path}/versions/{n}", headers=mine)).json()["graph"] for n in (1, 3)]
+    assert {**graphs[0], "version": 3} == graphs[1]
+    assert_problem(await api.http.post(f"{path}/versions/9/restore", headers=mine), 404, "agent_not_found")
+    foreign = await api.http.post(f"{path}/versions/1/restore", headers=api.as_user())
+    assert_problem(foreign, 404, "agent_not_found")
+
+
+async def test_an_exported_agent_is_imported_by_another_user_and_again_as_the_next_version(api: RunningApi) -> None:
+    user, other = new_user(), api.as_user()
+    saved = await saved_by(api, user)
+    for version in (1, 2):
+        answer = await api.http.post(AGENTS, json=saved.graph, headers=other)
+        assert (answer.status_code, answer.json()["version"]) == (201, version), answer.text
+        assert answer.json()["graph"] == {**saved.graph, "version": version}
+    assert answer.json()["id"] != saved.agent.id
+    assert (await api.http.get(f"{AGENTS}/{saved.agent.id}", headers=api.as_user(user))).json()["version"] == 1
+    assert_problem(await api.http.post(AGENTS, json={"nodes": 1}, headers=other), 422, "invalid_agent")
+    assert_problem(await api.http.post(AGENTS, json=[], headers=other), 422, "validation_error")
+    assert_problem(await api.http.post(AGENTS, json=saved.graph), 401, "unauthenticated")
+    many = {"nodes": [{"id": f"n{n}", "a": 1, "b": 2, "c": 3, "d": 4} for n in range(1_000)], "links": []}
+    many["links"] = [{"id": f"l{n}", "source_id": "n0", "sink_id": "n1"} for n in range(5_000)]
+    assert (await api.http.post(AGENTS, json=many, headers=other)).status_code == 201
+
+
 async def test_a_deleted_agent_is_not_found(api: RunningApi) -> None:
     user = new_user()
     mine = api.as_user(user)
@@ -139,7 +172,7 @@ async def test_the_library_handles_paths_methods_and_origins_like_the_chat(api: 
     ):
         assert_problem(await api.http.get(path), 404, "not_found")
     for method, path, allowed in (
-        ("POST", AGENTS, {"GET", "HEAD"}),
+        ("PUT", AGENTS, {"GET", "HEAD", "POST"}),
         ("PATCH", f"{AGENTS}/x", {"GET", "HEAD", "DELETE"}),
     ):
         wrong = await api.http.request(method, path, json={})

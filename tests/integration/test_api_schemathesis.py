@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.fakes.agent_platform import fake_platform
 from tests.faults.scale import scale
 from tests.integration.agents import an_agent
 from tests.integration.running_api import RunningApi, running_api, token
@@ -27,8 +28,8 @@ left out because it fails for the same reason."""
 @pytest.fixture(scope="module")
 async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
     limits = {"max_running_turns": 1000, "max_waiting_turns": 1000, "max_open_streams": 100}
-    async with running_api(postgres_dsn, redis_dsn, **limits) as resources:
-        yield resources
+    async with fake_platform() as platform, running_api(postgres_dsn, redis_dsn, **limits, **platform.settings) as api:
+        yield api
 
 
 async def test_the_api_conforms_to_its_openapi_document(api: RunningApi) -> None:

@@ -1,20 +1,29 @@
-"""The library of the caller's agents: list, read, delete. The tools of the model save agents in it."""
+"""The library of the caller's agents: list, read, import, restore, delete. The tools of the model save agents in it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 
 from backend.api.agent_schemas import AgentList, AgentOut, AgentSummary, VersionList, VersionOut, VersionSummary
-from backend.api.deps import AgentsUser, AnAgent, AppState, AsCaller, Limit, Offset
+from backend.api.deps import AgentsUser, AnAgent, AppState, AsCaller, AUser, Limit, Offset
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
+from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
 
-router = APIRouter(
-    prefix="/api/library/agents", tags=["library"], route_class=CallerRoute, responses=responses(401, 413, 422, 503)
-)
+
+class AgentRoute(CallerRoute):
+    """A route that takes the JSON of an agent, which has many values."""
+
+    max_values = 100_000
+
+
+PREFIX = "/api/library/agents"
+REFUSALS = responses(401, 413, 422, 503)
+router = APIRouter(prefix=PREFIX, tags=["library"], route_class=CallerRoute, responses=REFUSALS)
+imports = APIRouter(prefix=PREFIX, tags=["library"], route_class=AgentRoute, responses=REFUSALS)
 MISSING = responses(404)
 
 
@@ -38,6 +47,19 @@ async def list_agents(
     async with api.resources.database.connection() as c:
         found, total = await library.list_agents(c, caller.user_id, limit=limit, offset=offset, query=q or None)
     return AgentList(agents=[AgentSummary.of(agent) for agent in found], total=total)
+
+
+@imports.post("", status_code=201, responses=responses(400, 408, 415, 429))
+async def import_agent(
+    api: AppState,
+    user_id: AUser,
+    agent: Annotated[dict[str, Any], Body(description="The JSON of an agent, as a version has it in `graph`.")],
+) -> AgentOut:
+    """Saves an agent. If the caller has an agent with the same id, it becomes the next version of that one."""
+    graph = parse_agent(agent)
+    async with api.resources.database.connection() as c:
+        saved = await library.save_agent(c, user_id, graph, task_id=None, most=api.resources.settings.max_agents)
+    return AgentOut.of_saved(saved)
 
 
 @router.get("/{agent_id}", responses=MISSING)
@@ -65,6 +87,15 @@ async def read_version(
     async with api.resources.database.connection() as c:
         found, graph = await library.get_version(c, user_id, agent_id, version)
     return VersionOut(**VersionSummary.of(found).model_dump(), graph=graph)
+
+
+@router.post("/{agent_id}/versions/{version}/restore", responses=MISSING)
+async def restore_version(
+    api: AppState, user_id: AgentsUser, agent_id: AnAgent, version: Annotated[int, Path(ge=1, le=2**31 - 1)]
+) -> AgentOut:
+    """Makes an earlier version the newest one, as a new version. Changes nothing if the newest is the same."""
+    async with api.resources.database.connection() as c:
+        return AgentOut.of_saved(await library.restore_version(c, user_id, agent_id, version))
 
 
 @router.delete("/{agent_id}", status_code=204, responses=MISSING)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from typing import Any
 
 import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -40,6 +41,8 @@ COMPLETED: Json = {"status": "completed"}
 _FAILED = "The operation failed."
 _NO_AGENT = "The agent generator's answer contains no agent."
 _MAX_CHARS = 2_000
+MAX_SCHEMA_CHARS = 4_000
+"""Characters of an agent's input schema that a response repeats."""
 _CODE = re.compile(r"[a-z][a-z_]{2,40}")
 _TYPED = re.compile(rf"({_CODE.pattern}_(?:error|limit|unavailable|response)|timeout): (.*)", re.DOTALL)
 _responses: TypeAdapter[AnyToolResponse] = TypeAdapter(AnyToolResponse, config=ConfigDict(defer_build=True))
@@ -201,7 +204,17 @@ def _saved(saved: SavedAgent, work: ToolWork, changes: str) -> AgentSaved:
         library_agent_id=saved.agent.id,
         library_agent_link=saved.agent.library_link,
         agent_page_link=saved.agent.page_link,
+        **_inputs_of(saved.graph),
     )
+
+
+def _inputs_of(graph: dict[str, Json]) -> dict[str, Any]:
+    """Returns what the agent's JSON tells of its inputs, if that is short, so that the model knows their names."""
+    schema = graph.get("input_schema")
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(fields, dict) or len(json.dumps(schema)) > MAX_SCHEMA_CHARS:
+        return {}
+    return {"input_schema": redacted(schema), "property_order": list(fields)}
 
 
 def _without_others(version: int, base: int) -> str:

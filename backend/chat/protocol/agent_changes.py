@@ -7,7 +7,13 @@ from typing import Any
 
 from backend.chat.models import Json
 
-_IN_WORDS = {"name": "name", "description": "description", "is_active": "state"}
+_IN_WORDS = {
+    "name": "name",
+    "description": "description",
+    "is_active": "state",
+    "input_schema": "inputs",
+    "output_schema": "outputs",
+}
 
 
 def changes_between(before: Mapping[str, Json], after: Mapping[str, Json]) -> str:

@@ -103,6 +103,8 @@ class AgentSaved(ToolResponse):
 
     `base_version` is set if the agent has newer versions than the one that this change started from: `version` does not
     contain what they changed. It is 0 if a new agent became the next version of an agent with the same id.
+    `input_schema` is the one in the agent's JSON, and `property_order` has the names of the inputs in their order. They
+    are absent if it has none, or a long one.
     """
 
     type: Literal["agent_saved"] = "agent_saved"
@@ -113,6 +115,8 @@ class AgentSaved(ToolResponse):
     library_agent_id: str
     library_agent_link: str
     agent_page_link: str
+    input_schema: JsonObject | None = None
+    property_order: list[str] | None = None
 
 
 class ClarifyingQuestion(BaseModel):

@@ -13,7 +13,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from backend.chat.models import Json
-from backend.chat.protocol.agent_json import AgentGraph
+from backend.chat.protocol.agent_json import AgentGraph, parse_agent
 from backend.errors import AgentNotFound, TooManyAgents
 from backend.ids import GraphId, LibraryAgentId, TaskId, UserId, new_library_agent_id
 from backend.postgres import Connection, Row, containing
@@ -205,6 +205,26 @@ async def runnable_agent(c: Connection, user_id: UserId, agent_id: str, version:
     if row is None:
         raise AgentNotFound
     return RunnableAgent(agent.id, agent.graph_id, str(row["graph"].get("name") or agent.name), *row.values())
+
+
+async def restore_version(c: Connection, user_id: UserId, agent_id: str, version: int) -> SavedAgent:
+    """Saves the graph of an earlier version as the newest one, which undoes all later changes. Raises AgentNotFound.
+
+    Saves nothing if the newest version has this graph already, so a repeated call changes nothing.
+    """
+    async with c.transaction():
+        await c.execute(_LOCK_LIBRARY, _AGENT_LOCKS, user_id)
+        newest = await get_agent(c, user_id, agent_id)
+        _, document = await get_version(c, user_id, newest.agent.id, version)
+        graph = parse_agent(document, graph_id=newest.agent.graph_id)
+        if graph.numbered(newest.agent.version) == newest.graph:
+            return newest
+        return await save_agent(c, user_id, graph, task_id=None)
+
+
+async def graph_id_of(c: Connection, user_id: UserId, agent_id: str) -> GraphId:
+    """Returns the id of an agent's graph, by which the agent platform knows it. Raises AgentNotFound."""
+    return (await _get(c, user_id, agent_id)).graph_id
 
 
 _DELETE = "DELETE FROM library_agents WHERE user_id = $1 AND id = $2 RETURNING 1"

@@ -1,0 +1,39 @@
+"""Times in words as cron expressions, for the scripted model: “every morning at 8”, “each Monday at 9:30”, “hourly”."""
+
+from __future__ import annotations
+
+import re
+
+TIMES = r"(?:every|each|daily|hourly|weekly)\b"
+"""The beginning of a time, as a regular expression."""
+_CLOCK = re.compile(r"\bat (\d{1,2})(?:[:.](\d{2}))?\s*(?:([ap])\.?m\b)?", re.IGNORECASE)
+_EVERY = re.compile(r"\b(?:every|each) (?:(\d{1,2}) )?(minute|hour)s?\b|\b(hourly)\b", re.IGNORECASE)
+_PARTS_OF_DAY = {"morning": 8, "noon": 12, "afternoon": 15, "evening": 18, "night": 22, "midnight": 0}
+_DAYS = {"weekday": "1-5", "weekend": "0,6"} | {
+    day: str(number)
+    for number, day in enumerate(["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"])
+}
+
+
+def cron_of(text: str) -> str:
+    """Returns the cron expression of a time in words. What it does not understand becomes every day at 8."""
+    if found := _EVERY.search(text):
+        step = "*" if found[1] in (None, "1", "0") else f"*/{found[1]}"
+        return f"{step} * * * *" if (found[2] or "").lower() == "minute" else f"0 {step} * * *"
+    words = re.findall(r"[a-z]+", text.lower())
+    days = [number for day, number in _DAYS.items() if day in words or f"{day}s" in words]
+    if not days and ("weekly" in words or "week" in words):
+        days = ["1"]
+    minute, hour = _time_in(text, words)
+    return f"{minute} {hour} * * {','.join(days) or '*'}"
+
+
+def _time_in(text: str, words: list[str]) -> tuple[int, int]:
+    """Returns the minute and the hour."""
+    if found := _CLOCK.search(text):
+        minute, hour, half = int(found[2] or 0), int(found[1]), (found[3] or "").lower()
+        if half:
+            hour = hour % 12 + (12 if half == "p" else 0)
+        if hour < 24 and minute < 60:
+            return minute, hour
+    return 0, next((hour for part, hour in _PARTS_OF_DAY.items() if part in words), 8)

@@ -48,6 +48,7 @@ servers: python
 	@$(BIN)/python -m tests.servers.faketime_install
 	@$(BIN)/python -m tests.servers.chromium_install
 	@$(BIN)/python -m tests.servers.llama_install
+	@$(BIN)/python -m tests.servers.litellm_install
 	@$(BIN)/python -m tests.servers.mcp_install
 	@$(BIN)/python -m tests.servers.prometheus
 

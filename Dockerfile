@@ -20,8 +20,9 @@ COPY --from=page /app/backend/api/page backend/api/page
 RUN /venv/bin/pip install --no-deps -e . && /venv/bin/python -m compileall -q backend executor
 
 FROM python:3.13-slim
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin copilot \
-    && install -d -o 10001 -g 10001 -m 700 /data/files
+    && install -d -o 10001 -g 10001 -m 700 /data/files /sandbox
 COPY --from=packages /venv /venv
 WORKDIR /app
 COPY --from=packages /app /app

@@ -46,7 +46,9 @@ servers: python
 	@$(BIN)/python -m tests.servers.spin_install
 	@$(BIN)/python -m tests.servers.pgbouncer
 	@$(BIN)/python -m tests.servers.faketime_install
+	@$(BIN)/python -m tests.servers.bubblewrap_install
 	@$(BIN)/python -m tests.servers.chromium_install
+	@$(BIN)/python -m tests.servers.firefox_install
 	@$(BIN)/python -m tests.servers.llama_install
 	@$(BIN)/python -m tests.servers.litellm_install
 	@$(BIN)/python -m tests.servers.mcp_install

@@ -126,8 +126,9 @@ class Settings(BaseModel):
     openrouter_base_url: HttpUrl | None = None
     openai_base_url: HttpUrl | None = None
     chat_system_prompt: str = ""
-    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf)(,(image|pdf))?)?$")
+    chat_accepts: str = Field("", pattern=r"^(none|(image|pdf|audio)(,(image|pdf|audio)){0,2})?$")
     user_instructions: bool = True
+    share_links: bool = False
     chat_context_tokens: int = Field(128_000, ge=2_000, le=2**31 - 1)
     chat_max_output_tokens: Count = 8_192
     chat_summaries: bool = True
@@ -144,6 +145,9 @@ class Settings(BaseModel):
     web_search_url: HttpUrl | None = None
     brave_search_api_key: SecretStr | None = None
     tavily_api_key: SecretStr | None = None
+    workspace_tools: bool = True
+    bash_exec: bool = False
+    sandbox_socket: Path | None = None
     elicitation_wait: float = Field(300, ge=0, le=3600)
 
     # the agent generator
@@ -373,7 +377,7 @@ class Settings(BaseModel):
         return "https://openrouter.ai/api/v1" if no_other_key else None
 
 
-def accepted(entry: ModelEntry, settings: Settings) -> frozenset[str]:
+def accepted_file_kinds(entry: ModelEntry, settings: Settings) -> frozenset[str]:
     """Returns the kinds of files that a model takes: what its entry says, or CHAT_ACCEPTS, or what its name tells."""
     if entry.accepts is not None:
         return frozenset(entry.accepts)
@@ -486,7 +490,7 @@ def _given(files: Sequence[Path]) -> dict[str, object]:
     return given | {name.lower(): value for name, value in os.environ.items() if value}
 
 
-def variables(names: Iterable[str]) -> Mapping[str, str]:
+def variables_of_models(names: Iterable[str]) -> Mapping[str, str]:
     """Returns those of the variables that the environment or `.env` sets, for CHAT_MODELS. Raises ConfigError."""
     given = _given(FILES[-1:])
     return {name: str(given[name.lower()]) for name in names if name.lower() in given}

@@ -10,7 +10,7 @@ AppError                      answered to the caller as problem+json
 ├── Forbidden           403   HostNotAllowed, ForeignOrigin, PlatformRefused
 ├── NotFound            404   SessionNotFound, TaskNotFound, OperationNotFound, MessageNotFound, ResultNotFound,
 │                             AgentNotFound, ModelNotFound, WebhookNotFound, FileNotFound, RunNotFound,
-│                             ScheduleNotFound
+│                             ScheduleNotFound, FolderNotFound, ShareNotFound, PushNotFound
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
@@ -20,15 +20,18 @@ AppError                      answered to the caller as problem+json
 ├── WebhookDisabled     409
 ├── FileInOtherSession  409
 ├── PlatformConflict    409
+├── FolderExists        409
 ├── Gone                410   CursorExpired, TaskExpired, OperationGone
 ├── PayloadTooLarge     413   TooManyValues, FileTooLarge, PictureTooLarge
 ├── UnsupportedMediaType 415  UnsupportedFile
 ├── Unprocessable       422   ValidationFailed, UnknownField, InvalidUnicode, InvalidNumber, TooDeep, EmptyMessage,
 │                             MessageTooLong, IdempotencyKeyReused, UnsupportedPart, UnsupportedParameter, InvalidAgent,
 │                             UnknownModel, UnknownEffort, SearchTooBroad, InvalidWebhookUrl, UnreadableFile,
-│                             ForeignFileUrl, TooManyParts, AgentNotRunnable, InvalidInputs, InvalidSchedule
+│                             ForeignFileUrl, TooManyParts, InvalidPath, AgentNotRunnable, InvalidInputs,
+│                             InvalidSchedule, ConversationTooLarge, InvalidConversation
 ├── RateLimited         429   QueueFull, TooManyStreams, TooManySessions, TooManyOperations, TooManyAgents,
-│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles
+│                             TooManyWebhooks, TooManyRuns, TooManySchedules, TooManyFiles,
+│                             TooManyFolders, TooManyReads, TooManyFeatureRequests
 └── Unavailable         503   ServerBusy, WebhookNotConfigured, PlatformUnavailable, PlatformNotConfigured
 
 AttemptEnded                  an executor stops working on a task without ending it; callers do not see this
@@ -41,7 +44,7 @@ ReadingEnded                  a reader gets no more entries; the transport shows
 └── StreamCut                 an open stream cannot reach its `finish`; the connection is aborted
 
 ProviderError                 the model could not answer; its text is a sentence for the user
-NoMaster                      no Sentinel names a Redis master that could be used
+NoMaster                      no Sentinel, or no node of a cluster, names a Redis master
 ConfigError                   a setting is wrong or missing; stops the process at start
 ChildFailedError              a child process did not start or ended; stops the process that needs it
 """
@@ -208,10 +211,28 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class FolderNotFound(NotFound):
+    """No such folder."""
+
+    code = "folder_not_found"
+
+
+class ShareNotFound(NotFound):
+    """This link leads to no conversation. It may have been withdrawn."""
+
+    code = "share_not_found"
+
+
 class WebhookNotFound(NotFound):
     """No such webhook, or no such delivery of it."""
 
     code = "webhook_not_found"
+
+
+class PushNotFound(NotFound):
+    """This task has no such push notification config."""
+
+    code = "push_not_found"
 
 
 class FileNotFound(NotFound):
@@ -266,6 +287,12 @@ class WebhookDisabled(AppError):
     """This webhook is disabled. Enable it first."""
 
     code, status = "webhook_disabled", 409
+
+
+class FolderExists(AppError):
+    """You have another folder of this name."""
+
+    code, status = "folder_exists", 409
 
 
 class FileInOtherSession(AppError):
@@ -406,6 +433,12 @@ class UnreadableFile(Unprocessable):
     code = "unreadable_file"
 
 
+class InvalidPath(Unprocessable):
+    """A path has up to 200 characters and 8 names, without `..`, backslashes and control characters."""
+
+    code = "invalid_path"
+
+
 class ForeignFileUrl(Unprocessable):
     """The url of a file must be one of this server, or a data URL. Upload the file to POST /api/chat/files first."""
 
@@ -446,6 +479,12 @@ class ConversationTooLarge(Unprocessable):
     """The conversation is too large for one file. Read it in pages, with `before`."""
 
     code = "conversation_too_large"
+
+
+class InvalidConversation(Unprocessable):
+    """This is no conversation that was exported as JSON."""
+
+    code = "invalid_conversation"
 
 
 class InvalidAgent(Unprocessable):
@@ -538,6 +577,24 @@ class TooManySchedules(RateLimited):
     code = "too_many_schedules"
 
 
+class TooManyFeatureRequests(RateLimited):
+    """You have asked for too many features."""
+
+    code = "too_many_feature_requests"
+
+
+class TooManyFolders(RateLimited):
+    """You have too many folders. Delete one first."""
+
+    code = "too_many_folders"
+
+
+class TooManyReads(RateLimited):
+    """Too many shared conversations were read from this address. Try again in a minute."""
+
+    code = "too_many_reads"
+
+
 class TooManyWebhooks(RateLimited):
     """You have too many webhooks. Delete one first."""
 
@@ -621,7 +678,7 @@ class ProviderError(Exception):
 
 
 class NoMaster(OSError):
-    """No Sentinel names a master. The message says why, by Sentinel, and has no part of a login."""
+    """No Sentinel, or no node of a cluster, names a master. The message says why, and has no part of a login."""
 
 
 class ConfigError(Exception):

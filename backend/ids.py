@@ -49,6 +49,10 @@ def new_webhook_id() -> str:
     return str(uuid.uuid4())
 
 
+def new_folder_id() -> str:
+    return str(uuid.uuid4())
+
+
 def fence_of(task_number: int, attempt: int) -> int:
     """Returns the first half of each stream id of this attempt. It grows with the attempt and is unique to the task."""
     return task_number * 1000 + attempt

@@ -31,15 +31,18 @@ from backend.postgres_address import Address, quoted
 
 FOLDER = Path(__file__).parent / "migrations"
 LOCK_TIMEOUT = 60.0
-"""Seconds that a statement waits for a lock, and that this process waits for one that migrates but does nothing."""
+"""Seconds that a statement waits for a lock, and that this process waits for another one that holds the lock of
+migrations and does nothing."""
 LOCK_PAUSE, LOOK_EVERY = 0.1, 1.0
 """Seconds between two tries to become the process that migrates, and between two looks at what the other one does."""
 BUILD_TIMEOUT = 3_600.0
-"""Seconds for an index that is built beside the writes of other processes, which waits for older transactions."""
+"""Seconds that the building of an index may take. It goes on beside writes, and waits for older transactions."""
 WAIT_LIMIT = 2 * BUILD_TIMEOUT + LOCK_TIMEOUT
-"""Seconds that this process waits for one that is at work: that may drop a half built index, and then build it."""
+"""Seconds that this process waits for another one that migrates: long enough to drop a half built index and build
+it again."""
 UNSEEN_LIMIT = 600.0
-"""Seconds that this process waits for one whose work it may not see, unless that builds an index."""
+"""Seconds that this process waits for another one that migrates if Postgres does not show what that one does.
+It waits longer while an index is built."""
 _PRISMA_LOCK = 72_707_369  # the advisory lock of prisma migrate, so that the two never run at the same time
 
 _RECORDS = """
@@ -220,7 +223,7 @@ class _Wait:
         self._unseen = self._told = False
 
     async def look(self, connection: Connection) -> None:
-        """Looks at times whether the other process is at work, and says once what it does.
+        """Checks every LOOK_EVERY seconds if the other process is at work, and logs once what it does.
 
         Raises LockNotAvailableError if the wait is over.
         """
@@ -239,7 +242,7 @@ class _Wait:
             raise asyncpg.LockNotAvailableError(_UNSEEN if self._unseen else "another process migrates")
 
     def _tell(self, work: str | None) -> None:
-        """Logs once what the other process does. None: this role may not see it."""
+        """Logs once what the other process does. `None` means that Postgres does not show it to this role."""
         if not self._told:
             told = {"it_does": work, "at_most_s": WAIT_LIMIT} if work else {"error": _UNSEEN, "at_most_s": UNSEEN_LIMIT}
             logger.info("waiting for another process that migrates", extra=told)

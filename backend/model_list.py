@@ -37,12 +37,14 @@ DEFAULT_NAME = "copilot"
 ListedProvider: TypeAlias = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
 ModelId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$")]
 Effort: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-Accepted: TypeAlias = Literal["image", "pdf"]
+Accepted: TypeAlias = Literal["image", "pdf", "audio"]
 _SEES = re.compile(
     r"gpt-4o|gpt-4\.1|gpt-4-turbo|gpt-[5-9]|\bo[134]\b|claude-(?!2|instant)|gemini|pixtral|llava|gemma-?[3-9]|llama-?4"
     r"|[-_]vl\b|vision|omni|mistral-(?:small|medium|large)-[3-9]|grok-[4-9]|minicpm-v|internvl|kimi-k[3-9]"
 )
 """Names of models that take pictures, as their providers document them (read 2026-11-30)."""
+_HEARS = re.compile(r"gemini|voxtral|\baudio\b|omni")
+"""Names of models that take sounds in chat completions, the only format that has them here."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _OWN_MEMBERS = frozenset({"model", "messages", "input", "stream", "tools", "system", "instructions"})
@@ -81,7 +83,7 @@ class ModelEntry(_Given):
     efforts: dict[Effort, dict[str, Any] | None] = Field({}, max_length=16)
     effort: Effort | None = None
     images: bool = False
-    accepts: list[Accepted] | None = Field(None, max_length=2)
+    accepts: list[Accepted] | None = Field(None, max_length=3)
     headers: dict[str, SecretStr] = Field({}, max_length=50)
     body: dict[str, Any] = {}
     omit: list[str] = Field([], max_length=50)
@@ -151,11 +153,12 @@ def known_to_accept(provider: str, base_url: str | None, model: str) -> frozense
     """
     if provider == "scripted":
         return frozenset()
+    hears = frozenset({"audio"} if provider in ("openai", "openai-chat") and _HEARS.search(model.lower()) else ())
     official = base_url is None or urlsplit(base_url).hostname in ("api.openai.com", "api.anthropic.com")
     sees = _SEES.search(model.lower()) is not None if model else official
     if not sees:
-        return frozenset()
-    return frozenset({"image", "pdf"} if official or provider == "anthropic" else {"image"})
+        return hears
+    return hears | frozenset({"image", "pdf"} if official or provider == "anthropic" else {"image"})
 
 
 def replaced(text: str, variables: Mapping[str, str]) -> str:

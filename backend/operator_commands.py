@@ -142,7 +142,7 @@ dead_letters = typer.Typer(help="Look at what the queues gave up on, send it aga
 LetterArgument = Annotated[str, typer.Argument(metavar="LETTER_ID", help="As `list` shows it.")]
 
 
-class Kind(StrEnum):
+class LetterKind(StrEnum):
     TURNS = "turns"
     COMPLETIONS = "completions"
 
@@ -163,7 +163,9 @@ def list_letters(limit: Limit = 50, json: AsJson = False) -> None:
 
 
 @dead_letters.command("show")
-def show_letter(kind: Kind, letter_id: LetterArgument, body: Annotated[bool, typer.Option("--body")] = False) -> None:
+def show_letter(
+    kind: LetterKind, letter_id: LetterArgument, body: Annotated[bool, typer.Option("--body")] = False
+) -> None:
     """Show a dead letter as JSON; with --body also what was sent, which may have data of a user.
 
     RabbitMQ counts each look as a delivery of the letters of turns. Since its version 4.0 it drops a letter after 20.
@@ -176,7 +178,7 @@ def show_letter(kind: Kind, letter_id: LetterArgument, body: Annotated[bool, typ
 
 
 @dead_letters.command("requeue")
-def requeue_letter(kind: Kind, letter_id: LetterArgument) -> None:
+def requeue_letter(kind: LetterKind, letter_id: LetterArgument) -> None:
     """Send a dead letter to its first destination again, and remove it."""
     from backend.operating.dead_letter_acts import send_again
 
@@ -184,7 +186,7 @@ def requeue_letter(kind: Kind, letter_id: LetterArgument) -> None:
 
 
 @dead_letters.command("drop")
-def drop_letter(kind: Kind, letter_id: LetterArgument, yes: Yes = False) -> None:
+def drop_letter(kind: LetterKind, letter_id: LetterArgument, yes: Yes = False) -> None:
     """Remove a dead letter for good."""
     from backend.operating.dead_letter_acts import drop
 

@@ -83,7 +83,7 @@ class Blocked(Unavailable):
 
 
 @dataclass(eq=False)
-class Wire:
+class BrokerConnection:
     """One connection with one open channel (confirms on, unroutable messages raise). It is never restored once lost."""
 
     connection: AbstractConnection
@@ -91,7 +91,7 @@ class Wire:
     version: tuple[int, ...]
     place: str
     """Host and port of the node."""
-    on_ready: Callable[[Wire], None]
+    on_ready: Callable[[BrokerConnection], None]
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     blocked: asyncio.Event = field(default_factory=asyncio.Event)
     _unblocked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,11 +103,11 @@ class Wire:
         return self.version >= CONSUMER_TIMEOUT_SINCE
 
     def ready(self) -> None:
-        """Tells the line that the session works. The session may call this more than once."""
+        """Tells the runner that the session works. The session may call this more than once."""
         self.on_ready(self)
 
     def give_up(self, *_: object) -> None:
-        """Ends this wire. Its line opens a new one."""
+        """Ends this connection. Its runner opens a new one."""
         self.lost.set()
 
     async def publish(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
@@ -164,17 +164,17 @@ class Wire:
             await asyncio.sleep(LOOK_FOR_BLOCK_EVERY)
 
 
-Session = Callable[[Wire], Awaitable[None]]
+Session = Callable[[BrokerConnection], Awaitable[None]]
 
 
 @cache
 def _trouble_at(places: str) -> Trouble:
-    """Returns the trouble that all lines to a broker, or to its nodes, share, since they are lost together."""
+    """Returns the trouble that all connections to a broker, or to its nodes, share, since they are lost together."""
     return Trouble(logger, "RabbitMQ is unavailable", setting="RABBITMQ_URL (or RABBITMQ_HOST)", at=places)
 
 
-class Line:
-    """A job that runs a session on one wire after another, with growing random pauses, until the session returns.
+class SessionRunner:
+    """A job that runs a session on one connection after another, with growing random pauses, until the session returns.
 
     The session is cancelled when its connection, its channel or one of its consumers is lost.
     """
@@ -185,7 +185,7 @@ class Line:
         self._name = name
         self._session = session
         self._up = asyncio.Event()
-        self._wire: Wire | None = None
+        self._broker: BrokerConnection | None = None
         self._trouble = _trouble_at(",".join(place_of(str(url)) for url in self._urls))
 
     @property
@@ -194,16 +194,16 @@ class Line:
         return self._urls[self._turn % len(self._urls)]
 
     @property
-    def wire(self) -> Wire | None:
-        """The wire whose session is ready; None while there is none."""
-        return None if self._wire is None or self._wire.lost.is_set() else self._wire
+    def broker(self) -> BrokerConnection | None:
+        """The connection whose session is ready; None while there is none."""
+        return None if self._broker is None or self._broker.lost.is_set() else self._broker
 
     async def wait_up(self, limit: float) -> bool:
         """Waits up to `limit` seconds for a session to be ready. Returns False on timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await self._up.wait()
-        return self.wire is not None
+        return self.broker is not None
 
     async def run(self) -> None:
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
@@ -215,7 +215,7 @@ class Line:
             finally:
                 life.cancel()
                 await asyncio.wait({life}, timeout=ANSWER_LIMIT)
-                self._wire = None
+                self._broker = None
                 self._up.clear()
             trouble = asyncio.CancelledError() if life.cancelled() else life.exception()
             if trouble is None and life.result():
@@ -231,7 +231,7 @@ class Line:
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _live(self) -> bool:
-        """Opens one wire and runs the session on it. Returns True if the session returned."""
+        """Opens one connection and runs the session on it. Returns True if the session returned."""
         connection = _Connection(
             self._url.update_query(heartbeat=str(HEARTBEAT)),
             client_properties={"connection_name": f"copilot {self._name}"},
@@ -240,42 +240,42 @@ class Line:
         try:
             async with asyncio.timeout(ANSWER_LIMIT):
                 await connection.connect()
-                wire = await self._open_wire(connection)
-            return await self._until_lost(wire)
+                broker = await self._open_channel(connection)
+            return await self._until_lost(broker)
         finally:
             with suppress(*CONNECTION_EXCEPTIONS, TimeoutError):
                 async with asyncio.timeout(ANSWER_LIMIT):
                     await connection.close()
 
-    async def _open_wire(self, connection: _Connection) -> Wire:
+    async def _open_channel(self, connection: _Connection) -> BrokerConnection:
         channel = connection.channel(on_return_raises=True)
         await channel.initialize()
         transport = connection.transport
         assert transport is not None
         place = place_of(str(self._url))
-        wire = Wire(connection, channel, _version(transport.connection), place, self._is_ready)
-        connection.close_callbacks.add(wire.give_up)
-        channel.close_callbacks.add(wire.give_up)
-        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(wire.give_up)
-        return wire
+        broker = BrokerConnection(connection, channel, _version(transport.connection), place, self._is_ready)
+        connection.close_callbacks.add(broker.give_up)
+        channel.close_callbacks.add(broker.give_up)
+        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(broker.give_up)
+        return broker
 
-    async def _until_lost(self, wire: Wire) -> bool:
-        work = asyncio.ensure_future(self._session(wire))
-        lost = asyncio.ensure_future(wire.lost.wait())
-        watch = asyncio.ensure_future(wire.watch_for_block())
+    async def _until_lost(self, broker: BrokerConnection) -> bool:
+        work = asyncio.ensure_future(self._session(broker))
+        lost = asyncio.ensure_future(broker.lost.wait())
+        watch = asyncio.ensure_future(broker.watch_for_block())
         try:
             await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 await work
-            return not wire.lost.is_set()
+            return not broker.lost.is_set()
         finally:
             for job in (work, lost, watch):
                 job.cancel()
             await asyncio.wait({work, lost, watch})
 
-    def _is_ready(self, wire: Wire) -> None:
-        if self._wire is not wire:
-            self._wire = wire
+    def _is_ready(self, broker: BrokerConnection) -> None:
+        if self._broker is not broker:
+            self._broker = broker
             self._up.set()
             self._trouble.over()
 
@@ -308,7 +308,7 @@ class _Connection(aio_pika.Connection):
 # --- topology ----------------------------------------------------------------------------------------------------
 
 
-def queue_arguments(wire: Wire, topology: Topology) -> dict[str, dict[str, Any]]:
+def queue_arguments(broker: BrokerConnection, topology: Topology) -> dict[str, dict[str, Any]]:
     """Returns the arguments with which each durable queue is declared, by its name."""
     turns: dict[str, Any] = {
         "x-queue-type": "quorum",
@@ -318,21 +318,21 @@ def queue_arguments(wire: Wire, topology: Topology) -> dict[str, dict[str, Any]]
         "x-overflow": "reject-publish",  # at-least-once falls back to at-most-once without it
         "x-delivery-limit": topology.delivery_limit,
     }
-    if wire.knows_consumer_timeout:
+    if broker.knows_consumer_timeout:
         turns["x-consumer-timeout"] = int(topology.consumer_timeout * 1000)
     dead = {"x-queue-type": "quorum", "x-max-length": MAX_RABBITMQ_DEAD_LETTERS}
     return {topology.queue: turns, topology.dead_queue: dead}
 
 
-async def declare(wire: Wire, topology: Topology) -> None:
+async def declare(broker: BrokerConnection, topology: Topology) -> None:
     """Creates every durable exchange, queue and binding that is missing. Raises Unavailable.
 
     It uses separate channels: the broker closes a channel on which a declaration differs from what exists.
     """
     async with answered(DECLARE_LIMIT):
-        for name, arguments in queue_arguments(wire, topology).items():
-            await _declare_queue(wire, name, arguments)
-        async with wire.connection.channel() as channel:
+        for name, arguments in queue_arguments(broker, topology).items():
+            await _declare_queue(broker, name, arguments)
+        async with broker.connection.channel() as channel:
             for name, kind in (
                 (topology.execution, ExchangeType.DIRECT),
                 (topology.dead, ExchangeType.DIRECT),
@@ -344,9 +344,9 @@ async def declare(wire: Wire, topology: Topology) -> None:
             await rpc.queue_bind(topology.dead_queue, topology.dead, topology.dead_key)
 
 
-async def _declare_queue(wire: Wire, name: str, arguments: dict[str, Any]) -> None:
+async def _declare_queue(broker: BrokerConnection, name: str, arguments: dict[str, Any]) -> None:
     try:
-        async with wire.connection.channel() as channel:
+        async with broker.connection.channel() as channel:
             await channel.declare_queue(name, durable=True, arguments=arguments)
     except ChannelPreconditionFailed as error:
         # An operator created it with other arguments, or the broker was upgraded since. The queue can still be used.

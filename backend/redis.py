@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection, Connection
@@ -22,9 +22,12 @@ from redis.exceptions import (
 )
 
 from backend.errors import ConfigError, Unavailable
-from backend.redis_address import parse_redis_url, place_of_redis
+from backend.logs import why_away
+from backend.redis_address import Place, parse_redis_url, place_name, place_of_redis
+from backend.redis_cluster import SUSPICIOUS_AFTER, ClusterRedis
 from backend.redis_moves import CLUSTER, ConnectionGroup, group_at, refusal_of
-from backend.redis_sentinel import MasterFinder, master_finder
+from backend.redis_sentinel import master_finder
+from backend.redis_slots import NO_CLUSTER, SlotFinder, slot_finder
 
 ANSWER_LIMIT = 5.0
 """Seconds until a server that does not answer counts as unavailable."""
@@ -40,7 +43,7 @@ _MISCONF = re.compile(r"(?:^|-)MISCONF\b")
 class NotTheMaster(ConnectionError):
     """The server does not take writes now: a replica, a server that starts, or a master that has lost its replicas.
 
-    Also raised for a node of a cluster, which takes only the keys of its own slots.
+    Also raised for a node of a cluster if the URL does not name one: it takes only the keys of its own slots.
 
     The connection is closed, because the address may lead to another server by now.
     """
@@ -65,18 +68,30 @@ async def open_redis(dsn: str, *, pool_size: int) -> AsyncIterator[Redis]:
     """Opens a client for commands that answer at once. It connects on first use; callers wait for a free connection.
 
     Raises ConfigError if the URL cannot be used. A connection whose server turns out not to be the master is opened
-    again. A command whose answer is lost is sent again up to RETRIES times, so it must be safe to run it twice.
+    again. A command whose answer is lost is sent again up to RETRIES times, so it must be safe to run it twice. In a
+    cluster, `pool_size` is that of each master.
     """
-    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), RETRIES)
-    async with _client(dsn, pool_size, ANSWER_LIMIT, retry) as redis:
+    async with _client(dsn, pool_size, ANSWER_LIMIT, RETRIES) as redis:
         yield redis
 
 
 @asynccontextmanager
 async def open_waiting_redis(dsn: str, *, longest_wait: float, pool_size: int = 8) -> AsyncIterator[Redis]:
     """Opens a client for pub/sub, and for commands that block up to `longest_wait` seconds. It retries nothing."""
-    async with _client(dsn, pool_size, longest_wait + ANSWER_LIMIT, Retry(NoBackoff(), 0)) as redis:
+    async with _client(dsn, pool_size, longest_wait + ANSWER_LIMIT, 0) as redis:
         yield redis
+
+
+class Finder(Protocol):
+    """Finds the server for each new connection, if the URL does not name it."""
+
+    async def find(self) -> Place:
+        """Returns a master. Raises NoMaster."""
+
+
+def finder_of(dsn: str) -> Finder | None:
+    """Returns the finder of a URL with Sentinels, or with nodes of a cluster. None if it names a server."""
+    return master_finder(dsn) or slot_finder(dsn)
 
 
 class _Mended(AbstractConnection):
@@ -92,7 +107,8 @@ class _Mended(AbstractConnection):
 
     client_closed = False
     group: ConnectionGroup
-    finder: MasterFinder | None
+    finder: Finder | None
+    in_cluster: bool
     _greets = False
 
     def cut(self) -> None:
@@ -120,7 +136,7 @@ class _Mended(AbstractConnection):
             if _MISCONF.search(words):
                 raise WritesRefused(words) from None
             raise
-        if self._greets and (refusal := refusal_of(response)) is not None:
+        if self._greets and (refusal := refusal_of(response, in_cluster=self.in_cluster)) is not None:
             await self.disconnect(nowait=True)
             raise NotTheMaster(refusal)
         return response
@@ -158,42 +174,76 @@ def _with_code(error: RedisError) -> str:
 
 
 @asynccontextmanager
-async def _client(dsn: str, pool_size: int, timeout: float, retry: Retry) -> AsyncIterator[Redis]:
-    address = parse_redis_url(dsn)
-    made: type[AbstractConnection] = address.pop("connection_class", Connection)
-    shared = {"group": group_at(place_of_redis(dsn)), "finder": master_finder(dsn)}
-    own_class: type[_Mended] = type(made.__name__, (_Mended, made), shared)
-    pool = BlockingConnectionPool(
-        connection_class=own_class,
-        max_connections=pool_size,
-        timeout=ANSWER_LIMIT,
-        socket_timeout=timeout,
-        socket_connect_timeout=ANSWER_LIMIT,
-        retry=retry,
-        **address,
-    )
-    redis = Redis.from_pool(pool)
+async def _client(dsn: str, pool_size: int, timeout: float, retries: int) -> AsyncIterator[Redis]:
+    finder = slot_finder(dsn)
+    if finder is None:
+        redis = Redis.from_pool(_pool(dsn, pool_size, timeout, retries))
+    else:
+        redis = _cluster_client(finder, dsn, pool_size, timeout, retries)
     try:
         yield redis
     finally:
-        own_class.client_closed = True
-        await asyncio.shield(redis.aclose())  # a cancel would leave open every connection that is not closing yet
+        await _close(redis)
 
 
-async def require_no_cluster(redis: Redis) -> None:
-    """Raises ConfigError if the server is a node of a Redis Cluster: a node takes only some of the keys.
+def _cluster_client(finder: SlotFinder, dsn: str, pool_size: int, timeout: float, retries: int) -> ClusterRedis:
+    def open_node(place: Place) -> Redis:
+        return Redis.from_pool(_pool(dsn, pool_size, timeout, 0, place))  # another node may have to be tried instead
+
+    patience = timeout - ANSWER_LIMIT + SUSPICIOUS_AFTER  # a read may wait as long as it likes in the server
+    anywhere = _pool(dsn, pool_size, timeout, retries)
+    return ClusterRedis(finder, anywhere, open_node, _close, retries=retries, patience=patience)
+
+
+def _pool(dsn: str, size: int, timeout: float, retries: int, place: Place | None = None) -> BlockingConnectionPool:
+    """Makes a pool of connections to one node of a cluster, or to where the URL leads."""
+    address = parse_redis_url(dsn)
+    made: type[AbstractConnection] = address.pop("connection_class", Connection)
+    if place is not None:
+        address |= {"host": place[0], "port": place[1]}
+    shared = {
+        "group": group_at(place_of_redis(dsn) if place is None else place_name(*place)),
+        "finder": finder_of(dsn) if place is None else None,
+        "in_cluster": slot_finder(dsn) is not None,
+    }
+    own_class: type[_Mended] = type(made.__name__, (_Mended, made), shared)
+    backoff = ExponentialWithJitterBackoff(base=0.05, cap=0.5) if retries else NoBackoff()
+    return BlockingConnectionPool(
+        connection_class=own_class,
+        max_connections=size,
+        timeout=ANSWER_LIMIT,
+        socket_timeout=timeout,
+        socket_connect_timeout=ANSWER_LIMIT,
+        retry=Retry(backoff, retries),
+        **address,
+    )
+
+
+async def _close(redis: Redis) -> None:
+    pool: Any = redis.connection_pool
+    pool.connection_class.client_closed = True
+    await asyncio.shield(redis.aclose())  # a cancel would leave open every connection that is not closing yet
+
+
+async def require_right_mode(redis: Redis) -> None:
+    """Raises ConfigError if the server is a node of a Redis Cluster and REDIS_URL does not say so, or the reverse.
 
     A server that does not answer is checked by every connection that is made later.
     """
+    in_cluster = isinstance(redis, ClusterRedis)
     try:
         async with asyncio.timeout(START_LIMIT):
             is_node = bool((await redis.info("cluster")).get("cluster_enabled"))
     except NotTheMaster as error:
-        is_node = CLUSTER in str(error)
-    except (RedisError, OSError):
-        return
-    if is_node:
+        is_node = in_cluster or CLUSTER in str(error)
+    except (RedisError, OSError) as error:
+        if NO_CLUSTER not in why_away(error):
+            return
+        is_node = False
+    if is_node and not in_cluster:
         raise ConfigError(f"REDIS_URL: {CLUSTER.partition(' ')[2]}")
+    if in_cluster and not is_node:
+        raise ConfigError("REDIS_URL: the server is no node of a cluster; write redis:// or rediss://")
 
 
 @asynccontextmanager

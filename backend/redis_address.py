@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from backend.errors import ConfigError
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
-_SENTINEL = "+sentinel"
-SENTINEL_PORT = 26379
+_SENTINEL, _CLUSTER = "+sentinel", "+cluster"
+SENTINEL_PORT, CLUSTER_PORT = 26379, 6379
 _OURS = frozenset(
     {
         "decode_responses", "encoding", "encoding_errors", "health_check_interval", "legacy_responses",
@@ -39,20 +39,31 @@ _CERTIFICATES = frozenset(
 )  # fmt: skip
 
 
+Place = tuple[str, int]
+"""Host and port of a server."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sentinels:
     """The Sentinels that a URL names, the name of their master, and redis-py's arguments of a connection to one."""
 
-    places: tuple[tuple[str, int], ...]
+    places: tuple[Place, ...]
     service: str
     options: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """The nodes of a Redis Cluster that a URL names. They know the others."""
+
+    places: tuple[Place, ...]
 
 
 def parse_redis_url(dsn: str) -> dict[str, Any]:
     """Returns a URL as redis-py's arguments of a connection, with its class as `connection_class` unless it is TCP.
 
-    The arguments of `redis+sentinel://` have no host and port: a `MasterFinder` finds them for each connection. Raises
-    ConfigError, whose message has no part of the login.
+    The arguments of `redis+sentinel://` and `redis+cluster://` have no host and port: a finder finds them for each
+    connection. Raises ConfigError, whose message has no part of the login.
     """
     address, _ = _parse(dsn)
     return address
@@ -60,24 +71,34 @@ def parse_redis_url(dsn: str) -> dict[str, Any]:
 
 def sentinels_of(dsn: str) -> Sentinels | None:
     """Returns the Sentinels of `redis+sentinel://` or `rediss+sentinel://`. None for other URLs. Raises ConfigError."""
-    return _parse(dsn)[1]
+    found = _parse(dsn)[1]
+    return found if isinstance(found, Sentinels) else None
 
 
-def _parse(dsn: str) -> tuple[dict[str, Any], Sentinels | None]:
+def seeds_of(dsn: str) -> Seeds | None:
+    """Returns the nodes of `redis+cluster://` or `rediss+cluster://`. None for other URLs. Raises ConfigError."""
+    found = _parse(dsn)[1]
+    return found if isinstance(found, Seeds) else None
+
+
+def _parse(dsn: str) -> tuple[dict[str, Any], Sentinels | Seeds | None]:
     scheme, separator, rest = dsn.partition("://")
-    by_sentinel = scheme.endswith(_SENTINEL)
-    family = _SCHEMES.get(scheme.removesuffix(_SENTINEL))
-    if not separator or family is None or (by_sentinel and family == "unix"):
+    by_sentinel, in_cluster = scheme.endswith(_SENTINEL), scheme.endswith(_CLUSTER)
+    family = _SCHEMES.get(scheme.removesuffix(_SENTINEL if by_sentinel else _CLUSTER))
+    if not separator or family is None or ((by_sentinel or in_cluster) and family == "unix"):
         raise ConfigError(
-            "REDIS_URL: must begin with redis://, rediss://, valkey://, valkeys://, unix://, redis+sentinel:// or "
-            "rediss+sentinel://"
+            "REDIS_URL: must begin with redis://, rediss://, valkey://, valkeys://, unix://, redis+sentinel://, "
+            "rediss+sentinel://, redis+cluster:// or rediss+cluster://"
         )
     try:
         if by_sentinel:
             places, service, rest = _without_sentinels(rest)
+        elif in_cluster:
+            places, rest = _without_seeds(rest)
         elif "," in urlsplit(dsn).netloc.rpartition("@")[2]:
             raise ConfigError(
-                "REDIS_URL: names several hosts; name one, or a proxy in front of them, or Sentinels (redis+sentinel://)"
+                "REDIS_URL: names several hosts; name one, or a proxy in front of them, or Sentinels "
+                "(redis+sentinel://), or nodes of a cluster (redis+cluster://)"
             )
         address: dict[str, Any] = dict(parse_url(f"{family}://{rest}"))
         database = urlsplit(f"//{rest}").path.replace("/", "")
@@ -92,25 +113,39 @@ def _parse(dsn: str) -> tuple[dict[str, Any], Sentinels | None]:
     if not by_sentinel:
         if login:
             raise ConfigError("REDIS_URL: the option sentinel_password is for redis+sentinel://")
-        return address, None
+        if in_cluster and address.pop("db", 0):
+            raise ConfigError("REDIS_URL: a cluster has one database, number 0")
+        return address, Seeds(places) if in_cluster else None
     tls = {name: value for name, value in address.items() if name in _CERTIFICATES}
     if "connection_class" in address:
         tls["ssl"] = True
     return address, Sentinels(places, service, {**login, **tls, "protocol": 2})
 
 
-def _without_sentinels(rest: str) -> tuple[tuple[tuple[str, int], ...], str, str]:
+def _without_sentinels(rest: str) -> tuple[tuple[Place, ...], str, str]:
     """Splits `[login@]host[:port],.../service[/db][?options]`. Returns Sentinels, service, and the URL without both."""
     url = urlsplit(f"//{rest}")
     login, at, hosts = url.netloc.rpartition("@")
     service, _, db = url.path.removeprefix("/").partition("/")
     if not service:
         raise ConfigError("REDIS_URL: name the master after the Sentinels: redis+sentinel://host:26379/mymaster/0")
-    named = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
-    places = tuple((one.hostname, one.port or SENTINEL_PORT) for one in named if one.hostname)
-    if len(places) < len(named):
-        raise ConfigError("REDIS_URL: a Sentinel has no host")
+    places = _places(hosts, SENTINEL_PORT, "a Sentinel")
     return places, unquote(service), f"{login}{at}/{db}{'?' if url.query else ''}{url.query}"
+
+
+def _without_seeds(rest: str) -> tuple[tuple[Place, ...], str]:
+    """Splits `[login@]host[:port],...[/0][?options]`. Returns the nodes, and the URL without them."""
+    url = urlsplit(f"//{rest}")
+    login, at, hosts = url.netloc.rpartition("@")
+    return _places(hosts, CLUSTER_PORT, "a node"), f"{login}{at}{url.path}{'?' if url.query else ''}{url.query}"
+
+
+def _places(hosts: str, port: int, what: str) -> tuple[Place, ...]:
+    named = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
+    places = tuple((one.hostname, one.port or port) for one in named if one.hostname)
+    if len(places) < len(named):
+        raise ConfigError(f"REDIS_URL: {what} has no host")
+    return places
 
 
 def _checked(address: dict[str, Any]) -> dict[str, Any]:
@@ -127,10 +162,14 @@ def _checked(address: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def place_of_redis(dsn: str) -> str:
-    """Returns the host and port, the path of the socket, or the Sentinels, without the login. Raises ConfigError."""
-    address, sentinels = _parse(dsn)
-    if sentinels is not None:
-        return f"{sentinels.service} at {','.join(place_name(host, port) for host, port in sentinels.places)}"
+    """Returns the host and port, the path of the socket, or the Sentinels or nodes of a cluster, without the login.
+
+    Raises ConfigError.
+    """
+    address, found = _parse(dsn)
+    if found is not None:
+        places = ",".join(place_name(host, port) for host, port in found.places)
+        return f"{found.service} at {places}" if isinstance(found, Sentinels) else f"cluster at {places}"
     if "path" in address:
         return str(address["path"])
     return place_name(address.get("host", "localhost"), address.get("port", 6379))

@@ -59,15 +59,15 @@ def group_at(place: str) -> ConnectionGroup:
 
 
 REPLICA = "READONLY the server is a replica"
-CLUSTER = "CLUSTER the server is a node of a Redis Cluster, which is not supported; name a server without cluster mode"
+CLUSTER = "CLUSTER the server is a node of a Redis Cluster; write redis+cluster:// or rediss+cluster://"
 
 
-def refusal_of(greeting: object) -> str | None:
+def refusal_of(greeting: object, *, in_cluster: bool = False) -> str | None:
     """Returns why a server cannot be used, by its reply to HELLO as a dict or as a flat list. None if it can be."""
     if isinstance(greeting, list) and len(greeting) % 2 == 0 and all(isinstance(name, bytes) for name in greeting[::2]):
         greeting = dict(zip(greeting[::2], greeting[1::2], strict=True))
     if not isinstance(greeting, Mapping):
         return None
-    if greeting.get(b"mode") == b"cluster":
+    if greeting.get(b"mode") == b"cluster" and not in_cluster:
         return CLUSTER
     return REPLICA if greeting.get(b"role") in (b"replica", b"slave") else None

@@ -24,7 +24,7 @@ from backend.files.storage import FileStorage
 from backend.ids import ExecutorId, TaskId, new_executor_id
 from backend.migrating import require_migrated
 from backend.postgres import Database
-from backend.redis import open_redis, require_no_cluster
+from backend.redis import open_redis, require_right_mode
 from backend.tracing import Traces
 
 
@@ -40,7 +40,7 @@ async def open_resources(settings: Settings, me: ExecutorId | None = None) -> As
         database = await stack.enter_async_context(Database.open(settings.database_dsn, size=settings.db_pool_size))
         await require_migrated(database)
         redis = await stack.enter_async_context(open_redis(settings.redis_dsn, pool_size=settings.redis_pool_size))
-        await require_no_cluster(redis)
+        await require_right_mode(redis)
         liveness = Liveness(redis, settings.max_clock_skew)
         streams = Streams(redis, settings.stream_ttl)
         flusher = await stack.enter_async_context(Flusher(redis, ttl=settings.stream_ttl))

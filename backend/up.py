@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from backend.config import TOLD, Settings, chosen_settings
 from backend.embedded import Child, EmbeddedServers, embedded_servers
 from backend.embedded.generator import GENERATOR, own_generator
+from backend.embedded.sandbox import own_sandbox
 from backend.errors import ChildFailedError, ConfigError
 from backend.listening import free_port
 from backend.logs import configure_logs
@@ -85,6 +86,9 @@ async def _run(settings: Settings, say: Say) -> None:
         generator = own_generator(settings, environment["PLATFORM_BASE_URL"])
         if generator is not None:
             environment |= generator.environment
+        sandbox = stack.enter_context(own_sandbox(settings))
+        if sandbox is not None:
+            environment["SANDBOX_SOCKET"] = str(sandbox.socket)
         await migrate(servers.postgres_dsn)
         processes = [
             _process("API", ("backend", "serve"), settings.host, port, environment),
@@ -94,6 +98,8 @@ async def _run(settings: Settings, say: Say) -> None:
             module = (GENERATOR, "--port", str(generator.port))
             own = {**os.environ, **generator.environment}
             processes.append(_process("agent generator", module, "127.0.0.1", generator.port, own, path="/health"))
+        if sandbox is not None:
+            processes.append(sandbox.child)
         stack.push_async_callback(_stop_all, processes, settings.shutdown_grace + STOP_MARGIN)
         await _start_all(processes)
         users = _users(settings, environment)

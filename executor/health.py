@@ -104,6 +104,9 @@ def _pages(resources: Resources, metrics: ExecutorMetrics) -> dict[str, Page]:
         report: dict[str, Json] = {"status": "ok", "service": "executor", "version": version("copilot-chat")}
         if servers := metrics.tool_servers():
             report["mcp_servers"] = {server.name: _server_report(server) for server in servers}
+        if (broken := metrics.sandbox_away) is not None:
+            why = broken()
+            report["sandbox"] = {"works": why is None, **({} if why is None else {"why": why})}
         if (away := metrics.platform_away) is not None:
             why = away()
             report["agent_platform"] = {"reached": why is None, **({} if why is None else {"why": why})}

@@ -138,6 +138,8 @@ class ExecutorMetrics(ProcessMetrics):
         self._platform_calls = Counter(
             "platform_calls", "Calls to the agent platform", ["call", "outcome"], registry=self.registry
         )
+        self.sandbox_away: Callable[[], str | None] | None = None
+        """Returns why the sandbox does not work. None if there is none."""
         self.platform_away: Callable[[], str | None] | None = None
         """Returns why the agent platform was not reached by the last call. None if there is no platform."""
         self._summaries = Counter(

@@ -56,7 +56,7 @@ from backend.errors import (
 )
 from backend.ids import BEGINNING, OperationId, SessionId, fence_of
 from executor.tools.context import StartedOperation
-from executor.tools.tool import Accepted, outcome_of
+from executor.tools.tool import OperationAccepted, outcome_of
 
 ACCEPT_LIMIT = 900.0
 """Seconds in which a service must accept an operation; asking it may take some minutes."""
@@ -72,13 +72,13 @@ REPORT_EVERY = 1.0
 CHECK_EVERY = 1.0
 """Seconds between two checks whether work that runs in this process is still needed."""
 LOOK_EVERY = 0.5
-"""Seconds between two looks for the answer to a question for which a call waits."""
+"""Seconds between two checks for the answer to a question for which a call waits."""
 StartInBackground = Callable[[Coroutine[Any, Any, None]], bool]
 """Starts work that outlives the turn. Returns False, and closes the coroutine, if too much work runs already."""
 logger = logging.getLogger(__name__)
 
 
-class Waits:
+class WaitingCalls:
     """The calls of this process that wait for a user. Each holds the slot of its turn, so only `most` may wait."""
 
     def __init__(self, most: int) -> None:
@@ -103,12 +103,12 @@ class Operations:
     """The operations of one session, for its tools."""
 
     def __init__(
-        self, resources: Resources, session_id: SessionId, start: StartInBackground, waits: Waits | None = None
+        self, resources: Resources, session_id: SessionId, start: StartInBackground, waits: WaitingCalls | None = None
     ) -> None:
         self._resources = resources
         self._session_id = session_id
         self._start = start
-        self._waits = waits or Waits(1)
+        self._waits = waits or WaitingCalls(1)
         self._running: dict[str, OperationId] = {}
         self._reported_at: dict[str, float] = {}
 
@@ -139,8 +139,9 @@ class Operations:
     ) -> StartedOperation:
         """Stores a new operation whose work is a task at a tool server, or returns the one that the call has already.
 
-        One that this process carries out becomes the server's. This executor asks for the task while it lives, in
-        `due_in` seconds for the first time; then another one does. With `ends_with_us` the task ends with this process.
+        If this process carries out the operation, the server takes it over. This executor polls the task while it
+        lives, the first time in `due_in` seconds; afterwards another executor does. With `ends_with_us`, the task ends
+        with this process.
         Raises as `register`.
         """
         me, most = self._resources.me, self._resources.settings.max_operations
@@ -150,7 +151,7 @@ class Operations:
             operation = await operations.find_by_call(c, self._session_id, work.tool_call_id)
             if operation is None:
                 operation = await operations.register(c, self._session_id, work, limit=ACCEPT_LIMIT)
-            elif operation.work.runner != me or not await operations.hand_over(c, operation, work):
+            elif operation.work.runner != me or not await operations.hand_over_to_server(c, operation, work):
                 return StartedOperation(operation, already_started=True)
             await remote_tasks.add(c, operation.task_id, task, me, due_in=due_in)
         return StartedOperation(operation, already_started=False)
@@ -186,10 +187,10 @@ class Operations:
         async with self._resources.database.connection() as c:
             await remote_tasks.name_task(c, operation.task_id, remote_id, due_in=due_in)
 
-    async def put_off_remote(self, operation: Operation, *, due_in: float) -> None:
-        """Has a remote task of this executor asked for in `due_in` seconds. Raises Unavailable."""
+    async def postpone_remote(self, operation: Operation, *, due_in: float) -> None:
+        """Makes a remote task of this executor due for its next poll in `due_in` seconds. Raises Unavailable."""
         async with self._resources.database.connection() as c:
-            await remote_tasks.put_off(c, operation.task_id, self._resources.me, due_in=due_in)
+            await remote_tasks.postpone(c, operation.task_id, self._resources.me, due_in=due_in)
 
     async def remote_of(self, operation: Operation) -> RemoteTask | None:
         """Returns the remote task that does the operation's work, or None if it has ended. Raises Unavailable."""
@@ -204,7 +205,7 @@ class Operations:
         return output
 
     async def leave_remote(self, operation: Operation, *, due_in: float) -> None:
-        """Ends the turn's own looks at a task: executors ask for it, in `due_in` seconds or sooner for the first time.
+        """Has executors poll a task from now on, instead of its turn. The first poll comes within `due_in` seconds.
 
         Raises as `mark_opened`.
         """
@@ -246,7 +247,7 @@ class Operations:
 
     async def _answer_to(self, operation: Operation, until: float) -> Json:
         while True:
-            with suppress(Unavailable):  # the next look comes soon
+            with suppress(Unavailable):  # the next check comes soon
                 async with self._resources.database.connection() as c:
                     seen = await questions.find_live(c, operation.task_id)
                 if seen is None or not seen[0].pending:
@@ -344,7 +345,7 @@ class Operations:
                     if not await self._is_pending(operation):
                         return  # cancelled, or deleted with its session
                 response = job.result()
-                if isinstance(response, Accepted):
+                if isinstance(response, OperationAccepted):
                     return  # a tool server goes on with it
                 outcome = outcome_of(response)
         except TimeoutError:

@@ -1,7 +1,7 @@
 """The HTTP client for addresses that users or models name, which may be hostile.
 
 The address is checked when the socket is made: after the name was resolved, after an address in the URL was read, and
-anew for each connection. So the checked address is the one that is connected to.
+again for each connection. So the checked address is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class AddressRefused(OSError):
     """The address is not one that may be reached."""
 
 
-class OwnThreads(AbstractResolver):
+class ThreadedResolver(AbstractResolver):
     """Resolves names in threads of its own: a slow name server of one user must not block the names of others."""
 
     def __init__(self, threads: int) -> None:
@@ -54,7 +54,7 @@ async def open_outside_client(
 
     It uses no cookies, no proxies of the environment and no connection twice, and leaves compressed bodies as they are.
     """
-    resolver = resolver or OwnThreads(2 * at_once)
+    resolver = resolver or ThreadedResolver(2 * at_once)
     connector = aiohttp.TCPConnector(
         limit=at_once,
         resolver=resolver,

@@ -10,9 +10,11 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import uvloop
 
+from backend.chat.flows.files.workspace import Workspace
 from backend.chat.resources import Resources
 from backend.config import Settings, load_settings, warn_of_unknown_settings
 from backend.errors import ConfigError, Unavailable
@@ -27,12 +29,16 @@ from executor.health import serve_health
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
 from executor.mcp import open_mcp
-from executor.tools import own_tools
-from executor.tools.tool import FINDERS, Toolbox
+from executor.sandbox import BASH_EXEC, open_sandbox
+from executor.tools import own_tools, workspace_tools
+from executor.tools.tool import FINDERS, Toolbox, ToolSource
 from executor.turns.context import ExecutorContext
 from executor.turns.single_turn import SingleTurnQueue
 from executor.web import open_web
 from executor.worker import Worker
+
+if TYPE_CHECKING:  # see _of_sandbox
+    from executor.sandbox.client import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +84,14 @@ async def _open_context(
         generator = await stack.enter_async_context(open_generator(settings))
         platform = await stack.enter_async_context(open_platform(settings))
         web = await stack.enter_async_context(open_web(settings))
+        sandbox = await stack.enter_async_context(open_sandbox(settings))
+        workspace = Workspace(settings, resources.database, resources.files)
         tools = own_tools(settings, generator, platform, web)
-        names = [*(tool.name for tool in tools), *FINDERS]
+        if settings.workspace_tools:
+            tools += workspace_tools(workspace, resources.file_reader)
+        names = [*(tool.name for tool in tools), *FINDERS, BASH_EXEC]
         servers = await stack.enter_async_context(open_mcp(settings, names, resources.database))
-        toolbox = Toolbox(tools, servers)
+        toolbox = Toolbox(tools, [*_of_sandbox(sandbox, workspace), *servers])
         resume_collector()
         context = ExecutorContext(settings, models, toolbox, Heartbeat(resources), generator, servers, platform)
         resources.report_to(pool_wait=context.metrics.count_pool_wait, appended=context.metrics.count_appended)
@@ -90,15 +100,25 @@ async def _open_context(
         if platform is not None:
             context.metrics.watch_platform(lambda: platform.why_away, platform.calls)
             platform.report_to(context.metrics.count_platform_call)
+        if sandbox is not None:
+            context.metrics.sandbox_away = lambda: sandbox.why_away
         if web.fetcher or web.searcher:
             context.metrics.watch_web(lambda: web.outcomes)
         if servers:
-            from executor.mcp.failures import Reason  # it imports the SDK, which few installations need
+            from executor.mcp.failures import ReasonKind  # it imports the SDK, which few installations need
 
             context.metrics.watch_tool_servers(
-                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers], Reason
+                lambda: [replace(server.status, left_out=toolbox.left_out(server)) for server in servers], ReasonKind
             )
         yield resources, context
+
+
+def _of_sandbox(sandbox: Sandbox | None, workspace: Workspace) -> list[ToolSource]:
+    if sandbox is None:
+        return []
+    from executor.tools.bash_exec import SandboxTools  # an executor without a sandbox starts faster without it
+
+    return [SandboxTools(sandbox, workspace)]
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -111,7 +111,7 @@ class Worker:
                 taking.result()
 
     async def _clock_is(self, *, right: bool) -> None:
-        """Waits until the clock of this machine is right, or wrong. A child process runs its turn in any case."""
+        """Waits until the clock of this machine is `right` or not. In a child process it always counts as right."""
         if self._single is None:
             await self._resources.liveness.skew.until(too_large=not right)
         elif not right:

@@ -6,7 +6,7 @@ from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from backend.api.metrics import ApiMetrics
-from backend.chat.store.operators.census import Census, Group, RedisMemory
+from backend.chat.store.operators.census import Census, RedisMemory, TaskGroup
 from executor.metrics import ExecutorMetrics, ToolServer
 
 
@@ -35,7 +35,7 @@ def _of_new_processes() -> tuple[ApiMetrics, ExecutorMetrics]:
     executor.watch_tool_servers(lambda: [ToolServer("one", connected=True, tools=1)], ["exited"])
     executor.watch_platform(lambda: None, ["execute"])
     executor.watch_web(lambda: {("web_fetch", "completed"): 0})
-    executor.watch_census(lambda: Census({"turn": Group()}, {"pending": Group()}, RedisMemory(1, 2)))
+    executor.watch_census(lambda: Census({"turn": TaskGroup()}, {"pending": TaskGroup()}, RedisMemory(1, 2)))
     return api, executor
 
 

@@ -10,6 +10,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 700,
+    rollupOptions: { input: ["index.html", "shared.html", "diagrams.html"] },
   },
   server: { proxy: { "/api": "http://127.0.0.1:8006" } },
 });

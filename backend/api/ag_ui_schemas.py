@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from backend.api.message_content import Content, text_of
-from backend.api.schemas import SessionIdField
+from backend.api.schema_base import SessionIdField
 from backend.chat.models import ContextPart, Json, ModelChoice
 from backend.errors import EmptyMessage, UnsupportedParameter
 

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from backend.api.arrivals import Arrivals
+from backend.api.arrivals import ArrivingMessages
 from backend.api.auth import Authenticator, FrontendKeys, ServiceKeys, WebhookSecrets
 from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
@@ -24,20 +24,23 @@ from backend.api.cors import Cors
 from backend.api.jobs import Jobs
 from backend.api.metrics import ApiMetrics
 from backend.api.middleware import RequestMiddleware
-from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
 from backend.api.origins import Origins
+from backend.api.per_minute import PerMinute
 from backend.api.platform_access import PLATFORM_SECONDS
 from backend.api.problems import Problem, error_response
 from backend.api.proxies import TrustedProxies
 from backend.api.routes import (
+    a2a,
     ag_ui,
     agent_runs,
     autogpt,
     chat,
     events,
     export,
+    feedback,
     files,
+    folders,
     health,
     instructions,
     library,
@@ -45,15 +48,18 @@ from backend.api.routes import (
     openai,
     operations,
     page,
+    publications,
     questions,
     schema,
     search,
     sessions,
+    shares,
     streams,
     tasks,
     tool_servers,
     user,
     webhooks,
+    workspace,
 )
 from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
@@ -62,11 +68,13 @@ from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads, largest_upload
 from backend.chat.resources import Resources
 from backend.config import Settings
-from backend.errors import AppError
+from backend.errors import AppError, TooManyReads, TooManySessions
 from backend.platform import open_platform
 from backend.resources import open_resources
 
 PREFIX = "/api/chat"
+SHARED_READS = 120
+"""Shared conversations that one address may read in a minute."""
 Connect: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
 
@@ -81,7 +89,7 @@ class ChatApp(FastAPI):
 
     request_middleware: RequestMiddleware
     open_streams: OpenStreams
-    arrivals: Arrivals
+    arrivals: ArrivingMessages
     timeouts: Timeouts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +117,7 @@ def create_app(
     metrics = ApiMetrics()
     open_streams = OpenStreams(settings.max_open_streams, timeouts)
     metrics.watch_open_streams(lambda: float(len(open_streams)))
-    bodies, arrivals = BodyMemory(settings.max_body_memory), Arrivals()
+    bodies, arrivals = BodyMemory(settings.max_body_memory), ArrivingMessages()
     metrics.watch_body_bytes(lambda: float(bodies.taken))
     app = ChatApp(
         title="CoPilot",
@@ -142,7 +150,7 @@ def _lifespan(
     metrics: ApiMetrics,
     open_streams: OpenStreams,
     bodies: BodyMemory,
-    arrivals: Arrivals,
+    arrivals: ArrivingMessages,
     connect: Connect,
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Lifespan]]:
     """Makes the lifespan, which opens and closes everything that requests need. Raises ConfigError."""
@@ -181,9 +189,10 @@ def _lifespan(
                 timeouts,
                 proxies,
                 bodies,
-                NewSessions(settings.max_new_sessions),
+                PerMinute(settings.max_new_sessions, TooManySessions),
                 Uploads(largest_upload(settings)),
                 platform,
+                PerMinute(SHARED_READS, TooManyReads),
             )
             yield Lifespan(api=api)
 
@@ -201,20 +210,27 @@ async def _closing(authenticator: Authenticator) -> AsyncIterator[None]:
 def _add_routes(app: ChatApp) -> None:
     # chat comes last, because its paths begin with a parameter
     modules = (
-        *(sessions, export, search, user, instructions, models, autogpt, tasks, operations, questions),
-        *(tool_servers, webhooks, events, files, health, schema, streams, ag_ui),
+        *(sessions, export, folders, feedback, shares, search, user, instructions, models, autogpt, tasks, operations),
+        questions,
+        *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui, a2a),
         chat,
     )
     answer_head(tool_servers.pages)
-    for module in (*modules, library, agent_runs, openai, page):
+    answer_head(shares.reading)
+    answer_head(a2a.cards)
+    for module in (*modules, library, agent_runs, publications, openai, page):
         answer_head(module.router)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(tool_servers.pages, prefix=PREFIX)
+    app.include_router(shares.reading, prefix=PREFIX)
     app.include_router(library.router)
     app.include_router(library.imports)
     app.include_router(agent_runs.router)
+    app.include_router(publications.router)
     app.include_router(openai.router)
+    app.include_router(a2a.cards)
+    app.include_router(a2a.cards, prefix=f"{PREFIX}{a2a.PATH}", include_in_schema=False)
     app.include_router(page.router)
     app.include_router(health.router, include_in_schema=False)  # probes usually ask for paths without a prefix
 

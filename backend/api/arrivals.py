@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 
-class Arrivals:
+class ArrivingMessages:
     """Counts the messages that are on their way, by keys: a session's id, or a caller before the session is known."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from backend.errors import ConfigError, Unauthenticated, ValidationFailed
 from backend.ids import UserId
 
 if TYPE_CHECKING:
-    from backend.api.tokens import Tokens
+    from backend.api.tokens import TokenVerifier
 
 LOCAL_USER = UserId("local")
 _MAX_TOKEN_CHARS = 8_192
@@ -74,13 +74,13 @@ class Authenticator:
             await self._tokens.close()
 
 
-def _open_tokens(settings: Settings) -> Tokens | None:
+def _open_tokens(settings: Settings) -> TokenVerifier | None:
     """Returns None if no key is configured; then no token is valid. Raises ConfigError."""
     if settings.jwt_verify_key is None and settings.jwt_jwks_url is None:
         return None
-    from backend.api.tokens import Tokens  # PyJWT and cryptography take 20 ms
+    from backend.api.tokens import TokenVerifier  # PyJWT and cryptography take 20 ms
 
-    return Tokens(settings)
+    return TokenVerifier(settings)
 
 
 def _bearer_token(given: Sequence[str]) -> str:
@@ -102,7 +102,7 @@ class FrontendKeys:
         self._digests = _digests(settings.chat_frontend_api_key)
 
     def identify(self, headers: Headers, address: str) -> Identity | None:
-        """Returns the caller, or None if the token is no such key. Raises ValidationFailed for an invalid user id."""
+        """Returns the caller; None if the token is no such key. Raises ValidationFailed for an invalid user id."""
         given = headers.getlist("authorization")
         scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not any(_matches(key.strip(), self._digests)):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from backend.chat.flows.complete import complete_operation
-from backend.chat.queue.completions import READ_WAITS, Completion, CompletionEntry, Completions, Refused
+from backend.chat.queue.completions import READ_WAITS, Completion, CompletionEntry, Completions, EntryRefused
 from backend.chat.resources import Resources
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, Unavailable
 from backend.jitter import jitter
@@ -38,7 +38,7 @@ class LoopTimings:
     stale_after: float = 60.0
     """The time after which a pending entry is claimed from another consumer."""
     claim_every: float = 15.0
-    """The time between two searches for such entries."""
+    """The time between two searches for these entries."""
 
 
 class CompletionLoop:
@@ -167,7 +167,7 @@ class CompletionLoop:
                 logger.warning("completion came too late", extra={"entry": entry.id, "error": error.code})
             except OperationNotFound:
                 return await self._refuse(entry, "unknown operation")
-            except Refused as error:
+            except EntryRefused as error:
                 return await self._refuse(entry, str(error))
             except Exception as error:  # the loop's boundary: one entry must not stop the others
                 if isinstance(error, RedisError | Unavailable):
@@ -204,5 +204,5 @@ def _operation_in(entry: CompletionEntry) -> str:
     """Returns the id of the entry's operation, or the entry's own id if the entry cannot be parsed."""
     try:
         return Completion.parse(entry.data).operation_id
-    except Refused:
+    except EntryRefused:
         return entry.id.decode()

@@ -22,6 +22,7 @@ from backend.errors import (
     AgentNotFound,
     ConnectionNotFound,
     FileNotFound,
+    FolderNotFound,
     InvalidCursor,
     InvalidIdempotencyKey,
     OperationNotFound,
@@ -61,6 +62,10 @@ async def _session_id(session_id: Annotated[str, Path(pattern=SESSION_ID_PATTERN
 
 
 async def _task_id(task_id: str) -> TaskId:
+    return parse_task_id(task_id)
+
+
+def parse_task_id(task_id: str) -> TaskId:
     """Raises TaskNotFound if the id is no UUID, so that no store is asked for it."""
     if _UUID.fullmatch(task_id) is None:
         raise TaskNotFound
@@ -108,6 +113,25 @@ async def _connections_user(caller: Annotated[Caller, Depends(_caller)]) -> User
     if caller.user_id is None:
         raise ConnectionNotFound
     return caller.user_id
+
+
+async def _folders_user(caller: Annotated[Caller, Depends(_caller)]) -> UserId:
+    """Returns the user whose folder is meant. Raises FolderNotFound for anonymous callers, who have none."""
+    if caller.user_id is None:
+        raise FolderNotFound
+    return caller.user_id
+
+
+async def _folder_id(folder_id: str) -> str:
+    """Raises FolderNotFound if the id is no UUID, so that no store is asked for it."""
+    if _UUID.fullmatch(folder_id) is None:
+        raise FolderNotFound
+    return folder_id
+
+
+def is_task_id(text: str) -> bool:
+    """Returns True if the text can be the id of a task."""
+    return _UUID.fullmatch(text) is not None
 
 
 async def _webhook_id(webhook_id: str) -> str:
@@ -205,6 +229,8 @@ AnAgent: TypeAlias = Annotated[str, Depends(_agent_id)]
 AUser: TypeAlias = Annotated[UserId, Depends(_user_id)]
 WebhooksUser: TypeAlias = Annotated[UserId, Depends(_webhooks_user)]
 ConnectionsUser: TypeAlias = Annotated[UserId, Depends(_connections_user)]
+FoldersUser: TypeAlias = Annotated[UserId, Depends(_folders_user)]
+AFolder: TypeAlias = Annotated[str, Depends(_folder_id)]
 AWebhook: TypeAlias = Annotated[str, Depends(_webhook_id)]
 ADelivery: TypeAlias = Annotated[str, Depends(_delivery_id)]
 AFile: TypeAlias = Annotated[FileId, Depends(_file_id)]

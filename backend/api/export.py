@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from urllib.parse import quote
 
 import orjson
 
-from backend.api.history import read_history
+from backend.api.history import hidden_messages, read_history
 from backend.chat.models import Json, Session
+from backend.chat.store.conversations import trees
 from backend.errors import ConversationTooLarge
 from backend.postgres import Connection
 
@@ -39,8 +41,51 @@ async def read_conversation(c: Connection, session: Session) -> list[Json]:
         before = page.first
 
 
-def as_json(session: Session, instructions: str | None, messages: list[Json]) -> bytes:
-    """Returns the document `{format, version, exported_at, session, messages}`."""
+async def read_tree(c: Connection, session: Session, messages: Sequence[Json]) -> list[Json]:
+    """Returns all messages with their places, the oldest first; `messages` are those of the current branch.
+
+    An item is `{name, after, message}`: `after` is the name of the message before, or None, and `message` an index in
+    `messages`, or a UIMessage of another branch. Empty if there is one branch. Requires a snapshot, and that no task is
+    an orphan. Raises ConversationTooLarge.
+    """
+    tasks = await trees.tree_of(c, session.id)
+    if len(tasks) > trees.MAX_TASKS:
+        raise ConversationTooLarge
+    room = MAX_EXPORT_BYTES - len(orjson.dumps(messages))
+    shown = {message["id"]: n for n, message in enumerate(messages)}
+    items: list[tuple[float, Json]] = []
+    places: dict[str, str | None] = {}
+    for task in tasks:
+        hidden = {}
+        if task.hides_question or task.hides_answer:
+            hidden = {message["role"]: message for message in await hidden_messages(c, task.id)}
+            room -= len(orjson.dumps(hidden))
+            if room < 0:
+                raise ConversationTooLarge
+        asked = hidden.get("user") if task.hides_question else shown.get(task.message_id or task.question)
+        answered = hidden.get("assistant") if task.hides_answer else shown.get(task.answer)
+        places[task.question] = task.after
+        places[task.answer] = task.question if task.asked is not None else task.after
+        if task.asked is not None and asked is not None:
+            items.append((task.asked, {"name": task.question, "after": task.after, "message": asked}))
+        if answered is not None:
+            items.append(
+                (task.answered or inf, {"name": task.answer, "after": places[task.answer], "message": answered})
+            )
+    return _linked([item for _, item in sorted(items, key=lambda one: one[0])], places)
+
+
+def _linked(items: list[Json], places: Mapping[str, str | None]) -> list[Json]:
+    """Makes each message follow one that is shown: messages that nobody sees are left out."""
+    names = {item["name"] for item in items}
+    for item in items:
+        while item["after"] is not None and item["after"] not in names:
+            item["after"] = places.get(item["after"])
+    return items
+
+
+def as_json(session: Session, instructions: str | None, messages: list[Json], tree: list[Json]) -> bytes:
+    """Returns the document `{format, version, exported_at, session, messages, tree}`, without an empty tree."""
     told = {
         "id": session.id,
         "title": session.title,
@@ -55,6 +100,7 @@ def as_json(session: Session, instructions: str | None, messages: list[Json]) ->
         "exported_at": datetime.now(UTC),
         "session": told,
         "messages": messages,
+        **({"tree": tree} if tree else {}),
     }
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z)
 
@@ -70,7 +116,7 @@ def as_markdown(session: Session, messages: list[Json]) -> bytes:
     return "\n".join(lines).encode()
 
 
-def file_name(session: Session, extension: str) -> str:
+def content_disposition(session: Session, extension: str) -> str:
     """Returns a Content-Disposition that names the file after the conversation (RFC 6266)."""
     title = " ".join(re.sub(r"[^\w.,()-]+", " ", session.title or "").split()).strip(".") or "conversation"
     plain = title.encode("ascii", "ignore").decode().strip() or "conversation"

@@ -1,39 +1,24 @@
-"""Storing the files of messages: the object first, and then the row, so that a row has its object.
-
-If the process dies between the two, or the reply to the commit is lost, a sweep finds the object without a row.
-"""
+"""Storing the files that arrive with messages, or before them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import secrets
-import tempfile
 from collections.abc import Coroutine, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 from backend.api.deadline import within
 from backend.api.state import ApiState
-from backend.api.uploads import Upload, from_data_url
+from backend.api.uploads import from_data_url
 from backend.api.user_message import GivenFile
+from backend.chat.flows.files.store import store_file
 from backend.chat.models import Caller, FilePart
 from backend.chat.store.attachments import files
 from backend.chat.store.attachments.files import NewFile, StoredFile
-from backend.errors import IdempotencyKeyReused, TooManyFiles, Unavailable
-from backend.files.kinds import Kind, require_text
 from backend.files.reading import CHILDREN
-from backend.ids import FileId, SessionId, new_file_id
-
-_PIECE = 1 << 20
-
-
-class _Content(NamedTuple):
-    """A file as it is stored: its bytes, its media type and, if it is a PDF, its number of pages."""
-
-    file: IO[bytes]
-    media_type: str
-    pages: int
+from backend.files.upload import Upload
+from backend.ids import SessionId
 
 
 async def store_upload(api: ApiState, caller: Caller, upload: Upload, key: str | None) -> StoredFile:
@@ -44,20 +29,7 @@ async def store_upload(api: ApiState, caller: Caller, upload: Upload, key: str |
     resources, seconds = api.resources, api.timeouts.answer_timeout
     if (known := await within(seconds, _known(api, caller, upload, key))) is not None:
         return known
-    with tempfile.TemporaryFile() as out:
-        content = await _read(api, upload, out)
-        size, digest = await asyncio.to_thread(_measure, content.file)
-        id = new_file_id()
-        await resources.files.put(id, content.file)
-    about = (upload.filename, size, content.pages, digest, upload.sha256, secrets.token_hex(32), key)
-    try:
-        stored = await within(seconds, _insert(api, caller, NewFile(id, content.media_type, *about)))
-    except (TooManyFiles, IdempotencyKeyReused):
-        await _delete(api, id)
-        raise
-    if stored.id != id:  # the same request arrived twice at a time
-        await _delete(api, id)
-    return stored
+    return await store_file(resources, upload, key, lambda new: within(seconds, _insert(api, caller, new)))
 
 
 async def _known(api: ApiState, caller: Caller, upload: Upload, key: str | None) -> StoredFile | None:
@@ -66,7 +38,7 @@ async def _known(api: ApiState, caller: Caller, upload: Upload, key: str | None)
     async with api.resources.database.connection() as c:
         known = await files.find_by_key(c, caller, key, upload.sha256)
         if known is None:
-            await files.require_room(c, caller, 0, files=settings.max_files, total=settings.max_files_bytes)
+            await files.require_room(c, caller.quota_key, 0, files=settings.max_files, total=settings.max_files_bytes)
         return known
 
 
@@ -118,30 +90,3 @@ async def _all_of(working: Sequence[Coroutine[Any, Any, FilePart]]) -> list[File
 
 def _key_of(session_id: SessionId, message_id: str, place: int, upload: Upload) -> str:
     return hashlib.sha256(f"{session_id} {message_id} {place} {upload.sha256}".encode()).hexdigest()
-
-
-async def _read(api: ApiState, upload: Upload, out: IO[bytes]) -> _Content:
-    """Returns what is kept of a file: a picture is written again, to `out`."""
-    reader = api.resources.file_reader
-    match upload.kind:
-        case Kind.IMAGE:
-            return _Content(out, await reader.write_picture(upload.file, out), 0)
-        case Kind.PDF:
-            return _Content(upload.file, upload.media_type, await reader.count_pages(upload.file, out))
-        case Kind.TEXT:
-            await asyncio.to_thread(require_text, upload.file)
-            return _Content(upload.file, upload.media_type, 0)
-
-
-def _measure(file: IO[bytes]) -> tuple[int, str]:
-    file.seek(0)
-    digest, size = hashlib.sha256(), 0
-    while piece := file.read(_PIECE):
-        digest.update(piece)
-        size += len(piece)
-    return size, digest.hexdigest()
-
-
-async def _delete(api: ApiState, id: FileId) -> None:
-    with contextlib.suppress(Unavailable):  # then a sweep deletes it
-        await api.resources.files.delete(id)

@@ -23,6 +23,7 @@ from backend.chat.store.alternatives import (
     following,
 )
 from backend.chat.store.attachments import files
+from backend.chat.store.conversations.feedback import feedback_of
 from backend.chat.store.history_pages import PAGE_BYTES, SHORTEST_CUT, earlier_messages_of_task, newest_messages
 from backend.ids import FileId, SessionId, TaskId
 from backend.postgres import Connection
@@ -43,8 +44,10 @@ class HistoryPage:
     orphans: bool = False
 
 
+_AFTER_ALL = 2**31 - 1
+"""A sequence that no message has."""
 _Render: TypeAlias = Callable[[Sequence[Message], int], list[UITurn]]
-"""Renders rows as the items of a page, each of which is shown whole. Cuts outputs of tools to so many characters."""
+"""Renders rows as the items of a page, which are never split. Cuts outputs of tools to that number of characters."""
 
 
 async def read_history(
@@ -114,6 +117,8 @@ async def _ui_renderer(
     begun = [task.id for task in found if task.kind is TaskKind.OPERATION]
     most = min(MAX_OUTPUT_CHARS, 4 * PAGE_BYTES // max(1, len(begun)))
     known = await operations.shown_operations(c, begun, most=most)
+    rated = await feedback_of(c, [*task_ids, *(task.id for task in silent.values())])
+    said = {id: {"rating": one.rating, "comment": one.comment} for id, one in rated.items()}
     of_tasks = {task.id: task for task in found}
     elsewhere = {row.sequence for row in rows if row.role is Role.USER and near.is_answered(row)}
 
@@ -127,9 +132,17 @@ async def _ui_renderer(
             answered_elsewhere=elsewhere,
             most=most,
             links=links,
+            feedback=said,
         )
 
     return render
+
+
+async def hidden_messages(c: Connection, task_id: TaskId) -> list[Json]:
+    """Returns the messages of a task that may be on another branch than the current one, as UIMessages."""
+    rows = await earlier_messages_of_task(c, task_id, _AFTER_ALL)
+    render = await _ui_renderer(c, rows, Following({}, {}), {}, {}, answering_again=False)
+    return [message for turn in render(rows, MAX_OUTPUT_CHARS) for message in turn.messages]
 
 
 def _fitted(rows: Sequence[Message], render: _Render, *, older: bool) -> HistoryPage:

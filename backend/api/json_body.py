@@ -25,13 +25,13 @@ _ANSWER = ("state", "approval", "toolCallId", "output", "errorText")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def load_json(body: bytes) -> Json:
-    """Parses a JSON document whose values a JsonMeter has counted.
+def load_json(body: bytes, max_depth: int = MAX_DEPTH) -> Json:
+    """Parses a JSON document of at most `max_depth` levels, whose values a JsonMeter has counted.
 
     Raises InvalidJson, DuplicateKey, InvalidNumber, InvalidUnicode, TooDeep.
     """
     value = _decode(body)
-    _check(value)
+    _check(value, max_depth=max_depth)
     return value
 
 
@@ -101,7 +101,7 @@ def _decode(body: bytes) -> Json:
         raise TooDeep from None
 
 
-def _check(document: Json, max_values: int | None = None) -> None:
+def _check(document: Json, max_values: int | None = None, max_depth: int = MAX_DEPTH) -> None:
     """Checks the value level by level, without recursion, so that deep nesting cannot exhaust the stack."""
     level, depth, values = [document], 0, 0
     while level:
@@ -122,7 +122,7 @@ def _check(document: Json, max_values: int | None = None) -> None:
             elif (kind is int and not _SMALLEST <= value <= _LARGEST) or (kind is float and not isfinite(value)):
                 raise InvalidNumber
         depth += 1
-        if depth > MAX_DEPTH and any(isinstance(value, dict | list) for value in level):
+        if depth > max_depth and any(isinstance(value, dict | list) for value in level):
             raise TooDeep
         level = below
 

@@ -41,7 +41,7 @@ class ApiMetrics(ProcessMetrics):
             self._dead_completions.labels(reason)
 
     def expect(self, method: str, route: str) -> None:
-        """Begins the series of failed requests to a route at 0, for the same reason."""
+        """Begins the series of failed requests to a route at 0, so that the first failure shows as an increase."""
         for status in ("500", "503"):
             self._requests.labels(method, route, status)
 

@@ -151,7 +151,7 @@ class OpenStreams:
         self._open.discard(stream)
 
     def drop_foreign(self, owners: Mapping[SessionId, UserId]) -> int:
-        """Aborts the streams of these sessions that others than their owners read. Returns the number of streams."""
+        """Aborts each stream of these sessions whose reader is not the session's owner. Returns their number."""
         foreign = [
             stream
             for stream in self._open

@@ -10,7 +10,7 @@ from starlette.types import Send
 from backend.api.problems import openai_error, problem_of
 from backend.api.sse import EventStream, Frames
 from backend.chat.protocol.chunks import ascii_json
-from backend.chat.protocol.openai_chunks import (
+from backend.chat.protocol.renderings.openai_chunks import (
     Completion,
     as_openai_stream,
     error_json,

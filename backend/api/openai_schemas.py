@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from backend.api.message_content import Content, text_of
 from backend.chat.models import NewMessage, Role, TextPart
-from backend.chat.protocol.openai_chunks import ToolsAs
+from backend.chat.protocol.renderings.openai_chunks import ToolsAs
 from backend.errors import EmptyMessage, UnsupportedParameter
 
 _REFUSED = ("tools", "functions", "audio", "logprobs", "top_logprobs")

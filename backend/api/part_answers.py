@@ -18,8 +18,8 @@ from fastapi import Response
 
 from backend.api.attaching import attached_or_from_rows, slot_for
 from backend.api.auth import Identity
+from backend.api.message_schemas import ChatRequest
 from backend.api.open_streams import Viewer
-from backend.api.schemas import ChatRequest
 from backend.api.sse import EventStream, Frames
 from backend.api.state import ApiState
 from backend.chat.flows.answer import Answer, answer_question

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from backend.chat.protocol.openai_chunks import error_json
+from backend.chat.protocol.renderings.openai_chunks import error_json
 from backend.errors import (
     AppError,
     MethodNotAllowed,
@@ -74,7 +74,7 @@ def problem_of(error: Exception) -> AppError:
     if isinstance(error, AppError):
         return error
     if isinstance(error, RequestValidationError):
-        return _validation_problem(error.errors())
+        return validation_problem(error.errors())
     if isinstance(error, HTTPException):  # raised by the router
         return MethodNotAllowed() if error.status_code == 405 else NotFound()
     if isinstance(error, RedisError):
@@ -84,7 +84,8 @@ def problem_of(error: Exception) -> AppError:
     return AppError()
 
 
-def _validation_problem(errors: Sequence[Any]) -> AppError:
+def validation_problem(errors: Sequence[Any]) -> AppError:
+    """Returns the error for what pydantic says of a request. `errors` are in its form."""
     fields = [{"path": ".".join(map(str, error["loc"])), "message": _explain(error)} for error in errors[:_MAX_LISTED]]
     unknown = all(error["type"] == "extra_forbidden" for error in errors)
     return (UnknownField if unknown else ValidationFailed)(fields=fields)
@@ -111,7 +112,8 @@ def error_response(error: Exception, request_id: str, path: str = "") -> Respons
         "detail": problem.detail,
         "request_id": request_id,
     }
-    headers = _headers(problem, error)
+    given: Mapping[str, str] = getattr(error, "headers", None) or {}
+    headers = error_headers(problem) | ({"allow": given["Allow"]} if "Allow" in given else {})
     if path.startswith(OPENAI_PATHS):
         return Response(orjson.dumps(document | openai_error(problem)), problem.status, headers, "application/json")
     return Response(orjson.dumps(document), problem.status, headers, PROBLEM_JSON)
@@ -126,7 +128,8 @@ def openai_error(problem: AppError) -> dict[str, Any]:
     return document
 
 
-def _headers(problem: AppError, error: Exception) -> dict[str, str]:
+def error_headers(problem: AppError) -> dict[str, str]:
+    """Returns the headers of an error's response."""
     headers = {"cache-control": "no-store"}
     if isinstance(problem, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
@@ -134,7 +137,4 @@ def _headers(problem: AppError, error: Exception) -> dict[str, str]:
         headers["retry-after"] = str(problem.retry_after)
     if problem.closes_connection or problem.status in (408, 413):
         headers["connection"] = "close"
-    given: Mapping[str, str] = getattr(error, "headers", None) or {}
-    if "Allow" in given:
-        headers["allow"] = given["Allow"]
     return headers

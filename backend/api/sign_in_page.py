@@ -6,7 +6,7 @@ from html import escape
 
 from fastapi.responses import HTMLResponse
 
-from backend.chat.flows.sign_in import End, Visit
+from backend.chat.flows.sign_in import SignInVisit, VisitState
 
 HEADERS = {
     "content-security-policy": (
@@ -17,27 +17,27 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-_STATUS = {End.GONE: 410, End.OTHER_BROWSER: 403, End.FAILED: 502}
+_STATUS = {VisitState.GONE: 410, VisitState.OTHER_BROWSER: 403, VisitState.FAILED: 502}
 _TEXTS = {
-    End.SIGNED_IN: ("You are signed in", "The conversation goes on by itself. You can close this page."),
-    End.DENIED: (
+    VisitState.SIGNED_IN: ("You are signed in", "The conversation goes on by itself. You can close this page."),
+    VisitState.DENIED: (
         "No access",
         "You have not given access. The conversation goes on without it. You can close this page.",
     ),
-    End.GONE: (
+    VisitState.GONE: (
         "This link is no longer open",
         "It was used, it has expired, or the conversation has gone on without it. Ask again in the conversation.",
     ),
-    End.OTHER_BROWSER: (
+    VisitState.OTHER_BROWSER: (
         "This sign-in began in another browser",
         "Nothing was stored. Open the link in the conversation in this browser, or go on in the other one.",
     ),
 }
 
 
-def page_of(visit: Visit, next_url: str = "") -> HTMLResponse:
+def page_of(visit: SignInVisit, next_url: str = "") -> HTMLResponse:
     """Returns the page for a visit. `next_url` leads on from the first page."""
-    if visit.end is End.OPEN:
+    if visit.end is VisitState.OPEN:
         title = f"Sign in for the tool server {visit.server}"
         body = (
             f"<p>The conversations of <strong>{escape(visit.owner)}</strong> will use this tool server with the "
@@ -46,7 +46,7 @@ def page_of(visit: Visit, next_url: str = "") -> HTMLResponse:
             "close this page.</p>"
             f'<p><a class="button" href="{escape(next_url)}" rel="noreferrer">Continue to {escape(visit.host)}</a></p>'
         )
-    elif visit.end is End.FAILED:
+    elif visit.end is VisitState.FAILED:
         title = "The sign-in has failed"
         body = (
             f"<p>The sign-in server of {escape(visit.server)}: {escape(visit.why)}.</p>"

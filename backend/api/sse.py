@@ -35,7 +35,7 @@ Frames = AsyncGenerator[bytes, None]
 """Frames of server-sent events. Each item is one or more whole frames."""
 
 
-class Stop(StrEnum):
+class StopReason(StrEnum):
     """The reasons to end a stream before its reader does."""
 
     GONE = "client is gone"
@@ -85,7 +85,7 @@ class EventStream(EventSourceResponse):
         self._send: Send | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._limit: asyncio.Timeout | None = None
-        self._stop: Stop | None = None
+        self._stop: StopReason | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
@@ -127,10 +127,10 @@ class EventStream(EventSourceResponse):
                 raise
         except StreamCut as error:
             logger.warning("stream was cut", extra={"error": str(error)})
-            self._stop = Stop.DROPPED
+            self._stop = StopReason.DROPPED
         except (AppError, OSError) as error:  # after the first byte no error response is possible
             logger.warning("stream failed", extra={"error": repr(error)})
-            self._stop = Stop.DROPPED
+            self._stop = StopReason.DROPPED
         finally:
             self._open_streams.discard(self)
             self._release_slot()
@@ -165,7 +165,7 @@ class EventStream(EventSourceResponse):
     async def _listen(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._stop_for(Stop.GONE)
+        self._stop_for(StopReason.GONE)
 
     # called by the ticker
 
@@ -175,12 +175,12 @@ class EventStream(EventSourceResponse):
             self._heartbeat = asyncio.create_task(self._send_heartbeat())
 
     def expire(self) -> None:
-        self._stop_for(Stop.EXPIRED)
+        self._stop_for(StopReason.EXPIRED)
 
     def drop(self) -> None:
-        self._stop_for(Stop.DROPPED)
+        self._stop_for(StopReason.DROPPED)
 
-    def _stop_for(self, reason: Stop) -> None:
+    def _stop_for(self, reason: StopReason) -> None:
         if self._stop is None:
             self._stop = reason
             if self._limit is not None and not self._limit.expired():
@@ -195,12 +195,12 @@ class EventStream(EventSourceResponse):
     # the end
 
     async def _end(self, scope: Scope, send: Send, listener: asyncio.Task[None]) -> None:
-        if self._stop in (None, Stop.GONE):
+        if self._stop in (None, StopReason.GONE):
             return
         transport: asyncio.Transport | None = (scope.get("extensions") or {}).get(TRANSPORT)
         if transport is None:
             raise ConnectionAbortedError(self._stop)  # the server then closes the connection
-        if self._stop is Stop.EXPIRED:
+        if self._stop is StopReason.EXPIRED:
             await self._send_expired(send)
             transport.close()
             await asyncio.wait([listener], timeout=_CLOSE_WAIT_S)

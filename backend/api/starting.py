@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from backend.api.attaching import attach_response, begin_response, slot_for
 from backend.api.auth import Identity
-from backend.api.schemas import ChatRequest, NewTurn, PageTool, Steered
+from backend.api.message_schemas import ChatRequest, NewTurn, PageTool, Steered
 from backend.api.state import ApiState
 from backend.api.stopping import publish_unless_stopped
 from backend.chat.flows import start

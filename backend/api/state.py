@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from fastapi import Request
 
-from backend.api.arrivals import Arrivals
+from backend.api.arrivals import ArrivingMessages
 from backend.api.auth import Authenticator, FrontendKeys, Identity, ServiceKeys, WebhookSecrets
 from backend.api.body_memory import BodyMemory
 from backend.api.completion_loop import CompletionLoop
 from backend.api.jobs import Jobs
 from backend.api.metrics import ApiMetrics
-from backend.api.new_sessions import NewSessions
 from backend.api.open_streams import OpenStreams
+from backend.api.per_minute import PerMinute
 from backend.api.proxies import TrustedProxies
 from backend.api.timeouts import Timeouts
 from backend.api.uploads import Uploads
-from backend.chat.resources import Resources, State
+from backend.chat.resources import DependencyStates, Resources
 
 if TYPE_CHECKING:  # its HTTP client takes 15 ms to import, which an API without a platform saves
     from backend.platform.client import Platform
@@ -35,22 +35,23 @@ class ApiState:
     frontend_keys: FrontendKeys
     webhook_secrets: WebhookSecrets
     open_streams: OpenStreams
-    arrivals: Arrivals
+    arrivals: ArrivingMessages
     jobs: Jobs
     completions: CompletionLoop
     metrics: ApiMetrics
     timeouts: Timeouts
     proxies: TrustedProxies
     bodies: BodyMemory
-    new_sessions: NewSessions
+    new_sessions: PerMinute
     uploads: Uploads
     platform: Platform | None
     """The client of the agent platform; None if none is configured."""
+    shared_reads: PerMinute
 
-    async def state(self) -> State:
+    async def state(self) -> DependencyStates:
         """Returns the state of each service that requests need."""
         state = await self.resources.state()
-        return State(state.checks | {"completions": self.completions.healthy}, state.reasons)
+        return DependencyStates(state.checks | {"completions": self.completions.healthy}, state.reasons)
 
 
 class RequestState(Protocol):

@@ -26,7 +26,7 @@ Claims: TypeAlias = tuple[tuple[str, str], ...]
 _Key: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | bytes
 
 
-class Tokens:
+class TokenVerifier:
     """Verifies tokens by the JWT settings. Raises ConfigError if JWT_VERIFY_KEY is not a key for JWT_ALGORITHM."""
 
     def __init__(self, settings: Settings) -> None:

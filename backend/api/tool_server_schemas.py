@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from backend.api.schema_base import Reply
 from backend.chat.store.tool_servers.grants import Grant
 
 
-class ConnectionOut(BaseModel):
+class ConnectionOut(Reply):
     """A tool server at which the user is signed in."""
-
-    model_config = ConfigDict(frozen=True)
 
     server: str
     signed_in_at: datetime
@@ -30,7 +29,5 @@ class ConnectionOut(BaseModel):
         )
 
 
-class ConnectionList(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class ConnectionList(Reply):
     connections: list[ConnectionOut]

@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import re
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
@@ -30,7 +28,7 @@ from backend.errors import (
     ServerBusy,
     ValidationFailed,
 )
-from backend.files.kinds import Kind, kind_of, media_type_of
+from backend.files.upload import Upload
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -44,12 +42,8 @@ AT_ONCE, OF_ONE = 64, 4
 LARGE_AT_ONCE, LARGE_OF_ONE = 8, 3
 """Uploads of the largest size whose bytes one process takes at a time, and one caller: the disk may be memory."""
 MAX_DATA_URL_BYTES = 5_242_880
-MAX_NAME = 200
 FORM_BYTES = 16_384
 """Bytes of a form beside its file."""
-_HEAD = 4_096
-"""Bytes that tell the kind of a file."""
-_ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _DATA_URL = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
 
 
@@ -113,68 +107,6 @@ class Uploads:
         if self._bytes.total() + size > self._most or self._bytes[caller] + size > self._most_of_one:
             raise ServerBusy
         self._bytes[caller] += size
-
-
-def clean_name(name: str) -> str:
-    """Returns the name of a file without folders and control characters."""
-    return _ODD.sub("", re.split(r"[/\\]", name)[-1]).strip()[:MAX_NAME].strip() or "file"
-
-
-class Upload:
-    """A file that has arrived, or arrives. Close it."""
-
-    def __init__(self, settings: Settings, filename: str) -> None:
-        self._limits = {
-            Kind.IMAGE: settings.max_image_bytes,
-            Kind.PDF: settings.max_pdf_bytes,
-            Kind.TEXT: settings.max_text_bytes,
-        }
-        self.filename = clean_name(filename)
-        self.file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
-        self.size = 0
-        self.media_type = ""
-        self._head = b""
-        self._hash = hashlib.sha256()
-
-    @property
-    def kind(self) -> Kind:
-        return kind_of(self.media_type)
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
-
-    def write(self, piece: bytes) -> None:
-        """Adds bytes. Raises UnsupportedFile, FileTooLarge."""
-        self.file.write(piece)
-        self._hash.update(piece)
-        self.size += len(piece)
-        if not self.media_type:
-            self._head += piece[:_HEAD]
-            if len(self._head) < _HEAD:
-                return
-            self._tell_kind()
-        self._check_size()
-
-    def finish(self) -> None:
-        """Checks the whole file. Raises UnsupportedFile, FileTooLarge, ValidationFailed if it is empty."""
-        if not self.size:
-            raise ValidationFailed("The file is empty.")
-        if not self.media_type:
-            self._tell_kind()
-        self._check_size()
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()
-
-    def _tell_kind(self) -> None:
-        self.media_type = media_type_of(self._head, self.filename)
-
-    def _check_size(self) -> None:
-        most = self._limits[self.kind]
-        if self.size > most:
-            raise FileTooLarge(f"The file is too large; the limit for this type is {most} bytes.")
 
 
 def largest_upload(settings: Settings) -> int:

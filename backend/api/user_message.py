@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from backend.api.schemas import UIMessageIn
+from backend.api.message_schemas import UIMessageIn
 from backend.chat.models import FILES_PATH, DataPart, Json
 from backend.config import Settings
 from backend.errors import EmptyMessage, FileNotFound, ForeignFileUrl, MessageTooLong, TooManyParts, UnsupportedPart
@@ -84,7 +84,7 @@ def _given(url: str, filename: Json) -> GivenFile:
     return GivenFile(FileId(found[2]), filename=name)
 
 
-def checked(said: UserMessage, settings: Settings) -> UserMessage:
+def check_text(said: UserMessage, settings: Settings) -> UserMessage:
     """Returns `said`; beside files, a blank text is an empty one. Raises EmptyMessage or MessageTooLong."""
     limit = settings.max_message_chars
     if not said.text.strip():

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from backend.api.schema_base import Body
 from backend.chat.store.webhooks.deliveries import Delivery, Event, Failure
 from backend.chat.store.webhooks.endpoints import Endpoint
 from backend.setting_types import HttpUrl
@@ -30,10 +31,6 @@ SENTENCES: dict[str, str] = {
 }
 
 
-class _In(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class _Out(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
@@ -46,15 +43,15 @@ _AnEvent = Annotated[Event, Field(strict=False)]
 _Events = Annotated[list[_AnEvent], Field(min_length=1, max_length=10), AfterValidator(_once)]
 
 
-class NewWebhook(_In):
+class NewWebhook(Body):
     """The webhook to create."""
 
     url: Annotated[HttpUrl, StringConstraints(max_length=MAX_URL)]
-    events: Annotated[_Events, Field(description=_EVENTS)] = list(Event)
+    events: Annotated[_Events, Field(description=_EVENTS)] = list(Event)  # noqa: RUF012 - pydantic copies it
     with_text: Annotated[bool, Field(description=_WITH_TEXT)] = False
 
 
-class WebhookChanges(_In):
+class WebhookChanges(Body):
     """The changes to a webhook. What is null or not named stays as it is."""
 
     events: Annotated[_Events | None, Field(description=_EVENTS)] = None

@@ -100,6 +100,6 @@ async def _unbind(redis: Redis, keys: Sequence[str]) -> None:
         return
     try:
         async with asyncio.timeout(REDIS_LIMIT):
-            await redis.delete(*keys)
+            await asyncio.gather(*map(redis.delete, keys))
     except (RedisError, OSError) as error:
         logger.warning("signed message was not forgotten", extra={"error": why_away(error)})

@@ -18,7 +18,9 @@
     chat:feed:{session}          channel   hints for a session's pages  none: it is a channel
     chat:assigned                channel   sessions given to a user     none: it is a channel
 
-`{session}` is a hash tag of Redis Cluster, so all keys of a session live on one node.
+`{session}` is a hash tag of Redis Cluster, so all keys of a session live on one node. In a cluster, a key that is used
+together with another has that one's name as a hash tag at its end (`backend.redis_cluster.beside`): the dead letters,
+and the heartbeats, which are judged together with `chat:born`.
 """
 
 from __future__ import annotations

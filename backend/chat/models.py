@@ -15,19 +15,25 @@ Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, list or dict with string keys."""
 MAX_DEPTH = 32
 """Levels of nesting that are accepted in JSON from others; deeper JSON can be stored but not always sent."""
-
 ANSWER_ID = "msg_"
 """Prefix of the id of an answer; the id of its task follows."""
 OWN_MESSAGE_ID = "usr_"
 """Prefix of the id of a user message to which the client gave none; the id of its task follows."""
 SUMMARY_NOTICE = "summary"
 """The name of the data part of an answer for which the model read a summary for the first time."""
-
-
 FILES_PATH = "/api/chat/files/"
 
 FinishReason: TypeAlias = Literal["stop", "length", "content-filter", "tool-calls", "error", "other"]
 """The reasons of the AI SDK for which an answer ends."""
+
+
+def is_too_deep(value: Json) -> bool:
+    """Returns True if the value has more than MAX_DEPTH levels. Does not recurse, so no value can exhaust the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        boxes = [box.values() if isinstance(box, dict) else box for box in level if isinstance(box, dict | list)]
+        level = [item for box in boxes for item in box]
+    return any(isinstance(item, dict | list) for item in level)
 
 
 class TaskStatus(StrEnum):
@@ -391,7 +397,7 @@ class Session:
     """A conversation. `user_id` is None while it is anonymous, `title` until one is set.
 
     `choice` is the model that answers the next message, if that names none.
-    `pinned` and `archived` say where the session is in its user's list.
+    `pinned`, `archived` and `folder_id` (None: no folder) say where the session is in its user's list.
     """
 
     id: SessionId
@@ -403,48 +409,49 @@ class Session:
     choice: ModelChoice = ModelChoice()
     pinned: bool = False
     archived: bool = False
+    folder_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """The request of a turn. Its task keeps it; the row of the user message is written when the task becomes active.
-
-    `text` is None for a regeneration, and for an operation whose outcome has not arrived. `message_id` is None if the
-    client gave no id, and `context` if it sent no page. `revises` is the id of an earlier user message: a turn with a
-    text replaces that message (an edit), and a turn without one answers it again (a regeneration). The message is
-    looked up when the task becomes active, but a regeneration names the version to answer as its `parent`. None if the
-    turn revises nothing. `data` and `metadata` are the page's own. A message
-    may have `files` and an empty text. `choice` is the model of this turn; a task that was
-    accepted has the choice of its session at that moment.
-    `instructions` follow the system prompt in this turn alone; None if the client gave none. `temporary`: the session
-    holds this request alone, so it gets no title, no page shows it, and its user cannot be asked.
-    `takes_questions`: the page shows what the user is asked. `page_tools`: tools that the page carries out, each with
-    `name`, and `description` and `parameters` (a JSON Schema) if the page gave them. `claims` are the caller's.
-
-    `parent` names the message that a new one follows: at the end of its branch or, if `branches`, directly after it, as
-    an alternative. Empty: the beginning. None: the current branch (`flows/placing.py`).
-
-    `steers` is the running task that takes the message in before its next step. If it ends before that, the message
-    begins a turn of its own (`flows/steering.py`).
-    """
+    """The request of a turn. Its task keeps it; the row of the user message is written when the task becomes active."""
 
     text: str | None
+    """None for a regeneration, and for an operation whose outcome has not arrived. Empty if there are only `files`."""
     message_id: str | None = None
+    """The id that the client gave to the message, or None."""
     context: ContextPart | None = None
+    """The page that the user is viewing. None if the client sent none."""
     is_user_message: bool = True
+    """False for a note of a service, which only the model reads."""
     revises: str | None = None
+    """The id of an earlier user message. A turn with a text replaces that message (an edit); a turn without a text
+    answers it again (a regeneration). The message is looked up when the task becomes active."""
     data: tuple[DataPart, ...] = ()
+    """Parts of the page's own, which no model reads."""
     metadata: Json = None
+    """The page's own metadata, which no model reads."""
     files: tuple[FilePart, ...] = ()
     instructions: str | None = None
+    """Text that follows the system prompt in this turn alone."""
     temporary: bool = False
+    """The session holds this request alone, so it gets no title, no page shows it, and its user cannot be asked."""
     takes_questions: bool = False
+    """The page shows questions to the user."""
     page_tools: tuple[Json, ...] = ()
+    """Tools that the page carries out: `name`, and if the page gave them, `description` and `parameters` (a schema)."""
     claims: tuple[tuple[str, str], ...] = ()
+    """Names and values of claims of the caller's token, for headers of tool servers."""
     choice: ModelChoice = ModelChoice()
+    """The model. Once the task is accepted, this is the choice of its session at that moment."""
     parent: str | None = None
+    """The message that a new one follows: at the end of its branch, or directly after it if `branches` is set. Empty
+    for the beginning, None for the current branch (`flows/placing.py`). A regeneration names the version to answer."""
     branches: bool = False
+    """The new message directly follows `parent`, as an alternative to what follows it already."""
     steers: TaskId | None = None
+    """The running task that takes the message in before its next step. If that task ends first, the message begins a
+    turn of its own (`flows/steering.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -565,7 +572,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndedTask:
     """A task that has ended. `next_turn` is the session's next turn, which the caller publishes, or None. `taken` are
     messages that waited for the task, and were stored when it was cancelled.
     """

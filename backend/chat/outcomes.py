@@ -13,7 +13,7 @@ from backend.chat.questions import Question, QuestionKind
 from backend.ids import ExecutorId, OperationId, SessionId, TaskId, UserId
 
 
-class Use(StrEnum):
+class ResultUse(StrEnum):
     """The use that is made of an operation's result."""
 
     SAVE_AGENT = "save_agent"
@@ -39,7 +39,7 @@ class ToolWork:
     tool_name: str
     tool_call_id: str
     input: Json
-    use: Use = Use.TOOL_OUTPUT
+    use: ResultUse = ResultUse.TOOL_OUTPUT
     order: Json = None
     graph_id: str | None = None
     base_version: int | None = None

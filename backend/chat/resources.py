@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class DependencyStates:
     """The state of a process's dependencies by name, and the reasons of those that do not work, where one is known.
 
     A reason is a word (`blocked`) or what Redis says (`OOM command not allowed …`).
@@ -64,7 +64,7 @@ class Resources:
     claiming: ClaimActivity = field(default_factory=ClaimActivity)
     traces: Traces | None = None
 
-    async def state(self) -> State:
+    async def state(self) -> DependencyStates:
         """Returns whether each dependency works now. Takes at most READY_LIMIT seconds.
 
         Writes one key with a TTL to Redis, which answers a PING even while it refuses all writes.
@@ -79,7 +79,7 @@ class Resources:
             "clock": not self.liveness.skew.too_large,
         }
         reasons = {"redis": words_of_redis(no_redis), "turns": self.turn_queue.trouble}
-        return State(checks, {name: reason for name, reason in reasons.items() if reason is not None})
+        return DependencyStates(checks, {name: reason for name, reason in reasons.items() if reason is not None})
 
     def report_to(self, *, pool_wait: Callable[[float], None], appended: Callable[[float], None]) -> None:
         """Sets the callbacks that get the seconds of each wait for a connection to PostgreSQL, and of each batch of

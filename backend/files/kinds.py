@@ -15,7 +15,13 @@ _SIGNATURES = {
     b"GIF87a": "image/gif",
     b"GIF89a": "image/gif",
     b"%PDF-": "application/pdf",
+    b"ID3\x03": "audio/mpeg",
+    b"ID3\x04": "audio/mpeg",
+    b"\xff\xfb": "audio/mpeg",
+    b"\xff\xf3": "audio/mpeg",
+    b"\xff\xf2": "audio/mpeg",
 }
+_IN_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}
 _TEXTS = {
     ".md": "text/markdown",
     ".markdown": "text/markdown",
@@ -27,6 +33,8 @@ _TEXTS = {
     ".xml": "text/xml",
 }
 """Types of texts by the ending of a file's name. Any other text is text/plain."""
+BINARY = "application/octet-stream"
+"""The type of a file in a workspace whose content is none of those that messages may have."""
 _PIECE = 65_536
 ALLOWED = "PNG, JPEG, WebP and GIF pictures, PDF, and text in UTF-8 (CSV, JSON, Markdown and others)"
 
@@ -35,30 +43,37 @@ class Kind(StrEnum):
     IMAGE = "image"
     PDF = "pdf"
     TEXT = "text"
+    BINARY = "binary"
+    AUDIO = "audio"
+    """WAV or MP3. Only tools may answer with it."""
 
 
-WHOLE = frozenset({Kind.IMAGE, Kind.PDF})
+WHOLE = frozenset({Kind.IMAGE, Kind.PDF, Kind.AUDIO})
 """The kinds that a model may take as they are."""
 
 
 def kind_of(media_type: str) -> Kind:
-    """Returns the kind of a type that `media_type_of` returned."""
+    """Returns the kind of a type that `media_type_of` returned, or of BINARY."""
     if media_type.startswith("image/"):
         return Kind.IMAGE
+    if media_type == BINARY:
+        return Kind.BINARY
+    if media_type.startswith("audio/"):
+        return Kind.AUDIO
     return Kind.PDF if media_type == "application/pdf" else Kind.TEXT
 
 
 def media_type_of(head: bytes, filename: str) -> str:
     """Returns the type of a file by its first bytes; `filename` only tells kinds of text apart.
 
-    Raises UnsupportedFile if they are no picture or PDF that is known, and no text. An SVG picture is one of those: it
-    may hold a program.
+    Raises UnsupportedFile if they are no picture, PDF or sound that is known, and no text. An SVG picture is one of
+    those: it may hold a program.
     """
     for signature, media_type in _SIGNATURES.items():
         if head.startswith(signature):
             return media_type
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
+    if head[:4] == b"RIFF" and head[8:12] in _IN_RIFF:
+        return _IN_RIFF[head[8:12]]
     start = head.lstrip(codecs.BOM_UTF8)[:1_024].lower()
     if b"\x00" in head or b"<svg" in start or filename.lower().endswith(".svg"):
         raise UnsupportedFile

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import tempfile
 from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,15 @@ class FileReader:
         Raises UnreadableFile, ServerBusy.
         """
         return bool(_checked(await self._run("text", MAX_TEXT, given, out))["whole"])
+
+    async def text_of_pdf(self, data: bytes) -> bytes:
+        """Returns the text of a PDF in UTF-8, up to MAX_TEXT characters. Raises UnreadableFile, ServerBusy."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
+            given.write(data)
+            given.flush()
+            await self.read_pdf(given, out)
+            out.seek(0)
+            return await asyncio.to_thread(out.read)
 
     async def _run(self, command: str, limit: int, given: IO[bytes], out: IO[bytes]) -> dict[str, Any]:
         try:

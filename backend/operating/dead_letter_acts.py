@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.chat.models import Json
-from backend.chat.queue.completions import Completion, Refused, publish_completion
+from backend.chat.queue.completions import Completion, EntryRefused, publish_completion
 from backend.chat.queue.dead_letters import DeadLetter, DeadLetters, RedisDeadLetters
 from backend.chat.queue.open import topology_of
 from backend.chat.queue.turn_queue import UnreadableError, decode_turn, task_named_by
 from backend.chat.resources import Resources
-from backend.operating.task_acts import Declined, requeue
+from backend.operating.task_acts import ActRefused, requeue
 
 
 def dead_letters_of(resources: Resources) -> dict[str, DeadLetters]:
@@ -35,12 +35,12 @@ def as_json(letter: DeadLetter) -> Json:
         return {**document, "task_id": task_named_by(letter.body)}
     try:
         return {**document, "operation_id": Completion.parse(letter.body).operation_id}
-    except Refused:
+    except EntryRefused:
         return {**document, "operation_id": None}
 
 
 async def find(resources: Resources, kind: str, id: str) -> DeadLetter:
-    """Returns a letter. Raises Declined if there is none."""
+    """Returns a letter. Raises ActRefused if there is none."""
     for letter in await dead_letters_of(resources)[kind].list(10_000):
         if letter.id == id:
             return letter
@@ -50,7 +50,7 @@ async def find(resources: Resources, kind: str, id: str) -> DeadLetter:
 async def send_again(resources: Resources, kind: str, id: str) -> str:
     """Sends the letter's content to its first destination again, then removes it.
 
-    Raises Declined if it cannot be read, or if its task does not wait for an executor.
+    Raises ActRefused if it cannot be read, or if its task does not wait for an executor.
     """
 
     async def again(letter: DeadLetter) -> None:
@@ -59,8 +59,8 @@ async def send_again(resources: Resources, kind: str, id: str) -> str:
                 await requeue(resources, decode_turn(letter.body).task_id)
             else:
                 await publish_completion(resources.redis, Completion.parse(letter.body))
-        except (UnreadableError, Refused):
-            raise Declined(f"the letter {id} cannot be read, so it cannot be sent again; drop it") from None
+        except (UnreadableError, EntryRefused):
+            raise ActRefused(f"the letter {id} cannot be read, so it cannot be sent again; drop it") from None
 
     if not await dead_letters_of(resources)[kind].settle(id, again):
         raise _missing(kind, id)
@@ -68,7 +68,7 @@ async def send_again(resources: Resources, kind: str, id: str) -> str:
 
 
 async def drop(resources: Resources, kind: str, id: str) -> str:
-    """Removes a letter. Raises Declined if there is none."""
+    """Removes a letter. Raises ActRefused if there is none."""
 
     async def nothing(letter: DeadLetter) -> None:
         pass
@@ -78,5 +78,5 @@ async def drop(resources: Resources, kind: str, id: str) -> str:
     return f"dropped {kind} {id}"
 
 
-def _missing(kind: str, id: str) -> Declined:
-    return Declined(f"there is no dead letter {id} of {kind}; executors take those of turns by themselves")
+def _missing(kind: str, id: str) -> ActRefused:
+    return ActRefused(f"there is no dead letter {id} of {kind}; executors take those of turns by themselves")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from backend.config import Settings
-from backend.operating.findings import Finding, State, error
+from backend.operating.findings import CheckState, Finding, error
 from backend.operating.postgres_checks import check_postgres
 from backend.operating.rabbitmq_checks import check_rabbitmq
 from backend.operating.redis_checks import check_redis
@@ -35,7 +35,7 @@ async def examine(settings: Settings, *, named: bool = True, beside_up: bool = F
         "rabbitmq": check_rabbitmq(settings),
     }
     found = await asyncio.gather(*(_all(name, checks) for name, checks in stores.items()))
-    nothing_runs = not named and all(part and part[0].state is State.ERROR for part in found[:2])
+    nothing_runs = not named and all(part and part[0].state is CheckState.ERROR for part in found[:2])
     of_stores = [_NOTHING_RUNS] if nothing_runs else [finding for part in found for finding in part]
     return [*check_settings(settings, beside_up=beside_up), *of_stores]
 

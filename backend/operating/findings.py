@@ -9,7 +9,7 @@ from enum import StrEnum
 from backend.chat.models import Json
 
 
-class State(StrEnum):
+class CheckState(StrEnum):
     OK = "ok"
     WARNING = "warning"
     """It works, and an operator should know it."""
@@ -21,7 +21,7 @@ class Finding:
     """The result of one check. `advice` says what to do about a warning or an error."""
 
     check: str
-    state: State
+    state: CheckState
     message: str
     advice: str | None = None
 
@@ -34,17 +34,17 @@ class Finding:
 
 
 def ok(check: str, message: str) -> Finding:
-    return Finding(check, State.OK, message)
+    return Finding(check, CheckState.OK, message)
 
 
 def warning(check: str, message: str, advice: str) -> Finding:
-    return Finding(check, State.WARNING, message, advice)
+    return Finding(check, CheckState.WARNING, message, advice)
 
 
 def error(check: str, message: str, advice: str) -> Finding:
-    return Finding(check, State.ERROR, message, advice)
+    return Finding(check, CheckState.ERROR, message, advice)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
     """Returns 1 if a finding is an error, otherwise 0."""
-    return int(any(finding.state is State.ERROR for finding in findings))
+    return int(any(finding.state is CheckState.ERROR for finding in findings))

@@ -14,7 +14,7 @@ from backend.config import Settings
 from backend.errors import ConfigError
 from backend.logs import place_of
 from backend.operating.findings import Finding, error, ok, warning
-from backend.rabbitmq import Line, Topology, Wire, answered, queue_arguments
+from backend.rabbitmq import BrokerConnection, SessionRunner, Topology, answered, queue_arguments
 
 _WITHIN = 10.0
 """Seconds in which RabbitMQ must answer everything."""
@@ -28,12 +28,12 @@ async def check_rabbitmq(settings: Settings) -> AsyncIterator[Finding]:
     try:
         dsn = settings.rabbitmq_dsn
 
-        async def session(wire: Wire) -> None:
+        async def session(broker: BrokerConnection) -> None:
             found.clear()
-            await _check(wire, topology_of(settings), found)
+            await _check(broker, topology_of(settings), found)
 
         async with asyncio.timeout(_WITHIN):
-            await Line(dsn, "doctor", session).run()
+            await SessionRunner(dsn, "doctor", session).run()
     except ConfigError as wrong:
         found.append(error("rabbitmq", str(wrong), "correct the setting: docs/deployment.md, RabbitMQ"))
     except TimeoutError:
@@ -43,20 +43,20 @@ async def check_rabbitmq(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _check(wire: Wire, topology: Topology, found: list[Finding]) -> None:
-    found.append(ok("rabbitmq", f"version {'.'.join(map(str, wire.version))}"))
-    if not wire.knows_consumer_timeout:
+async def _check(broker: BrokerConnection, topology: Topology, found: list[Finding]) -> None:
+    found.append(ok("rabbitmq", f"version {'.'.join(map(str, broker.version))}"))
+    if not broker.knows_consumer_timeout:
         found.append(
             warning("rabbitmq", "this version ignores x-consumer-timeout", "set consumer_timeout: docs/deployment.md")
         )
-    if wire.blocked.is_set():
+    if broker.blocked.is_set():
         found.append(error("rabbitmq", "it has a memory or disk alarm", "run `rabbitmqctl status`, and give it room"))
-    for name, arguments in queue_arguments(wire, topology).items():
-        state = await _state_of(wire, name)
+    for name, arguments in queue_arguments(broker, topology).items():
+        state = await _state_of(broker, name)
         if state is None:
             found.append(warning("queues", f"{name} does not exist", "the next API or executor that starts creates it"))
             continue
-        found.append(await _compare(wire, name, arguments))
+        found.append(await _compare(broker, name, arguments))
         if name == topology.queue and not state.consumer_count:
             found.append(
                 error("queues", f"nobody takes from {name}; {state.message_count} turns wait", "start executors")
@@ -67,22 +67,22 @@ async def _check(wire: Wire, topology: Topology, found: list[Finding]) -> None:
             )
 
 
-async def _state_of(wire: Wire, name: str) -> Any:
+async def _state_of(broker: BrokerConnection, name: str) -> Any:
     """Returns the answer to a passive declaration, or None if there is no such queue."""
     async with answered():
         try:
-            async with wire.connection.channel() as channel:
+            async with broker.connection.channel() as channel:
                 rpc = await channel.get_underlay_channel()
                 return await rpc.queue_declare(name, passive=True)
         except (ChannelNotFoundEntity, aiormq.exceptions.ChannelNotFoundEntity):
             return None
 
 
-async def _compare(wire: Wire, name: str, arguments: dict[str, Any]) -> Finding:
+async def _compare(broker: BrokerConnection, name: str, arguments: dict[str, Any]) -> Finding:
     """Declares an existing queue again, which changes nothing: the broker refuses if its arguments differ."""
     async with answered():
         try:
-            async with wire.connection.channel() as channel:
+            async with broker.connection.channel() as channel:
                 await channel.declare_queue(name, durable=True, arguments=arguments)
         except ChannelPreconditionFailed as differs:
             said = str(differs).partition(" for queue")[0]

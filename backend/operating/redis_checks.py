@@ -9,8 +9,9 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from backend.chat import keys
 from backend.chat.leases.clock_skew import ClockSkew
+from backend.chat.queue.completions import dead_completions
+from backend.chat.queue.redis_consumer import QueueKeys
 from backend.config import Settings
 from backend.errors import ConfigError
 from backend.logs import why_away
@@ -78,8 +79,8 @@ def _unusual(facts: Mapping[str, Any]) -> Iterator[Finding]:
 async def _dead_letters(redis: Redis) -> list[Finding]:
     found = []
     for key, advice in (
-        (keys.DEAD_TURNS, "an executor fails their tasks; see docs/runbook.md, Dead letters"),
-        (keys.DEAD_COMPLETIONS, "look at them with `python -m backend dead-letters list`"),
+        (QueueKeys.of(redis).dead, "an executor fails their tasks; see docs/runbook.md, Dead letters"),
+        (dead_completions(redis), "look at them with `python -m backend dead-letters list`"),
     ):
         number = await redis.xlen(key)
         if number:

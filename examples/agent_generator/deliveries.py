@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import httpx2
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 from standardwebhooks import Webhook
 
@@ -53,7 +53,7 @@ class Away(Exception):
 class Deliveries:
     """The client of the service: it delivers outcomes and progress reports."""
 
-    def __init__(self, options: Options, client: httpx2.AsyncClient, redis: Redis | None) -> None:
+    def __init__(self, options: Options, client: httpx2.AsyncClient, redis: Redis | RedisCluster | None) -> None:
         self._options = options
         self._client = client
         self._redis = redis
@@ -135,13 +135,20 @@ class Deliveries:
             raise Away(type(error).__name__) from None
 
 
+def _redis_client(url: str) -> Redis | RedisCluster:
+    """Opens `redis://host`, or `redis+cluster://host,host`, whose nodes tell about the others."""
+    if "+cluster://" not in url:
+        return Redis.from_url(url)
+    return RedisCluster.from_url(url.replace("+cluster://", "://").partition(",")[0])
+
+
 @asynccontextmanager
 async def open_deliveries(options: Options) -> AsyncIterator[Deliveries]:
     async with AsyncExitStack() as stack:
         limits = httpx2.Limits(max_connections=50)
         client = httpx2.AsyncClient(timeout=TRY_LIMIT, limits=limits, follow_redirects=False, trust_env=False)
         await stack.enter_async_context(client)
-        redis = Redis.from_url(options.redis_url) if options.redis_url else None
+        redis = _redis_client(options.redis_url) if options.redis_url else None
         if redis is not None:
             stack.push_async_callback(redis.aclose)
         yield Deliveries(options, client, redis)

@@ -26,7 +26,7 @@ from backend.chat.outcomes import Operation
 from backend.chat.protocol.chunks import Chunk, FinishStep, StartStep
 from backend.errors import ProviderError
 from executor.agent.approved_call import ApprovedCall
-from executor.agent.calls import Calls, Delivered, ToolHost
+from executor.agent.calls import Calls, DeliveredCall, ToolHost
 from executor.agent.pages_read import pages_read
 from executor.agent.response import Response
 from executor.llm.events import Finished, TextDelta, UsageSoFar
@@ -107,7 +107,7 @@ class Agent:
         self._limits = limits
         self._label = label
         self._load = load or nullcontext
-        self._current: Response | Calls | Delivered | ApprovedCall | None = None
+        self._current: Response | Calls | DeliveredCall | ApprovedCall | None = None
         self._committed: Sequence[Row] = ()
         self._cited: set[str] = set()
         self._taken: list[Row] = []
@@ -141,7 +141,7 @@ class Agent:
             calls = self._prepare(pending, approved=True)
             self._current = ApprovedCall(calls, self._host, begun=approved.begun)
         elif pending:
-            self._current = Delivered(outcome) if outcome is not None else self._prepare(pending)
+            self._current = DeliveredCall(outcome) if outcome is not None else self._prepare(pending)
 
     async def run(self, rows: Sequence[Row], notice: DataPart | None = None) -> AsyncGenerator[Chunk | Commit, None]:
         """Yields the chunks and commits that follow `rows`, the session's whole history.
@@ -152,7 +152,7 @@ class Agent:
         """
         rows = [*rows, *self._take_over()]
         calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
-        if isinstance(self._current, Calls | Delivered | ApprovedCall):
+        if isinstance(self._current, Calls | DeliveredCall | ApprovedCall):
             calls = self._current
             async for item in self._finish_calls(calls, rows, calls_made, again=True):
                 yield item
@@ -270,7 +270,7 @@ class Agent:
         return Sampled(text, answerer.model.name, isinstance(end, Finished) and end.reason == "length")
 
     async def _finish_calls(
-        self, calls: Calls | Delivered | ApprovedCall, rows: list[Row], calls_made: int, *, again: bool = False
+        self, calls: Calls | DeliveredCall | ApprovedCall, rows: list[Row], calls_made: int, *, again: bool = False
     ) -> AsyncGenerator[Chunk | Commit, None]:
         async with aclosing(calls.run(again=again)) as chunks:
             async for chunk in chunks:

@@ -28,11 +28,11 @@ from backend.chat.questions import Question, QuestionKind
 from backend.errors import TooManyOperations, TooManyRuns, TooManySchedules, Unavailable
 from backend.failpoints import reach
 from backend.tracing import part
-from executor.agent.progress import Extension, ProgressReports, progress_of
+from executor.agent.progress import ProgressReports, TimeLimitExtension, progress_of
 from executor.agent.response import unanswered
 from executor.tools.approval import Decision
 from executor.tools.context import Sample, ToolContext
-from executor.tools.tool import Accepted, Stored, Tool, Toolbox
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool, Toolbox
 
 _NAME_CHARS = 100
 """The most characters of a name of a tool, which a model has written, in a trace."""
@@ -111,7 +111,7 @@ class Calls:
         self._limit = limit
         self._approved = approved
         self._sample = sample
-        self._places = asyncio.Semaphore(MAX_PARALLEL_CALLS)
+        self._slots = asyncio.Semaphore(MAX_PARALLEL_CALLS)
         self._results: dict[str, ToolResultPart] = {}
         self._pending: dict[str, ToolResultPart] = {}
         self._reports = ProgressReports()
@@ -176,7 +176,7 @@ class Calls:
             "gen_ai.tool.name": name,
             "gen_ai.tool.call.id": call.tool_call_id,
         }
-        async with self._places:
+        async with self._slots:
             with part(f"execute_tool {name}", about) as span:
                 output, is_error = await self._output_of(call, again)
                 if is_error or (isinstance(output, dict) and output.get("type") == "error"):
@@ -224,9 +224,9 @@ class Calls:
             logger.exception("tool failed", extra={"tool": call.tool_name})
             return await self._failed(tool, call, context, FAILED), False
         match response:
-            case Accepted():
+            case OperationAccepted():
                 return self._accept(call, response), False
-            case Stored(output):
+            case StoredResponse(output):
                 return output, False
         return _json(response), False
 
@@ -252,7 +252,7 @@ class Calls:
             return _json(ErrorResponse(message=f"{error} Wait until some have ended.", error=error.code))
         if asked.operation.result is not None:
             return asked.operation.result
-        return self._accept(call, Accepted(asked.operation, asked.already_started))
+        return self._accept(call, OperationAccepted(asked.operation, asked.already_started))
 
     async def _begun(self, call: ToolCallPart) -> Json | None:
         """Returns the output of a call that has ended with a question, or become a task at its server, in an earlier
@@ -264,7 +264,7 @@ class Calls:
             return None
         if operation.pending and not operation.opened:  # else it would end without a continuation
             await context.operations.mark_opened(operation)
-        return self._accept(call, Accepted(operation)) if operation.result is None else operation.result
+        return self._accept(call, OperationAccepted(operation)) if operation.result is None else operation.result
 
     async def _failed(self, tool: Tool[Any], call: ToolCallPart, context: ToolContext, failure: ErrorResponse) -> Json:
         """Returns the output of a failed call. If the tool had begun an operation, its state decides.
@@ -283,13 +283,13 @@ class Calls:
         if operation is not None and operation.result is not None:
             return operation.result
         if operation is not None and operation.pending:
-            return self._accept(call, Accepted(operation))
+            return self._accept(call, OperationAccepted(operation))
         return _json(failure)
 
     def _timed_context(
         self, call: ToolCallPart, context: ToolContext, clock: asyncio.Timeout, limit: float
     ) -> ToolContext:
-        extension = Extension(clock, limit)
+        extension = TimeLimitExtension(clock, limit)
 
         async def report(done: float, total: float | None, message: str | None) -> None:
             extension.extend()
@@ -299,7 +299,7 @@ class Calls:
 
     async def _run(
         self, tool: Tool[Any], arguments: Any, call: ToolCallPart, context: ToolContext
-    ) -> ToolResponse | Accepted | Stored:
+    ) -> ToolResponse | OperationAccepted | StoredResponse:
         if not tool.long_running:
             return await tool.run(arguments, context)
         report = partial(_report_operation, context, context.tool_call_id)
@@ -307,10 +307,10 @@ class Calls:
         work = ToolWork(context.task_id, call.tool_name, context.tool_call_id, call.input)
         started = await context.operations.run_in_background(work, partial(tool.run, arguments, context))
         if (result := started.operation.result) is not None:
-            return Stored(result)
-        return Accepted(started.operation, started.already_started)
+            return StoredResponse(result)
+        return OperationAccepted(started.operation, started.already_started)
 
-    def _accept(self, call: ToolCallPart, accepted: Accepted) -> Json:
+    def _accept(self, call: ToolCallPart, accepted: OperationAccepted) -> Json:
         """Returns the output that the model sees in this turn.
 
         The commit stores the `operation_pending` output in its place, until the result arrives.
@@ -358,7 +358,7 @@ class Calls:
         return _json(started)
 
 
-class Delivered:
+class DeliveredCall:
     """The call of an operation whose result has come. The history holds the result already; the stream must show it."""
 
     wait_for_user = False

@@ -65,7 +65,7 @@ class ProgressReports:
             yield Data("progress", {name: value for name, value in known.items() if value is not None}, id=tool_call_id)
 
 
-class Extension:
+class TimeLimitExtension:
     """Restarts the time limit of a call at each progress report, up to LONGEST times the limit in total."""
 
     def __init__(self, timer: asyncio.Timeout, limit: float) -> None:

@@ -22,7 +22,7 @@ from executor.llm.files import kinds_of_files, only_named
 from executor.llm.fitting import fixed_tokens, messages_tokens, trimmed
 from executor.llm.history import compact_json
 from executor.llm.model import Prompt, ToolSpec
-from executor.llm.own_history import Form, conversation_of, has_reasoning, written_for
+from executor.llm.own_history import HistoryForm, conversation_of, has_reasoning, written_for
 from executor.llm.retrying import keys_of
 from executor.llm.server_memory import Draft, ServerMemory
 
@@ -41,6 +41,12 @@ _DATA_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking
                 "provider_specific_fields", "reasoning_opaque")  # fmt: skip
 _FINAL = frozenset({"content_filter", "authentication", "quota_exceeded", "rate_limited", "overloaded", "timeout"})
 _STATUSES = frozenset({400, 404, 413, 422, 500, 501})
+_RAREST = (Kind.AUDIO, Kind.PDF, Kind.IMAGE)
+_TAKEN_AS = {
+    Kind.IMAGE: "pictures; it reads their names",
+    Kind.PDF: "PDFs; it reads their text",
+    Kind.AUDIO: "sounds; it reads their names",
+}
 T = TypeVar("T")
 
 
@@ -98,7 +104,7 @@ class Adapter(ServerMemory):
         if refused := self.refused_kinds():
             prompt = replace(prompt, messages=only_named(prompt.messages, refused))
         form = self.form_of(conversation_of(prompt.messages))
-        return Draft(prompt, form if tools or not self.refuses("tools") else Form.TEXT, answer_tokens)
+        return Draft(prompt, form if tools or not self.refuses("tools") else HistoryForm.TEXT, answer_tokens)
 
     def _fitted(self, prompt: Prompt, answer_tokens: int) -> tuple[Prompt, int]:
         """Trims prompt and answer to the context that the server has named, or that it accepted after an overflow."""
@@ -133,15 +139,20 @@ class Adapter(ServerMemory):
             most = max(messages_tokens(draft.prompt.messages), draft.too_long // 2)  # a last exchange may be tiny
             self.set_limit("messages", most, words)
         conversation = conversation_of(draft.prompt.messages)
-        if conversation is not None and draft.form is not Form.OWN and draft.cuts < 3 and not self.refuses("tools"):
+        if (
+            conversation is not None
+            and draft.form is not HistoryForm.OWN
+            and draft.cuts < 3
+            and not self.refuses("tools")
+        ):
             self.set_form(conversation, draft.form)
 
     def concede_in_stream(self, failure: ModelCallError, draft: Draft) -> bool:
         """Cuts the prompt if the answer began with an overflow, which LM Studio and the Responses API send with the
         status 200. Leaves reasoning out if the server cannot decrypt it."""
         reason = failure.said.lower()
-        if failure.code == "bad_request" and draft.form is Form.OWN and "encrypted content" in reason:
-            draft.form = Form.PLAIN
+        if failure.code == "bad_request" and draft.form is HistoryForm.OWN and "encrypted content" in reason:
+            draft.form = HistoryForm.PLAIN
             return True
         if failure.code != "context_too_long" or draft.tries >= MAX_TRIES:
             return False
@@ -179,7 +190,7 @@ class Adapter(ServerMemory):
             return True
         if refusals.refuses_tools(reason) and draft.prompt.tools:
             self.remember("tools", "it accepts no tools; answers are made without them", draft)
-            draft.prompt, draft.form = replace(draft.prompt, tools=()), Form.TEXT
+            draft.prompt, draft.form = replace(draft.prompt, tools=()), HistoryForm.TEXT
             return True
         if refusals.is_about_schemas(reason) and draft.prompt.tools:
             async with self._probing:
@@ -197,19 +208,20 @@ class Adapter(ServerMemory):
     def _drop_files(self, reason: str, draft: Draft) -> bool:
         """Leaves out the pictures or the PDFs, whatever the refusal is about, and remembers a model that takes none.
 
-        If it does not tell, the PDFs go first: more models and servers take pictures.
+        If it does not tell, what fewer models take goes first.
         """
         present = kinds_of_files(draft.prompt.messages)
         if not present or not refusals.is_about_files(reason):
             return False
-        refused = refusals.kinds_named(reason) & present or present & {Kind.PDF} or present
+        refused = refusals.kinds_named(reason) & present or frozenset(
+            [next(kind for kind in _RAREST if kind in present)]
+        )
         return self._without(refused, draft, remembered=refusals.refuses_files(reason))
 
     def _without(self, kinds: frozenset[Kind], draft: Draft, *, remembered: bool) -> bool:
         """Leaves out the files of these kinds. Returns False if there are none."""
         for kind in kinds if remembered else ():
-            words = "pictures; it reads their names" if kind is Kind.IMAGE else "PDFs; it reads their text"
-            self.remember(_files_of(kind), f"it takes no {words}", draft)
+            self.remember(_files_of(kind), f"it takes no {_TAKEN_AS[kind]}", draft)
         draft.prompt = replace(draft.prompt, messages=only_named(draft.prompt.messages, kinds))
         return bool(kinds)
 
@@ -260,7 +272,7 @@ class Adapter(ServerMemory):
         """Leaves out the tools. Returns False if that would make the prompt hardly shorter.
 
         Later prompts get no tools either if no conversation fits beside them: if system prompt and tools are larger
-        than the context, or were refused `alone` (with hardly a message).
+        than the context, or if they were refused although there was hardly a message beside them (`alone`).
         """
         if fixed_tokens(replace(draft.prompt, system="")) < LEAST_CUT:
             return False
@@ -269,7 +281,7 @@ class Adapter(ServerMemory):
             self.remember("tools", "its context has no room for the tools; answers are made without them", draft)
         else:
             logger.info("model %s: one conversation has no room for the tools", self.owner)
-        draft.prompt, draft.form = replace(draft.prompt, tools=()), Form.TEXT
+        draft.prompt, draft.form = replace(draft.prompt, tools=()), HistoryForm.TEXT
         return True
 
     def _fill_in(self, reason: str, draft: Draft) -> bool:
@@ -318,7 +330,7 @@ class Adapter(ServerMemory):
         async def refused_of(tools: Sequence[ToolSpec]) -> list[ToolSpec]:
             nonlocal left
             left -= 1
-            body = dialect.body(Draft(replace(_PROBE, tools=tools), Form.OWN, _PROBE.max_output_tokens))
+            body = dialect.body(Draft(replace(_PROBE, tools=tools), HistoryForm.OWN, _PROBE.max_output_tokens))
             try:
                 async with send(body):
                     return []
@@ -340,13 +352,13 @@ class Adapter(ServerMemory):
     def _write_plainer(self, draft: Draft) -> bool:
         """Writes the history in the next form that differs. Returns False if there is none."""
         messages = draft.prompt.messages
-        if draft.form is Form.OWN:
-            draft.form = Form.PLAIN
-            own = written_for(messages, self.owner, Form.OWN)
-            if has_reasoning(own) or own != written_for(messages, self.owner, Form.PLAIN):
+        if draft.form is HistoryForm.OWN:
+            draft.form = HistoryForm.PLAIN
+            own = written_for(messages, self.owner, HistoryForm.OWN)
+            if has_reasoning(own) or own != written_for(messages, self.owner, HistoryForm.PLAIN):
                 return True
-        if draft.form is Form.PLAIN and conversation_of(messages) is not None:
-            draft.form = Form.TEXT
+        if draft.form is HistoryForm.PLAIN and conversation_of(messages) is not None:
+            draft.form = HistoryForm.TEXT
             return True
         return False
 

@@ -18,14 +18,14 @@ from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.cache_marks import mark_anthropic
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
-from executor.llm.files import base64_of, is_picture
+from executor.llm.files import UNREADABLE, base64_of, is_audio, is_picture, line_of
 from executor.llm.history import call_ids, result_text
 from executor.llm.model import Prompt
-from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.own_history import HistoryForm, one_call_each, written_for
 from executor.llm.provider_data import made_by
 from executor.llm.provider_words import NO_KEY
 from executor.llm.refusals import refuses_parallel_calls, refuses_setting, refuses_system
-from executor.llm.retrying import Patience, stream_events
+from executor.llm.retrying import CallLimits, stream_events
 from executor.llm.server_memory import Draft
 
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -37,13 +37,13 @@ _WANTS_THINKING = re.compile(r"expected [^.]{0,40}thinking|must start with a thi
 
 @asynccontextmanager
 async def open_anthropic(
-    settings: Settings, name: str, patience: Patience | None = None, extras: Extras = NO_EXTRAS
+    settings: Settings, name: str, patience: CallLimits | None = None, extras: Extras = NO_EXTRAS
 ) -> AsyncIterator[AnthropicModel]:
     """Yields the model with this name."""
     key, base_url = settings.chat_api_key or settings.anthropic_api_key, settings.chat_base_url or None
     url = (base_url or ANTHROPIC_URL).rstrip("/").removesuffix("/v1")
     secret = key.get_secret_value() if key is not None else NO_KEY
-    patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url or ANTHROPIC_URL)
+    patience = patience or CallLimits.of(settings.chat_first_byte_timeout, base_url or ANTHROPIC_URL)
     async with anthropic.AsyncAnthropic(
         api_key=secret,
         base_url=url,
@@ -63,7 +63,7 @@ class AnthropicModel:
         self,
         client: anthropic.AsyncAnthropic,
         name: str,
-        patience: Patience,
+        patience: CallLimits,
         owner: str,
         extras: Extras = NO_EXTRAS,
     ) -> None:
@@ -150,10 +150,10 @@ class _AnthropicDialect:
         if thinking and _WANTS_THINKING.search(reason):
             return _drop_thinking(draft)  # the history holds calls that another model made
         if _ABOUT_THINKING.search(reason):
-            if draft.form is Form.OWN and _has_thoughts(body["messages"]):
-                draft.form = Form.PLAIN
+            if draft.form is HistoryForm.OWN and _has_thoughts(body["messages"]):
+                draft.form = HistoryForm.PLAIN
                 return True
-            if thinking and draft.form is not Form.OWN:
+            if thinking and draft.form is not HistoryForm.OWN:
                 return _drop_thinking(draft)
             if thinking and "thinking" in reason:
                 return remember("thinking", "it refuses the thinking setting", draft)
@@ -167,7 +167,10 @@ class _AnthropicDialect:
 
 
 def anthropic_messages(
-    prompt: Prompt, owner: str = "", form: Form = Form.OWN, refuses: Callable[[str], bool] = lambda _: False
+    prompt: Prompt,
+    owner: str = "",
+    form: HistoryForm = HistoryForm.OWN,
+    refuses: Callable[[str], bool] = lambda _: False,
 ) -> list[dict[str, Json]]:
     """Returns the prompt's messages in Anthropic's shape: roles alternate, tool results are blocks of a user message.
 
@@ -178,6 +181,9 @@ def anthropic_messages(
     for message in one_call_each(own) if refuses("parallel calls") else own:
         role = "assistant" if message.role is Role.ASSISTANT else "user"
         blocks = [block for part in message.parts if (block := _block(part)) is not None]
+        if message.role is Role.TOOL and len(blocks) > 1:  # results must come first, so their files are inside them
+            result, *files = blocks
+            blocks = [{**result, "content": [{"type": "text", "text": result["content"]}, *files]}]
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"].extend(blocks)
         else:
@@ -191,6 +197,8 @@ def _block(part: Part) -> dict[str, Json] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
+        case PromptFile() if is_audio(part):  # this format has no sounds
+            return {"type": "text", "text": line_of(part.file, UNREADABLE)}
         case PromptFile():
             source = {"type": "base64", "media_type": part.file.media_type, "data": base64_of(part)}
             if is_picture(part):

@@ -8,7 +8,7 @@ import orjson
 
 from backend.chat.models import Json, ProviderData
 from backend.chat.protocol.chunks import FinishReason
-from executor.llm.clean_text import Mender, clean
+from executor.llm.clean_text import PiecewiseCleaner, clean
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -46,7 +46,7 @@ class AnthropicDecoder:
         self._owner = owner
         self._taken = set(taken)
         self._block: dict[str, Json] = {}
-        self._mender = Mender()
+        self._mender = PiecewiseCleaner()
         self._tags = ThinkTags()
         self._thinks_in_text = False
         self._signature = ""

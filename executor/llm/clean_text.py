@@ -15,7 +15,7 @@ def clean(text: str) -> str:
     return text.replace("\0", "") if "\0" in text else text
 
 
-class Mender:
+class PiecewiseCleaner:
     """A cleaner of text that arrives in pieces. It holds half of a surrogate pair back until the rest arrives."""
 
     __slots__ = ("_held",)

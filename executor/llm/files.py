@@ -1,5 +1,5 @@
-"""The files of messages in prompts. A model gets pictures and PDFs whole if it accepts them, texts as text, and of all
-others a line with the name.
+"""The files of messages and of tool results in prompts. A model gets pictures, PDFs and sounds whole if it accepts
+them, texts as text, and of all others a line with the name.
 
 Newer files go first, up to MOST_BYTES and a part of the model's context; older ones become lines. What is planned here
 has no bytes yet: `executor/turns/files.py` reads them just before the model is asked.
@@ -25,10 +25,13 @@ MOST_PAGES = 100
 """Pages of a PDF that providers take. Longer ones are read as text."""
 IMAGE_TOKENS, PAGE_TOKENS = 1_600, 2_000
 """Tokens of a picture with sides of 2,000 pixels, and of a page that is sent as text and picture: rules of thumb."""
+AUDIO_BYTES_A_TOKEN = 800
+"""A second has about ten tokens, and 8 kB as MP3. A WAV file has more bytes."""
 SHARE = 2
-"""All files together may take one part in so many of the context."""
+"""The files of a prompt may take at most 1/SHARE of the context."""
 LEAST_TOKENS = 50
 _CHARACTERS_A_TOKEN = 3
+UNREADABLE = "which the model cannot read"
 _MB = 1_000_000
 
 
@@ -58,6 +61,9 @@ def _planned(part: FilePart, accepts: frozenset[str], tokens_left: int) -> Promp
     kind = kind_of(part.media_type)
     if kind is Kind.IMAGE:
         return PromptFile(part, IMAGE_TOKENS) if kind in accepts and tokens_left >= IMAGE_TOKENS else None
+    if kind is Kind.AUDIO:
+        tokens = file_tokens(part)
+        return PromptFile(part, tokens) if kind in accepts and tokens <= tokens_left else None
     if kind in accepts and part.pages <= MOST_PAGES and part.pages * PAGE_TOKENS <= tokens_left:
         return PromptFile(part, max(1, part.pages) * PAGE_TOKENS)
     longest = MAX_TEXT if kind is Kind.PDF else min(MAX_TEXT, part.size)
@@ -69,6 +75,8 @@ def file_tokens(part: FilePart) -> int:
     """Estimates the tokens of a file whose form is not planned yet."""
     if kind_of(part.media_type) is Kind.IMAGE:
         return IMAGE_TOKENS
+    if kind_of(part.media_type) is Kind.AUDIO:
+        return part.size // AUDIO_BYTES_A_TOKEN + LEAST_TOKENS
     size = part.pages * PAGE_TOKENS if part.pages else part.size // _CHARACTERS_A_TOKEN
     return min(size, MAX_TEXT // _CHARACTERS_A_TOKEN) + LEAST_TOKENS
 
@@ -113,7 +121,7 @@ def only_named(messages: Sequence[NewMessage], kinds: Container[Kind]) -> list[N
 
 def named(part: Part) -> Part:
     if isinstance(part, PromptFile):
-        return TextPart(line_of(part.file, "which the model cannot read"))
+        return TextPart(line_of(part.file, UNREADABLE))
     return TextPart(line_of(part)) if isinstance(part, FilePart) else part
 
 
@@ -127,6 +135,10 @@ def data_url_of(file: PromptFile) -> str:
 
 def is_picture(file: PromptFile) -> bool:
     return _kind(file) is Kind.IMAGE
+
+
+def is_audio(file: PromptFile) -> bool:
+    return _kind(file) is Kind.AUDIO
 
 
 def _kind(file: PromptFile) -> Kind:

@@ -20,7 +20,7 @@ INPUT_LEFT_OUT = "The input of this call is left out here, to fit the model's co
 def fit(prompt: Prompt, context_tokens: int, told: int | None = None) -> Prompt:
     """Returns the prompt with messages trimmed so that prompt and answer fit into `context_tokens`.
 
-    `told` is what the server has told of the room for messages (`Model.room`).
+    `told` is the room for messages that the server has reported (`Model.room`).
     """
     room = max(MIN_BUDGET, context_tokens - fixed_tokens(prompt) - prompt.max_output_tokens)
     room = room if told is None else min(room, told)

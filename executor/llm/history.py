@@ -4,7 +4,8 @@ The result has these properties, whatever the rows are:
 
 - It begins with a user message and does not end with the model's.
 - No two user messages are adjacent, and no two of the model.
-- Every tool call is followed by exactly one result, in the order of the calls. There is no other result.
+- Every tool call is followed by exactly one result, in the order of the calls. There is no other result. The message of
+  a result may have files behind it.
 - Tool call ids are unique. Ids and tool names consist of letters, digits, `_` and `-`.
 - The input of a call is an object. No text is blank.
 - Reasoning is kept only in exchanges that call tools, and only if a provider may want it back: signed, or with data
@@ -33,15 +34,17 @@ from backend.chat.models import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    is_too_deep,
 )
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS, ascii_json
 from backend.chat.protocol.files_in_outputs import without_files
-from backend.chat.protocol.tool_outputs import is_too_deep
+from backend.ids import FileId
 from executor.llm.arguments import clean_value
 from executor.llm.clean_text import clean
 
 NOT_SHOWN = "(The beginning of this conversation is not shown.)"
 GO_ON = "(Please go on.)"
+BLOCK_OUTPUT = "block_output"
 INTERRUPTED = "interrupted_unknown_effect"
 NOTE_OPENS = '<server_note note="From the server, not from the user. The conversation does not show it.">'
 NOTE_CLOSES = "</server_note>"
@@ -53,7 +56,7 @@ SUMMARY_CLOSES = "</conversation_summary>"
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 
 
-class Entry(Protocol):
+class HistoryEntry(Protocol):
     """A message that is stored, or that belongs to the running turn and is not stored yet."""
 
     @property
@@ -69,7 +72,7 @@ def interrupted_result(call: ToolCallPart) -> ToolResultPart:
     return ToolResultPart(call.tool_call_id, call.tool_name, output, is_error=True)
 
 
-def to_prompt_messages(rows: Sequence[Entry]) -> list[NewMessage]:
+def to_prompt_messages(rows: Sequence[HistoryEntry]) -> list[NewMessage]:
     """Returns messages with the properties that this module's docstring lists.
 
     Outputs over MAX_OUTPUT_CHARS are cut, with a note. Page context becomes text in a `page_context` tag.
@@ -110,7 +113,7 @@ def compact_json(value: Json) -> str:
 # --- calls and their results --------------------------------------------------------------------------------------
 
 
-def _paired(rows: Sequence[Entry]) -> Iterator[NewMessage]:
+def _paired(rows: Sequence[HistoryEntry]) -> Iterator[NewMessage]:
     """Yields messages in which every call has a result. Adjacent user messages are not merged yet."""
     results = _results_by_call(rows)
     said: list[Part] = []
@@ -140,10 +143,11 @@ def _answer(said: list[Part], calls: list[tuple[ToolCallPart, ToolResultPart | N
         return
     yield NewMessage(Role.ASSISTANT, (*said, *(call for call, _ in calls)))
     for call, result in calls:
-        yield NewMessage(Role.TOOL, (_shortened(result or interrupted_result(call)),))
+        given = result or interrupted_result(call)
+        yield NewMessage(Role.TOOL, (_shortened(given), *output_files(given.output)))
 
 
-def _results_by_call(rows: Sequence[Entry]) -> dict[tuple[int, int], ToolResultPart]:
+def _results_by_call(rows: Sequence[HistoryEntry]) -> dict[tuple[int, int], ToolResultPart]:
     """Maps each call, as (row, part), to its result.
 
     If several calls have one id, its results belong, in order, to those in the newest row that has such calls.
@@ -267,9 +271,25 @@ def _shortened(result: ToolResultPart) -> ToolResultPart:
     if isinstance(result.output, str):
         return replace(result, output=cut(clean(result.output), MAX_OUTPUT_CHARS))
     if not is_too_deep(result.output):
-        result = replace(result, output=without_files(result.output))
+        result = replace(result, output=without_files(without_kept_files(result.output)))
     text = result_text(result)
     return result if len(text) <= MAX_OUTPUT_CHARS else replace(result, output=cut(text, MAX_OUTPUT_CHARS))
+
+
+def output_files(output: Json) -> Iterator[FilePart]:
+    """Yields the files of a tool's answer that the conversation keeps (`tool_responses.OutputFile`)."""
+    if isinstance(output, dict) and output.get("type") == BLOCK_OUTPUT:
+        for file in output.get("files") or ():
+            yield FilePart(
+                FileId(file["file_id"]), file["media_type"], file["filename"], file["size"], file.get("pages", 0)
+            )
+
+
+def without_kept_files(output: Json) -> Json:
+    """Returns the output without the list of these files, which a prompt has beside it."""
+    if isinstance(output, dict) and output.get("type") == BLOCK_OUTPUT and "files" in output:
+        return {name: value for name, value in output.items() if name != "files"}
+    return output
 
 
 def cut(text: str, limit: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from backend.chat.models import Usage
-from backend.config import Settings, accepted, variables
+from backend.config import Settings, accepted_file_kinds, variables_of_models
 from backend.model_list import ModelEntry, ModelList
 from executor.llm.model import Model
 from executor.llm.prices import PriceTable, cost_at
@@ -106,7 +106,7 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
     """Yields the models of the settings. Raises ConfigError if one of them cannot be opened."""
     known = settings.models
     opened: dict[str, OpenModel] = {}
-    values = variables(known.variables)
+    values = variables_of_models(known.variables)
     async with AsyncExitStack() as stack:
         for entry in known.entries:
             opening = open_listed(settings, entry, values) if known.listed else open_model(settings)
@@ -120,7 +120,7 @@ def _opened(settings: Settings, known: ModelList, entry: ModelEntry, model: Mode
     context = entry.context_tokens or settings.chat_context_tokens
     most = entry.max_output_tokens or settings.chat_max_output_tokens
     shown = entry.id if known.listed else model.name
-    accepts = accepted(entry, settings)
+    accepts = accepted_file_kinds(entry, settings)
     return OpenModel(entry, model, context, most, _server_of(settings, entry, known), shown, accepts)
 
 

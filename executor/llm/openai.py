@@ -26,7 +26,7 @@ from executor.llm.provider_words import NO_KEY
 from executor.llm.refusals import refuses_lists_of_blocks, refuses_parallel_calls, refuses_setting, refuses_system
 from executor.llm.responses import ResponsesDialect
 from executor.llm.responses_stream import ResponsesDecoder
-from executor.llm.retrying import Patience, stream_events
+from executor.llm.retrying import CallLimits, stream_events
 from executor.llm.server_memory import Draft
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -40,7 +40,7 @@ _NO_REASONING = (
 async def open_openai(
     settings: Settings,
     name: str,
-    patience: Patience | None = None,
+    patience: CallLimits | None = None,
     extras: Extras = NO_EXTRAS,
     *,
     responses: bool = False,
@@ -48,7 +48,7 @@ async def open_openai(
     """Yields the model with this name. `responses` chooses the Responses API."""
     key, base_url = settings.model_api_key, settings.model_base_url or OPENAI_URL
     host = urlsplit(base_url).hostname or ""
-    patience = patience or Patience.of(settings.chat_first_byte_timeout, base_url, thinks_silently=responses)
+    patience = patience or CallLimits.of(settings.chat_first_byte_timeout, base_url, thinks_silently=responses)
     async with openai.AsyncOpenAI(
         api_key=key.get_secret_value() if key is not None else NO_KEY,
         base_url=base_url,
@@ -68,7 +68,7 @@ class OpenAIModel:
         self,
         client: openai.AsyncOpenAI,
         name: str,
-        patience: Patience,
+        patience: CallLimits,
         owner: str,
         *,
         official: bool = False,

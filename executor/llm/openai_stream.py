@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from backend.chat.models import Json, Usage
 from backend.chat.protocol.chunks import FinishReason
-from executor.llm.clean_text import Mender
+from executor.llm.clean_text import PiecewiseCleaner
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -56,8 +56,8 @@ class OpenAIDecoder:
     def __init__(self, taken: set[str], owner: str = "") -> None:
         self.done = False
         self._wanted_back = Collector(owner)
-        self._text = Mender()
-        self._reasoning = Mender()
+        self._text = PiecewiseCleaner()
+        self._reasoning = PiecewiseCleaner()
         self._thinks = False
         self._tags: ThinkTags | None = ThinkTags()
         self._opening = ""

@@ -31,7 +31,7 @@ _CALLS_NOTE = "From the server: a tool that the assistant called, and what the t
 _TAG = re.compile(r"</?\s*tool_call", re.IGNORECASE)
 
 
-class Form(IntEnum):
+class HistoryForm(IntEnum):
     """The forms of a history, from the fullest to one that every server accepts."""
 
     OWN = 0
@@ -39,16 +39,16 @@ class Form(IntEnum):
     PLAIN = 1
     """Without that data and without reasoning."""
     TEXT = 2
-    """Also without tool calls: a call and its result are a text of the user."""
+    """Without tool calls, too: a call and its result become a text of the user."""
 
 
-def written_for(messages: Sequence[NewMessage], owner: str, form: Form) -> list[NewMessage]:
+def written_for(messages: Sequence[NewMessage], owner: str, form: HistoryForm) -> list[NewMessage]:
     """Returns messages for the model that `owner` names (`provider_data.made_by`).
 
     `messages` have the properties that `executor.llm.history` lists; the result has them too, except that the form TEXT
     has no calls. A call or a part of reasoning has `provider` only if it belongs to the model.
     """
-    if form is Form.TEXT:
+    if form is HistoryForm.TEXT:
         return list(_as_text(messages))
     ids = _WireIds()
     return [replace(message, parts=tuple(_parts(message.parts, owner, form, ids))) for message in messages]
@@ -102,14 +102,14 @@ def _is_call(part: Part) -> bool:
     return isinstance(part, ToolCallPart)
 
 
-def _parts(parts: Sequence[Part], owner: str, form: Form, ids: _WireIds) -> Iterator[Part]:
+def _parts(parts: Sequence[Part], owner: str, form: HistoryForm, ids: _WireIds) -> Iterator[Part]:
     for part in parts:
         match part:
             case ReasoningPart():
-                if form is Form.OWN and (part.provider is None or part.provider.made_by == owner):
+                if form is HistoryForm.OWN and (part.provider is None or part.provider.made_by == owner):
                     yield part
             case ToolCallPart():
-                own = form is Form.OWN and part.provider is not None and part.provider.made_by == owner
+                own = form is HistoryForm.OWN and part.provider is not None and part.provider.made_by == owner
                 provider = part.provider if own else None
                 own_id = provider.data.get("id") if provider is not None else None
                 yield replace(part, tool_call_id=ids.choose(part.tool_call_id, own_id), provider=provider)

@@ -75,7 +75,7 @@ def reasoning_item_data(owner: str, item: dict[str, Json], most: int) -> tuple[s
     """Returns the key and the data of an item of reasoning. None if it has more than `most` bytes, or no reasoning that
     can be read again: its id alone is no use to a server that stores nothing.
 
-    `status` is left out, since it describes the answer of then, and so is `content` beside encrypted reasoning: OpenAI
+    `status` is left out, since it describes an earlier answer, and so is `content` beside encrypted reasoning: OpenAI
     then accepts none ("array too long. Expected an array with maximum length 0", microsoft/agent-framework-go 783, read
     2026-11-30).
     """
@@ -130,7 +130,7 @@ class Collector:
                 call.setdefault(name, {}).update(further)
 
     def of_reasoning(self) -> ProviderData | None:
-        """Returns what is known when a part of reasoning ends."""
+        """Returns the data that was collected for a part of reasoning, at its end."""
         return bounded(self._owner, {"field": self._field}) if self._field is not None else None
 
     def of_call(self, index: int) -> ProviderData | None:

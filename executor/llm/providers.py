@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from backend.config import Settings, variables
+from backend.config import Settings, variables_of_models
 from backend.errors import ConfigError
 from backend.model_list import SETTING, ModelEntry, replaced
 from executor.llm.extras import NO_EXTRAS, Extras
@@ -26,7 +26,7 @@ def check_models(settings: Settings) -> None:
     if not known.listed:
         _name_of(settings)
         return
-    values, faults = variables(known.variables), []
+    values, faults = variables_of_models(known.variables), []
     for entry in known.entries:
         try:
             _alone(settings, entry, values)

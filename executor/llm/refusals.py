@@ -23,9 +23,9 @@ from executor.llm.model import ToolSpec
 
 MAX_REASON = 20_000  # characters
 LEAST_ANSWER = 16
-"""Tokens. A smaller number in a refusal is no limit of an answer: answers of that length would be of no use."""
+"""Tokens. A smaller number in a refusal is not taken for a limit: answers of that length would be of no use."""
 LEAST_CONTEXT = 64
-"""Tokens. A smaller number in a refusal is no context."""
+"""Tokens. A smaller number in a refusal is not taken for the context."""
 _ECHOES = frozenset({"input", "failed_generation"})
 """Members in which servers repeat the request, or what the model said."""
 _MARKUP = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]{0,500}>", re.DOTALL | re.IGNORECASE)
@@ -221,17 +221,18 @@ def refuses_lists_of_blocks(reason: str) -> bool:
 _KINDS = {
     Kind.IMAGE: re.compile(r"\b(?:images?|pictures?|image_url|input_image|vision)\b"),
     Kind.PDF: re.compile(r"\b(?:pdfs?|documents?|input_file|file_data)\b|[\"'`]file[\"'`]|\btype: file\b"),
+    Kind.AUDIO: re.compile(r"\b(?:audio|input_audio)\b"),
 }
 _ABOUT_FILES = re.compile(
     r"\bimages?\b|image_url|input_image|\bpdfs?\b|\bdocuments?\b|input_file|file_data|multimodal|vision"
-    r"|[\"'`]file[\"'`]|\bfile input|\btype: file\b|unsupported content\[\]\.type"
+    r"|\baudio\b|input_audio|[\"'`]file[\"'`]|\bfile input|\btype: file\b|unsupported content\[\]\.type"
 )
 _NO_FILES = re.compile(
-    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document))"
-    r"|(?:image|vision|pdf|file|document|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?(?:support|enabl)"
-    r"|only supported by certain models|no endpoints found that support|at most 0 (?:image|file|document)"
+    r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document|audio))"
+    r"|(?:image|vision|pdf|file|document|audio|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?(?:support|enabl)"
+    r"|only supported by certain models|no endpoints found that support|at most 0 (?:image|file|document|audio)"
     r"|(?:unknown variant|unknown part type|invalid (?:value|type)\W|input tag)"
-    r"\W{0,4}(?:input_)?(?:image|image_url|file|document|pdf)\b"
+    r"\W{0,4}(?:input_)?(?:image|image_url|file|document|pdf|audio)\b"
     r"|unsupported (?:mime|media) type\W{1,4}application/pdf|unsupported content\[\]\.type"
 )
 _ALLOWED = re.compile(

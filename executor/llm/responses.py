@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from executor.llm.adapting import Adapter
 from executor.llm.extras import Extras
-from executor.llm.own_history import Form
+from executor.llm.own_history import HistoryForm
 from executor.llm.refusals import refuses_parallel_calls, refuses_setting, refuses_system
 from executor.llm.responses_items import responses_items
 from executor.llm.server_memory import Draft
@@ -27,8 +27,9 @@ _ABOUT_HISTORY = re.compile(
 class ResponsesDialect:
     """See `adapting.Dialect`.
 
-    `store` is always false, also where a server refuses it or the operator's list leaves it out (it is true then): what
-    users write is not left with the provider. So items of reasoning come encrypted, and go back whole.
+    `store` is always false, so that the provider does not keep what users write. It is sent even if the server refuses
+    it or the operator's list leaves it out, because the default is true. So items of reasoning come encrypted, and go
+    back whole.
     """
 
     def __init__(self, name: str, adapter: Adapter, extras: Extras) -> None:
@@ -85,8 +86,8 @@ class ResponsesDialect:
         remember = self._adapter.remember
         if "include" in body and _NO_ENCRYPTED.search(reason):
             return remember("include", "it gives no encrypted reasoning", draft)
-        if draft.form is Form.OWN and _ABOUT_HISTORY.search(reason):
-            draft.form = Form.PLAIN
+        if draft.form is HistoryForm.OWN and _ABOUT_HISTORY.search(reason):
+            draft.form = HistoryForm.PLAIN
             return True
         if "summary" in (body.get("reasoning") or ()) and _ABOUT_SUMMARIES.search(reason):
             return remember("summary", "it gives no summary of its reasoning", draft)

@@ -20,17 +20,20 @@ from backend.chat.models import (
     ToolCallPart,
     ToolResultPart,
 )
-from executor.llm.files import data_url_of, is_picture
+from executor.llm.files import UNREADABLE, data_url_of, is_audio, is_picture, line_of
 from executor.llm.history import compact_json, result_text
 from executor.llm.model import Prompt
 from executor.llm.openai_messages import after_system
-from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.own_history import HistoryForm, one_call_each, written_for
 
 Item = dict[str, Json]
 
 
 def responses_items(
-    prompt: Prompt, owner: str = "", form: Form = Form.OWN, refuses: Callable[[str], bool] = lambda _: False
+    prompt: Prompt,
+    owner: str = "",
+    form: HistoryForm = HistoryForm.OWN,
+    refuses: Callable[[str], bool] = lambda _: False,
 ) -> list[Item]:
     """Returns the input items for the model `owner`. `refuses` tells what its server does not accept."""
     own = written_for(prompt.messages, owner, form)
@@ -52,7 +55,11 @@ def _items(message: NewMessage, reasoning: _Reasoning) -> Iterator[Item]:
             yield {"role": "user", "content": [*blocks, *said_too] if blocks else said}
         case Role.TOOL:
             result = next(part for part in message.parts if isinstance(part, ToolResultPart))
-            yield {"type": "function_call_output", "call_id": result.tool_call_id, "output": result_text(result)}
+            lines = [result_text(result), *(part.text for part in message.parts if isinstance(part, TextPart))]
+            output: Json = "\n".join(lines)
+            if files := [_file(part) for part in message.parts if isinstance(part, PromptFile)]:
+                output = [{"type": "input_text", "text": output}, *files]
+            yield {"type": "function_call_output", "call_id": result.tool_call_id, "output": output}
         case Role.ASSISTANT:
             yield from _said(message, reasoning)
 
@@ -61,6 +68,8 @@ def _file(file: PromptFile) -> Item:
     """Returns the block of a file. Source: `openai` 3.54.0, `ResponseInputImageParam`, `ResponseInputFileParam`."""
     if is_picture(file):
         return {"type": "input_image", "image_url": data_url_of(file), "detail": "auto"}
+    if is_audio(file):  # this API takes no sounds
+        return {"type": "input_text", "text": line_of(file.file, UNREADABLE)}
     return {"type": "input_file", "filename": file.file.filename, "file_data": data_url_of(file)}
 
 
@@ -113,7 +122,7 @@ class _Reasoning:
     def phase_of(self, message: NewMessage) -> Item:
         """Returns the `phase` of a message, if the model gives phases: without it such models may stop too early.
 
-        That of a last answer is not stored, and always the same.
+        The phase of a last answer is always the same, so it is not stored.
         """
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         if not calls:

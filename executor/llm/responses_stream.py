@@ -23,7 +23,7 @@ from typing import Final
 
 from backend.chat.models import Json, Usage
 from backend.chat.protocol.chunks import FinishReason
-from executor.llm.clean_text import Mender, clean
+from executor.llm.clean_text import PiecewiseCleaner, clean
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -97,7 +97,7 @@ class ResponsesDecoder:
         self._refused = False
         self._reason: str | None = None
         self._failure: ModelCallError | None = None
-        """The failure of the response, which `end` raises: what it has cost is told first."""
+        """The failure of the response. `end` raises it, after the usage was passed on."""
         self._usage = Usage()
 
     @property
@@ -305,7 +305,7 @@ class _Speech:
     """The text and the reasoning that follow each other. `key` names a part, so that a new one is noticed."""
 
     def __init__(self) -> None:
-        self._mender = Mender()
+        self._mender = PiecewiseCleaner()
         self._tags = ThinkTags()
         self._key: tuple[_Item, str, int] | None = None
         self._write: Callable[[str, list[ModelEvent]], None] = self._write_text

@@ -28,7 +28,7 @@ from executor.llm.events import ModelEvent
 from executor.llm.failures import ModelCallError, of_response
 from executor.llm.model import ON_RETRY
 from executor.llm.provider_words import masked_again, secrets_in
-from executor.llm.unshown import Unshown
+from executor.llm.unshown import HeldBackEvents
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _KEY_HEADER = re.compile(r"auth|key|token|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class CallLimits:
     """Limits of a model call. Times are in seconds."""
 
     connect: float = 10
@@ -67,8 +67,8 @@ class Patience:
     """The longest wait before an attempt. If the provider asks for more, the call fails."""
 
     @classmethod
-    def of(cls, first_byte: float | None, base_url: str, *, thinks_silently: bool = False) -> Patience:
-        """Returns the patience of CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers.
+    def of(cls, first_byte: float | None, base_url: str, *, thinks_silently: bool = False) -> CallLimits:
+        """Returns the limits for this CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers.
 
         `thinks_silently`: the first byte says nothing about when the answer begins, so a silence after it may be as
         long.
@@ -103,7 +103,7 @@ async def stream_events(
     connect: Connect,
     decoder: Callable[[], Decoder],
     sdk: SdkErrors,
-    patience: Patience,
+    patience: CallLimits,
     concede: Callable[[ModelCallError], bool] = lambda _: False,
     secrets: Sequence[str] = (),
 ) -> AsyncGenerator[ModelEvent, None]:
@@ -117,7 +117,7 @@ async def stream_events(
     on_retry = ON_RETRY.get()
     while True:
         attempt += 1
-        unshown = Unshown()
+        unshown = HeldBackEvents()
         try:
             async with aclosing(_one_attempt(connect, decoder(), sdk, patience)) as batches:
                 async for batch in batches:
@@ -146,14 +146,14 @@ async def stream_events(
         await asyncio.sleep(wait)
 
 
-def _wait_before(attempt: int, failure: ModelCallError, patience: Patience) -> float:
+def _wait_before(attempt: int, failure: ModelCallError, patience: CallLimits) -> float:
     """Returns seconds: exponential, less a random part of up to a quarter, but at least what the provider asks for."""
     backoff: float = min(patience.backoff * 2 ** (attempt - 2), _LONGEST_BACKOFF_S)
     return max(jitter(backoff, 0.75), failure.retry_after or 0.0)
 
 
 async def _one_attempt(
-    connect: Connect, decoder: Decoder, sdk: SdkErrors, patience: Patience
+    connect: Connect, decoder: Decoder, sdk: SdkErrors, patience: CallLimits
 ) -> AsyncGenerator[Sequence[ModelEvent], None]:
     body = AnswerBody(decoder)
     last_event = time.monotonic()
@@ -189,13 +189,13 @@ async def _one_attempt(
         yield decoder.end()
 
 
-async def _headers(stack: AsyncExitStack, connect: Connect, patience: Patience) -> AsyncIterator[bytes]:
+async def _headers(stack: AsyncExitStack, connect: Connect, patience: CallLimits) -> AsyncIterator[bytes]:
     """Waits for the headers of the answer. Returns its body. Raises TimeoutError."""
     async with asyncio.timeout(patience.connect + patience.first_byte):
         return await stack.enter_async_context(connect())
 
 
-async def _paced(chunks: AsyncIterator[bytes], patience: Patience) -> AsyncGenerator[bytes, None]:
+async def _paced(chunks: AsyncIterator[bytes], patience: CallLimits) -> AsyncGenerator[bytes, None]:
     """Yields the chunks. Raises TimeoutError after too long a silence."""
     longest = patience.first_byte
     while True:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from executor.llm.model import Prompt
-from executor.llm.own_history import Form
+from executor.llm.own_history import HistoryForm
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Draft:
     """The requests of one model call, as the next one will be."""
 
     prompt: Prompt
-    form: Form
+    form: HistoryForm
     answer_tokens: int
     dropped: set[str] = field(default_factory=set)
     """Settings that are left out of this call alone."""
@@ -48,7 +48,7 @@ class ServerMemory:
         self._refused: dict[str, float] = {}
         self._limits: dict[str, tuple[int, float]] = {}
         self._told: set[str] = set()
-        self._forms: OrderedDict[str, Form] = OrderedDict()
+        self._forms: OrderedDict[str, HistoryForm] = OrderedDict()
 
     def refuses(self, what: str) -> bool:
         since = self._refused.get(what)
@@ -80,10 +80,10 @@ class ServerMemory:
     def refused(self) -> frozenset[str]:
         return frozenset(what for what in self._refused if self.refuses(what))
 
-    def form_of(self, conversation: str | None) -> Form:
-        return self._forms.get(conversation or "", Form.OWN)
+    def form_of(self, conversation: str | None) -> HistoryForm:
+        return self._forms.get(conversation or "", HistoryForm.OWN)
 
-    def set_form(self, conversation: str, form: Form) -> None:
+    def set_form(self, conversation: str, form: HistoryForm) -> None:
         self._forms[conversation] = form
         self._forms.move_to_end(conversation)
         if len(self._forms) > MAX_CONVERSATIONS:

@@ -16,7 +16,7 @@ from executor.llm.model import Model, Prompt
 from executor.llm.think_tags import without_reasoning
 
 CHARACTERS_A_TOKEN = 3
-"""As `trimming.estimate_tokens` counts them."""
+"""The characters that one token is counted as, as in `trimming.estimate_tokens`."""
 ENDS_AT = 4
 """The call ends when its text is this many times as long as the longest summary: some models reason in the text."""
 REQUEST = "This conversation becomes too long for your context."
@@ -37,7 +37,7 @@ class NoSummary(Exception):
 
 
 def request_for_summary(tokens: int) -> NewMessage:
-    """Returns the message that asks for a summary of at most so many tokens."""
+    """Returns the message that asks for a summary of at most `tokens` tokens."""
     return NewMessage(Role.USER, (NotePart(f"{REQUEST} {_TASK.format(words=tokens // 2)}"),))
 
 

@@ -64,9 +64,9 @@ def trim(messages: Sequence[NewMessage], budget_tokens: int) -> list[NewMessage]
 
 
 class _Window:
-    """The part of the messages that is kept: the first one, and those from a place on that moves in large steps.
+    """The messages that are kept: the first one, and all from a start on. The start moves in large steps.
 
-    The place is the beginning of an exchange or of a step. In the middle of an exchange, its question is kept too.
+    It is the beginning of an exchange or of a step. In the middle of an exchange, its question is kept too.
     """
 
     def __init__(self, messages: Sequence[NewMessage], budget: int) -> None:

@@ -15,8 +15,8 @@ from executor.llm.events import (
 )
 
 
-class Unshown:
-    """Holds such events of one attempt back until something follows that is shown.
+class HeldBackEvents:
+    """Holds back the events of an attempt that are not shown, until an event follows that is shown.
 
     Reasoning without a text (signed, redacted, encrypted) and sources are held back until then. An attempt that fails
     before has shown nothing, so the call may be repeated, or another model may answer. Blank text at the beginning of a

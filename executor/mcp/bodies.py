@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId
 
-from executor.mcp.messages import Line, OwnError, TooLong, decode, errors_for, own_error, too_large
+from executor.mcp.messages import ClientErrorCode, LineBuffer, OverlongLine, decode, errors_for, own_error, too_large
 
 MAX_FIELD = 4_096
 """Bytes of an event's id; a longer one is left out."""
@@ -85,7 +85,7 @@ class _Body(httpx2.AsyncByteStream):
             yield piece
 
     def _lost(self) -> list[JSONRPCMessage]:
-        return [] if self._number is None else [own_error(self._number, OwnError.LOST, "the connection broke")]
+        return [] if self._number is None else [own_error(self._number, ClientErrorCode.LOST, "the connection broke")]
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
@@ -97,7 +97,7 @@ class JsonBody(_Body):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         assert self._number is not None
-        line = Line()
+        line = LineBuffer()
         try:
             async for piece in self._pieces():
                 line.add(piece)
@@ -113,7 +113,9 @@ class JsonBody(_Body):
         text = line.take()
         assert isinstance(text, bytes)
         found = [one for one in decode(text, {self._number}) if isinstance(one, JSONRPCResponse | JSONRPCError)]
-        answer = found[0] if found else own_error(self._number, OwnError.INVALID_ANSWER, "its answer is not valid")
+        answer = (
+            found[0] if found else own_error(self._number, ClientErrorCode.INVALID_ANSWER, "its answer is not valid")
+        )
         answer.id = self._number
         yield dumped(answer)
 
@@ -133,7 +135,7 @@ class EventsBody(_Body):
                 if about:
                     yield about + b"data:\n\n"  # an id alone, from which the SDK resumes
                 continue
-            messages = errors_for(data, asked) if isinstance(data, TooLong) else decode(data, asked)
+            messages = errors_for(data, asked) if isinstance(data, OverlongLine) else decode(data, asked)
             yield b"".join(about + b"data: " + dumped(message) + b"\n\n" for message in messages)
         if self._stop.is_set():  # else the SDK would try to resume it
             yield b"".join(b"data: " + dumped(message) + b"\n\n" for message in self._lost())
@@ -141,7 +143,7 @@ class EventsBody(_Body):
 
 class _Event:
     def __init__(self) -> None:
-        self._data = Line()
+        self._data = LineBuffer()
         self._has_data = False
         self._about: dict[bytes, bytes] = {}
 
@@ -151,15 +153,15 @@ class _Event:
         return b"".join(name + b": " + value + b"\n" for name, value in self._about.items())
 
     @property
-    def data(self) -> bytes | TooLong | None:
+    def data(self) -> bytes | OverlongLine | None:
         data = self._data.take()
         return data if self._has_data and data != b"" else None
 
-    def add(self, line: bytes | TooLong) -> None:
-        if isinstance(line, TooLong):
+    def add(self, line: bytes | OverlongLine) -> None:
+        if isinstance(line, OverlongLine):
             if line.head.startswith(b"data:"):
                 self._has_data = True
-                self._data.add_long(TooLong(line.head.removeprefix(b"data:"), line.tail))
+                self._data.add_long(OverlongLine(line.head.removeprefix(b"data:"), line.tail))
             return
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -172,9 +174,9 @@ class _Event:
             self._about[name] = value
 
 
-async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes | TooLong]:
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes | OverlongLine]:
     """Yields lines that end with CR LF, LF or CR."""
-    line, held = Line(), b""
+    line, held = LineBuffer(), b""
     async for piece in pieces:
         text = held + piece
         held = b"\r" if text.endswith(b"\r") else b""

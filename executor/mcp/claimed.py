@@ -13,7 +13,7 @@ from executor.mcp.names import Names
 from executor.mcp.oauth.transport import Bearer
 from executor.mcp.personal import MOST_USERS, PersonalConnection
 from executor.mcp.server_entry import SUBJECT, HttpServer
-from executor.mcp.tasks import Asks
+from executor.mcp.tasks import TaskConnection
 from executor.mcp.tool import Caller
 from executor.tools.context import Claims
 
@@ -29,7 +29,7 @@ class ClaimedConnection(PersonalConnection):
         super().__init__(server, call_limit, start_timeout, names)
         self._headers = server.claim_headers
         self._claims: OrderedDict[str, Claims] = OrderedDict()
-        """The newest claims of users, with which their tasks are asked for."""
+        """The newest claims of each user, which the polls of the user's tasks send."""
 
     async def _identity_of(self, caller: Caller) -> str:
         if caller.claims:
@@ -40,7 +40,7 @@ class ClaimedConnection(PersonalConnection):
         claims = {**dict(caller.claims), SUBJECT: caller.user.removeprefix("user:")}
         return json.dumps({name: _filled(parts, claims) for name, parts in self._headers.items()})
 
-    async def _ask_unplaced(self, whose: str | None, act: Callable[[Asks], Awaitable[Any]]) -> Any:
+    async def _ask_unplaced(self, whose: str | None, act: Callable[[TaskConnection], Awaitable[Any]]) -> Any:
         owner = whose or ""
         return await self._with_session(Caller(owner, owner, claims=self._claims.get(owner, ())), act)
 

@@ -18,18 +18,18 @@ import mcp_types
 
 from backend.logs import Trouble
 from executor.llm.clean_text import clean
-from executor.mcp.failures import ServerBusy, ServerUnavailable, SessionLost, Why
+from executor.mcp.call_slots import MAX_CALLS, RESERVED, CallSlots
+from executor.mcp.failures import Reason, ServerUnavailable, SessionLost
 from executor.mcp.link import Link, Listed, Mode
-from executor.mcp.live_call import Lent
+from executor.mcp.live_call import LendSlot
 from executor.mcp.names import Names
 from executor.mcp.oauth.transport import Bearer
-from executor.mcp.offer import Offer
 from executor.mcp.own_links import OwnLinks
 from executor.mcp.server_entry import MAX_INSTRUCTIONS, Server, StdioServer
-from executor.mcp.tasks import Answered, Asks, ServerTasks, TaskState
+from executor.mcp.server_tools import ServerTools
+from executor.mcp.tasks import Answered, ServerTasks, TaskConnection, TaskState
 from executor.mcp.tool import Caller
 from executor.metrics import ToolServer
-from executor.places import NoPlace, Places
 from executor.tools.context import Claims
 from executor.tools.tool import Tool, ToolSource
 
@@ -41,10 +41,6 @@ STEADY_AFTER = 60.0
 """Seconds after which a connection counts as stable, so that the pause begins at FIRST_PAUSE again."""
 NEW_SESSION_LIMIT = 15.0
 """Seconds that a call waits for a new session, after the server has forgotten the old one."""
-MAX_CALLS = 16
-"""Concurrent calls of one session to a server."""
-RESERVED = 4
-"""Further places, for sessions that have no call under way."""
 MAX_OLD_LINKS = 4
 """Retired connections whose calls are still under way. The oldest of more is cut."""
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -69,13 +65,13 @@ class Connection:
         self._linked = asyncio.Event()
         self._jobs: list[asyncio.Task[None]] = []
         self._mode: Mode = "auto"
-        self._offer = Offer(server, names, self.call, self.read, self.tasks)
+        self._tools = ServerTools(server, names, self.call, self.read, self.tasks)
         self._own = OwnLinks(self._new_own_link, self._start_timeout)
         self._renewing = False
         """True from the loss of a session until the next one has begun or failed to. Calls wait meanwhile."""
-        self._places = Places(server.calls or MAX_CALLS + RESERVED)
-        self._long_places = Places(server.calls or MAX_CALLS + RESERVED)
-        self._why: Why | None = None
+        self._slots = CallSlots(server.calls or MAX_CALLS + RESERVED)
+        self._long_slots = CallSlots(server.calls or MAX_CALLS + RESERVED)
+        self._why: Reason | None = None
         self._failures: Counter[str] = Counter()
         self._trouble = Trouble(logger, "an MCP server is unavailable", server=server.name)
 
@@ -85,7 +81,7 @@ class Connection:
 
         Has a tool that reads resources after an answer with a link to one.
         """
-        return self._offer.tools if self.is_connected else {}
+        return self._tools.tools if self.is_connected else {}
 
     @property
     def is_connected(self) -> bool:
@@ -114,12 +110,12 @@ class Connection:
             tools=len(self.tools),
             why=self._why.words if self._why is not None and self._link is None else None,
             failures=dict(self._failures),
-            unusable=self._offer.left_out,
+            unusable=self._tools.left_out,
         )
 
     def find(self, name: str) -> Tool[Any] | None:
         """Finds a tool even while the server is not connected. None if the server has no such tool."""
-        return self._offer.find(name)
+        return self._tools.find(name)
 
     def of_owner(self, owner: str) -> ToolSource:
         return self
@@ -130,17 +126,17 @@ class Connection:
     async def call(self, tool: str, arguments: dict[str, Any], caller: Caller) -> Answered:
         """Calls a tool and returns its result, which may be an error of the tool, or what it asks for.
 
-        A call waits for a place first. If the server has forgotten the session, the call is sent again in a new one.
+        A call waits for a slot first. If the server has forgotten the session, the call is sent again in a new one.
         Cancelling it notifies the server but does not wait for it. Raises the failures of a call.
         """
         result: Answered = await self._ask(caller, lambda link, lent: link.call(tool, arguments, caller, lent))
         content = result.content if isinstance(result, mcp_types.CallToolResult) else []
         if any(isinstance(block, mcp_types.ResourceLink) for block in content):
-            self._offer.has_linked = True
+            self._tools.has_linked = True
         return result
 
-    async def _ask_unplaced(self, whose: str | None, act: Callable[[Asks], Awaitable[Any]]) -> Any:
-        """Runs a request about a task with the connection that made it, beside the places of the calls."""
+    async def _ask_unplaced(self, whose: str | None, act: Callable[[TaskConnection], Awaitable[Any]]) -> Any:
+        """Runs a request about a task with the connection that made it, beside the slots of the calls."""
         return await self._with_session(Caller(whose or "", whose or ""), act)
 
     async def read(self, uri: str, caller: Caller) -> mcp_types.ReadResourceResult:
@@ -148,13 +144,10 @@ class Connection:
         result: mcp_types.ReadResourceResult = await self._ask(caller, lambda link, _: link.read(uri))
         return result
 
-    async def _ask(self, caller: Caller, act: Callable[[Link, Lent], Awaitable[Any]]) -> Any:
-        places = self._long_places if caller.long else self._places
-        try:
-            async with places.place(caller.session, caller.untimed):
-                return await self._with_session(caller, lambda link: act(link, partial(places.lent, caller.session)))
-        except NoPlace:
-            raise ServerBusy from None
+    async def _ask(self, caller: Caller, act: Callable[[Link, LendSlot], Awaitable[Any]]) -> Any:
+        slots = self._long_slots if caller.long else self._slots
+        async with slots.slot(caller.session, caller.untimed):
+            return await self._with_session(caller, lambda link: act(link, partial(slots.lent, caller.session)))
 
     async def _with_session(self, caller: Caller, act: Callable[[Link], Awaitable[Any]]) -> Any:
         for _ in range(2):
@@ -225,9 +218,9 @@ class Connection:
             await self._end_jobs()
             folder.cleanup()
 
-    async def _stay_connected(self, folder: Path) -> Why | None:
+    async def _stay_connected(self, folder: Path) -> Reason | None:
         """Holds one connection until it takes no more calls. Returns the reason, or None if it was retired."""
-        link = self._new_link(folder, self._offer.take)
+        link = self._new_link(folder, self._tools.take)
         self._start(link)
         try:
             await link.settled()
@@ -245,7 +238,7 @@ class Connection:
             self._linked.set()  # wakes the calls that wait; they find no connection
             self._linked.clear()
             self._why = link.why
-            self._failures[link.why.reason] += 1
+            self._failures[link.why.kind] += 1
             self._trouble.met(link.why.words)
         return link.why
 

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import orjson
 from mcp_types import ElicitRequest, ElicitRequestParams, ElicitRequestURLParams, InputRequests
 
-from backend.chat.forms import form_of
-from backend.chat.models import Json
-from backend.chat.protocol.tool_outputs import REFUSED_KEYS, is_too_deep
+from backend.chat.models import Json, is_too_deep
+from backend.chat.protocol.tool_outputs import REFUSED_KEYS
 from backend.chat.questions import Question, QuestionKind
+from backend.chat.questions.forms import form_of
 from backend.errors import ValidationFailed
 from executor.llm.clean_text import clean
 from executor.mcp.failures import without_secrets

@@ -12,14 +12,14 @@ from mcp_types import ElicitRequestURLParams
 
 from backend.chat.models import Json
 from backend.logs import why_away
-from executor.mcp.messages import OwnError
+from executor.mcp.messages import ClientErrorCode
 
-_OWN = frozenset(OwnError)
+_OWN = frozenset(ClientErrorCode)
 MAX_WORDS = 300
 """Characters of a server's own words in the log and in the health report."""
 
 
-class Reason(StrEnum):
+class ReasonKind(StrEnum):
     """The kinds of reasons for which a server is unavailable, as the metric counts them."""
 
     UNAUTHORIZED = "unauthorized"
@@ -38,18 +38,18 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Reason:
     """The reason in words, and its kind. The words hold no URL and none of our credentials."""
 
     words: str
-    reason: Reason = Reason.OTHER
+    kind: ReasonKind = ReasonKind.OTHER
 
 
-class Notes:
+class LastFailure:
     """The last reason why a server did not serve this client, as its transport saw it. None after a good answer."""
 
     def __init__(self) -> None:
-        self.why: Why | None = None
+        self.why: Reason | None = None
         self.challenge: Json = None
         """What the server has said about the sign-in that it wants; None if it wants none."""
 
@@ -57,9 +57,9 @@ class Notes:
 class ServerGone(Exception):
     """A connection ended. The message gives the reason."""
 
-    def __init__(self, words: str, reason: Reason = Reason.OTHER) -> None:
+    def __init__(self, words: str, kind: ReasonKind = ReasonKind.OTHER) -> None:
         super().__init__(words)
-        self.reason = reason
+        self.kind = kind
 
 
 class ServerUnavailable(Exception):
@@ -68,13 +68,13 @@ class ServerUnavailable(Exception):
     `why` is set if a connection could not be made for it.
     """
 
-    def __init__(self, words: str = "", why: Why | None = None) -> None:
+    def __init__(self, words: str = "", why: Reason | None = None) -> None:
         super().__init__(words)
         self.why = why
 
 
 class ServerBusy(Exception):
-    """The call waited too long for a place and was not sent."""
+    """The call waited too long for a slot and was not sent."""
 
 
 class SessionLost(Exception):
@@ -122,23 +122,23 @@ class SignInLink(LinksToOpen):
 
 
 CALL_FAILURES = (ServerUnavailable, ServerBusy, ServerLost, AnswerTooLarge, CallRefused, TaskLost)
-"""The failures of a call that the model is told."""
+"""The failures of a call that the model hears of, as a tool error."""
 
 
-def why_gone(error: BaseException, noted: Why | None = None) -> Why:
+def reason_of(error: BaseException, noted: Reason | None = None) -> Reason:
     """Returns the reason for the log. `noted` is what the transport has seen, for errors that do not say it."""
     errors = list(_leaves(error))
     gone = next((one for one in errors if isinstance(one, ServerGone)), None)
     match gone or errors[0]:
         case ServerGone() as gone:
-            return Why(str(gone), gone.reason)
+            return Reason(str(gone), gone.kind)
         case MCPError() as refused if noted is None:
             own = refused.code in _OWN
-            return Why(refused.message if own else f"it answers with error code {refused.code}", Reason.PROTOCOL)
+            return Reason(refused.message if own else f"it answers with error code {refused.code}", ReasonKind.PROTOCOL)
         case TimeoutError():
-            return noted or Why("it does not answer", Reason.SLOW)
+            return noted or Reason("it does not answer", ReasonKind.SLOW)
         case other:
-            return noted or Why(why_away(other))
+            return noted or Reason(why_away(other))
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -149,7 +149,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def hidden(words: str, secrets: list[str]) -> str:
+def line_for_log(words: str, secrets: list[str]) -> str:
     """Returns a server's words on one line, bounded, without `secrets`."""
     words = without_secrets(words, secrets)
     words = re.sub(r"[\s\x00-\x1f\x7f]+", " ", words).strip()

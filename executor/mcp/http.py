@@ -19,8 +19,8 @@ from mcp_types import JSONRPCError, JSONRPCMessage, RequestId
 
 from backend.logs import why_away
 from executor.mcp.bodies import EventsBody, JsonBody, dumped, plain_pieces
-from executor.mcp.failures import Notes, Reason, Why, hidden
-from executor.mcp.messages import MAX_MESSAGE_BYTES, OwnError, decode, own_error
+from executor.mcp.failures import LastFailure, Reason, ReasonKind, line_for_log
+from executor.mcp.messages import MAX_MESSAGE_BYTES, ClientErrorCode, decode, own_error
 from executor.mcp.oauth.challenge import challenge_of
 from executor.mcp.oauth.transport import Bearer, BearerTransport, SignInServerAway
 from executor.mcp.server_entry import HttpServer
@@ -37,19 +37,25 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _LOST_STATUSES = frozenset({502, 503, 504})
 """Statuses that gateways give too. Whether the request ran is unknown."""
 _REFUSALS = {
-    401: (Reason.UNAUTHORIZED, "it asks for a login (HTTP status 401): set headers.Authorization or auth in the file"),
-    403: (Reason.FORBIDDEN, "it forbids the request (HTTP status 403)"),
-    404: (Reason.NOT_FOUND, "it has nothing at this URL (HTTP status 404)"),
-    405: (Reason.NOT_ALLOWED, "it does not take POST (HTTP status 405): perhaps it only speaks the old SSE transport"),
-    421: (Reason.FORBIDDEN, "it does not serve this host name (HTTP status 421)"),
-    429: (Reason.RATE_LIMITED, "it limits the rate of requests (HTTP status 429)"),
+    401: (
+        ReasonKind.UNAUTHORIZED,
+        "it asks for a login (HTTP status 401): set headers.Authorization or auth in the file",
+    ),
+    403: (ReasonKind.FORBIDDEN, "it forbids the request (HTTP status 403)"),
+    404: (ReasonKind.NOT_FOUND, "it has nothing at this URL (HTTP status 404)"),
+    405: (
+        ReasonKind.NOT_ALLOWED,
+        "it does not take POST (HTTP status 405): perhaps it only speaks the old SSE transport",
+    ),
+    421: (ReasonKind.FORBIDDEN, "it does not serve this host name (HTTP status 421)"),
+    429: (ReasonKind.RATE_LIMITED, "it limits the rate of requests (HTTP status 429)"),
 }
 """Statuses that say that the request did not run."""
 
 
 @asynccontextmanager
 async def reach_server(
-    server: HttpServer, call_limit: float, notes: Notes, bearer: Bearer | None, more: Mapping[str, str]
+    server: HttpServer, call_limit: float, last_failure: LastFailure, bearer: Bearer | None, more: Mapping[str, str]
 ) -> AsyncIterator[tuple[Any, Any]]:
     """Yields the streams from and to the server. With `bearer`, requests have the access token of a user.
 
@@ -60,7 +66,7 @@ async def reach_server(
         httpx2.AsyncClient(
             headers={**headers, "accept-encoding": "identity"},
             timeout=httpx2.Timeout(CONNECT_LIMIT, read=call_limit + SILENCE_BEYOND),
-            transport=Relay(notes, server.secrets, bearer),
+            transport=RelayTransport(last_failure, server.secrets, bearer),
         ) as client,
         streamable_http_client(
             server.url.get_secret_value(), http_client=client, max_sse_event_size=2 * MAX_MESSAGE_BYTES
@@ -69,15 +75,15 @@ async def reach_server(
         yield received, sent
 
 
-class Relay(httpx2.AsyncBaseTransport):
+class RelayTransport(httpx2.AsyncBaseTransport):
     """Sends requests. Whatever happens to one, the SDK gets a JSON-RPC answer to it."""
 
-    def __init__(self, notes: Notes, secrets: list[str], bearer: Bearer | None = None) -> None:
+    def __init__(self, last_failure: LastFailure, secrets: list[str], bearer: Bearer | None = None) -> None:
         limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16, keepalive_expiry=15)
         inner = httpx2.AsyncHTTPTransport(limits=limits)
         self._inner: httpx2.AsyncBaseTransport = inner if bearer is None else BearerTransport(inner, bearer)
         self._signs_in = bearer is not None
-        self._notes = notes
+        self._last_failure = last_failure
         self._secrets = secrets
         self._open: dict[RequestId, asyncio.Event] = {}
 
@@ -100,7 +106,7 @@ class Relay(httpx2.AsyncBaseTransport):
             raise
         if response is None:  # cancelled by us
             self._open.pop(number, None)
-            return _answer(request, own_error(number, OwnError.LOST, "cancelled"))
+            return _answer(request, own_error(number, ClientErrorCode.LOST, "cancelled"))
         return await self._checked(request, response, number, stop)
 
     async def _tell(self, request: httpx2.Request, message: dict[str, Any]) -> httpx2.Response:
@@ -112,7 +118,7 @@ class Relay(httpx2.AsyncBaseTransport):
             return response
         cancelled = message.get("method") == "notifications/cancelled"
         if cancelled and (stop := self._open.get(message.get("params", {}).get("requestId"))) is not None:
-            stop.set()  # a server without sessions learns it only by this: the call's connection ends
+            stop.set()  # closes the call's connection, which tells a server without sessions of the cancel
         return await self._posted(request)
 
     async def _posted(self, request: httpx2.Request) -> httpx2.Response:
@@ -131,8 +137,8 @@ class Relay(httpx2.AsyncBaseTransport):
         return httpx2.Response(status, request=request)
 
     def _failed(self, request: httpx2.Request, number: RequestId, error: httpx2.TransportError) -> httpx2.Response:
-        self._notes.why = why = _why_not_reached(error)
-        code = OwnError.NOT_SENT if isinstance(error, _NOT_SENT) else OwnError.LOST
+        self._last_failure.why = why = _why_not_reached(error)
+        code = ClientErrorCode.NOT_SENT if isinstance(error, _NOT_SENT) else ClientErrorCode.LOST
         return _answer(request, own_error(number, code, why.words))
 
     async def _checked(
@@ -149,9 +155,11 @@ class Relay(httpx2.AsyncBaseTransport):
         if response.has_redirect_location:
             done()
             await response.aclose()
-            self._notes.why = why = Why(f"it redirects (HTTP status {response.status_code})", Reason.REDIRECTED)
-            return _answer(request, own_error(number, OwnError.REFUSED, why.words, response.status_code))
-        self._notes.why = None
+            self._last_failure.why = why = Reason(
+                f"it redirects (HTTP status {response.status_code})", ReasonKind.REDIRECTED
+            )
+            return _answer(request, own_error(number, ClientErrorCode.REFUSED, why.words, response.status_code))
+        self._last_failure.why = None
         if _is(response, "text/event-stream"):
             response.stream = EventsBody(body, number, stop, done)
         elif _is(response, "application/json"):
@@ -161,8 +169,8 @@ class Relay(httpx2.AsyncBaseTransport):
             await response.aclose()
             if response.status_code == 202:
                 return response
-            self._notes.why = why = Why("it does not answer as an MCP server does", Reason.PROTOCOL)
-            return _answer(request, own_error(number, OwnError.INVALID_ANSWER, why.words))
+            self._last_failure.why = why = Reason("it does not answer as an MCP server does", ReasonKind.PROTOCOL)
+            return _answer(request, own_error(number, ClientErrorCode.INVALID_ANSWER, why.words))
         return response
 
     async def _refused(
@@ -172,20 +180,20 @@ class Relay(httpx2.AsyncBaseTransport):
         error = await _error_in(body, number)
         await response.aclose()
         if request.headers.get(SESSION) and (status == 404 or _names_no_session(status, error)):
-            return _answer(request, own_error(number, OwnError.SESSION_LOST, "it does not know the session"))
+            return _answer(request, own_error(number, ClientErrorCode.SESSION_LOST, "it does not know the session"))
         if self._signs_in and (challenge := challenge_of(status, response.headers)) is not None:
-            self._notes.why = why = Why("it asks the user to sign in", Reason.UNAUTHORIZED)
-            self._notes.challenge = challenge.as_json()
-            return _answer(request, own_error(number, OwnError.SIGN_IN, why.words, challenge.as_json()))
+            self._last_failure.why = why = Reason("it asks the user to sign in", ReasonKind.UNAUTHORIZED)
+            self._last_failure.challenge = challenge.as_json()
+            return _answer(request, own_error(number, ClientErrorCode.SIGN_IN, why.words, challenge.as_json()))
         if status in _REFUSALS and not (status == 404 and error is not None and error.id == number):
             reason, words = _REFUSALS[status]
-            said = f"; it says: {hidden(error.error.message, self._secrets)}" if error is not None else ""
-            self._notes.why = Why(words + said + _sign_in(response), reason)
-            return _answer(request, own_error(number, OwnError.REFUSED, self._notes.why.words, status))
+            said = f"; it says: {line_for_log(error.error.message, self._secrets)}" if error is not None else ""
+            self._last_failure.why = Reason(words + said + _sign_in(response), reason)
+            return _answer(request, own_error(number, ClientErrorCode.REFUSED, self._last_failure.why.words, status))
         if error is not None:
             return _answer(request, JSONRPCError(jsonrpc="2.0", id=number, error=error.error))
-        self._notes.why = why = Why(f"it answers with HTTP status {status}", Reason.SERVER_ERROR)
-        code = OwnError.LOST if status in _LOST_STATUSES else OwnError.INVALID_ANSWER
+        self._last_failure.why = why = Reason(f"it answers with HTTP status {status}", ReasonKind.SERVER_ERROR)
+        code = ClientErrorCode.LOST if status in _LOST_STATUSES else ClientErrorCode.INVALID_ANSWER
         return _answer(request, own_error(number, code, why.words))
 
 
@@ -247,20 +255,20 @@ def _sign_in(response: httpx2.Response) -> str:
     return f"; it describes its sign-in at {str(place)[:200]}"
 
 
-def _why_not_reached(error: httpx2.TransportError) -> Why:
+def _why_not_reached(error: httpx2.TransportError) -> Reason:
     if isinstance(error, SignInServerAway):
-        return Why(str(error), Reason.UNREACHABLE)
+        return Reason(str(error), ReasonKind.UNREACHABLE)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
-            return Why(f"TLS fails: {cause.reason or type(cause).__name__}", Reason.TLS)
+            return Reason(f"TLS fails: {cause.reason or type(cause).__name__}", ReasonKind.TLS)
         cause = cause.__cause__ or cause.__context__
     if "SSL" in str(error):
-        return Why("TLS fails", Reason.TLS)
+        return Reason("TLS fails", ReasonKind.TLS)
     words = why_away(error)
     if words == "ConnectError":
         words = "its host name is not known, or it cannot be reached"
-    return Why(words, Reason.SLOW if isinstance(error, httpx2.TimeoutException) else Reason.UNREACHABLE)
+    return Reason(words, ReasonKind.SLOW if isinstance(error, httpx2.TimeoutException) else ReasonKind.UNREACHABLE)
 
 
 def _answer(request: httpx2.Request, message: JSONRPCMessage) -> httpx2.Response:

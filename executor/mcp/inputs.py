@@ -47,7 +47,7 @@ from executor.mcp.elicitations import question_of
 from executor.mcp.failures import CallRefused
 from executor.mcp.server_entry import Server
 from executor.tools.context import ToolContext
-from executor.tools.tool import Accepted, Stored
+from executor.tools.tool import OperationAccepted, StoredResponse
 
 MAX_QUESTIONS = 10
 """Questions of one call."""
@@ -62,14 +62,14 @@ _requests: TypeAdapter[InputRequests] = TypeAdapter(InputRequests)
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The answers that a call brings to a server that has asked, by the server's keys, and the server's own state."""
+    """What a repeated call brings: answers to the server's questions, by its keys, and the state that it gave."""
 
     responses: Mapping[str, InputResponse] | None = None
     state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ServerRequests:
     """The requests of a server, which it wants answered before it goes on.
 
     `again`: the server wants the same call again, without answers, when the user has opened the links.
@@ -101,7 +101,7 @@ class Asked:
         return text
 
     @classmethod
-    def of(cls, requests: Mapping[str, Any]) -> Asked:
+    def of(cls, requests: Mapping[str, Any]) -> ServerRequests:
         """Returns what a task waits for. Raises CallRefused if that is nothing that a server may ask for."""
         try:
             return cls(_requests.validate_python(requests, by_name=False))
@@ -109,7 +109,7 @@ class Asked:
             raise CallRefused("The tool asks for something that is not known here.") from None
 
     @classmethod
-    def parse(cls, text: str) -> Asked:
+    def parse(cls, text: str) -> ServerRequests:
         document = json.loads(text)
         return cls(_requests.validate_python(document["requests"]), document["state"], document["again"])
 
@@ -184,7 +184,7 @@ class Inputs:
             seen.cancel()
             await end_job(job)
 
-    async def answers(self, asked: Asked, known: Mapping[str, InputResponse]) -> Answers:
+    async def answers(self, asked: ServerRequests, known: Mapping[str, InputResponse]) -> Answers:
         """Returns the answers to everything that is asked, of which some are known. Raises CallRefused."""
         given = dict(known)
         for key, request in asked.requests.items():
@@ -197,7 +197,7 @@ class Inputs:
                 given[key] = answer
         return Answers(given or None, asked.state)
 
-    async def ask_later(self, asked: Asked) -> Accepted | Stored | None:
+    async def ask_later(self, asked: ServerRequests) -> OperationAccepted | StoredResponse | None:
         """Asks the user the first question. The turn ends, and the call goes on with the answer in another turn.
 
         Returns None if the user need not or cannot be asked. Raises CallRefused and Unavailable.
@@ -220,8 +220,8 @@ class Inputs:
         )
         done = await self.context.operations.ask(work)
         if done.operation.result is not None:
-            return Stored(done.operation.result)
-        return Accepted(done.operation, done.already_started)
+            return StoredResponse(done.operation.result)
+        return OperationAccepted(done.operation, done.already_started)
 
     async def resumed(self, operation: Operation) -> Answers:
         """Returns what the call goes on with, after the user has answered the first question. Raises CallRefused.
@@ -229,7 +229,7 @@ class Inputs:
         A refused call is made again when the user has opened all of its links, one after the other (2025-11-25,
         client/elicitation: the error lists those that must be completed before the request is retried).
         """
-        asked = Asked.parse(operation.work.resume)
+        asked = ServerRequests.parse(operation.work.resume)
         assert asked.first is not None, "this is what the user was asked"
         answer = self._result_of({"type": "user_answered", **operation.given})
         self._given[_bytes_of(asked.first[1])] = answer
@@ -241,7 +241,7 @@ class Inputs:
                 raise CallRefused("The user did not open a link that the tool needs first.")
         return Answers()
 
-    async def opened(self, asked: Asked) -> bool:
+    async def opened(self, asked: ServerRequests) -> bool:
         """Asks the user to open links while the call waits. Returns True if the user has opened all of them."""
         for request in asked.requests.values():
             given = await self._answer_to(request)

@@ -21,23 +21,23 @@ from pydantic import TypeAdapter, ValidationError
 from executor.mcp.failures import (
     AnswerTooLarge,
     CallRefused,
+    LastFailure,
     LinksToOpen,
-    Notes,
     ParamsRefused,
     Reason,
+    ReasonKind,
     ServerBusy,
     ServerGone,
     ServerLost,
     ServerUnavailable,
     SessionLost,
     UnknownTask,
-    Why,
-    why_gone,
+    reason_of,
 )
 from executor.mcp.http import reach_server
 from executor.mcp.inputs import listed_roots
-from executor.mcp.live_call import CALL, Lent, LiveCall, LiveCalls
-from executor.mcp.messages import OwnError
+from executor.mcp.live_call import CALL, LendSlot, LiveCall, LiveCalls
+from executor.mcp.messages import ClientErrorCode
 from executor.mcp.oauth.challenge import Challenge, SignInNeeded
 from executor.mcp.oauth.transport import Bearer
 from executor.mcp.server_entry import Server, StdioServer
@@ -81,7 +81,7 @@ class Link:
     ) -> None:
         self.server = server
         self.up, self.down = asyncio.Event(), asyncio.Event()
-        self.why: Why | None = None
+        self.why: Reason | None = None
         self.exited_early = False
         self.call_ended_at = 0.0
         """The time of the end of the last call, on the monotonic clock."""
@@ -93,7 +93,7 @@ class Link:
         self._check_every, self._check_timeout = check
         self._closed = False
         self._listed = listed
-        self._notes = Notes()
+        self._last_failure = LastFailure()
         self._bearer, self._headers = bearer, headers
         self._client: Client | None = None
         self._check_now, self._leaving = asyncio.Event(), asyncio.Event()
@@ -116,8 +116,8 @@ class Link:
     @property
     def challenge(self) -> Challenge | None:
         """The sign-in that the server wants, if that is why the connection failed."""
-        wanted = self._bearer is not None and self.why is not None and self.why.reason is Reason.UNAUTHORIZED
-        return Challenge.from_json(self._notes.challenge) if wanted else None
+        wanted = self._bearer is not None and self.why is not None and self.why.kind is ReasonKind.UNAUTHORIZED
+        return Challenge.from_json(self._last_failure.challenge) if wanted else None
 
     @property
     def instructions(self) -> str | None:
@@ -149,8 +149,8 @@ class Link:
         finally:
             self.down.set()
 
-    async def call(self, tool: str, arguments: dict[str, Any], caller: Caller, lent: Lent) -> Answered:
-        """Calls a tool and returns its result: perhaps an error of the tool, what it asks for, or the task that it is.
+    async def call(self, tool: str, arguments: dict[str, Any], caller: Caller, lent: LendSlot) -> Answered:
+        """Calls a tool. Returns its result or error, its questions to the user, or the task that the call has become.
 
         Cancelling it notifies the server but does not wait for it. Raises the failures of a call.
         """
@@ -176,7 +176,7 @@ class Link:
 
     @property
     def _runs_tasks(self) -> bool:
-        """Returns True if tools that demand a task can be called. Since 2026-07-28 none of them says so."""
+        """Returns True if tools that demand a task can be called. Since 2026-07-28 no tool demands one."""
         return self._makes_tasks or self.protocol in MODERN_PROTOCOL_VERSIONS
 
     async def read(self, uri: str) -> mcp_types.ReadResourceResult:
@@ -235,14 +235,14 @@ class Link:
         return told
 
     def _fail(self, error: BaseException) -> None:
-        self.why = why_gone(error, self._notes.why)
-        self.exited_early = not self.up.is_set() and self.why.reason is Reason.EXITED
+        self.why = reason_of(error, self._last_failure.why)
+        self.exited_early = not self.up.is_set() and self.why.kind is ReasonKind.EXITED
 
     def _new_client(self) -> Client:
         if isinstance(self.server, StdioServer):
-            transport = run_program(self.server, self._folder, self._notes)
+            transport = run_program(self.server, self._folder, self._last_failure)
         else:
-            transport = reach_server(self.server, self._longest_call, self._notes, self._bearer, self._headers)
+            transport = reach_server(self.server, self._longest_call, self._last_failure, self._bearer, self._headers)
         return Client(
             transport,
             client_info=CLIENT_INFO,
@@ -312,10 +312,10 @@ class Link:
                 self._heard_at = time.monotonic()
             except TimeoutError:
                 if self._is_silent():
-                    raise ServerGone("it does not answer", Reason.SLOW) from None
+                    raise ServerGone("it does not answer", ReasonKind.SLOW) from None
             except MCPError as error:
-                limited = error.code == OwnError.REFUSED and error.data == 429
-                more = error.code == OwnError.SIGN_IN and Challenge.from_json(error.data).more
+                limited = error.code == ClientErrorCode.REFUSED and error.data == 429
+                more = error.code == ClientErrorCode.SIGN_IN and Challenge.from_json(error.data).more
                 if not limited and not more:
                     self._fail(error)
                     return
@@ -363,8 +363,8 @@ async def _first_of(one: asyncio.Event, other: asyncio.Event, seconds: float | N
 def _is_silence(error: BaseException) -> bool:
     """Returns True if an error says that the server sent no answer at all."""
     return isinstance(error, MCPError) and error.code in (
-        OwnError.NOT_SENT,
-        OwnError.LOST,
+        ClientErrorCode.NOT_SENT,
+        ClientErrorCode.LOST,
         mcp_types.CONNECTION_CLOSED,
     )
 
@@ -376,22 +376,22 @@ def _outcome(job: asyncio.Task[Any], request: Any) -> Any:
         return job.result()
     except MCPError as error:
         match error.code:
-            case OwnError.NOT_SENT | OwnError.REFUSED:
+            case ClientErrorCode.NOT_SENT | ClientErrorCode.REFUSED:
                 raise ServerUnavailable(error.message) from None
-            case OwnError.SIGN_IN:
+            case ClientErrorCode.SIGN_IN:
                 raise SignInNeeded(Challenge.from_json(error.data)) from None
-            case OwnError.LOST | mcp_types.CONNECTION_CLOSED:
+            case ClientErrorCode.LOST | mcp_types.CONNECTION_CLOSED:
                 raise ServerLost from None
-            case OwnError.SESSION_LOST:
+            case ClientErrorCode.SESSION_LOST:
                 raise SessionLost from None
-            case OwnError.TOO_LARGE:
+            case ClientErrorCode.TOO_LARGE:
                 raise AnswerTooLarge from None
-            case OwnError.INVALID_ANSWER:
+            case ClientErrorCode.INVALID_ANSWER:
                 raise CallRefused(f"The tool server's answer cannot be used: {error.message}.") from None
         if request.method.startswith("tasks/") and error.code in (mcp_types.INVALID_PARAMS, mcp_types.METHOD_NOT_FOUND):
             raise UnknownTask(error.message) from None
         if request.method == "tasks/get" and error.code == mcp_types.INTERNAL_ERROR:
-            raise ServerBusy from None  # nothing is known of the task: a server has other words for one that failed
+            raise ServerBusy from None  # a failed task has another error, so this one says nothing about it
         raise _refused(error) from None
     except ValidationError:
         raise CallRefused("The server's answer is not a valid tool result.") from None

@@ -10,7 +10,7 @@ _TEXTS = ("title", "description")
 _TASK_SUPPORT = ("forbidden", "optional", "required")
 
 
-def tidy(result: dict[str, Any]) -> None:
+def repair_listing(result: dict[str, Any]) -> None:
     """Repairs, in place, the result of `tools/list`. Does nothing to other results."""
     tools = result.get("tools")
     if isinstance(tools, list) and "content" not in result:

@@ -10,8 +10,8 @@ from typing import Any
 
 from executor.mcp.inputs import Inputs
 
-Lent = Callable[[], AbstractAsyncContextManager[None]]
-"""Gives the place of the call to others while the block runs."""
+LendSlot = Callable[[], AbstractAsyncContextManager[None]]
+"""Gives the slot of the call to others while the block runs."""
 MOST_REQUESTS = 16
 """Open requests of one call. Further ones are answered at once, as if the call had ended."""
 CALL: ContextVar[LiveCall | None] = ContextVar("CALL", default=None)
@@ -22,7 +22,7 @@ of its answer; over stdio, and in the stream of a GET, there is none."""
 class LiveCall:
     """A call of `session`. The server's requests during it end with it."""
 
-    def __init__(self, session: str, inputs: Inputs, lent: Lent) -> None:
+    def __init__(self, session: str, inputs: Inputs, lent: LendSlot) -> None:
         self.session = session
         self.inputs = inputs
         self._lent = lent
@@ -32,7 +32,7 @@ class LiveCall:
     async def answer(self, answering: Coroutine[Any, Any, Any], otherwise: Any) -> Any:
         """Returns the answer to a request, or `otherwise` if the call ends before or has MOST_REQUESTS open already.
 
-        The call's place is lent while it has open requests, once for all of them.
+        The call's slot is lent while it has open requests, once for all of them.
         """
         if len(self._jobs) >= MOST_REQUESTS:
             answering.close()

@@ -1,7 +1,7 @@
 """JSON-RPC messages as servers really send them.
 
 Whatever has the id of an open request is its answer, even if it is not valid: it is repaired, or becomes an error with
-a code of `OwnError`. Otherwise the call would wait until its time limit.
+a code of `ClientErrorCode`. Otherwise the call would wait until its time limit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import orjson
 from mcp_types import ErrorData, JSONRPCError, JSONRPCMessage, JSONRPCResponse, RequestId, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from backend.chat.protocol.tool_outputs import is_too_deep
+from backend.chat.models import is_too_deep
 from executor.llm.clean_text import clean
-from executor.mcp.listings import tidy
+from executor.mcp.listings import repair_listing
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_BATCH = 100
@@ -35,7 +35,7 @@ _LAST_ID = re.compile(rb"[{,]\s*" + _ID + rb"(?:,\s*" + _VERSION + rb")?\}\s*\Z"
 _METHOD_FIRST = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb",\s*)?(?:" + _ID + rb',\s*)?"method"')
 
 
-class OwnError(IntEnum):
+class ClientErrorCode(IntEnum):
     """Codes of errors that this client makes itself. Errors of servers never have them (`decode`)."""
 
     INVALID_ANSWER = -32900
@@ -52,11 +52,11 @@ class OwnError(IntEnum):
     """The user must sign in first. The server did not run the call; `data` is its challenge."""
 
 
-_OWN_CODES = frozenset({*OwnError, mcp_types.CONNECTION_CLOSED})
+_OWN_CODES = frozenset({*ClientErrorCode, mcp_types.CONNECTION_CLOSED})
 
 
 @dataclass(frozen=True, slots=True)
-class TooLong:
+class OverlongLine:
     """A line over MAX_MESSAGE_BYTES: its beginning and its end."""
 
     head: bytes
@@ -79,15 +79,15 @@ def decode(text: bytes, asked: Container[RequestId]) -> list[JSONRPCMessage]:
     return [message]
 
 
-def own_error(request: RequestId, code: OwnError, why: str, data: Any = None) -> JSONRPCError:
+def own_error(request: RequestId, code: ClientErrorCode, why: str, data: Any = None) -> JSONRPCError:
     return JSONRPCError(jsonrpc="2.0", id=request, error=ErrorData(code=code, message=why, data=data))
 
 
 def too_large(request: RequestId) -> JSONRPCError:
-    return own_error(request, OwnError.TOO_LARGE, f"its answer has more than {MAX_MESSAGE_BYTES} bytes")
+    return own_error(request, ClientErrorCode.TOO_LARGE, f"its answer has more than {MAX_MESSAGE_BYTES} bytes")
 
 
-def errors_for(line: TooLong, asked: Collection[RequestId]) -> list[JSONRPCMessage]:
+def errors_for(line: OverlongLine, asked: Collection[RequestId]) -> list[JSONRPCMessage]:
     """Returns error answers for a line that was too long to read.
 
     The id at either end of the line names the call. If no id is there and several calls are open, each gets an error.
@@ -99,12 +99,12 @@ def errors_for(line: TooLong, asked: Collection[RequestId]) -> list[JSONRPCMessa
         (found,) = asked
     if found is not None:
         return [too_large(found)] if found in asked else []
-    return [own_error(request, OwnError.LOST, "an answer was too large to be read") for request in asked]
+    return [own_error(request, ClientErrorCode.LOST, "an answer was too large to be read") for request in asked]
 
 
-async def read_lines(output: Any) -> AsyncIterator[bytes | TooLong]:
+async def read_lines(output: Any) -> AsyncIterator[bytes | OverlongLine]:
     """Yields the lines of a stream with `read`. It holds MAX_MESSAGE_BYTES at most, however long a line is."""
-    line = Line()
+    line = LineBuffer()
     while piece := await output.read(_PIECE_BYTES):
         *ends, rest = piece.split(b"\n")
         for end in ends:
@@ -115,7 +115,7 @@ async def read_lines(output: Any) -> AsyncIterator[bytes | TooLong]:
         yield line.take()
 
 
-class Line:
+class LineBuffer:
     """Bytes that arrive in pieces. From MAX_MESSAGE_BYTES on, it keeps their beginning and their end only."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Line:
     def over(self) -> bool:
         return self._head is not None
 
-    def add_long(self, line: TooLong) -> None:
+    def add_long(self, line: OverlongLine) -> None:
         self._head, self._held = line.head, bytearray(line.tail)
 
     def add(self, piece: bytes) -> None:
@@ -140,11 +140,11 @@ class Line:
         if self._head is not None:
             del self._held[:-_EDGE_BYTES]
 
-    def take(self) -> bytes | TooLong:
+    def take(self) -> bytes | OverlongLine:
         held, head = bytes(self._held), self._head
         self._held.clear()
         self._head = None
-        return held if head is None else TooLong(head, held)
+        return held if head is None else OverlongLine(head, held)
 
 
 def _repaired(text: bytes, asked: Container[RequestId]) -> list[JSONRPCMessage]:
@@ -205,13 +205,13 @@ def _mend(result: dict[str, Any]) -> None:
 
     mcp 2.3.0 can send such a call, and refuses its answer (2025-11-25) because it has no content.
     """
-    tidy(result)
+    repair_listing(result)
     if isinstance(result.get("task"), dict):
         result.setdefault("content", [])
 
 
 def _invalid(request: RequestId) -> JSONRPCError:
-    return own_error(request, OwnError.INVALID_ANSWER, "its answer is not valid")
+    return own_error(request, ClientErrorCode.INVALID_ANSWER, "its answer is not valid")
 
 
 def _request_id(given: Any) -> RequestId | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import orjson
 from mcp_types import (
@@ -18,30 +22,38 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from backend.chat.models import Json
+from backend.chat.models import FilePart, Json, is_too_deep
 from backend.chat.protocol.files_in_outputs import left_out, without_files
-from backend.chat.protocol.tool_outputs import is_too_deep
-from backend.chat.protocol.tool_responses import BlockOutput, ErrorResponse, ToolResponse
+from backend.chat.protocol.tool_responses import BlockOutput, ErrorResponse, OutputFile, ToolResponse
 
 MAX_OUTPUT_BYTES = 1_000_000
 MAX_INLINE_CHARS = 16_384
 """Base64 characters of an image or a file. Longer ones are named but left out, since a model cannot read them here."""
 MAX_ERROR_CHARS = 4_000
+_TEXTS = re.compile(r"application/(.+\+)?(json|xml|yaml|toml|javascript)")
+"""Types of texts besides `text/…`."""
 
 
-def response_of(result: CallToolResult, block_id: str, block_name: str, session_id: str | None) -> ToolResponse:
+Kept = Mapping[int, FilePart]
+"""The files of a result that the conversation keeps, by their places in its content."""
+
+
+def response_of(
+    result: CallToolResult, block_id: str, block_name: str, session_id: str | None, kept: Kept = MappingProxyType({})
+) -> ToolResponse:
     """Returns `block_output`. Its `outputs` are the structured content or, without that, the list of parts.
 
-    Parts beside structured content are in `content`, except a text that repeats it. Returns `error` if the tool reports
-    one, or if the output is too large or cannot be stored.
+    Parts beside structured content are in `content`, except a text that repeats it. Those that are `kept` name their
+    file. Returns `error` if the tool reports one, or if the output is too large or cannot be stored.
     """
     if result.is_error:
         return failed(_words_of(result) or f"{block_id} failed.", session_id)
     outputs, content = result.structured_content, None
     if outputs is None:
-        outputs = [_part(block) for block in result.content]
+        outputs = [_part(block, kept.get(place)) for place, block in enumerate(result.content)]
     else:
-        content = [_part(block) for block in result.content if not _repeats(block, outputs)] or None
+        others = [(place, block) for place, block in enumerate(result.content) if not _repeats(block, outputs)]
+        content = [_part(block, kept.get(place)) for place, block in others] or None
         if is_too_deep(outputs):
             return failed(f"{block_id} answered with JSON that cannot be kept.", session_id)
         outputs = without_files(outputs, MAX_INLINE_CHARS)
@@ -57,13 +69,24 @@ def response_of(result: CallToolResult, block_id: str, block_name: str, session_
         block_name=block_name,
         outputs=outputs,
         content=content,
+        files=[_named(file) for file in dict.fromkeys(kept.values())] or None,
     )
 
 
-def resource_response(result: ReadResourceResult, block_id: str, session_id: str | None) -> ToolResponse:
+def result_of_resource(result: ReadResourceResult) -> CallToolResult:
     """Returns the contents of a resource in the form of a tool's result."""
-    blocks: list[ContentBlock] = [EmbeddedResource(resource=one) for one in result.contents]
-    return response_of(CallToolResult(content=blocks), block_id, "Resource", session_id)
+    return CallToolResult(content=[EmbeddedResource(resource=one) for one in result.contents])
+
+
+def _named(file: FilePart) -> OutputFile:
+    return OutputFile(
+        file_id=file.file_id,
+        media_type=file.media_type,
+        filename=file.filename,
+        size=file.size,
+        pages=file.pages,
+        url=file.url,
+    )
 
 
 def too_large(block_id: str, how: str, session_id: str | None) -> ErrorResponse:
@@ -127,15 +150,20 @@ def _repeats(block: ContentBlock, structured: Json) -> bool:
     return bool(said == structured or (len(values) == 1 and said == values[0]))
 
 
-def _part(block: ContentBlock) -> dict[str, Json]:
+def _part(block: ContentBlock, kept: FilePart | None) -> dict[str, Json]:
     match block:
+        case ImageContent() | AudioContent() if kept is not None:
+            return {"type": block.type, "mime_type": kept.media_type, "file_id": kept.file_id}
+        case EmbeddedResource(resource=BlobResourceContents() as file) if kept is not None:
+            return {"type": "resource", "uri": file.uri, "mime_type": kept.media_type, "file_id": kept.file_id}
         case TextContent():
             return {"type": "text", "text": block.text}
         case ImageContent() | AudioContent():
             return {"type": block.type, "mime_type": block.mime_type, **_inlined("data", block.data)}
         case EmbeddedResource(resource=BlobResourceContents() as file):
             about = {"uri": file.uri, "mime_type": file.mime_type}
-            return {"type": "resource", **about, **_inlined("blob", file.blob)}
+            text = _text_in(file)
+            return {"type": "resource", **about, **(_inlined("blob", file.blob) if text is None else {"text": text})}
         case EmbeddedResource(resource=TextResourceContents() as file):
             return {"type": "resource", "uri": file.uri, "mime_type": file.mime_type, "text": file.text}
         case ResourceLink():
@@ -145,7 +173,18 @@ def _part(block: ContentBlock) -> dict[str, Json]:
             return {"type": "unknown"}
 
 
-def _inlined(member: str, base64: str) -> dict[str, Json]:
-    if len(base64) <= MAX_INLINE_CHARS:
-        return {member: base64}
-    return {"left_out": left_out(base64)}
+def _text_in(file: BlobResourceContents) -> str | None:
+    """Returns the text of a small file whose type says that it is one."""
+    kind = (file.mime_type or "").partition(";")[0].strip().lower()
+    if len(file.blob) > MAX_OUTPUT_BYTES or not (kind.startswith("text/") or _TEXTS.fullmatch(kind)):
+        return None
+    try:
+        return base64.b64decode(file.blob, validate=True).decode()
+    except ValueError:  # neither base64 nor UTF-8
+        return None
+
+
+def _inlined(member: str, data: str) -> dict[str, Json]:
+    if len(data) <= MAX_INLINE_CHARS:
+        return {member: data}
+    return {"left_out": left_out(data)}

@@ -16,9 +16,9 @@ from executor.mcp.oauth.challenge import SignInNeeded
 MAX_OWN = 16
 """Connections of one server at once, beside the one that lists its tools. An idle one makes room for the next."""
 HELD = 90.0
-"""Seconds for which a connection is kept after its server has said that a task goes on: until the next look at it."""
+"""Seconds for which a connection is kept after its server said that a task goes on. The next poll then uses it."""
 MAX_IDLE, SWEEP_EVERY = 600.0, 30.0
-"""Seconds without a call after which a connection is closed, and seconds between two looks for such."""
+"""Seconds without a call after which a connection is closed, and seconds between two searches for idle ones."""
 
 
 @dataclass(slots=True)

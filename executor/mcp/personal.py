@@ -16,25 +16,25 @@ import mcp_types
 
 from executor.llm.clean_text import clean
 from executor.mcp.connection import Connection
-from executor.mcp.failures import ServerBusy, ServerUnavailable, Why
+from executor.mcp.failures import Reason, ServerBusy, ServerUnavailable
 from executor.mcp.link import Link
 from executor.mcp.names import Names
 from executor.mcp.oauth.challenge import SignInNeeded
 from executor.mcp.oauth.transport import Bearer
-from executor.mcp.offer import Offer
 from executor.mcp.own_links import OwnLinks
 from executor.mcp.server_entry import MAX_INSTRUCTIONS, HttpServer
+from executor.mcp.server_tools import ServerTools
 from executor.mcp.tool import Caller
 from executor.metrics import ToolServer
 from executor.tools.context import Claims
 from executor.tools.tool import Tool, ToolSource
 
 MOST_USERS = 1_000
-"""Users whose tools are remembered; those of the user that was away for the longest are forgotten first."""
+"""The most users whose tools are remembered. The user who called least recently is forgotten first."""
 MOST_CONNECTIONS = 64
 """Connections of one executor at once. They are cheaper than programs, and more users wait for theirs."""
 NOT_AGAIN = 30.0
-"""Seconds for which turns do not wait for a user's tools after that was in vain."""
+"""Seconds for which turns do not wait for a user's tools after one has waited without success."""
 PREPARE_LIMIT = 3.0
 """Seconds that a turn waits for its user's tools at its start. Later ones are there for its next step."""
 ANONYMOUS = "it needs a user who is signed in here; this conversation is anonymous"
@@ -44,11 +44,11 @@ ANONYMOUS = "it needs a user who is signed in here; this conversation is anonymo
 class _User:
     """What is known of a user. `identity` is the one with which the tools were listed; empty if they were not."""
 
-    offer: Offer
+    tools: ServerTools
     identity: str = ""
     instructions: str | None = None
     failed_at: float = -NOT_AGAIN
-    """When a turn has last waited for the tools in vain, on the monotonic clock."""
+    """When a turn has last waited for the tools without success, on the monotonic clock."""
 
 
 class PersonalConnection(Connection):
@@ -89,12 +89,12 @@ class PersonalConnection(Connection):
 
     @property
     def status(self) -> ToolServer:
-        """It is connected unless the newest connection of a user has failed for another reason than the sign-in."""
-        known = [user.offer for user in self._users.values() if user.offer.is_known]
+        """Counts as connected unless the newest connection of a user failed for a reason other than sign-in."""
+        known = [user.tools for user in self._users.values() if user.tools.is_known]
         return ToolServer(
             name=self.server.name,
             connected=self._why is None,
-            tools=max((len(offer.tools) for offer in known), default=0),
+            tools=max((len(one.tools) for one in known), default=0),
             why=None if self._why is None else self._why.words,
             failures=dict(self._failures),
             unusable=known[-1].left_out if known else {},
@@ -118,14 +118,14 @@ class PersonalConnection(Connection):
         if not is_user(caller.user):
             raise ServerUnavailable(ANONYMOUS)
         user = self.user(caller.user)
-        if user.identity != await self._identity_of(caller) or not user.offer.is_known:
+        if user.identity != await self._identity_of(caller) or not user.tools.is_known:
             await self._link_for(caller, await self._owner_of(caller))
 
     def user(self, owner: str) -> _User:
         """Returns what is known of a user."""
         known = self._users.get(owner)
         if known is None:
-            known = self._users[owner] = _User(self._new_offer())
+            known = self._users[owner] = _User(self._new_tools())
             if len(self._users) > MOST_USERS:
                 self._users.popitem(last=False)
         self._users.move_to_end(owner)
@@ -134,8 +134,8 @@ class PersonalConnection(Connection):
     def _forget(self, owner: str) -> None:
         self._users.pop(owner, None)
 
-    def _new_offer(self) -> Offer:
-        return Offer(self.server, self._names, self.call, self.read, self.tasks)
+    def _new_tools(self) -> ServerTools:
+        return ServerTools(self.server, self._names, self.call, self.read, self.tasks)
 
     async def run(self) -> None:
         """Closes idle connections. Never returns."""
@@ -165,21 +165,21 @@ class PersonalConnection(Connection):
         def listed(tools: list[mcp_types.Tool], runs_tasks: bool) -> None:
             known = self.user(user)
             if known.identity != identity:
-                known.offer, known.identity = self._new_offer(), identity
-            known.offer.take(tools, runs_tasks)
+                known.tools, known.identity = self._new_tools(), identity
+            known.tools.take(tools, runs_tasks)
             known.instructions = links[0].instructions
             self._note(None)
 
         links.append(self._new_link(folder, listed, *self._login_of(identity, user)))
         return links[0]
 
-    def _note(self, why: Why | None) -> None:
+    def _note(self, why: Reason | None) -> None:
         """Notes why the newest connection of a user has failed, or that it has not."""
         self._why = why
         if why is None:
             self._trouble.over()
         else:
-            self._failures[why.reason] += 1
+            self._failures[why.kind] += 1
             self._trouble.met(why.words)
 
 
@@ -194,8 +194,8 @@ class UsersTools:
     def tools(self) -> Mapping[str, Tool[Any]]:
         if not is_user(self._owner):
             return {}
-        offer = self._connection.user(self._owner).offer
-        return offer.tools if offer.is_known else self._connection.tools_before(self._owner)
+        known = self._connection.user(self._owner).tools
+        return known.tools if known.is_known else self._connection.tools_before(self._owner)
 
     @property
     def instructions(self) -> tuple[str, str] | None:
@@ -207,8 +207,8 @@ class UsersTools:
         return self._connection.server.name, clean(told).strip()[:MAX_INSTRUCTIONS]
 
     def find(self, name: str) -> Tool[Any] | None:
-        offer = self._connection.user(self._owner).offer
-        return offer.tools.get(name) or self._connection.tools_before(self._owner).get(name) or offer.find(name)
+        known = self._connection.user(self._owner).tools
+        return known.tools.get(name) or self._connection.tools_before(self._owner).get(name) or known.find(name)
 
     def of_owner(self, owner: str) -> ToolSource:
         return self._connection.of_owner(owner)

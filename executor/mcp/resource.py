@@ -8,9 +8,10 @@ import mcp_types
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.chat.protocol.tool_responses import ToolResponse
-from executor.mcp.failure_responses import failure_response, masked
+from executor.mcp.answers import answer_of
+from executor.mcp.failure_responses import failure_response
 from executor.mcp.failures import CALL_FAILURES
-from executor.mcp.outputs import resource_response
+from executor.mcp.outputs import result_of_resource
 from executor.mcp.server_entry import Server
 from executor.mcp.tool import Caller
 from executor.tools.context import ToolContext
@@ -20,16 +21,16 @@ READ_RESOURCE = "read_resource"
 Read = Callable[[str, Caller], Awaitable[mcp_types.ReadResourceResult]]
 
 
-class Address(BaseModel):
+class ReadResourceArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     uri: str = Field(min_length=1, max_length=4_096, description="The `uri` of a `resource_link`.")
 
 
-class ResourceTool(Tool[Address]):
+class ResourceTool(Tool[ReadResourceArgs]):
     """Reads a resource of one server. The server decides what can be read."""
 
-    input_type = Address
+    input_type = ReadResourceArgs
     idempotent = True
 
     def __init__(self, name: str, server: Server, read: Read) -> None:
@@ -53,7 +54,7 @@ class ResourceTool(Tool[Address]):
     def time_limit(self) -> float | None:
         return self._server.timeout
 
-    async def run(self, call: Address, context: ToolContext) -> ToolResponse:
+    async def run(self, call: ReadResourceArgs, context: ToolContext) -> ToolResponse:
         block_id = f"{self._server.name}.{READ_RESOURCE}"
         try:
             result = await self._read(
@@ -61,4 +62,4 @@ class ResourceTool(Tool[Address]):
             )
         except CALL_FAILURES as failure:
             return failure_response(failure, self._server, block_id, context, repeatable=True)
-        return masked(resource_response(result, block_id, context.session_id), self._server)
+        return await answer_of(result_of_resource(result), block_id, "Resource", context, self._server)

@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from backend.chat.models import Json
-from backend.chat.protocol.tool_outputs import REFUSED_KEYS, is_too_deep
+from backend.chat.models import Json, is_too_deep
+from backend.chat.protocol.tool_outputs import REFUSED_KEYS
 from executor.llm.clean_text import clean
-from executor.mcp.unions import Refs, UnusableSchema, merged_root
+from executor.mcp.unions import References, UnusableSchema, merged_root
 
 MAX_SCHEMA_BYTES = 32_768
 MAX_GIVEN_CHARS = 262_144
@@ -81,7 +81,7 @@ def input_schema(remote: Any) -> InputSchema:
     schema.setdefault("properties", {})
     if "enum" in root or "const" in root:
         _add_words(schema, f"The arguments are one of: {_shown(root.get('enum', [root.get('const')]))}")
-    schema = _without_dead_refs(schema, Refs(schema))
+    schema = _without_dead_refs(schema, References(schema))
     try:
         size = len(orjson.dumps(schema))
     except TypeError:
@@ -209,7 +209,7 @@ def _type(name: Any) -> str | None:
     return name if name in _TYPES else _OTHER_NAMES.get(name.lower())
 
 
-def _without_dead_refs(value: Any, refs: Refs) -> Any:
+def _without_dead_refs(value: Any, refs: References) -> Any:
     """Returns the schema with references replaced that a provider cannot follow: they allow anything."""
     if isinstance(value, list):
         return [_without_dead_refs(item, refs) for item in value]

@@ -25,15 +25,15 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse, RequestId
 
 from backend.embedded.children import tied_to_parent
-from executor.mcp.failures import Notes, Reason, ServerGone, Why, hidden
-from executor.mcp.messages import TooLong, decode, errors_for, read_lines
+from executor.mcp.failures import LastFailure, Reason, ReasonKind, ServerGone, line_for_log
+from executor.mcp.messages import OverlongLine, decode, errors_for, read_lines
 from executor.mcp.server_entry import StdioServer
 
 PIPE_BYTES = 262_144
 EXIT_WAIT = 1.0
 """Seconds that a program has to exit after the end of its output."""
 LAST_LINES = 5
-"""Last lines of standard error that are told when a program has ended."""
+"""The number of last lines of standard error that are logged when a program has ended."""
 MAX_ERROR_LINES = 200
 """Lines of standard error that are logged per process."""
 STOP_STEPS = ((None, 1.0), (signal.SIGTERM, 1.0), (signal.SIGUSR1, 1.0))
@@ -47,7 +47,7 @@ Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObj
 
 
 @asynccontextmanager
-async def run_program(server: StdioServer, folder: Path, notes: Notes) -> AsyncIterator[Streams]:
+async def run_program(server: StdioServer, folder: Path, last_failure: LastFailure) -> AsyncIterator[Streams]:
     """Starts the program, yields its streams, and stops it at the end. Raises ServerGone, in a group, if it ends early.
 
     It works in `folder` unless the file says otherwise. Its environment consists of the variables that the SDK passes
@@ -66,7 +66,7 @@ async def run_program(server: StdioServer, folder: Path, notes: Notes) -> AsyncI
         start_new_session=True,
         limit=PIPE_BYTES,
     )
-    program = _Program(process, server.name, server.hidden_in_log, notes)
+    program = _Program(process, server.name, server.hidden_in_log, last_failure)
     incoming, received = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     sent, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
     try:
@@ -94,11 +94,11 @@ def _absolute(command: str) -> str:
 class _Program:
     """A running program: the messages in both directions, and its standard error."""
 
-    def __init__(self, process: Process, name: str, secrets: list[str], notes: Notes) -> None:
+    def __init__(self, process: Process, name: str, secrets: list[str], last_failure: LastFailure) -> None:
         self._process = process
         self._name = name
         self._secrets = secrets
-        self._notes = notes
+        self._last_failure = last_failure
         self._asked: set[RequestId] = set()
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._heard = anyio.Event()
@@ -112,8 +112,8 @@ class _Program:
                     for message in self._messages(line):
                         await incoming.send(SessionMessage(message))
             words = await self._last_words()  # before `incoming` ends, since that end gives no reason
-            self._notes.why = Why(words, Reason.EXITED)
-        raise ServerGone(words, Reason.EXITED)
+            self._last_failure.why = Reason(words, ReasonKind.EXITED)
+        raise ServerGone(words, ReasonKind.EXITED)
 
     async def _last_words(self) -> str:
         code: int | None = None
@@ -121,16 +121,16 @@ class _Program:
             async with asyncio.timeout(EXIT_WAIT):
                 code = await self._process.wait()
                 await self._heard.wait()
-        said = hidden(" | ".join(self._last_lines), self._secrets)
+        said = line_for_log(" | ".join(self._last_lines), self._secrets)
         if code is None:
             return "it closed its output"
         if code == 127 and not said:
             return "its command cannot be run"
         return f"its program ended with code {code}" + (f"; its last words: {said}" if said else "")
 
-    def _messages(self, line: bytes | TooLong) -> list[JSONRPCMessage]:
+    def _messages(self, line: bytes | OverlongLine) -> list[JSONRPCMessage]:
         """Returns the messages of a line. There are none in a banner or a forgotten print."""
-        messages = errors_for(line, self._asked) if isinstance(line, TooLong) else decode(line, self._asked)
+        messages = errors_for(line, self._asked) if isinstance(line, OverlongLine) else decode(line, self._asked)
         for message in messages:
             if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
                 self._asked.discard(message.id)
@@ -162,7 +162,9 @@ class _Program:
         lines = 0
         try:
             async for text in read_lines(self._process.stderr):
-                line = hidden((text if isinstance(text, bytes) else text.head).decode(errors="replace"), self._secrets)
+                line = line_for_log(
+                    (text if isinstance(text, bytes) else text.head).decode(errors="replace"), self._secrets
+                )
                 if not line:
                     continue
                 self._last_lines.append(line)

@@ -10,14 +10,14 @@ from backend.chat.models import ToolCallPart
 from backend.chat.outcomes import Operation, Outcome, RemoteTask
 from backend.chat.protocol.tool_responses import ToolResponse
 from executor.agent.progress import progress_of
-from executor.mcp.failure_responses import failure_response, masked
+from executor.mcp.answers import answer_of
+from executor.mcp.failure_responses import failure_response
 from executor.mcp.failures import CALL_FAILURES, ServerBusy, ServerLost, ServerUnavailable
 from executor.mcp.inputs import Inputs
-from executor.mcp.outputs import response_of
 from executor.mcp.server_entry import Server
 from executor.mcp.tasks import ServerTasks, TaskState
 from executor.tools.context import ToolContext
-from executor.tools.remote_work import GoesOn
+from executor.tools.remote_work import StillRunning
 from executor.tools.tool import outcome_of
 
 
@@ -37,7 +37,7 @@ async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) ->
         return failure_response(failure, tasks.server, block_id, context, repeatable=False)
     if isinstance(found, TaskState):
         return found
-    return masked(response_of(found, block_id, task.tool, context.session_id), tasks.server)
+    return await answer_of(found, block_id, task.tool, context, tasks.server)
 
 
 async def answer_to(
@@ -58,10 +58,10 @@ async def answer_to(
         return failure_response(failure, tasks.server, task.tool, context, repeatable=False)
     if found is None:
         return None
-    return masked(response_of(found, f"{task.server}.{task.tool}", task.tool, context.session_id), tasks.server)
+    return await answer_of(found, f"{task.server}.{task.tool}", task.tool, context, tasks.server)
 
 
-class Connected(Protocol):
+class ConnectionWithTasks(Protocol):
     """A connection to a server (`executor.mcp.connection.Connection`), as far as its tasks need it."""
 
     @property
@@ -75,7 +75,7 @@ class Connected(Protocol):
 class McpWork:
     """An MCP server as a server of work (`executor.tools.remote_work.WorkServer`)."""
 
-    def __init__(self, connection: Connected) -> None:
+    def __init__(self, connection: ConnectionWithTasks) -> None:
         self._connection = connection
 
     @property
@@ -86,14 +86,14 @@ class McpWork:
     def can_tell(self) -> bool:
         return self._connection.can_tell_of_tasks
 
-    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
+    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> StillRunning | Outcome | None:
         found = await look_at(self._connection.tasks, work, context)
         if isinstance(found, ToolResponse):
             return outcome_of(with_notes(found, operation.work.notes))
         if found is None:
             return None
         progress = None if found.words is None else progress_of(0, None, found.words)
-        return GoesOn(found.pause, progress, found if found.is_waiting else None)
+        return StillRunning(found.pause, progress, found if found.is_waiting else None)
 
     async def answer(
         self, work: RemoteTask, wants: TaskState, operation: Operation, context: ToolContext, notes: list[str]

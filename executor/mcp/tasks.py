@@ -29,13 +29,13 @@ from executor.mcp.failures import (
     UnknownTask,
     without_secrets,
 )
-from executor.mcp.inputs import MAX_QUESTIONS, Asked, Inputs
+from executor.mcp.inputs import MAX_QUESTIONS, Inputs, ServerRequests
 from executor.mcp.live_call import LiveCall
 from executor.mcp.server_entry import Server, StdioServer
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 DEFAULT_PAUSE, LEAST_PAUSE, LONGEST_PAUSE = 5.0, 1.0, 60.0
-"""Seconds between two looks at a task if the server names none, and the bounds of what it names."""
+"""Seconds between two polls of a task if the server names none, and the bounds of what it names."""
 LOOK_LIMIT, CANCEL_LIMIT = 30.0, 10.0
 """Seconds that a server has to tell about a task, and to take a cancel."""
 MAX_WAITING = 1_000
@@ -76,7 +76,7 @@ class TaskState(BaseModel):
 
     @property
     def pause(self) -> float:
-        """Seconds until the next look, as the server wants it, within bounds."""
+        """Seconds until the next poll, as the server wants it, within bounds."""
         if not isinstance(self.poll_ms, int | float) or not self.poll_ms > 0:
             return DEFAULT_PAUSE
         return max(min(self.poll_ms, 1000 * LONGEST_PAUSE) / 1000, LEAST_PAUSE)  # a JSON number may exceed any float
@@ -140,7 +140,7 @@ class TasksExtension(ClientExtension):
         raise NotImplementedError("the links parse answers themselves")
 
 
-class Asks(Protocol):
+class TaskConnection(Protocol):
     """A connection to a server (`executor.mcp.link.Link`)."""
 
     async def ask(
@@ -148,7 +148,7 @@ class Asks(Protocol):
     ) -> Any: ...
 
 
-Ask = Callable[[str | None, Callable[[Asks], Awaitable[Any]]], Awaitable[Any]]
+Ask = Callable[[str | None, Callable[[TaskConnection], Awaitable[Any]]], Awaitable[Any]]
 """Runs a request with the connection of a session or user, or with the one that all share (None)."""
 
 
@@ -172,7 +172,7 @@ class ServerTasks:
         """
         try:
             state: TaskState = await self._of_task(task, "tasks/get", _STATE)
-        except (CallRefused, AnswerTooLarge):  # nobody asks again, so its work is in vain
+        except (CallRefused, AnswerTooLarge):  # nobody asks for the result, so the work would be wasted
             self.abandon(task)
             raise
         if state.has_ended:
@@ -201,7 +201,7 @@ class ServerTasks:
         return state.model_copy(update={"requests": left, "status": state.status if left else "working"})
 
     async def answer(self, task: RemoteTask, state: TaskState, inputs: Inputs) -> mcp_types.CallToolResult | None:
-        """Answers what a task waits for; takes as long as the user does. Returns its result if that comes meanwhile.
+        """Has the user answer what a task waits for, without limit. Returns the task's result if it ends meanwhile.
 
         Raises CallRefused if it asks for something that it does not get, and as `look` does.
         """
@@ -210,7 +210,7 @@ class ServerTasks:
         answered = self._answered.get(task, set())
         if len(answered) + len(state.requests) > MAX_QUESTIONS or any(len(key) > MAX_KEY for key in state.requests):
             raise CallRefused(f"The tool asked for something more than {MAX_QUESTIONS} times.")
-        asked = Asked.of(state.requests)
+        asked = ServerRequests.of(state.requests)
         answers = await inputs.answers(asked, {})
         given = {
             key: one.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -225,7 +225,7 @@ class ServerTasks:
         return None
 
     async def cancel(self, task: RemoteTask) -> None:
-        """Tells the server to stop. Raises ServerUnavailable and ServerBusy if it was not told; all else counts."""
+        """Tells the server to stop. Raises ServerUnavailable or ServerBusy if that failed. Ignores other errors."""
         with suppress(CallRefused, TaskLost, ServerLost, AnswerTooLarge, TimeoutError):
             async with asyncio.timeout(CANCEL_LIMIT):
                 await self._of_task(task, "tasks/cancel", _ANYTHING)

@@ -16,8 +16,9 @@ from backend.chat.outcomes import RemoteTask, ToolWork
 from backend.chat.protocol.tool_responses import ToolResponse
 from executor.llm.clean_text import clean
 from executor.llm.model import ToolSpec
+from executor.mcp.answers import answer_of
 from executor.mcp.elicitations import links_to_open
-from executor.mcp.failure_responses import failure_response, masked
+from executor.mcp.failure_responses import failure_response
 from executor.mcp.failures import (
     CALL_FAILURES,
     CallRefused,
@@ -25,16 +26,15 @@ from executor.mcp.failures import (
     ParamsRefused,
     SignInLink,
 )
-from executor.mcp.inputs import Answers, Asked, Inputs
+from executor.mcp.inputs import Answers, Inputs, ServerRequests
 from executor.mcp.names import Names
-from executor.mcp.outputs import response_of
 from executor.mcp.schemas import InputSchema, input_schema
 from executor.mcp.server_entry import HttpServer, Server, StdioServer
 from executor.mcp.task_outcomes import look_at, with_notes
 from executor.mcp.tasks import Answered, ServerTasks, TaskState
 from executor.mcp.unions import UnusableSchema
 from executor.tools.context import Claims, ToolContext
-from executor.tools.tool import Accepted, Stored, Tool, outcome_of
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool, outcome_of
 
 MAX_DESCRIPTION_CHARS = 4_096
 MAX_ROUNDS = 10
@@ -42,8 +42,8 @@ MAX_ROUNDS = 10
 MAX_SIGN_INS = 2
 """Times that a call waits for the user to sign in. Its first sign-in usually ends the turn, and is not counted."""
 PATIENCE, SLACK, FIRST_LOOK = 10.0, 5.0, 0.5
-"""Seconds that a turn waits for a call that has become a task; those after which an executor asks for it if the turn
-does not; and those before the first look."""
+"""Seconds that a turn waits for a call that has become a task; seconds until an executor polls it if the turn
+does not; and seconds before the first poll."""
 STATE_ONLY_PAUSE = 0.25
 """Seconds before a call is repeated that asked for nothing but its own state."""
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
@@ -53,7 +53,7 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 class Caller:
     """The session and the user of a call, and how it waits and reports. `long` calls are operations.
 
-    A call with `task_ttl` asks to become a task, which the server keeps for so many milliseconds.
+    A call with `task_ttl` asks to become a task, which the server keeps for `task_ttl` milliseconds.
     """
 
     session: str
@@ -134,7 +134,7 @@ class McpTool(Tool[Arguments]):
     def _is_task(self) -> bool:
         """Returns True if calls ask to become tasks (2025-11-25): those that must, and operations that may.
 
-        A program's task would end with its executor, like any operation of it, so one that may is not asked for.
+        Operations at programs do not ask unless they must: the program, and with it the task, ends with its executor.
         """
         support = None if self._remote.execution is None else self._remote.execution.task_support
         may = isinstance(self._server, HttpServer) and self.long_running
@@ -153,7 +153,7 @@ class McpTool(Tool[Arguments]):
         hints = self._remote.annotations
         return self._remote.title or (hints.title if hints is not None else None) or self._remote.name
 
-    async def run(self, call: Arguments, context: ToolContext) -> ToolResponse | Accepted | Stored:
+    async def run(self, call: Arguments, context: ToolContext) -> ToolResponse | OperationAccepted | StoredResponse:
         session, block_id = context.session_id, f"{self._server.name}.{self._remote.name}"
         id = context.tool_call_id if context.resumed is None else context.resumed.work.tool_call_id
         made = ToolCallPart(id, self.name, call.root)
@@ -176,12 +176,12 @@ class McpTool(Tool[Arguments]):
         else:
             if not isinstance(result, mcp_types.CallToolResult):
                 return result
-            response = masked(response_of(result, block_id, self._title, session), self._server)
+            response = await answer_of(result, block_id, self._title, context, self._server)
         return with_notes(response, inputs.notes)
 
     async def _called(
         self, arguments: dict[str, Any], caller: Caller, inputs: Inputs
-    ) -> mcp_types.CallToolResult | Accepted | Stored:
+    ) -> mcp_types.CallToolResult | OperationAccepted | StoredResponse:
         """Calls the tool, again each time that it asks for something. Raises the failures of a call.
 
         The turn ends with the first question to the user, unless the call continues one or runs beside its turn. If the
@@ -201,7 +201,7 @@ class McpTool(Tool[Arguments]):
                 caller = replace(caller, answers=Answers())
                 continue
             except LinksToOpen as links:
-                asked = Asked(links_to_open(links.elicitations), again=True)
+                asked = ServerRequests(links_to_open(links.elicitations), again=True)
                 if may_end and (later := await inputs.ask_later(asked)) is not None:
                     return later
                 signed_in += isinstance(links, SignInLink)
@@ -212,7 +212,7 @@ class McpTool(Tool[Arguments]):
                 return result
             if isinstance(result, TaskState):
                 return await self._handed_over(result, inputs)
-            asked = Asked(result.input_requests or {}, result.request_state)
+            asked = ServerRequests(result.input_requests or {}, result.request_state)
             if may_end and (later := await inputs.ask_later(asked)) is not None:
                 return later
             caller = replace(caller, answers=await inputs.answers(asked, {}))
@@ -220,7 +220,7 @@ class McpTool(Tool[Arguments]):
                 await asyncio.sleep(STATE_ONLY_PAUSE)
         raise CallRefused(f"The tool asked for more {MAX_ROUNDS} times in a row.")
 
-    async def _handed_over(self, state: TaskState, inputs: Inputs) -> Accepted | Stored:
+    async def _handed_over(self, state: TaskState, inputs: Inputs) -> OperationAccepted | StoredResponse:
         """Makes the call, which is a task at the server now, an operation, unless it ends within PATIENCE.
 
         An operation of this process becomes one of the server's at once. Raises TooManyOperations and Unavailable.
@@ -239,22 +239,22 @@ class McpTool(Tool[Arguments]):
             raise
         if started.already_started:  # by an earlier attempt, whose task goes on
             self._tasks.abandon(task)
-            return Accepted(started.operation, already_started=True)
+            return OperationAccepted(started.operation, already_started=True)
         if self.long_running:
-            return Accepted(started.operation)
+            return OperationAccepted(started.operation)
         found = await self._soon_ended(self._tasks, task, state, context)
         if isinstance(found, TaskState):
             await context.operations.leave_remote(started.operation, due_in=0.0 if found.is_waiting else found.pause)
-            return Accepted(started.operation)
+            return OperationAccepted(started.operation)
         output = await context.operations.settle_remote(started.operation, outcome_of(with_notes(found, inputs.notes)))
-        return Accepted(started.operation) if output is None else Stored(output)
+        return OperationAccepted(started.operation) if output is None else StoredResponse(output)
 
     async def _soon_ended(
         self, tasks: ServerTasks, task: RemoteTask, state: TaskState, context: ToolContext
     ) -> ToolResponse | TaskState:
         """Returns the response of a task that ends within PATIENCE, else its state: it may wait for the user.
 
-        The first looks come sooner than the server wants them, so that the turn goes on with a result that is there.
+        The first polls come sooner than the server asks for, so that the turn goes on as soon as there is a result.
         """
         pause = FIRST_LOOK
         with context.untimed(), suppress(TimeoutError):
@@ -277,7 +277,7 @@ async def _show(state: TaskState, context: ToolContext) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class OfferedTools:
     """The tools of a server by their names in prompts, and for each that is left out, why."""
 
     tools: dict[str, McpTool]
@@ -292,14 +292,14 @@ def offered_tools(
     tasks: ServerTasks | None = None,
     *,
     runs_tasks: bool = True,
-) -> Offered:
+) -> OfferedTools:
     """Returns the tools that the file allows.
 
     Those that cannot be sent to a model are left out, and those that demand a task of a server that runs none.
     """
     allowed = {tool.name: tool for tool in remote if server.offers(tool.name)}
     named = (names or Names([server.name])).of(server.name, allowed)
-    offered = Offered({}, {})
+    offered = OfferedTools({}, {})
     for remote_name, tool in allowed.items():
         name = named[remote_name]
         if not runs_tasks and tool.execution is not None and tool.execution.task_support == "required":

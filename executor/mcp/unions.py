@@ -15,7 +15,7 @@ class UnusableSchema(Exception):
     """A schema that cannot be repaired without a change of its meaning. The message says why."""
 
 
-class Refs:
+class References:
     """References within one document, as JSON pointers."""
 
     def __init__(self, document: Any) -> None:
@@ -41,13 +41,13 @@ class Refs:
 
 def merged_root(schema: dict[str, Any]) -> dict[str, Any]:
     """Returns the schema with its root's references and unions resolved. Raises UnusableSchema."""
-    root = _merged(schema, Refs(schema), 0)
+    root = _merged(schema, References(schema), 0)
     if not _may_be_object(root):
         raise UnusableSchema("its root is no object")
     return root
 
 
-def _merged(schema: dict[str, Any], refs: Refs, hops: int) -> dict[str, Any]:
+def _merged(schema: dict[str, Any], refs: References, hops: int) -> dict[str, Any]:
     refs.merges += 1
     if hops > MAX_HOPS or refs.merges > MAX_MERGES:
         raise UnusableSchema("its references have no end, or are too many")

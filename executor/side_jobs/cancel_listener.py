@@ -62,7 +62,7 @@ async def check_claims(resources: Resources, runner: TurnRunner) -> None:
 
 
 def _is_quiet(resources: Resources, clear_at: float) -> bool:
-    """Returns True if no claim can have been made since the check of that moment, which found none."""
+    """Returns True if the check at `clear_at` found no claim, and none can have been made since."""
     settled = not resources.claiming.running and clear_at - resources.claiming.ended_at >= CHECK_AFTER
     return settled and time.monotonic() - clear_at < IDLE_CHECK_EVERY
 

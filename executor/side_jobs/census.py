@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from backend.chat import keys
 from backend.chat.resources import Resources
 from backend.chat.store.operators.census import Census, RedisMemory, take_census
+from backend.redis_cluster import info_of_servers
 
 CENSUS_EVERY = 15.0
 """Seconds between two censuses."""
@@ -57,9 +58,10 @@ class CensusTaker:
         return holder in (None, me)
 
     async def _memory(self) -> RedisMemory | None:
-        """Returns None if Redis is unavailable, or its ACL forbids INFO."""
+        """Returns the memory of the fullest server. None if Redis is unavailable, or its ACL forbids INFO."""
         try:
-            facts = await self._resources.redis.info("memory")
-        except RedisError:
+            told = await info_of_servers(self._resources.redis, "memory")
+        except (RedisError, OSError):
             return None
-        return RedisMemory(int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0)))
+        found = [RedisMemory(int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))) for facts in told]
+        return max(found, key=lambda memory: memory.used / (memory.limit or memory.used or 1), default=None)

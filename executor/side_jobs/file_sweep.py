@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from backend.chat.flows.expire_files import delete_expired_files, delete_orphans
+from backend.chat.flows.files.expire import delete_expired_files, delete_orphans
 from backend.chat.resources import Resources
 from backend.errors import Unavailable
 from backend.ids import FileId
@@ -16,7 +16,7 @@ EXPIRED_EVERY, EXPIRED_BATCH = 30.0, 200
 ORPHANS_EVERY = 6 * 3600.0
 """Seconds between two searches for objects without a row."""
 ORPHANS_AFTER = 86_400.0
-"""Seconds after which an object without a row is no upload that still runs."""
+"""Seconds after which an object without a row is deleted. No upload takes that long."""
 logger = logging.getLogger(__name__)
 
 

@@ -25,21 +25,23 @@ from backend.failpoints import reach
 from backend.ids import TaskId
 from backend.jitter import jitter
 from backend.supervised import end_job
-from executor.operations import Operations, Waits
+from executor.operations import Operations, WaitingCalls
 from executor.tools.context import ToolContext
-from executor.tools.remote_work import GoesOn, WorkServer
+from executor.tools.remote_work import StillRunning, WorkServer
 from executor.turns.context import ExecutorContext
+from executor.turns.output_files import OutputFiles
 
 AT_ONCE, AT_ONCE_OF_ONE, MOST_WAITING = 32, 8, 64
 """Tasks for which one executor asks at the same time, of all servers and of one. Those that wait for input, mostly of
 users, are counted by themselves.
 """
 LOOK_EVERY, CALM_LOOK_EVERY, CALM_AFTER = 1.0, 5.0, 120.0
-"""Seconds between two looks for due tasks; those if there was none for CALM_AFTER, in which every task is due once."""
+"""Seconds between two searches for due tasks; the same if none was due for CALM_AFTER seconds. Each task is due once
+within CALM_AFTER."""
 RETRY_IN = 10.0
 """Seconds after which a server that was not reached is asked again."""
 MOST_UNSTOPPED = 10_000
-"""Tasks of which it is known since when their server cannot be told to stop; the oldest of more are tried anew."""
+"""The most tasks whose server could not be told to stop, and that are remembered with the time of the first try."""
 logger = logging.getLogger(__name__)
 
 
@@ -53,11 +55,11 @@ class RemoteTasks:
         self._asked: dict[TaskId, str] = {}
         """The server of each task for which it asks now."""
         self._waiting: set[TaskId] = set()
-        """Those of them that wait for input."""
+        """The tasks that wait for input from the user."""
         self._unstopped: dict[TaskId, float] = {}
         """When a server could first not be told to stop a task, on the clock of the event loop."""
-        self._waits = Waits(MOST_WAITING)
-        """Their questions. They hold no slots of turns. If this process stops, another one asks them again."""
+        self._waits = WaitingCalls(MOST_WAITING)
+        """The questions of these tasks, which hold no slots of turns. If this process stops, another one asks them."""
 
     async def run(self) -> None:
         """Asks until cancelled."""
@@ -69,7 +71,7 @@ class RemoteTasks:
             while True:
                 calm = not self._asked and clock() - claimed_at > CALM_AFTER
                 await asyncio.sleep(jitter(CALM_LOOK_EVERY if calm else LOOK_EVERY, 0.8, 1.2))
-                with suppress(Unavailable):  # the next look comes soon
+                with suppress(Unavailable):  # the next check comes soon
                     for claimed in await self._claim():
                         claimed_at = clock()
                         self._asked[claimed.task_id] = claimed.remote.server
@@ -95,7 +97,7 @@ class RemoteTasks:
                     await remote_tasks.forget(c, claimed.task_id)
                 else:
                     due_in = jitter(pause, 0.9, 1.1)
-                    await remote_tasks.put_off(
+                    await remote_tasks.postpone(
                         c, claimed.task_id, self._resources.me, due_in=due_in, stopping=found is None
                     )
         except Unavailable:  # it is due still
@@ -117,7 +119,7 @@ class RemoteTasks:
         return None
 
     async def _look(self, claimed: ClaimedTask, server: WorkServer, operation: Operation, task: Task) -> float | None:
-        """Asks for a task. Returns the seconds until the next look, or None if the operation has its outcome."""
+        """Asks for a task. Returns the seconds until the next poll, or None if the operation has its outcome."""
         context = self._context_of(operation, task)
         if not operation.opened:  # its turn has ended before
             await context.operations.mark_opened(operation)
@@ -125,7 +127,7 @@ class RemoteTasks:
         found = await server.look(claimed.remote, operation, context)
         if found is None:
             return RETRY_IN
-        if isinstance(found, GoesOn) and found.wants is not None:
+        if isinstance(found, StillRunning) and found.wants is not None:
             answered = await self._answered(claimed, server, found, operation, context, notes)
             if len(notes) > len(operation.work.notes):
                 await self._keep(claimed, notes)
@@ -143,7 +145,7 @@ class RemoteTasks:
         self,
         claimed: ClaimedTask,
         server: WorkServer,
-        state: GoesOn,
+        state: StillRunning,
         operation: Operation,
         context: ToolContext,
         notes: list[str],
@@ -166,7 +168,7 @@ class RemoteTasks:
             await end_job(job)
 
     async def _keep(self, claimed: ClaimedTask, notes: list[str]) -> None:
-        """Stores the notes for the look that finds the outcome, which may be another executor's."""
+        """Stores the notes for whichever executor finds the outcome."""
         async with self._resources.database.connection() as c:
             await remote_tasks.keep_notes(c, claimed.task_id, notes)
 
@@ -180,6 +182,7 @@ class RemoteTasks:
             self._resources.database,
             Operations(self._resources, operation.session_id, context.start_work, self._waits),
             can_ask=context.can_ask(task),
+            keep_file=OutputFiles(self._resources, operation.session_id, task.id).keep,
         )
 
     async def _complete(self, operation: Operation, outcome: Outcome) -> None:
@@ -188,7 +191,7 @@ class RemoteTasks:
             if done.next_turn is not None:
                 await self._resources.outbox.publish(done.next_turn)
 
-    async def _show(self, operation: Operation, state: GoesOn) -> None:
+    async def _show(self, operation: Operation, state: StillRunning) -> None:
         progress = state.progress
         if progress is not None and progress != operation.progress:
             with suppress(OperationGone, OperationNotFound):

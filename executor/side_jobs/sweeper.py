@@ -59,13 +59,13 @@ that each finds at most. Each reads every session.
 PRUNE_AFTER = 3600.0
 """Seconds without a beat after which an executor's row is deleted."""
 PRUNE_EVERY, PRUNE_BATCH = 60.0, 10_000
-"""Seconds between two deletions of such rows and of old webhook deliveries, and the deliveries that each deletes."""
+"""Seconds between two deletions of these rows and of old webhook deliveries, and the most deliveries of each."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    """The rows that one sweep has to look after."""
+class DueRows:
+    """The rows that one sweep has to act on."""
 
     unpublished: Sequence[Turn]
     owners: set[ExecutorId]
@@ -116,15 +116,15 @@ class Sweeper:
             except (Unavailable, RedisError):  # the next sweep comes soon
                 self._metrics.count_sweep("unavailable")
 
-    async def _find(self, c: Connection) -> Findings:
+    async def _find(self, c: Connection) -> DueRows:
         """Reads in the transaction of the lock, so that a sweep that finds nothing is one transaction."""
         unpublished = await tasks.unpublished_tasks(c, older_than=UNPUBLISHED_AFTER, limit=BATCH)
         owners = await tasks.owners(c) | await operations.runners(c) | await remote_tasks.executors(c)
         overdue = await operations.overdue_operations(c, BATCH)
         unsearched = await search.unsearched_sessions(c, BATCH)
-        return Findings(unpublished, owners, overdue, unsearched, await deliveries.any_due(c))
+        return DueRows(unpublished, owners, overdue, unsearched, await deliveries.any_due(c))
 
-    async def _sweep(self, found: Findings) -> None:
+    async def _sweep(self, found: DueRows) -> None:
         published = await asyncio.gather(*(self._resources.outbox.try_publish(turn) for turn in found.unpublished))
         for turn, done in zip(found.unpublished, published, strict=True):
             if done:  # while the queue is unavailable, the outbox logs it once
@@ -165,7 +165,7 @@ class Sweeper:
 
     async def _mark_missed(self) -> None:
         if time.monotonic() >= self._next_missed:
-            self._next_missed = time.monotonic() + MISSED_EVERY  # set first: if it fails, others go on
+            self._next_missed = time.monotonic() + MISSED_EVERY  # first: a failure must not repeat at once
             async with self._resources.database.connection() as c:
                 await search.mark_missed_sessions(c, MISSED_FOUND)
 
@@ -180,7 +180,7 @@ class Sweeper:
             self._next_prune = time.monotonic() + PRUNE_EVERY
 
     async def _announce(self, turns: Sequence[Turn]) -> None:
-        """Tells pages of these turns again: the process that did not publish them may not have told anybody."""
+        """Tells pages again that these turns are active: the process that failed to publish them may not have."""
         if not turns:
             return
         async with self._resources.database.connection() as c:

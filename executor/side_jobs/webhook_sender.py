@@ -12,13 +12,13 @@ from aiohttp import ClientSession
 from backend.chat.resources import Resources
 from backend.chat.store import messages
 from backend.chat.store.webhooks import deliveries
-from backend.chat.store.webhooks.deliveries import SENT_FOR, Claimed, Failure
+from backend.chat.store.webhooks.deliveries import SENT_FOR, ClaimedDelivery, Failure
 from backend.errors import Unavailable
 from backend.failpoints import reach
 from backend.ids import UserId
 from backend.outside_addresses import OutsideAddresses
 from executor.metrics import ExecutorMetrics
-from executor.webhooks.attempt import Attempted, attempt, open_client, wait_after
+from executor.webhooks.attempt import AttemptResult, open_client, post_event, wait_after
 from executor.webhooks.message import body_of, headers_of
 
 AT_ONCE, AT_ONCE_OF_USER, AT_ONCE_TO_ONE = 32, 8, 4
@@ -52,7 +52,7 @@ class WebhookSender:
                     self._sending[claimed.user_id, claimed.endpoint_id] += 1
                     group.create_task(self._deliver(client, claimed))
 
-    async def _claim(self) -> list[Claimed]:
+    async def _claim(self) -> list[ClaimedDelivery]:
         """Claims what fits, of endpoints to which nothing is being sent. The sweeper wakes the sender for the rest."""
         room = AT_ONCE - self._sending.total()
         if room <= 0:
@@ -73,7 +73,7 @@ class WebhookSender:
         except Unavailable:
             return []
 
-    async def _deliver(self, client: ClientSession, claimed: Claimed) -> None:
+    async def _deliver(self, client: ClientSession, claimed: ClaimedDelivery) -> None:
         try:
             result = await self._attempt(client, claimed)
             reach("after_webhook_attempt")
@@ -83,20 +83,20 @@ class WebhookSender:
         except Exception:  # the boundary of a delivery
             logger.exception("webhook attempt has failed by an internal error", extra={"delivery": claimed.id})
             with suppress(Exception):  # it is claimed again when its lease has lapsed
-                await self._settle(claimed, Attempted(Failure.NOT_ANSWERED))
+                await self._settle(claimed, AttemptResult(Failure.NOT_ANSWERED))
         finally:
             self._sending -= Counter([(claimed.user_id, claimed.endpoint_id)])
             self.wake()
 
-    async def _attempt(self, client: ClientSession, claimed: Claimed) -> Attempted:
+    async def _attempt(self, client: ClientSession, claimed: ClaimedDelivery) -> AttemptResult:
         answer = None
         if claimed.with_text:
             async with self._resources.database.connection() as c:
                 answer = await messages.messages_of_task(c, claimed.task_id)
         body = body_of(claimed, answer)
-        return await attempt(client, claimed.url, body, headers_of(claimed, body))
+        return await post_event(client, claimed.url, body, headers_of(claimed, body))
 
-    async def _settle(self, claimed: Claimed, result: Attempted) -> None:
+    async def _settle(self, claimed: ClaimedDelivery, result: AttemptResult) -> None:
         async with self._resources.database.transaction() as c:
             if result.failure is None:
                 await deliveries.settle_delivered(c, claimed, result.answer or 0)

@@ -7,20 +7,28 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.chat.flows.files.workspace import Workspace
 from backend.config import Settings
 from backend.errors import ConfigError
+from backend.files.reading import FileReader
 from executor.tools.add_understanding import AddUnderstanding
 from executor.tools.ask_user import AskUser
 from executor.tools.check_operation_status import CheckOperationStatus
 from executor.tools.create_agent import CreateAgent
 from executor.tools.customize_agent import CustomizeAgent
+from executor.tools.delete_workspace_file import DeleteWorkspaceFile
 from executor.tools.documents import Documentation
 from executor.tools.edit_agent import EditAgent
+from executor.tools.feature_requests import CreateFeatureRequest, SearchFeatureRequests
+from executor.tools.find_agent import FindAgent
 from executor.tools.find_library_agent import FindLibraryAgent
 from executor.tools.get_doc_page import GetDocPage
+from executor.tools.list_workspace_files import ListWorkspaceFiles
+from executor.tools.read_workspace_file import ReadWorkspaceFile
 from executor.tools.search_docs import SearchDocs
 from executor.tools.templates import Templates
 from executor.tools.tool import Tool, Toolbox, ToolSource
+from executor.tools.write_workspace_file import WriteWorkspaceFile
 from executor.web import Web
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
@@ -48,15 +56,28 @@ def own_tools(
     return [
         AddUnderstanding(),
         FindLibraryAgent(),
+        FindAgent(templates),
         SearchDocs(documentation),
         GetDocPage(documentation),
         CreateAgent(generator),
         EditAgent(generator),
         CustomizeAgent(generator, templates),
         CheckOperationStatus(),
+        SearchFeatureRequests(),
+        CreateFeatureRequest(),
         *([AskUser()] if settings.ask_user != "never" else []),
         *(_platform_tools(settings, platform) if platform is not None else []),
         *_web_tools(web),
+    ]
+
+
+def workspace_tools(workspace: Workspace, reader: FileReader) -> list[Tool[Any]]:
+    """Returns the tools for the files of a conversation."""
+    return [
+        ListWorkspaceFiles(workspace),
+        ReadWorkspaceFile(workspace, reader),
+        WriteWorkspaceFile(workspace),
+        DeleteWorkspaceFile(workspace),
     ]
 
 

@@ -13,7 +13,7 @@ from executor.tools.tool import Tool
 
 
 class AddUnderstandingArgs(BaseModel):  # the model reads the docstring, as the description of the input
-    """What may be told; everything is optional, nothing told means nothing changes."""
+    """The facts to add. Each field is optional; a field that is not given changes nothing."""
 
     model_config = ConfigDict(extra="forbid", str_max_length=2_000, defer_build=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from backend.chat.models import Json
-from backend.chat.outcomes import Operation, ToolWork, Use
+from backend.chat.outcomes import Operation, ResultUse, ToolWork
 from backend.chat.protocol.tool_responses import ErrorResponse, NeedLogin, ToolResponse
 from backend.chat.store.library import SavedAgent, get_agent
 from backend.errors import AgentNotFound
@@ -19,7 +19,7 @@ from executor.generator.failures import GeneratorFailure
 from executor.generator.outcomes import failed, outcome_of
 from executor.generator.work import Work
 from executor.tools.context import ToolContext
-from executor.tools.tool import Accepted, Stored, Tool
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool
 
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from executor.generator.client import Generator
@@ -41,8 +41,8 @@ class AgentMakingArgs(BaseModel):
     save: bool = Field(True, description="Save it in the user's library; false: only show it")
 
     @property
-    def use(self) -> Use:
-        return Use.SAVE_AGENT if self.save else Use.SHOW_AGENT
+    def use(self) -> ResultUse:
+        return ResultUse.SAVE_AGENT if self.save else ResultUse.SHOW_AGENT
 
 
 Input = TypeVar("Input", bound=AgentMakingArgs)
@@ -76,7 +76,7 @@ class AgentMakingTool(Tool[Input], Generic[Input]):
         """Returns the order, or a response if there is nothing to order. Raises GeneratorFailure."""
         raise NotImplementedError
 
-    async def run(self, call: Input, context: ToolContext) -> ToolResponse | Accepted | Stored:
+    async def run(self, call: Input, context: ToolContext) -> ToolResponse | OperationAccepted | StoredResponse:
         session, generator = context.session_id, self._generator
         if context.user_id is None:
             return NeedLogin(message="Please sign in to make agents.", session_id=session)
@@ -114,12 +114,12 @@ class AgentMakingTool(Tool[Input], Generic[Input]):
 
     async def _send(
         self, generator: Generator, operation: Operation, context: ToolContext, *, already_started: bool = False
-    ) -> Accepted | Stored:
+    ) -> OperationAccepted | StoredResponse:
         """Sends the operation's order, unless the generator has accepted it. Stores an outcome that comes at once."""
         if operation.result is not None:
-            return Stored(operation.result)
+            return StoredResponse(operation.result)
         if operation.opened:
-            return Accepted(operation, already_started)
+            return OperationAccepted(operation, already_started)
         try:
             answer = await generator.send(Work.from_json(operation.work.order), operation.id, operation.task_id)
         except GeneratorFailure as failure:
@@ -127,10 +127,10 @@ class AgentMakingTool(Tool[Input], Generic[Input]):
         else:
             if isinstance(answer, Pending):
                 await context.operations.mark_opened(operation)
-                return Accepted(operation, already_started)
+                return OperationAccepted(operation, already_started)
             outcome = outcome_of(answer)
         output = await context.operations.settle(operation, outcome)
-        return Accepted(operation, already_started) if output is None else Stored(output)
+        return OperationAccepted(operation, already_started) if output is None else StoredResponse(output)
 
 
 async def library_agents(context: ToolContext, user_id: UserId, ids: Sequence[str]) -> list[Json]:

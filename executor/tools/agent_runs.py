@@ -13,13 +13,13 @@ from backend.ids import UserId
 from backend.platform.answers import Run, RunStatus, outcome_document
 from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.context import ToolContext
-from executor.tools.remote_work import GoesOn
+from executor.tools.remote_work import StillRunning
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
     from backend.platform.client import Platform
 
 LEAST_PAUSE, LONGEST_PAUSE, GROWTH = 5.0, 60.0, 4.0
-"""Seconds between two looks at a run: its age divided by GROWTH, within bounds."""
+"""Seconds between two polls of a run: its age divided by GROWTH, within bounds."""
 SLACK = 5.0
 """Seconds after which an executor asks for a run, counted from the end of what the turn itself waits for."""
 MOST_MISSING = 1_000
@@ -56,7 +56,7 @@ class AgentRuns:
         await context.operations.name_remote(operation, run_id, due_in=due_after(order["wait"]))
         return run_id
 
-    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
+    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> StillRunning | Outcome | None:
         try:
             run_id = await self.begin(operation, context) if work.id.startswith(UNNAMED) else work.id
             run = await self._platform.run(_user_of(operation), work.tool, run_id)
@@ -71,7 +71,7 @@ class AgentRuns:
         if run.status.ended:
             return outcome_of_run(run)
         age = (datetime.now(UTC) - operation.created_at).total_seconds()
-        return GoesOn(min(LONGEST_PAUSE, max(LEAST_PAUSE, age / GROWTH)), progress_of_run(run))
+        return StillRunning(min(LONGEST_PAUSE, max(LEAST_PAUSE, age / GROWTH)), progress_of_run(run))
 
     async def answer(
         self, work: RemoteTask, wants: Any, operation: Operation, context: ToolContext, notes: list[str]

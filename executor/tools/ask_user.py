@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from backend.chat.forms import MAX_CHOICES, MAX_LABEL_CHARS, check_form, in_order
 from backend.chat.outcomes import ToolWork
 from backend.chat.questions import Question, QuestionKind
+from backend.chat.questions.forms import MAX_CHOICES, MAX_LABEL_CHARS, check_form, in_order
 from backend.errors import ValidationFailed
 from executor.tools.context import ToolContext
-from executor.tools.tool import Accepted, Stored, Tool
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool
 
 ASK_USER = "ask_user"
 MAX_FORM_CHARS = 16_384
@@ -59,7 +59,7 @@ class AskUser(Tool[AskUserArgs]):
     input_type = AskUserArgs
     idempotent: ClassVar[bool] = True  # a repeated call finds the question that it has asked
 
-    async def run(self, call: AskUserArgs, context: ToolContext) -> Accepted | Stored:
+    async def run(self, call: AskUserArgs, context: ToolContext) -> OperationAccepted | StoredResponse:
         form = None if call.form is None else in_order(call.form)
         question = Question(QuestionKind.QUESTION, call.question, tuple(call.choices), call.several, call.other, form)
         asked = await context.operations.ask(
@@ -72,5 +72,5 @@ class AskUser(Tool[AskUserArgs]):
             )
         )
         if asked.operation.result is not None:
-            return Stored(asked.operation.result)
-        return Accepted(asked.operation, asked.already_started)
+            return StoredResponse(asked.operation.result)
+        return OperationAccepted(asked.operation, asked.already_started)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from backend.chat.models import Json, NewMessage
+from backend.chat.models import FilePart, Json, NewMessage
 from backend.chat.outcomes import Operation, Outcome, Progress, RemoteTask, ToolWork
 from backend.chat.protocol.chunks import Data
 from backend.ids import SessionId, TaskId, UserId
@@ -39,7 +39,7 @@ class ToolOperations(Protocol):
     async def begin_run(self, work: ToolWork, user: str, *, most: int, due_in: float) -> Operation: ...
     async def begin_schedule(self, work: ToolWork, *, most: int) -> Operation: ...
     async def name_remote(self, operation: Operation, remote_id: str, *, due_in: float) -> None: ...
-    async def put_off_remote(self, operation: Operation, *, due_in: float) -> None: ...
+    async def postpone_remote(self, operation: Operation, *, due_in: float) -> None: ...
     async def remote_of(self, operation: Operation) -> RemoteTask | None: ...
     async def settle_remote(self, operation: Operation, outcome: Outcome) -> Json | None: ...
     async def leave_remote(self, operation: Operation, *, due_in: float) -> None: ...
@@ -67,6 +67,9 @@ the turn. Raises ProviderError."""
 ReportProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 """Shows how far a call is: the progress, its total if that is known, and a message."""
 
+KeepFile = Callable[[bytes, str], Awaitable[FilePart]]
+"""Keeps a file of a tool's answer, with this name, in the conversation. Raises an AppError if it cannot be kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
@@ -75,7 +78,7 @@ class ToolContext:
     `clock` is the call's time limit, `progress` shows the user how far it is, `show` shows anything else in the stream,
     `sample` asks the turn's model; each may be missing. `can_ask`: the user's page shows questions. `resumed` is the
     operation of a call that the user has approved, or answered (`given`), if that is why it runs. `claims` are those of
-    the token with which the message was sent.
+    the token with which the message was sent. `keep_file` keeps the files of the answer.
     """
 
     session_id: SessionId
@@ -93,6 +96,7 @@ class ToolContext:
     claims: Claims = ()
     again: bool = False
     """An earlier attempt may have run this call."""
+    keep_file: KeepFile | None = None
 
     @contextmanager
     def untimed(self) -> Iterator[None]:

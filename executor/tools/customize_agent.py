@@ -1,12 +1,15 @@
-"""customize_agent: has an agent made for the user from a published template."""
+"""customize_agent: has an agent made for the user from a template or a published agent."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
+from backend.chat.store.publications import get_published
+from backend.errors import AgentNotFound
 from backend.ids import UserId
 from executor.generator.work import Work
 from executor.tools.agent_making import AgentId, AgentMakingArgs, AgentMakingTool, LongText, Order
@@ -18,15 +21,15 @@ if TYPE_CHECKING:  # an executor without a generator starts faster without it
 
 
 class CustomizeAgentArgs(AgentMakingArgs):
-    agent_id: AgentId = Field(description="The template, as creator/slug")
+    agent_id: AgentId = Field(description="The template (creator/slug) or published agent, as find_agent gave it")
     modifications: LongText = Field(description="What should be different from the template")
 
 
 class CustomizeAgent(AgentMakingTool[CustomizeAgentArgs]):
     name: ClassVar[str] = "customize_agent"
     description: ClassVar[str] = (
-        "Make an agent for the user out of a published template (creator/slug), changed as they wish. It takes "
-        "minutes: the result comes by itself."
+        "Make an agent for the user out of a template (creator/slug) or a published agent, changed as they wish. It "
+        "takes minutes: the result comes by itself."
     )
     input_type = CustomizeAgentArgs
 
@@ -38,6 +41,10 @@ class CustomizeAgent(AgentMakingTool[CustomizeAgentArgs]):
         self, call: CustomizeAgentArgs, user_id: UserId, context: ToolContext, generator: Generator
     ) -> Order | ToolResponse:
         template = self._templates.find(call.agent_id)
+        if template is None:
+            with suppress(AgentNotFound):
+                async with context.database.connection() as c:
+                    _, template = await get_published(c, user_id, call.agent_id)
         if template is None:
             known = ", ".join(self._templates.names[:20])
             return ErrorResponse(

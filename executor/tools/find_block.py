@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # an executor without a platform starts faster without it
 
 MAX_FOUND = 10
 IN_NAME, IN_CATEGORY, IN_DESCRIPTION = 4, 2, 1
-"""Points of a word for the places where it is found."""
+"""The points of a word that was found, by the place where it stands."""
 
 
 class FindBlockArgs(BaseModel):

@@ -15,7 +15,7 @@ from executor.tools.tool import CALL_TOOL, SEARCH_TOOLS, Tool
 MAX_FOUND = 8
 
 
-class Hidden(Protocol):
+class HiddenTools(Protocol):
     """The toolbox, as far as the finders need it."""
 
     @property
@@ -24,14 +24,14 @@ class Hidden(Protocol):
         ...
 
 
-class Wanted(BaseModel):
+class SearchToolsArgs(BaseModel):
     query: str = Field(min_length=1, max_length=500, description="Words for what the tool must do.")
 
 
-class SearchTools(Tool[Wanted]):
+class SearchTools(Tool[SearchToolsArgs]):
     """Finds hidden tools by the words in their names and descriptions."""
 
-    input_type = Wanted
+    input_type = SearchToolsArgs
     name = SEARCH_TOOLS
     description = (
         "Finds further tools by words. They are not in your list because it is full. "
@@ -39,10 +39,10 @@ class SearchTools(Tool[Wanted]):
     )
     idempotent = True
 
-    def __init__(self, toolbox: Hidden) -> None:
+    def __init__(self, toolbox: HiddenTools) -> None:
         self._toolbox = toolbox
 
-    async def run(self, call: Wanted, context: ToolContext) -> ToolResponse:
+    async def run(self, call: SearchToolsArgs, context: ToolContext) -> ToolResponse:
         words = set(_words(call.query))
         scored = [(_score(words, tool), name, tool) for name, tool in self._toolbox.hidden.items()]
         best = sorted((one for one in scored if one[0]), key=lambda one: (-one[0], one[1]))[:MAX_FOUND]
@@ -57,21 +57,21 @@ class SearchTools(Tool[Wanted]):
         )
 
 
-class Named(BaseModel):
+class CallToolArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(description=f"A name that {SEARCH_TOOLS} found.")
     arguments: dict[str, Any] = Field({}, description="The arguments, as that tool's parameters say.")
 
 
-class CallTool(Tool[Named]):
+class CallTool(Tool[CallToolArgs]):
     """Stands in the prompt for hidden tools. The toolbox resolves a call of it to the tool that it names."""
 
-    input_type = Named
+    input_type = CallToolArgs
     name = CALL_TOOL
     description = f"Calls a tool that `{SEARCH_TOOLS}` found."
 
-    async def run(self, call: Named, context: ToolContext) -> ToolResponse:
+    async def run(self, call: CallToolArgs, context: ToolContext) -> ToolResponse:
         message = f"There is no tool named {call.name}. Find one with {SEARCH_TOOLS}."
         return ErrorResponse(message=message, session_id=context.session_id, error="unknown_tool")
 

@@ -10,8 +10,8 @@ from executor.tools.context import ToolContext
 
 
 @dataclass(frozen=True, slots=True)
-class GoesOn:
-    """The state of work that has not ended. `pause`: seconds until the next look.
+class StillRunning:
+    """The state of work that has not ended. `pause`: seconds until the next poll.
 
     `wants` is what the work waits for, in the words of its server; None if it waits for nothing.
     """
@@ -32,7 +32,7 @@ class WorkServer(Protocol):
         """Returns True if it is worth asking now."""
         ...
 
-    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> GoesOn | Outcome | None:
+    async def look(self, work: RemoteTask, operation: Operation, context: ToolContext) -> StillRunning | Outcome | None:
         """Returns the state of the work, or its outcome. None if the server cannot be asked now."""
         ...
 

@@ -17,8 +17,8 @@ from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_runs import AgentRuns, due_after, order_of
 from executor.tools.context import ToolContext
 from executor.tools.platform_inputs import Runnable, response_to_inputs
-from executor.tools.remote_work import GoesOn
-from executor.tools.tool import Accepted, Stored, Tool
+from executor.tools.remote_work import StillRunning
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
     from backend.platform.client import Platform
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # an executor without a platform starts faster without it
 LONGEST_WAIT = 120
 """The most seconds that a turn may wait for a run."""
 FIRST_LOOK, LONGEST_PAUSE = 0.2, 3.0
-"""Seconds before the first look at a run for which the turn waits, and the longest between two."""
+"""Seconds before the first poll of a run for which the turn waits, and the longest between two."""
 CALL_LIMIT = 600.0
 """Seconds that a call may take without the wait; the platform's client limits each request."""
 UNKNOWN_EFFECT = "interrupted_unknown_effect"
@@ -70,7 +70,7 @@ class RunAgent(Tool[RunAgentArgs]):
         self._most_runs = most_runs
         self._most_schedules = most_schedules
 
-    async def run(self, call: RunAgentArgs, context: ToolContext) -> ToolResponse | Accepted | Stored:
+    async def run(self, call: RunAgentArgs, context: ToolContext) -> ToolResponse | OperationAccepted | StoredResponse:
         session = context.session_id
         if context.user_id is None:
             return NeedLogin(message="Please sign in to run agents.", session_id=session)
@@ -121,21 +121,21 @@ class RunAgent(Tool[RunAgentArgs]):
 
     async def _go_on(
         self, operation: Operation, context: ToolContext, *, already_started: bool = False
-    ) -> Accepted | Stored:
+    ) -> OperationAccepted | StoredResponse:
         """Sends the operation's order, unless the platform has accepted it, and waits as long as the call wants."""
         if operation.result is not None:
-            return Stored(operation.result)
+            return StoredResponse(operation.result)
         if operation.opened or not operation.pending:
-            return Accepted(operation, already_started)
+            return OperationAccepted(operation, already_started)
         if order_of(operation)["kind"] == AGENT_SCHEDULE:
             outcome: Outcome | None = await self._scheduled(operation, context)
         else:
             outcome = await self._started(operation, context)
         if outcome is None:
             await context.operations.mark_opened(operation)
-            return Accepted(operation, already_started)
+            return OperationAccepted(operation, already_started)
         output = await context.operations.settle_remote(operation, outcome)
-        return Accepted(operation, already_started) if output is None else Stored(output)
+        return OperationAccepted(operation, already_started) if output is None else StoredResponse(output)
 
     async def _started(self, operation: Operation, context: ToolContext) -> Outcome | None:
         """Begins the run. Returns its outcome if it ends while the call waits, or if it did not begin.
@@ -147,7 +147,7 @@ class RunAgent(Tool[RunAgentArgs]):
         except PlatformFailure as failure:
             if not (failure.sent and failure.undecided):
                 return failure.outcome
-            await context.operations.put_off_remote(operation, due_in=due_after(0))
+            await context.operations.postpone_remote(operation, due_in=due_after(0))
             return None
         wait = order_of(operation)["wait"]
         return await self._soon_ended(operation, context, wait) if wait else None
@@ -162,7 +162,7 @@ class RunAgent(Tool[RunAgentArgs]):
                 found = await self._runs.look(work, operation, context)
                 if isinstance(found, Outcome):
                     return found
-                if isinstance(found, GoesOn) and found.progress is not None and context.progress is not None:
+                if isinstance(found, StillRunning) and found.progress is not None and context.progress is not None:
                     await context.progress(found.progress.percent or 0, 100, found.progress.message)
                 if (left := end - clock()) <= 0:
                     break

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import orjson
 
+from backend.chat.models import Json
 from backend.chat.protocol.agent_json import AgentGraph, parse_agent
 from backend.errors import ConfigError, InvalidAgent
 
 MAX_TEMPLATES = 1_000
+MAX_DESCRIPTION = 500
+"""Characters of a description in a search."""
 
 
 class Templates:
@@ -28,6 +31,21 @@ class Templates:
     @property
     def names(self) -> list[str]:
         return list(self._graphs)
+
+    def search(self, query: str, limit: int) -> list[dict[str, Json]]:
+        """Returns up to `limit` templates that have words of the query in their name or description, best first."""
+        words = [word.casefold() for word in query.split()]
+
+        def points(name: str, graph: AgentGraph) -> int:
+            title, text = f"{name} {graph.name}".casefold(), graph.description.casefold()
+            return sum(2 if word in title else word in text for word in words)
+
+        found = [(points(name, graph), name, graph) for name, graph in self._graphs.items()]
+        best = sorted((one for one in found if one[0]), key=lambda one: (-one[0], one[1]))[:limit]
+        return [
+            {"id": name, "source": "template", "name": graph.name, "description": graph.description[:MAX_DESCRIPTION]}
+            for _, name, graph in best
+        ]
 
     def find(self, name: str) -> dict[str, object] | None:
         """Returns the template's JSON, or None. The name is only a key: it never opens a file."""

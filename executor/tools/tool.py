@@ -30,7 +30,7 @@ FINDERS = (SEARCH_TOOLS, CALL_TOOL)
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class OperationAccepted:
     """A tool's answer when its work has become an operation, whose outcome comes later.
 
     `already_started`: an earlier attempt at the call had started the operation.
@@ -41,7 +41,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredResponse:
     """A tool's answer that is stored already, as the JSON of its tool response."""
 
     output: Json
@@ -93,7 +93,7 @@ class Tool(ABC, Generic[Input]):
         return None
 
     @abstractmethod
-    async def run(self, call: Input, context: ToolContext) -> ToolResponse | Accepted | Stored:
+    async def run(self, call: Input, context: ToolContext) -> ToolResponse | OperationAccepted | StoredResponse:
         """Returns the response for the model and the page. An exception becomes an `error` response."""
 
     @property

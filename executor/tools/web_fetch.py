@@ -11,7 +11,7 @@ from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse, We
 from executor.tools.context import ToolContext
 from executor.tools.tool import Tool
 from executor.web.failures import WebFailure
-from executor.web.fetching import Fetcher, Page, status_text
+from executor.web.fetching import FetchedPage, Fetcher, status_text
 
 
 class WebFetchArgs(BaseModel):
@@ -55,7 +55,7 @@ class FetchPage(Tool[WebFetchArgs]):
         )
 
 
-def _told(page: Page) -> str:
+def _told(page: FetchedPage) -> str:
     if page.status >= 400:
         return f"The site answered {status_text(page.status)}."
     what = page.title or page.url

@@ -15,7 +15,7 @@ from backend.chat.leases.liveness import clock
 from backend.chat.leases.locks import Holder
 from backend.chat.models import (
     DataPart,
-    Ending,
+    EndedTask,
     Message,
     NewMessage,
     Role,
@@ -38,7 +38,7 @@ from executor.agent.agent import Agent, Commit, Row, pending_calls
 from executor.turns.commits import Commits
 from executor.turns.context import ExecutorContext
 from executor.turns.continuation import choice_of, operation_of, outcome_of, with_call
-from executor.turns.cut_answers import with_cuts_told
+from executor.turns.cut_answers import with_notes_on_cut_answers
 from executor.turns.history import read_history
 from executor.turns.summary import SummaryJob, is_full
 from executor.turns.takeover import take_over
@@ -91,7 +91,7 @@ class Attempt:
         if not self._interruption.done():
             self._interruption.set_result(why)
 
-    async def run(self) -> Ending:
+    async def run(self) -> EndedTask:
         """Runs the attempt until it has ended the task.
 
         Raises Fenced, StreamGone, StreamUnavailable, HandedBack or Unavailable if the task needs another attempt.
@@ -126,7 +126,7 @@ class Attempt:
         rows = history.prompt_rows(history.newer)
         self._notice = history.notice
         shown = rows if operation is None else with_call(rows, operation)
-        return await self._answer(agent, writer, with_cuts_told(shown, stopped))
+        return await self._answer(agent, writer, with_notes_on_cut_answers(shown, stopped))
 
     async def _open_stream(self, committed: Sequence[Row]) -> tuple[StreamWriter, bool]:
         """Returns the writer of the stream, and whether a step is open in it."""
@@ -139,12 +139,12 @@ class Attempt:
         if taken.anew:
             await taken.writer.append(Start(self._task.message_id), *step_chunks(committed))
             return taken.writer, mid_step
-        shown = self._task.steps  # a step after the one that took messages in tells that the stream shows them
+        shown = self._task.steps  # a step after the one that took messages in proves that the stream shows them
         unshown = [row for row in committed if isinstance(row, Message) and row.steered and row.step == shown]
         await taken.writer.append(*steering_chunks(unshown))
         return taken.writer, True  # the takeover's marker stands for the start-step of the next step
 
-    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Ending:
+    async def _answer(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> EndedTask:
         job = asyncio.ensure_future(self._drive(agent, writer, rows))
         try:
             events: set[asyncio.Future[Any]] = {job, self._interruption}
@@ -156,7 +156,7 @@ class Attempt:
             await asyncio.wait({job})
         return await self._conclude(agent, writer, job)
 
-    async def _conclude(self, agent: Agent, writer: StreamWriter, job: asyncio.Future[Commit]) -> Ending:
+    async def _conclude(self, agent: Agent, writer: StreamWriter, job: asyncio.Future[Commit]) -> EndedTask:
         failure = None if job.cancelled() else job.exception()
         if not job.cancelled() and failure is None:
             return await self._end(agent, writer, TaskStatus.COMPLETED, None, job.result())
@@ -175,7 +175,7 @@ class Attempt:
             raise Fenced
         return await self._stop(agent, writer, TaskStatus.CANCELLED, None)
 
-    async def _stop(self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None) -> Ending:
+    async def _stop(self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None) -> EndedTask:
         """Ends the task in the middle of an answer: closes its open parts and keeps what the model has written."""
         closing, new_messages = agent.interrupt("cancelled" if error is None else error.message)
         await writer.append(*closing)
@@ -216,7 +216,7 @@ class Attempt:
 
     async def _end(
         self, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None, last: Commit
-    ) -> Ending:
+    ) -> EndedTask:
         """Commits the end in Postgres, then writes the terminal chunks; never the other way round."""
         if self._title is not None:
             await self._title.leave_stream()

@@ -10,7 +10,7 @@ from backend.chat.flows import steering
 from backend.chat.flows.finish import announce_stored_end, append_new_messages, end_task, store_result
 from backend.chat.models import (
     AnswerEnd,
-    Ending,
+    EndedTask,
     Message,
     NewMessage,
     Task,
@@ -101,7 +101,7 @@ class Commits:
         usage: Usage,
         answer_end: AnswerEnd | None = None,
         result: ToolResultPart | None = None,
-    ) -> Ending:
+    ) -> EndedTask:
         """Ends the task, and stores its last messages, the id of its last chunk and the result of its approved call."""
         async for retried in _tries():
             try:

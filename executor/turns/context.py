@@ -27,7 +27,7 @@ from executor.llm.model import Prompt
 from executor.llm.models import Models, OpenModel
 from executor.llm.titles import make_title
 from executor.metrics import ExecutorMetrics
-from executor.operations import Waits
+from executor.operations import WaitingCalls
 from executor.tools.approval import ApprovalRules
 from executor.tools.ask_user import ASK_USER
 from executor.tools.context import owner_of_session
@@ -47,12 +47,12 @@ MAX_SIDE_JOBS = 256
 MAX_WORK = 128
 """Side jobs beyond which no work of an operation is started; the rest is reserved for the turns' own jobs."""
 WAITING_SHARE = 4
-"""One in so many slots may hold a turn whose call waits for a user; the others stay free for other turns."""
+"""One slot in WAITING_SHARE may hold a turn whose call waits for a user; the others stay free for other turns."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Summarising:
+class SummaryModel:
     """The model that summarises a conversation. `makers_room` is that of its prompts (`Prompt.room`), `room` that of
     prompts for the model that answers in the conversation."""
 
@@ -86,7 +86,7 @@ class ExecutorContext:
         self._system = system_prompt(settings)
         self._jobs: set[asyncio.Future[Any]] = set()
         self.approval = ApprovalRules.parse(settings.tool_approval)
-        self.waits = Waits(max(1, settings.executor_concurrency // WAITING_SHARE))
+        self.waits = WaitingCalls(max(1, settings.executor_concurrency // WAITING_SHARE))
         self.heartbeat = heartbeat
         self.file_cache = FileCache()
         self.generator = generator
@@ -133,12 +133,12 @@ class ExecutorContext:
         """Returns the reader of the files in the prompts of the task's conversation."""
         return PromptFiles(resources, self.file_cache, task.session_id, owner_of(task))
 
-    def summarising(self, task: Task, choice: ModelChoice, told: Instructions) -> Summarising:
+    def summarising(self, task: Task, choice: ModelChoice, told: Instructions) -> SummaryModel:
         """Returns what a summary of the task's conversation needs."""
         chosen = self._models.choose(choice.model)
         makes = self._models.summary or chosen
         maker, reader = (self._answerer(opened, task, choice, told) for opened in (makes, chosen))
-        return Summarising(reader.prompt_of(()).room, maker, maker.prompt_of(()).room)
+        return SummaryModel(reader.prompt_of(()).room, maker, maker.prompt_of(()).room)
 
     def _answerer(
         self,

@@ -14,7 +14,7 @@ _WHY = {
 }
 
 
-def with_cuts_told(rows: Sequence[Row], stopped: Mapping[TaskId, TaskStatus]) -> list[Row]:
+def with_notes_on_cut_answers(rows: Sequence[Row], stopped: Mapping[TaskId, TaskStatus]) -> list[Row]:
     """Returns the history with a note after each stopped task whose last message has a text.
 
     The user has seen these texts. Without the note a model takes them for answers, or goes on in their style. A call

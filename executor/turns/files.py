@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +18,7 @@ from backend.files.storage import ObjectGone
 from backend.ids import FileId, SessionId
 from executor.llm.files import MOST_BYTES, line_of, with_text
 from executor.llm.model import Prompt
-from executor.places import NoPlace, Places
+from executor.slots import NoSlot, Slots
 
 KEPT_BYTES = 67_108_864
 """Bytes of the files that one executor keeps: the steps of a turn read the same ones."""
@@ -35,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 
 class FileCache:
-    """Contents of files, as bytes or text, by their ids; those that were used least lately go first.
+    """Contents of files, as bytes or text, by their ids. The least recently used ones are dropped first.
 
-    `room` is that for the files in the prompts of one executor. Its places are bytes.
+    `room` is that for the files in the prompts of one executor. Its slots are bytes.
     """
 
     def __init__(self, most: int = KEPT_BYTES, in_prompts: int = MOST_IN_PROMPTS) -> None:
-        self.room = Places(in_prompts, wait=ROOM_WITHIN)
+        self.room = Slots(in_prompts, wait=ROOM_WITHIN)
         self._most = most
         self._size = 0
         self._kept: OrderedDict[tuple[FileId, bool], bytes] = OrderedDict()
@@ -91,9 +90,9 @@ class PromptFiles:
             return
         async with AsyncExitStack() as stack:
             try:
-                room = self._cache.room.place(self._owner, size=_room_for(planned))
+                room = self._cache.room.slot(self._owner, size=_room_for(planned))
                 await stack.enter_async_context(room)
-            except NoPlace:
+            except NoSlot:
                 logger.warning("files of a prompt have found no room", extra={"session": self._session_id})
                 yield replace(prompt, messages=[_without_files(message) for message in prompt.messages])
                 return
@@ -138,15 +137,7 @@ class PromptFiles:
         async with asyncio.timeout_at(asked.until):
             data = await self._resources.files.get(part.file.file_id)
             is_pdf = part.as_text and kind_of(part.file.media_type) is Kind.PDF
-            return await self._text_of_pdf(data) if is_pdf else data
-
-    async def _text_of_pdf(self, data: bytes) -> bytes:
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
-            given.write(data)
-            given.flush()
-            await self._resources.file_reader.read_pdf(given, out)
-            out.seek(0)
-            return await asyncio.to_thread(out.read)
+            return await self._resources.file_reader.text_of_pdf(data) if is_pdf else data
 
 
 def _room_for(planned: Sequence[PromptFile]) -> int:

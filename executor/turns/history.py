@@ -72,10 +72,10 @@ async def read_history(c: Connection, task: Task, *, summarised: bool) -> Histor
     looked_for = summarised and len(rows) >= FEWEST_ROWS
     summary = await summaries.newest_summary(c, task.session_id, places) if looked_for else None
     refused = await tasks.refused_tasks(c, task.session_id)
-    return History(without_refused(steady(rows) if summary is None else rows, refused), places, summary)
+    return History(without_refused(from_a_fixed_step(rows) if summary is None else rows, refused), places, summary)
 
 
-def steady(rows: list[Message]) -> list[Message]:
+def from_a_fixed_step(rows: list[Message]) -> list[Message]:
     """Returns the rows of a long history from a multiple of HISTORY_STEP on."""
     if len(rows) < HISTORY_ROWS:
         return rows

@@ -16,7 +16,7 @@ from executor.llm.model import ToolSpec
 from executor.mcp.schemas import InputSchema, input_schema
 from executor.mcp.unions import UnusableSchema
 from executor.tools.context import ToolContext
-from executor.tools.tool import MOST_TOOLS, Accepted, Stored, Tool, Toolbox
+from executor.tools.tool import MOST_TOOLS, OperationAccepted, StoredResponse, Tool, Toolbox
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,14 @@ class PageTool(Tool[Arguments]):
     def spec(self) -> ToolSpec:
         return self._spec
 
-    async def run(self, call: Arguments, context: ToolContext) -> Accepted | Stored:
+    async def run(self, call: Arguments, context: ToolContext) -> OperationAccepted | StoredResponse:
         asks = Question(QuestionKind.PAGE_TOOL, self.name)
         asked = await context.operations.ask(
             ToolWork(context.task_id, self.name, context.tool_call_id, call.root, asks=asks)
         )
         if asked.operation.result is not None:
-            return Stored(asked.operation.result)
-        return Accepted(asked.operation, asked.already_started)
+            return StoredResponse(asked.operation.result)
+        return OperationAccepted(asked.operation, asked.already_started)
 
 
 class TurnToolbox(Toolbox):

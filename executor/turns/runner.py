@@ -7,7 +7,7 @@ import logging
 from contextlib import AbstractContextManager
 
 from backend.chat.flows.finish import end_task, end_unowned
-from backend.chat.flows.steering import left_by
+from backend.chat.flows.steering import newly_taken_in_by
 from backend.chat.models import Task, TaskError, TaskKind, TaskStatus, Turn
 from backend.chat.protocol.chunks_from_rows import terminal_chunks
 from backend.chat.resources import Resources
@@ -224,7 +224,7 @@ class TurnRunner:
     async def _complete_end(self, task: Task) -> None:
         """Completes the end of a task whose executor may have died before the terminal chunks, or the next turn."""
         async with self._resources.database.connection() as c:
-            taken = await left_by(c, task)
+            taken = await newly_taken_in_by(c, task)
         chunks = terminal_chunks(task, step_open=False, taken=taken)
         try:
             await ensure_terminal(self._resources.streams, self._resources.flusher, task, chunks)

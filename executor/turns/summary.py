@@ -24,7 +24,7 @@ from executor.llm.fitting import messages_tokens
 from executor.llm.history import GO_ON, to_prompt_messages
 from executor.llm.model import Prompt
 from executor.llm.summaries import NoSummary, SummaryCall, request_for_summary
-from executor.turns.context import ExecutorContext, Summarising
+from executor.turns.context import ExecutorContext, SummaryModel
 from executor.turns.continuation import choice_of
 from executor.turns.history import History, read_history
 from executor.turns.refused import exchanges_of
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SummaryPlan:
     """A summary to make: its place, the rows that it is made of, and what is stored with it (`Summary`)."""
 
     through: int
@@ -83,7 +83,7 @@ class SummaryJob:
     async def _make_next(self) -> bool:
         task = self._task
         async with self._resources.database.connection() as c:
-            # before the rows: what is over by now has its result in them
+            # read before the rows, so that the rows have the result of what has ended
             running = await operations.unended_operations(c, task.session_id)
             history = await read_history(c, task, summarised=True)
             begun = await summaries.newest_attempt(c, task.session_id, history.places)
@@ -101,7 +101,7 @@ class SummaryJob:
             )  # fmt: skip
         return claim is not None and await self._make(claim, plan, by, tokens)
 
-    async def _make(self, claim: SummaryClaim, plan: Plan, by: Summarising, tokens: int) -> bool:
+    async def _make(self, claim: SummaryClaim, plan: SummaryPlan, by: SummaryModel, tokens: int) -> bool:
         prompt = by.maker.prompt_of([*plan.rows, request_for_summary(tokens)])
         call, text, outcome = SummaryCall(by.maker.model, tokens), None, "made"
         files = self._context.prompt_files(self._resources, self._task)
@@ -125,7 +125,7 @@ class SummaryJob:
         return stored and text is not None
 
     @asynccontextmanager
-    async def _ending(self, claim: SummaryClaim, by: Summarising, call: SummaryCall) -> AsyncIterator[Connection]:
+    async def _ending(self, claim: SummaryClaim, by: SummaryModel, call: SummaryCall) -> AsyncIterator[Connection]:
         """Opens the transaction that ends an attempt. It stores what the call has cost."""
         async with self._resources.database.transaction() as c:
             await sessions.lock_session(c, claim.session_id)  # first, as every transaction that writes rows of tasks
@@ -134,7 +134,9 @@ class SummaryJob:
                 await tasks.add_later_usage(c, self._task.id, by.maker.priced(call.usage))
 
 
-def plan_summary(history: History, begun: Summary | None, running: frozenset[str], by: Summarising) -> Plan | None:
+def plan_summary(
+    history: History, begun: Summary | None, running: frozenset[str], by: SummaryModel
+) -> SummaryPlan | None:
     """Returns the next summary of a conversation, or None if it needs none, or none can be made now.
 
     `begun` is the last summary that was begun and is not made. It is tried again; if it was given up, the next one
@@ -158,7 +160,7 @@ def plan_summary(history: History, begun: Summary | None, running: frozenset[str
     return _plan_for(history, [row for exchange in exchanges[:count] for row in exchange], running)
 
 
-def _exchanges_to_replace(first: int, sizes: Sequence[int], by: Summarising) -> int:
+def _exchanges_to_replace(first: int, sizes: Sequence[int], by: SummaryModel) -> int:
     """Returns how many of the exchanges the next summary replaces: at least one, as far as its maker can read them."""
     count, kept = len(sizes) - 1, sizes[-1]
     while count > 1 and kept + sizes[count - 1] <= KEPT * by.room:
@@ -169,12 +171,12 @@ def _exchanges_to_replace(first: int, sizes: Sequence[int], by: Summarising) -> 
     return count
 
 
-def _plan_for(history: History, replaced: list[Message], running: frozenset[str]) -> Plan:
+def _plan_for(history: History, replaced: list[Message], running: frozenset[str]) -> SummaryPlan:
     read = history.prompt_rows(replaced)
     named = {part.tool_call_id for row in read for part in row.parts if isinstance(part, ToolCallPart)}
     before = 0 if history.summary is None else history.summary.messages
     seen = {(row.task_id, row.role is Role.USER) for row in replaced if row.role is not Role.USER or row.is_shown}
-    return Plan(replaced[-1].sequence, read, running & named, before + len(seen))
+    return SummaryPlan(replaced[-1].sequence, read, running & named, before + len(seen))
 
 
 def _tokens(rows: Sequence[Message]) -> int:

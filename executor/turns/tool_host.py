@@ -15,6 +15,7 @@ from executor.tools.approval import Decision
 from executor.tools.context import ToolContext
 from executor.tools.tool import Tool
 from executor.turns.context import ExecutorContext
+from executor.turns.output_files import OutputFiles
 
 
 class AttemptToolHost:
@@ -42,6 +43,7 @@ class AttemptToolHost:
             can_ask=self._can_ask,
             resumed=operation if operation is not None and operation.to_run else None,
             claims=task.request.claims,
+            keep_file=OutputFiles(self._resources, task.session_id, task.id).keep,
         )
 
     async def check_claim(self) -> None:

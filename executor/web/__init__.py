@@ -25,7 +25,7 @@ class Web:
     fetcher: Fetcher | None = None
     searcher: Searcher | None = None
     outcomes: dict[tuple[str, str], int] = field(default_factory=lambda: dict.fromkeys(product(TOOLS, OUTCOMES), 0))
-    """The numbers of calls of TOOLS that ended with OUTCOMES."""
+    """The number of calls for each pair of a tool (TOOLS) and an outcome (OUTCOMES)."""
 
     def count(self, tool: str, failure: WebFailure | None) -> None:
         """Counts a call: `refused` is one for something that may not be fetched."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from executor.places import NoPlace, Places
+from executor.slots import NoSlot, Slots
 from executor.web.failures import WebFailure
 
 MAX_TEXT = 100_000
@@ -26,7 +26,7 @@ CHILDREN = 2
 WAITS = 60.0
 """Seconds for which a page waits for a child."""
 RUNS = 20.0
-"""Seconds that a child may take. Its limit of CPU time is shorter; this one counts on a busy machine."""
+"""Seconds that a child may take. Its limit of CPU time is shorter; this limit matters on a busy machine."""
 _MAX_OUTPUT = 8 * MAX_TEXT
 """JSON needs up to six bytes for one."""
 _CHILD = Path(__file__).with_name("extraction_child.py")
@@ -51,16 +51,16 @@ class Extraction:
     """The children of one executor."""
 
     def __init__(self) -> None:
-        self._places = Places(CHILDREN, wait=WAITS)
+        self._slots = Slots(CHILDREN, wait=WAITS)
 
     async def extract(self, kind: Kind, data: bytes, *, charset: str = "", url: str = "", owner: str = "") -> Extracted:
         """Returns the text of a page that `owner` wants; owners take turns. Raises WebFailure."""
         try:
-            async with self._places.place(owner):
+            async with self._slots.slot(owner):
                 made = await _run(kind, data, charset, url)
-                if made is None and kind == "html":  # it has tired the better parser
+                if made is None and kind == "html":  # the better parser has failed or taken too long
                     made = await _run("lean", data, charset, url)
-        except NoPlace:
+        except NoSlot:
             raise busy() from None
         code = made.get("error") if made is not None else "unreadable"
         if made is None or isinstance(code, str):

@@ -19,7 +19,7 @@ from yarl import URL
 
 from backend.outside_addresses import OutsideAddresses
 from executor.outside_client import is_refused, open_outside_client
-from executor.places import NoPlace, Places
+from executor.slots import NoSlot, Slots
 from executor.web.bodies import ENCODINGS, PIECE, read_body
 from executor.web.content_types import Content, content_of, kind_of
 from executor.web.extraction import Extracted, Extraction, busy
@@ -50,7 +50,7 @@ _FAILURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FetchedPage:
     """A page that was fetched. `url` is where its redirects have led to. `cut`: there is more of it."""
 
     url: str
@@ -81,23 +81,23 @@ class Fetcher:
             "accept": _ACCEPT,
             "accept-encoding": ENCODINGS,
         }
-        self._places = Places(AT_ONCE, wait=WAITS)
+        self._slots = Slots(AT_ONCE, wait=WAITS)
         self._extraction = Extraction()
 
-    async def fetch(self, url: str, *, extract_text: bool = True, owner: str = "") -> Page:
+    async def fetch(self, url: str, *, extract_text: bool = True, owner: str = "") -> FetchedPage:
         """Returns the page: its main text as Markdown, or with `extract_text=False` its source. Raises WebFailure.
 
         `owner` is who wants it: pages of others are fetched and read in turn with theirs.
         """
         target = page_url(url, self._ports)
         try:
-            async with self._places.place(owner):
+            async with self._slots.slot(owner):
                 fetched = await self._fetch(target)
                 made = await self._read(fetched, extract_text, owner)
-        except NoPlace:
+        except NoSlot:
             raise busy() from None
         cut = made.cut or fetched.cut
-        return Page(str(fetched.url), fetched.status, fetched.content.media_type, made.text, made.title, cut)
+        return FetchedPage(str(fetched.url), fetched.status, fetched.content.media_type, made.text, made.title, cut)
 
     async def _fetch(self, target: URL) -> _Fetched:
         try:
@@ -130,7 +130,7 @@ class Fetcher:
         except WebFailure:
             if fetched.status < HTTPStatus.BAD_REQUEST:
                 raise
-            return Extracted("", None, False)  # what there is to say of it is its status
+            return Extracted("", None, False)  # its status is all that can be said
 
 
 async def _received(url: URL, response: aiohttp.ClientResponse) -> _Fetched:

@@ -20,7 +20,7 @@ from backend.json_client.retry_after import retry_after_of
 from executor.llm.clean_text import clean
 from executor.llm.sources import find_source
 from executor.web.failures import WebFailure
-from executor.web.search_services import Brave, Found, SearXNG, Service, Tavily
+from executor.web.search_services import Brave, FoundPage, SearXNG, Service, Tavily
 
 LIMIT = 15.0
 """Seconds that a search may take."""
@@ -48,7 +48,7 @@ class Searcher:
         self._client = client
         self._service = service
 
-    async def search(self, query: str, count: int) -> list[Found]:
+    async def search(self, query: str, count: int) -> list[FoundPage]:
         """Returns up to `count` pages, best first. Raises WebFailure."""
         try:
             async with asyncio.timeout(LIMIT):
@@ -90,16 +90,16 @@ async def _up_to(most: int, response: aiohttp.ClientResponse) -> bytes:
     return bytes(body[:most])
 
 
-def _found_in(results: list[Json], count: int) -> list[Found]:
+def _found_in(results: list[Json], count: int) -> list[FoundPage]:
     """Returns the pages with valid addresses, each once."""
-    found: dict[str, Found] = {}
+    found: dict[str, FoundPage] = {}
     for result in results:
         source = find_source(result)
         if source is None or source.url in found or not isinstance(result, dict):
             continue
         snippet = result.get("snippet")
         words = " ".join(clean(snippet).split())[:MAX_SNIPPET] if isinstance(snippet, str) else ""
-        found[source.url] = Found(source.url, source.title or source.url, words)
+        found[source.url] = FoundPage(source.url, source.title or source.url, words)
         if len(found) == count:
             break
     return list(found.values())

@@ -21,7 +21,7 @@ _CODES = {400: "bad_request", 401: "authentication", 403: "authentication", 422:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPage:
     """A page that a search has found."""
 
     url: str

@@ -35,7 +35,7 @@ _FAILURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Attempted:
+class AttemptResult:
     """The result of an attempt. It succeeded if `failure` is None. The endpoint asks for `retry_after` seconds."""
 
     failure: Failure | None
@@ -60,24 +60,24 @@ async def open_client(addresses: OutsideAddresses, at_once: int) -> AsyncIterato
         yield client
 
 
-async def attempt(client: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> Attempted:
+async def post_event(client: aiohttp.ClientSession, url: str, body: bytes, headers: dict[str, str]) -> AttemptResult:
     """Posts the message. Takes ATTEMPT_LIMIT seconds at most."""
     try:
         async with client.post(url, data=body, headers=headers, allow_redirects=False) as response:
             return _judge(response.status, response.headers.get("retry-after"))
     except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
-        return Attempted(_failure_of(error))
+        return AttemptResult(_failure_of(error))
 
 
-def _judge(status: int, retry_after: str | None) -> Attempted:
+def _judge(status: int, retry_after: str | None) -> AttemptResult:
     if 200 <= status < 300:
-        return Attempted(None, status)
+        return AttemptResult(None, status)
     if status == 410:
-        return Attempted(Failure.GONE, status)
+        return AttemptResult(Failure.GONE, status)
     if 300 <= status < 400:
-        return Attempted(Failure.REDIRECTED, status)
+        return AttemptResult(Failure.REDIRECTED, status)
     wait = retry_after_of({"retry-after": retry_after or ""}) if status in _HELPFUL_STATUSES else None
-    return Attempted(Failure.REFUSED, status, wait or 0.0)
+    return AttemptResult(Failure.REFUSED, status, wait or 0.0)
 
 
 def _failure_of(error: Exception) -> Failure:

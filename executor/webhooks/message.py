@@ -1,4 +1,4 @@
-"""The message of a delivery: its body, and the headers that sign it.
+"""The message of a delivery: its body, and the headers that sign it. A push of A2A is not signed: it has a token.
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md (2026-11).
 """
@@ -14,8 +14,9 @@ from datetime import datetime
 
 import orjson
 
-from backend.chat.models import Json, Message, Role, TextPart
-from backend.chat.store.webhooks.deliveries import Claimed, Event
+from backend.chat.models import Json, Message
+from backend.chat.protocol.renderings.a2a_tasks import Ids, brief_json, text_of
+from backend.chat.store.webhooks.deliveries import ClaimedDelivery, Event
 
 VERSION = 1
 """The version of the body. Members may be added without a new one."""
@@ -23,8 +24,10 @@ MOST_CHARACTERS = 100_000
 """Characters of an answer that an event has at most."""
 
 
-def body_of(claimed: Claimed, answer: Sequence[Message] | None) -> bytes:
+def body_of(claimed: ClaimedDelivery, answer: Sequence[Message] | None) -> bytes:
     """Returns the JSON of an event. `answer` are the messages of its turn if the endpoint is to get the text."""
+    if claimed.push:
+        return _pushed(claimed, text_of(answer or ()))
     is_turn = claimed.event == Event.TURN_FINISHED
     data: dict[str, Json] = {
         "session_id": claimed.session_id,
@@ -40,33 +43,43 @@ def body_of(claimed: Claimed, answer: Sequence[Message] | None) -> bytes:
     if is_turn and claimed.task_error is not None:
         data["error"] = {"code": claimed.task_error.code, "message": claimed.task_error.message}
     if is_turn and answer is not None:
-        text = _text_of(answer)
+        text = text_of(answer)
         data |= {"text": text[:MOST_CHARACTERS], "text_is_cut": len(text) > MOST_CHARACTERS}
     event = {"version": VERSION, "type": claimed.event, "timestamp": _time(claimed.ended_at), "data": data}
     return orjson.dumps(event)
 
 
-def headers_of(claimed: Claimed, body: bytes) -> dict[str, str]:
+def headers_of(claimed: ClaimedDelivery, body: bytes) -> dict[str, str]:
     """Returns the headers of an attempt that begins now. Each valid secret gives one signature."""
     sent_at = str(int(time.time()))
     signed = f"{claimed.id}.{sent_at}.".encode() + body
-    return {
+    headers = {
         "content-type": "application/json",
         "user-agent": "CoPilot-Webhooks/1",
         "webhook-id": claimed.id,
         "webhook-timestamp": sent_at,
-        "webhook-signature": " ".join(_signature(secret, signed) for secret in claimed.secrets),
     }
+    if claimed.secrets:
+        headers["webhook-signature"] = " ".join(_signature(secret, signed) for secret in claimed.secrets)
+    if claimed.token is not None:
+        headers["x-a2a-notification-token"] = claimed.token
+    if claimed.credentials is not None:
+        headers["authorization"] = claimed.credentials
+    return headers
+
+
+def _pushed(claimed: ClaimedDelivery, text: str) -> bytes:
+    """Returns the notification of A2A: a StreamResponse with the ended task."""
+    ids = Ids(claimed.task_id, claimed.session_id)
+    task = brief_json(ids, claimed.status, claimed.ended_at, claimed.task_error, text[:MOST_CHARACTERS])
+    if len(text) > MOST_CHARACTERS:
+        task["metadata"] = {"textIsCut": True}
+    return orjson.dumps({"task": task})
 
 
 def _signature(secret: str, signed: bytes) -> str:
     key = base64.b64decode(secret.removeprefix("whsec_"))
     return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
-
-
-def _text_of(answer: Sequence[Message]) -> str:
-    said = (message.parts for message in answer if message.role is Role.ASSISTANT)
-    return "\n\n".join(part.text for parts in said for part in parts if isinstance(part, TextPart))
 
 
 def _time(moment: datetime) -> str:

@@ -47,7 +47,7 @@ async def shared_stack(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stack]:
     servers = Servers(postgres_dsn, redis_dsn)
-    platform = {"PLATFORM_URL": f"{generator.url}/api/v1"}
+    platform = {"PLATFORM_URL": f"{generator.url}/api/v1", "SHARE_LINKS": "True"}
     async with open_agent_stack(servers, generator, tmp_path_factory.mktemp("stack"), **platform) as stack:
         yield stack
 

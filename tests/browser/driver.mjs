@@ -4,9 +4,18 @@ import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
 import puppeteer from "puppeteer-core";
 
-const browser = await puppeteer.launch({
-  executablePath: process.argv[2],
-  headless: process.argv[2].endsWith("headless-shell") ? "shell" : true,
+const executablePath = process.argv[2];
+const isFirefox = executablePath.includes("firefox");
+const browser = await puppeteer.launch(isFirefox ? {
+  browser: "firefox",
+  executablePath,
+  headless: true,
+  extraPrefsFirefox: { "remote.active-protocols": 1 }, // WebDriver BiDi alone
+  timeout: 0,
+  protocolTimeout: 600_000,
+} : {
+  executablePath,
+  headless: executablePath.endsWith("headless-shell") ? "shell" : true,
   args: ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run", "--force-color-profile=srgb",
     // the browser's own toolbars and lists, which nobody sees, are pages that cost as much CPU as the tested page
     "--disable-features=PreloadTopChromeWebUI,WebUIOmniboxPopup,InitialWebUI",
@@ -24,13 +33,13 @@ async function opened({ tab, user, token, width = 1200, height = 800, scheme = "
   contexts.set(user, context);
   const page = await context.newPage();
   await page.setViewport({ width, height });
-  await page.emulateMediaFeatures([
+  if (!isFirefox) await page.emulateMediaFeatures([ // WebDriver BiDi has nothing for it
     { name: "prefers-color-scheme", value: scheme },
     { name: "prefers-reduced-motion", value: still ? "reduce" : "no-preference" },
   ]);
   await page.evaluateOnNewDocument(() => document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
     console.error(`the page broke its policy: ${violatedDirective} ${blockedURI}`)));
-  if (token) await page.evaluateOnNewDocument((t) => localStorage.setItem("copilot.token", t), token);
+  if (token) await page.evaluateOnNewDocument((t) => window === top && localStorage.setItem("copilot.token", t), token);
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (line) => {

@@ -92,6 +92,24 @@ async def test_an_older_version_is_shown_with_its_graph_and_marked_as_older(open
     assert await page.serious_faults() == []
 
 
+async def test_a_shared_agent_is_copied_by_another_user(open_page: OpenPage, stack: Stack) -> None:
+    user = new_user()
+    await _fill(stack, user, 1)
+    page, other = await open_page(user, f"/library/agents/{user}-1"), await open_page(at="/library")
+    await page.tab.click(".sheet button::-p-text(Share version 1)")
+    await page.tab.until("document.querySelector('.sheet').innerText.includes('Everyone here can copy version 1')")
+    await other.reload()
+    await other.tab.until(f"document.querySelector('.shared li strong')?.innerText === '{user}-1'")
+    assert await other.serious_faults() == []
+    await other.tab.click(".shared button::-p-text(Copy to my agents)")
+    await other.tab.until(f"document.querySelector('h1').innerText === '{user}-1'")
+    await page.tab.click(".sheet button::-p-text(Stop sharing)")
+    await other.go("/library")
+    await other.tab.until(f"{_ROWS} === 1 && document.querySelector('.shared') === null")
+    await page.go("/library")
+    await page.tab.until(f"{_ROWS} === 1 && document.querySelector('.shared') === null")
+
+
 async def test_an_agent_is_deleted_after_a_confirmation(open_page: OpenPage, stack: Stack) -> None:
     user = new_user()
     await _fill(stack, user, 2)

@@ -1,26 +1,32 @@
-"""Tests of questions on the page: answered in a card, after a reload, and from another tab."""
+"""Tests of questions on the page: answered in a card, after a reload, and from another tab; and of tool servers."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.browser.conftest import OpenPage
 from tests.browser.driving import Browser
 from tests.e2e.agents import open_agent_stack
-from tests.e2e.stack import Servers, Stack
+from tests.e2e.stack import Servers, Stack, bearer
 from tests.fakes.asking_mcp_server import LINK
-from tests.integration.mcp_bench import HERE
+from tests.integration.mcp_bench import CARELESS, HERE
+from tests.pictures import picture
 from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.speed import limit
 
 LIMIT = limit(30)
+SHOT = {"name": "shot", "inputSchema": {"type": "object"}}
+_PNG = base64.b64encode(picture(width=30, height=20)).decode()
+SHOT_RESULT = {"content": [{"type": "image", "mimeType": "image/png", "data": _PNG}]}
 _ASKING = "document.querySelector('.ask button') !== null"
 _ANSWERED = "document.querySelector('.answer-given')?.textContent"
 
@@ -38,11 +44,12 @@ async def shared_stack(
     (folder / "marks").touch()
     environment = {**HERE, "OLDER": "1", "MARKS": str(folder / "marks")}
     asks = {"command": sys.executable, "args": ["-m", "tests.fakes.asking_mcp_server"], "env": environment}
-    (folder / "mcp.json").write_text(json.dumps({"mcpServers": {"bank": asks}}))
+    shows = {**CARELESS, "env": {**HERE, "TOOLS": json.dumps([SHOT]), "RESULTS": json.dumps({"shot": SHOT_RESULT})}}
+    (folder / "mcp.json").write_text(json.dumps({"mcpServers": {"bank": asks, "cam": shows}}))
     rules = {"TOOL_APPROVAL": "add_understanding=ask", "MCP_SERVERS_FILE": str(folder / "mcp.json")}
     async with open_agent_stack(Servers(postgres_dsn, redis_dsn), generator, folder, **rules) as stack:
         async with http_client(base_url=stack.executors[0].url) as http, asyncio.timeout(LIMIT):
-            while not (await http.get("/health")).json()["mcp_servers"]["bank"]["connected"]:
+            while not all(one["connected"] for one in (await http.get("/health")).json()["mcp_servers"].values()):
                 await asyncio.sleep(0.1)  # between two looks of a bounded wait
         yield stack
 
@@ -161,3 +168,57 @@ async def test_a_tool_server_shows_a_link_that_only_the_user_opens(open_page: Op
     await page.tab.click(".ask [type=submit]")
     await page.until_text("bank.sign has answered")
     await page.until_idle(2)
+
+
+async def test_a_picture_of_a_tool_is_shown_on_its_card_after_a_reload_too(open_page: OpenPage) -> None:
+    page = await open_page()
+    await page.send("/tool cam_shot")
+    await page.until_idle()
+    for _ in range(2):
+        await page.tab.until("document.querySelector('.tool .files img')?.naturalWidth === 30")
+        assert await page.serious_faults() == []
+        await page.reload()
+
+
+async def test_a_call_that_another_page_carries_out_can_be_answered_on_this_one(
+    open_page: OpenPage, stack: Stack
+) -> None:
+    page = await open_page()
+    tool = {"name": "get_place", "parameters": {"type": "object"}}
+    headers = bearer(page.user)
+    async with http_client(base_url=stack.base, headers=headers) as http:
+        session = (await http.post("/api/chat/sessions", json={})).json()["id"]
+        for result in ("output", "error"):
+            text = "/tool get_place {}"
+            body = {"message": text, "page_tools": [tool], "message_id": result}
+            assert (await http.post(f"/api/chat/sessions/{session}/stream", json=body)).status_code == 200
+    await page.go(f"/c/{session}")
+    await page.tab.until("document.querySelectorAll('.ask').length === 2")
+    assert await page.serious_faults() == []
+    await page.tab.type('.ask [aria-label="The result"]', '{"lat": 1.5}')
+    await page.tab.click(".ask [type=submit]")
+    await page.tab.until("document.querySelectorAll('.ask').length === 1")
+    await page.until_text("The page has done it")
+    await page.tab.click(".ask .row button:nth-of-type(2)")
+    await page.until_text("The user says that it cannot be done")
+
+
+async def test_accounts_at_tool_servers_are_listed_and_signed_out(
+    open_page: OpenPage, stack: Stack, postgres_dsn: str
+) -> None:
+    page = await open_page()
+    grant = "INSERT INTO tool_server_grants (owner, server, id, sealed, scopes) VALUES ($1, $2, $2, '', 'read write')"
+    c = await asyncpg.connect(postgres_dsn)
+    try:
+        await c.executemany(grant, [(f"user:{page.user}", name) for name in ("docs", "@org/crm")])
+    finally:
+        await c.close()
+    await page.tab.click('.sidebar [aria-label="Instructions"]')
+    rows = "[...document.querySelectorAll('dialog li strong')].map((one) => one.textContent)"
+    await page.tab.shows(rows, ["@org/crm", "docs"])
+    assert await page.serious_faults() == []
+    await page.tab.click('dialog [aria-label="Sign out at @org/crm"]')
+    await page.tab.shows(rows, ["docs"])
+    await page.reload()
+    await page.tab.click('.sidebar [aria-label="Instructions"]')
+    await page.tab.shows(rows, ["docs"])

@@ -7,7 +7,7 @@ import re
 
 from tests.e2e.stack import Stack
 
-FIRST_LOAD = 200_000
+FIRST_LOAD = 175_000
 """The limit, in compressed bytes, for what is loaded before the page can be used."""
 
 

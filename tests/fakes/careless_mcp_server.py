@@ -6,8 +6,8 @@ careless servers, which the specification does not describe. It runs over stdio,
 
 Variables: `OLD_RUST` makes it exit at any first request but `initialize`, as rmcp before 3.0 does. `START_DELAY` is
 seconds before it reads. `LAST_WORDS` makes it print a complaint about its `TOKEN` and exit. `TOOLS`
-is a JSON list of further tools. Of these, `add` adds `a` and `b`, `pid` tells the process id, and `die` ends the
-process.
+is a JSON list of further tools, and `RESULTS` an object with the results of some of them. Of the others, `add` adds `a`
+and `b`, `pid` tells the process id, and `die` ends the process.
 
 Paths over HTTP: `/json` answers with JSON, `/events` with events, `/status/N` with that status, `/sessions` and `/node`
 have sessions. `/node` refuses unknown sessions like the examples of the TypeScript SDK. `/hangs` never answers a
@@ -33,6 +33,7 @@ _NUMBERS = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"ty
 _NOTHING = {"type": "object"}
 TOOLS = [{"name": "add", "inputSchema": _NUMBERS}, *({"name": one, "inputSchema": _NOTHING} for one in ("pid", "die"))]
 """Further tools, for tests of a server's life. It starts with a twentieth of the CPU time of one with the SDK."""
+RESULTS: dict[str, Any] = json.loads(os.environ.get("RESULTS", "{}"))
 sessions: set[str] = set()
 
 
@@ -60,6 +61,8 @@ def answer(request: dict[str, Any]) -> str:
             return str(params["arguments"]["text"].replace("@ID@", number).replace("@BIG@", BIG))
         case "resources/read":
             result = {"contents": [{"uri": params["uri"], "mimeType": "text/plain", "text": "as linked"}]}
+        case "tools/call" if params["name"] in RESULTS:
+            result = RESULTS[params["name"]]
         case "tools/call" if params["name"] in ("add", "pid"):
             number = sum(params["arguments"].values()) if params["name"] == "add" else os.getpid()
             result = {"content": [{"type": "text", "text": str(number)}], "structuredContent": {"result": number}}

@@ -1,10 +1,11 @@
-"""Pictures and PDFs in requests, as three APIs document them (all read 2026-11-30). Anything else is refused.
+"""Pictures, PDFs and sounds in requests, as three APIs document them (all read 2026-11-30). Anything else is refused.
 
-- OpenAI, chat completions: `ChatCompletionContentPartImageParam`, `…FileParam` of `openai` 3.54.0; platform.openai.com,
-  "File inputs": PDF only, as a data URL with a name.
-- OpenAI, responses: `ResponseInputImageParam`, `ResponseInputFileParam`.
-- Anthropic: `ImageBlockParam`, `DocumentBlockParam` of `anthropic` 2.12; docs.claude.com, "Vision" (5 MB in base64) and
-  "PDF support".
+- OpenAI, chat completions: `ChatCompletionContentPartImageParam`, `…FileParam`, `…InputAudioParam` of `openai` 3.54.0;
+  platform.openai.com, "File inputs": PDF only, as a data URL with a name. Results of tools have texts only.
+- OpenAI, responses: `ResponseInputImageParam`, `ResponseInputFileParam`; results of tools may have them, too
+  (`ResponseFunctionCallOutputItemListParam`).
+- Anthropic: `ImageBlockParam`, `DocumentBlockParam`, also in `ToolResultBlockParam`, of `anthropic` 2.12;
+  docs.claude.com, "Vision" (5 MB in base64) and "PDF support".
 
 The model `blind` takes no files, `pictures-only` no PDFs. They refuse them with OpenAI's words.
 """
@@ -38,6 +39,8 @@ def openai_fault(content: Any, model: str) -> str | None:
             fault = _url_fault(block["image_url"]["url"], IMAGES)
         elif kind == "file" and block["file"].keys() == {"filename", "file_data"}:
             fault = _url_fault(block["file"]["file_data"], ("application/pdf",))
+        elif kind == "input_audio" and block["input_audio"].keys() == {"data", "format"}:
+            fault = _audio_fault(**block["input_audio"])
         else:
             fault = f"Invalid value: '{kind}'."
         if fault is not None:
@@ -65,7 +68,16 @@ def responses_fault(content: Any) -> str | None:
 
 
 def anthropic_fault(block: dict[str, Any]) -> str | None:
-    """Returns the reason for which a picture or a document would be refused. None for other blocks."""
+    """Returns the reason for which a picture or a document would be refused, alone or in the result of a tool.
+
+    None for other blocks.
+    """
+    if block["type"] == "tool_result" and not isinstance(block["content"], str):
+        for inner in block["content"]:
+            if inner["type"] not in ("text", "image", "document"):
+                return f"tool_result.content: Input tag '{inner['type']}' does not match"
+            if fault := anthropic_fault(inner):
+                return fault
     if block["type"] not in ("image", "document"):
         return None
     allowed = {"type", "source", "cache_control"} | ({"title"} if block["type"] == "document" else set())
@@ -86,6 +98,12 @@ def text_of(content: Any) -> str:
 def _url_fault(url: str, types: tuple[str, ...]) -> str | None:
     found = _DATA.fullmatch(url)
     return _fault(found[1], found[2], types) if found is not None else "Invalid URL: expected a data URL in base64."
+
+
+def _audio_fault(data: str, format: str) -> str | None:
+    marks = {"wav": b"RIFF", "mp3": (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")}
+    right = format in marks and base64.b64decode(data, validate=True).startswith(marks[format])  # type: ignore[arg-type]
+    return None if right else "The audio could not be decoded."
 
 
 def _fault(media_type: str, data: str, types: tuple[str, ...]) -> str | None:

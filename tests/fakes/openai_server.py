@@ -145,6 +145,8 @@ def fault_in(body: dict[str, Any]) -> str | None:
         if message["role"] == "tool":
             if message["tool_call_id"] not in waiting:
                 return "messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
+            if not isinstance(message["content"], str):
+                return "the content of a message with role 'tool' must be a text"
             waiting.remove(message["tool_call_id"])
             continue
         if waiting:

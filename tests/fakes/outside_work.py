@@ -9,19 +9,19 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from backend.chat.outcomes import ToolWork, Use
+from backend.chat.outcomes import ResultUse, ToolWork
 from backend.config import Settings
 from executor import process as executor
 from executor.tools import open_toolbox, own_tools
 from executor.tools.context import ToolContext
-from executor.tools.tool import Accepted, Stored, Tool, Toolbox
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool, Toolbox
 
 PROGRAM = ("tests.fakes.outside_work",)
 
 
 class Work(BaseModel):
     label: str = ""
-    use: Use = Use.TOOL_OUTPUT
+    use: ResultUse = ResultUse.TOOL_OUTPUT
 
 
 class OutsideWork(Tool[Work]):
@@ -30,7 +30,7 @@ class OutsideWork(Tool[Work]):
     input_type = Work
     idempotent: ClassVar[bool] = True
 
-    async def run(self, call: Work, context: ToolContext) -> Accepted | Stored:
+    async def run(self, call: Work, context: ToolContext) -> OperationAccepted | StoredResponse:
         work = ToolWork(
             turn=context.task_id,
             tool_name=self.name,
@@ -41,9 +41,9 @@ class OutsideWork(Tool[Work]):
         known = await context.operations.find(context.tool_call_id)
         operation = known or await context.operations.register(work)
         if operation.result is not None:
-            return Stored(operation.result)
+            return StoredResponse(operation.result)
         await context.operations.mark_opened(operation)
-        return Accepted(operation, already_started=known is not None)
+        return OperationAccepted(operation, already_started=known is not None)
 
 
 class OutsideToolbox(Toolbox):

@@ -144,7 +144,9 @@ def _refused_item(body: dict[str, Any]) -> Refusal | None:
             return refused(text, f"{where}.call_id", "string_above_max_length")
         if kind == "message" and not item["content"]:
             return refused(f"Invalid '{where}.content': empty.", where)
-        if kind == "message" and item["role"] == "user" and (fault := responses_fault(item["content"])):
+        given = item.get("output") if kind == "function_call_output" else item.get("content")
+        by_user = kind == "function_call_output" or (kind == "message" and item["role"] == "user")
+        if by_user and (fault := responses_fault(given)):
             return refused(f"Invalid '{where}.content': {fault}", f"{where}.content")
         if kind == "function_call" and not isinstance(json.loads(item["arguments"]), dict):
             return refused(f"Invalid '{where}.arguments': not an object.", where)

@@ -14,13 +14,16 @@ BACK_WITHIN = limit(30)
 WORDS, DELAY = 100, 30
 
 
-async def check_turns_over(stack: Stack, move: Callable[[], Awaitable[None]]) -> None:
-    """Moves the master in mid-answer. A new turn and the running one end exactly, and every process is ready again."""
+async def check_turns_over(stack: Stack, move: Callable[[str], Awaitable[None]]) -> None:
+    """Moves the master in mid-answer; `move` gets the answer's session.
+
+    A new turn and the running one end exactly, and every process is ready again.
+    """
     async with stack.client(new_user()) as http, asyncio.timeout(6 * BACK_WITHIN):
         running = await open_session(http)
         async with asked(http, running, f"/stream {WORDS} {DELAY}") as stream:
             await stream.until(15)
-            await move()
+            await move(running)
             async with asked(http, await open_session(http), "/stream 10") as another:
                 await asyncio.wait_for(another.rest(), BACK_WITHIN)
             assert text_of(another.events) == counted(10)

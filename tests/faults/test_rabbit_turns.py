@@ -13,7 +13,7 @@ import pytest
 from backend.chat.queue.rabbitmq_consumer import CHECK_EVERY, message_of
 from backend.chat.queue.turn_queue import TurnQueue
 from backend.errors import Unavailable
-from backend.rabbitmq import ANSWER_LIMIT, Line, Wire
+from backend.rabbitmq import ANSWER_LIMIT, BrokerConnection, SessionRunner
 from tests.faults.rig.losses import unreadable_queue
 from tests.integration.turn_queues import RabbitRig, new_turn, published, rig_for, soon, until, until_healthy
 from tests.servers.proxy import Mode
@@ -67,23 +67,23 @@ async def test_a_publish_in_flight_raises_unavailable_when_the_library_closes_th
 ) -> None:
     """The library closes the connection when the broker has closed it, and raises a bare Exception in waiting
     writers."""
-    wires: asyncio.Queue[Wire] = asyncio.Queue()
+    brokers: asyncio.Queue[BrokerConnection] = asyncio.Queue()
 
-    async def session(wire: Wire) -> None:
-        wires.put_nowait(wire)
-        await wire.lost.wait()
+    async def session(broker: BrokerConnection) -> None:
+        brokers.put_nowait(broker)
+        await broker.lost.wait()
 
-    line = asyncio.create_task(Line(private_rabbitmq.dsn, "a", session).run())
+    runner = asyncio.create_task(SessionRunner(private_rabbitmq.dsn, "a", session).run())
     try:
-        wire = await soon(wires.get())
-        sent = [asyncio.create_task(wire.publish("", "nobody", message_of(b"", None))) for _ in range(50)]
+        broker = await soon(brokers.get())
+        sent = [asyncio.create_task(broker.publish("", "nobody", message_of(b"", None))) for _ in range(50)]
         await asyncio.sleep(0)  # lets them begin
-        assert wire.connection.transport is not None
-        await wire.connection.transport.connection.close(None)
+        assert broker.connection.transport is not None
+        await broker.connection.transport.connection.close(None)
         errors = await soon(asyncio.gather(*sent, return_exceptions=True))
     finally:
-        line.cancel()
-        await asyncio.wait({line})
+        runner.cancel()
+        await asyncio.wait({runner})
     assert {type(error) for error in errors} == {Unavailable}
 
 

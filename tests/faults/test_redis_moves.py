@@ -46,7 +46,7 @@ async def test_a_failover_that_leaves_connections_open_ends_no_turn_and_needs_no
 ) -> None:
     master, replica = pair
 
-    async def move() -> None:
+    async def move(_: str) -> None:
         await fail_over(master)
         address.lead_to(replica.dsn)
 

@@ -38,7 +38,7 @@ async def watched(short_path: Path, postgres_dsn: str, tmp_path: Path) -> AsyncI
         yield Watched(master, replica, sentinels, stack)
 
 
-async def _end_mastership(watched: Watched, how: str) -> None:
+async def _end_mastership(watched: Watched, how: str, _: str) -> None:
     match how:
         case "command":
             await watched.sentinels.fail_over()

@@ -27,10 +27,9 @@ from backend.api.auth import WebhookSecrets
 from backend.api.json_body import load_conversation, load_json
 from backend.api.json_meter import JsonMeter
 from backend.api.proxies import TrustedProxies
-from backend.chat.models import MAX_DEPTH, Json
+from backend.chat.models import MAX_DEPTH, Json, is_too_deep
 from backend.chat.protocol.agent_json import parse_agent, redacted
-from backend.chat.protocol.tool_outputs import is_too_deep
-from backend.chat.queue.completions import Completion, Refused
+from backend.chat.queue.completions import Completion, EntryRefused
 from backend.config import Settings
 from backend.errors import AppError, ConfigError, InvalidAgent
 from backend.ids import StreamId
@@ -45,7 +44,7 @@ from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.sse import SseParser
 from executor.mcp.bodies import EventsBody, JsonBody, dumped
-from executor.mcp.messages import OwnError, decode
+from executor.mcp.messages import ClientErrorCode, decode
 from executor.web.failures import WebFailure
 from executor.web.urls import page_url
 
@@ -119,7 +118,7 @@ def completion(data: bytes) -> None:
     """An entry of `chat:completions`: refused, or an outcome with a digest."""
     try:
         found = Completion.parse(data)
-    except Refused:
+    except EntryRefused:
         return
     assert Completion.parse(found.encode()) == found
     assert len(found.outcome.digest) == 64
@@ -237,8 +236,8 @@ def _check_messages(text: bytes) -> None:
         again = decode(dumped(message), {1, "a"})
         assert len(again) == 1
         assert type(again[0]) is type(message)
-        assert not isinstance(message, JSONRPCError) or message.error.code not in set(OwnError) - {
-            OwnError.INVALID_ANSWER
+        assert not isinstance(message, JSONRPCError) or message.error.code not in set(ClientErrorCode) - {
+            ClientErrorCode.INVALID_ANSWER
         }
 
 

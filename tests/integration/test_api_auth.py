@@ -361,6 +361,8 @@ BODIES = {
     ("patch", "/api/chat/sessions/{session_id}"): {"title": "mine now"},
     ("patch", "/api/chat/sessions/{session_id}/title"): {"title": "mine now"},
     ("patch", "/api/chat/sessions/{session_id}/pinned"): {"is_pinned": True},
+    ("put", "/api/chat/sessions/{session_id}/messages/{message_id}/feedback"): {"rating": "up"},
+    ("patch", "/api/chat/folders/{folder_id}"): {"name": "mine now"},
     ("post", "/api/chat/operations/{operation_id}/answer"): {"answer": "x"},
     ("patch", "/api/chat/webhooks/{webhook_id}"): {"enabled": False},
 }
@@ -371,24 +373,31 @@ NOT_FOUND = {
     "operation_id": "operation_not_found",
     "webhook_id": "webhook_not_found",
     "file_id": "file_not_found",
+    "folder_id": "folder_not_found",
     "server": "connection_not_found",
 }
 FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
 PUBLIC = {
-    "/", "/c/{session_id}", "/library", "/library/agents/{agent_id}", "/build", "/theme.js", "/assets/{name}", "/try",
-    "/try.js", "/try.css", "/favicon.ico", "/metrics", "/health", "/health/live", "/health/ready",
+    "/", "/c/{session_id}", "/s/{share_token}", "/diagrams.html", "/library", "/library/agents/{agent_id}", "/build",
+    "/theme.js", "/assets/{name}", "/try", "/try.js", "/try.css", "/favicon.ico", "/metrics", "/health", "/health/live",
+    "/health/ready",
     "/api/chat/health", "/api/chat/health/live", "/api/chat/health/ready", "/api/chat/openapi.json",
     "/api/chat/config/ttl", "/api/chat/schema/tool-responses",
     "/api/chat/mcp/sign-in", "/api/chat/mcp/callback", "/api/chat/mcp/client.json",
+    "/.well-known/agent-card.json", "/api/chat/a2a/.well-known/agent-card.json",
 }  # fmt: skip
 """Routes that show nothing of anybody."""
+BY_LINK = {"/api/chat/shared/{share_token}"}
+"""Routes for everyone who has a secret link (test_api_whole_conversations)."""
 OF_THE_CALLER = {
     ("GET", "/api/chat/sessions"), ("POST", "/api/chat/sessions"), ("POST", "/api/chat"), ("GET", "/api/chat/events"),
     ("GET", "/api/chat/transports"), ("GET", "/api/chat/models"), ("GET", "/api/library/agents"),
     ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
     ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
-    ("POST", "/api/chat/files"),
+    ("POST", "/api/chat/files"), ("GET", "/api/chat/folders"), ("POST", "/api/chat/folders"),
+    ("POST", "/api/chat/sessions/import"),
+    ("POST", "/api/chat/a2a"),
     ("GET", "/api/chat/mcp/connections"),
     ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("POST", "/v1/chat/completions"),
 }  # fmt: skip
@@ -402,6 +411,11 @@ def other_places(session: str) -> list[tuple[str, str, dict[str, Any] | None]]:
     return [
         ("GET", f"/api/chat/events?session_id={session}", None),
         ("POST", "/api/chat/sessions", {"id": session}),
+        (
+            "POST",
+            f"/api/chat/sessions/import?id={session}",
+            {"format": "copilot-conversation", "version": 1, "messages": []},
+        ),
         *[("POST", "/api/chat", {**chat, "trigger": kind}) for kind in ("submit-message", "regenerate-message")],
         ("POST", "/api/chat", {**chat, "messageId": "m"}),
         (
@@ -420,7 +434,7 @@ def routes_of(api: RunningApi) -> set[tuple[str, str]]:
 
 async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, redis_dsn: str) -> None:
     """A table of all routes, callers and ids. A new route is in it by itself, or fails here."""
-    async with running_api(postgres_dsn, redis_dsn) as api:
+    async with running_api(postgres_dsn, redis_dsn, share_links=True) as api:
         user = new_user()
         owner, thief = api.as_user(user), api.as_user()
         session = await api.new_session(owner)
@@ -438,17 +452,22 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
         (asked,) = [chunk["output"] for chunk in asking.chunks if chunk["type"] == "tool-output-available"]
         theirs = {"session_id": session, "task_id": task, "agent_id": agent, "operation_id": asked["operation_id"]}
         theirs |= {"tool_call_id": call, "webhook_id": hook.json()["id"], "delivery_id": f"evt_{'0' * 32}"}
+        folder = await api.http.post("/api/chat/folders", json={"name": "secret words"}, headers=owner)
+        shared = await api.http.put(f"/api/chat/sessions/{session}/share", headers=owner)
+        assert shared.status_code == 200, shared.text
         theirs["file_id"], theirs["server"] = file.json()["id"], "secret"
+        theirs["folder_id"], theirs["message_id"] = folder.json()["id"], f"msg_{task}"
         nowhere = "00000000-0000-4000-8000-000000000000"
         nobodys = {"session_id": new_id(), "task_id": nowhere, "agent_id": nowhere, "operation_id": nowhere}
         nobodys |= {"tool_call_id": call, "webhook_id": nowhere, "delivery_id": f"evt_{'0' * 32}"}
         nobodys["file_id"], nobodys["server"] = nowhere, "nowhere"
+        nobodys["folder_id"], nobodys["message_id"] = nowhere, f"msg_{nowhere}"
         objects = {
             (method, path)
             for method, path in routes_of(api)
             if path not in PUBLIC
             and (method.replace("HEAD", "GET"), path) not in OF_THE_CALLER
-            and path not in FOR_SERVICES
+            and path not in FOR_SERVICES | BY_LINK
         }
         assert len(objects) >= 18
         for method, path in objects:
@@ -466,7 +485,13 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
                 foreign = await api.http.request(method, path, json=body, headers=headers)
                 assert (foreign.status_code, foreign.json()["code"]) == (404, "session_not_found"), (path, body)
                 assert "secret" not in foreign.text
-        for path in ("/api/chat/sessions", "/api/library/agents", "/api/chat/webhooks", "/api/chat/mcp/connections"):
+        for path in (
+            "/api/chat/sessions",
+            "/api/library/agents",
+            "/api/chat/webhooks",
+            "/api/chat/mcp/connections",
+            "/api/chat/folders",
+        ):
             for headers in (thief, {}):
                 answer = await api.http.get(path, headers=headers)
                 assert not [id for id in ("secret", session, agent) if id in answer.text]

@@ -42,6 +42,19 @@ async def test_the_last_message_alone_is_a_message(api: RunningApi) -> None:
     assert texts(await ui(api, session)) == ["/stream 2", "0 1 ", "/stream 4", "0 1 2 3 "]
 
 
+async def test_a_known_message_with_another_text_and_no_trigger_is_an_edit(api: RunningApi) -> None:
+    """The same recipe, after `setMessages` with a changed text and `regenerate()`."""
+    session, other = new_id(), api.as_user()
+    await chat_alone(api, session, user_message("m1", "/stream 2"))
+    for _ in range(2):  # the second time it is sent again
+        assert await chat_alone(api, session, user_message("m1", "/stream 3")) == "0 1 2 "
+    assert texts(await ui(api, session)) == ["/stream 3", "0 1 2 "]
+    mine = await api.new_session(other)
+    body = {"id": mine, "message": user_message("m1", "/stream 3")}
+    refused = await api.http.post("/api/chat", json=body, headers=api.as_user())
+    assert (refused.status_code, refused.json()["code"]) == (404, "session_not_found")
+
+
 @pytest.mark.parametrize(
     "message",
     [None, {"role": "assistant", "parts": [{"type": "text", "text": "x"}]}, {"role": "user", "parts": []}],

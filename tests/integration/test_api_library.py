@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from backend.chat.store.library import SavedAgent
 from backend.ids import new_library_agent_id
 from tests.integration.agents import an_agent
-from tests.integration.running_api import RunningApi, new_user, running_api
+from tests.integration.running_api import RunningApi, new_id, new_user, running_api
 
 AGENTS = "/api/library/agents"
 
@@ -48,7 +49,8 @@ async def test_an_agent_is_read_by_either_id(api: RunningApi) -> None:
     for id in (saved.agent.id, "graph-1"):
         answer = await api.http.get(f"{AGENTS}/{id}", headers=api.as_user(user))
         assert answer.status_code == 200
-        assert answer.json() == {**summary, **times, "node_count": 2, "link_count": 1, "graph": saved.graph}
+        more = {"node_count": 2, "link_count": 1, "published_version": None, "graph": saved.graph}
+        assert answer.json() == {**summary, **times, **more}
 
 
 async def test_versions_are_listed_newest_first_and_read_by_number(api: RunningApi) -> None:
@@ -102,6 +104,34 @@ async def test_an_exported_agent_is_imported_by_another_user_and_again_as_the_ne
     many = {"nodes": [{"id": f"n{n}", "a": 1, "b": 2, "c": 3, "d": 4} for n in range(1_000)], "links": []}
     many["links"] = [{"id": f"l{n}", "source_id": "n0", "sink_id": "n1"} for n in range(5_000)]
     assert (await api.http.post(AGENTS, json=many, headers=other)).status_code == 201
+
+
+async def test_a_published_agent_is_found_and_copied_by_others_until_it_is_unpublished(api: RunningApi) -> None:
+    owner, other = api.as_user(user := new_user()), api.as_user()
+    node = {"id": "in", "block_id": "b1", "input_default": {"api_key": "hunter2"}}
+    for n in (1, 2):
+        saved = await saved_by(api, user, name=f"Agent {n} of {user}", nodes=[node], links=[])
+    own, shared = f"{AGENTS}/{saved.agent.id}", f"/api/library/published/{saved.agent.id}"
+    assert_problem(await api.http.get(shared, headers=other), 404, "agent_not_found")
+    assert_problem(await api.http.put(f"{own}/publication", json={}, headers=other), 404, "agent_not_found")
+    assert_problem(await api.http.put(f"{own}/publication", json={"version": 9}, headers=owner), 404, "agent_not_found")
+    for version in (1, 2):
+        answer = await api.http.put(f"{own}/publication", json={"version": version}, headers=owner)
+        assert (answer.json()["version"], answer.json()["mine"]) == (version, True), answer.text
+    assert (await api.http.get(own, headers=owner)).json()["published_version"] == 2
+    listed = (await api.http.get("/api/library/published", params={"q": user}, headers=other)).json()
+    assert (listed["total"], listed["agents"][0]["name"]) == (1, f"Agent 2 of {user}")
+    assert listed["agents"][0]["mine"] is False
+    read = (await api.http.get(shared, headers=other)).json()
+    assert read["graph"]["nodes"][0]["input_default"] == {"api_key": "[REDACTED]"}
+    copy = (await api.http.post(f"{shared}/copy", headers=other)).json()
+    assert (copy["version"], copy["name"], copy["graph_id"] != saved.agent.graph_id) == (1, read["name"], True)
+    assert_problem(await api.http.get("/api/library/published"), 401, "unauthenticated")
+    assert_problem(await api.http.delete(f"{own}/publication", headers=other), 404, "agent_not_found")
+    for _ in ("takes it back", "changes nothing"):
+        assert (await api.http.delete(f"{own}/publication", headers=owner)).status_code == 204
+    assert_problem(await api.http.post(f"{shared}/copy", headers=other), 404, "agent_not_found")
+    assert (await api.http.get(f"{AGENTS}/{copy['id']}", headers=other)).status_code == 200
 
 
 async def test_a_deleted_agent_is_not_found(api: RunningApi) -> None:
@@ -193,15 +223,43 @@ async def test_the_library_handles_paths_methods_and_origins_like_the_chat(api: 
 
 
 async def found(api: RunningApi, query: str, user: str | None) -> dict[str, Any]:
-    """Calls the tool in a new session and returns its output as the conversation shows it."""
+    return await called(api, user, "find_library_agent", query=query)
+
+
+async def called(api: RunningApi, user: str | None, tool: str, **arguments: str) -> dict[str, Any]:
+    """Calls a tool in a new session and returns its output as the conversation shows it."""
     headers = api.as_user(user) if user is not None else None
     session = await api.new_session(headers)
-    await api.say(session, f'/tool find_library_agent {{"query":"{query}"}}', headers)
+    await api.say(session, f"/tool {tool} {json.dumps(arguments)}", headers)
     rows = (await api.session(session, headers))["messages"]
     results = [part for row in rows if row["role"] == "tool" for part in row["parts"]]
     assert len(results) == 1
     output: dict[str, Any] = results[0]["output"]
     return output
+
+
+async def test_the_model_finds_agents_that_others_have_published(api: RunningApi) -> None:
+    owner, other, word = new_user(), new_user(), new_id()
+    saved = await saved_by(api, owner, name=f"Tells {word}")
+    assert (await called(api, other, "find_agent", query=word))["type"] == "no_results"
+    path = f"{AGENTS}/{saved.agent.id}/publication"
+    assert (await api.http.put(path, json={}, headers=api.as_user(owner))).status_code == 200
+    answer = await called(api, other, "find_agent", query=word)
+    assert [(one["id"], one["source"]) for one in answer["agents"]] == [(saved.agent.id, "published")]
+    assert (await called(api, None, "find_agent", query=word))["type"] == "need_login"
+
+
+async def test_feature_requests_are_stored_found_by_everyone_and_deleted_with_their_user(api: RunningApi) -> None:
+    user, other, word = new_user(), new_user(), new_id()
+    assert (await called(api, other, "search_feature_requests", query=word))["type"] == "no_results"
+    made = await called(api, user, "create_feature_request", title=f"Dance {word}", description="In a \0 circle")
+    assert (made["type"], made["issue_title"]) == ("feature_request_created", f"Dance {word}")
+    answer = await called(api, other, "search_feature_requests", query=f"please {word}")
+    assert [(one["id"], one["title"]) for one in answer["results"]] == [(made["issue_id"], f"Dance {word}")]
+    assert user not in json.dumps(answer)
+    assert (await called(api, None, "create_feature_request", title="x"))["type"] == "need_login"
+    assert (await api.http.delete("/api/chat/user", headers=api.as_user(user))).status_code == 204
+    assert (await called(api, other, "search_feature_requests", query=word))["type"] == "no_results"
 
 
 async def test_the_model_finds_only_agents_of_its_user(api: RunningApi) -> None:

@@ -78,7 +78,7 @@ async def test_a_claim_is_released_if_the_end_of_an_unowned_task_failed(
     async with resources.database.connection() as c:
         task = await a_task(c, await a_session(c))
 
-    async def end_task(*_: object, **__: object) -> finish.Ending:
+    async def end_task(*_: object, **__: object) -> finish.EndedTask:
         raise Unavailable
 
     monkeypatch.setattr(finish, "end_task", end_task)

@@ -10,12 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.api.uploads import Upload, from_data_url
-from backend.chat.flows.expire_files import delete_expired_files
+from backend.api.uploads import from_data_url
+from backend.chat.flows.files.expire import delete_expired_files
 from backend.chat.models import Caller, FilePart, NewMessage, PromptFile, Role, TextPart
 from backend.chat.store.attachments import files
 from backend.config import Settings
 from backend.errors import Unavailable
+from backend.files.upload import Upload
 from backend.ids import FileId, SessionId
 from executor.llm.model import Prompt
 from executor.metrics import ExecutorMetrics
@@ -157,7 +158,7 @@ async def test_one_object_that_cannot_be_deleted_holds_up_no_others(
         await real(id)
 
     monkeypatch.setattr(resources.files, "delete", delete)
-    monkeypatch.setattr("backend.chat.flows.expire_files.AT_ONCE", 2)
+    monkeypatch.setattr("backend.chat.flows.files.expire.AT_ONCE", 2)
     with pytest.raises(Unavailable):
         await delete_expired_files(resources, 500)
     assert not {stored[1], stored[2]} & await objects(api)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.chat.flows.expire_files import delete_expired_files, delete_orphans
+from backend.chat.flows.files.expire import delete_expired_files, delete_orphans
 from backend.ids import FileId, new_file_id
 from tests.integration.running_api import RunningApi, new_id, new_user, running_api
 from tests.pictures import data_url, pdf, picture, png_head, size_of

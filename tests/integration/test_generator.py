@@ -140,7 +140,10 @@ async def test_a_new_agent_has_linked_nodes(client: Generator) -> None:
     made = await client.send(Work.generate(goal), new_operation(), TASK)
     assert isinstance(made, AgentMade)
     agent = made.agent_json
-    assert set(agent) == {"id", "version", "is_active", "name", "description", "nodes", "links"}
+    assert set(agent) == {"id", "version", "is_active", "name", "description", "nodes", "links"} | {
+        "input_schema",
+        "output_schema",
+    }
     nodes = {node["id"] for node in agent["nodes"]}
     assert len(nodes) == len(agent["nodes"]) > 2
     assert len(agent["links"]) == len(nodes) - 1

@@ -12,7 +12,7 @@ import pytest
 
 from backend.chat.flows import start
 from backend.chat.flows.complete import complete_operation
-from backend.chat.flows.steering import left_by
+from backend.chat.flows.steering import newly_taken_in_by
 from backend.chat.keys import TURNS
 from backend.chat.models import (
     Caller,
@@ -188,8 +188,8 @@ async def test_a_message_taken_in_just_before_its_executor_died_is_in_the_stream
     await commits.commit_step([NewMessage(Role.ASSISTANT, (TextPart("so far"),))], place, Usage(), takes_in=True)
     ending = await commits.end(TaskStatus.FAILED, None, [], place, Usage())
     async with api.resources.database.connection() as c:
-        assert [row.text for row in await left_by(c, ending.task)] == ["faster"]
+        assert [row.text for row in await newly_taken_in_by(c, ending.task)] == ["faster"]
         [last] = await messages.visible_messages(c, session, limit=1)
         said = [NewMessage(Role.ASSISTANT, (TextPart("an answer"),))]
         await messages.append_messages(c, session, running.id, last.step + 1, said)
-        assert await left_by(c, ending.task) == [], "an answer in the stream follows it"
+        assert await newly_taken_in_by(c, ending.task) == [], "an answer in the stream follows it"

@@ -14,8 +14,8 @@ import pytest
 
 from backend.chat.protocol.chunks import Data, ToolOutputAvailable
 from backend.ids import SessionId
-from executor.mcp.connection import MAX_CALLS, RESERVED
-from executor.mcp.failures import Reason
+from executor.mcp.call_slots import MAX_CALLS, RESERVED
+from executor.mcp.failures import ReasonKind
 from executor.metrics import ExecutorMetrics
 from tests.fakes.running import words_in
 from tests.integration.mcp_bench import CARELESS, HERE, Bench, bench, http_server
@@ -184,7 +184,7 @@ async def test_the_reason_for_which_a_server_is_unavailable_is_known(statuses: B
     assert told["error"] == "tool_unavailable"
     assert "401" in told["message"]
     metrics = ExecutorMetrics()
-    metrics.watch_tool_servers(lambda: list(found.values()), Reason)
+    metrics.watch_tool_servers(lambda: list(found.values()), ReasonKind)
     text = metrics.render().decode()
     assert 'mcp_server_up{server="s401"} 0.0' in text
     assert re.search(r'mcp_server_failures_total\{reason="unauthorized",server="s401"\} [1-9]', text)

@@ -24,7 +24,7 @@ from executor.generator.work import Work as OrderedWork
 from executor.operations import Operations
 from executor.tools.context import ToolContext
 from executor.tools.create_agent import CreateAgent, CreateAgentArgs
-from executor.tools.tool import Accepted, Stored, Tool
+from executor.tools.tool import OperationAccepted, StoredResponse, Tool
 from tests.e2e.sse import PACE, words_for
 from tests.fakes.outside_work import OutsideToolbox, OutsideWork, Work
 from tests.integration.running_api import LIMIT, RunningApi, executing, new_user, running_api
@@ -43,7 +43,7 @@ class PausingTool(OutsideWork):
     registered: asyncio.Future[Operation]
     proceed: asyncio.Event
 
-    async def run(self, call: Work, context: ToolContext) -> Accepted | Stored:
+    async def run(self, call: Work, context: ToolContext) -> OperationAccepted | StoredResponse:
         if call.label != "pause":
             return await super().run(call, context)
         work = ToolWork(context.task_id, self.name, context.tool_call_id, call.model_dump(mode="json"), use=call.use)
@@ -51,7 +51,7 @@ class PausingTool(OutsideWork):
         PausingTool.registered.set_result(operation)
         await PausingTool.proceed.wait()
         await context.operations.mark_opened(operation)
-        return Accepted(operation)
+        return OperationAccepted(operation)
 
 
 class FailingTool(OutsideWork):
@@ -59,7 +59,7 @@ class FailingTool(OutsideWork):
 
     time_limit = lasting(0.5)
 
-    async def run(self, call: Work, context: ToolContext) -> Accepted | Stored:
+    async def run(self, call: Work, context: ToolContext) -> OperationAccepted | StoredResponse:
         work = ToolWork(context.task_id, self.name, context.tool_call_id, call.model_dump(mode="json"), use=call.use)
         operation = await context.operations.register(work)
         if "opened" in call.label:
@@ -352,7 +352,7 @@ async def test_an_order_that_was_accepted_is_not_sent_again(api: RunningApi, *, 
     tool = CreateAgent(cast(Generator, generator))
     answer = await tool.run(CreateAgentArgs(description="x"), context)
     assert generator.sent == (0 if opened else 1)
-    assert isinstance(answer, Accepted if opened else Stored)
+    assert isinstance(answer, OperationAccepted if opened else StoredResponse)
     found = await mine.find("call_1")
     assert found is not None
     assert found.pending is opened

@@ -18,7 +18,7 @@ import pytest
 
 from backend.chat.models import Usage
 from executor.llm.events import Finished
-from executor.llm.retrying import OWN_SERVER_FIRST_BYTE, Patience
+from executor.llm.retrying import OWN_SERVER_FIRST_BYTE, CallLimits
 from tests.fakes.running import fake_server
 from tests.integration.test_providers import PROVIDERS, QUICK, Heard, hear, opened, requests_of, user
 from tests.speed import limit
@@ -54,12 +54,12 @@ def body(status: int, document: Any, *, times: int = 0, kind: str = "application
     return f"{headers}/body {status} {times} {kind} {json.dumps(text)}\n/say At last"
 
 
-async def ask(urls: dict[str, str], script: str, provider: str = "openai", patience: Patience = QUICK) -> Heard:
+async def ask(urls: dict[str, str], script: str, provider: str = "openai", patience: CallLimits = QUICK) -> Heard:
     async with opened(provider, urls[provider], key=KEY, patience=patience) as model:
         return await hear(model, script)
 
 
-async def tries(urls: dict[str, str], script: str, provider: str = "openai", patience: Patience = QUICK) -> int:
+async def tries(urls: dict[str, str], script: str, provider: str = "openai", patience: CallLimits = QUICK) -> int:
     mark = uuid.uuid4().hex
     async with opened(provider, urls[provider], patience=patience) as model:
         await hear(model, [user(f"{mark}\n{script}")])
@@ -179,7 +179,7 @@ async def test_a_hang_up_is_no_timeout_and_is_tried_again(urls: dict[str, str], 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_queue_at_the_server_is_waited_for_longer_than_a_pause(urls: dict[str, str], provider: str) -> None:
     """The first byte has its own patience; a silence after it has the shorter one."""
-    patience = Patience(connect=limit(5), first_byte=limit(8), silence=limit(0.3))
+    patience = CallLimits(connect=limit(5), first_byte=limit(8), silence=limit(0.3))
     heard = await ask(urls, "/slow 1\n/say In time", provider, patience)
     assert (heard.text, heard.error) == ("In time", None)
     heard = await ask(urls, "/say In time\n/hang", provider, patience)
@@ -188,9 +188,9 @@ async def test_a_queue_at_the_server_is_waited_for_longer_than_a_pause(urls: dic
 
 
 def test_the_first_byte_of_a_server_of_ones_own_is_waited_for_longer() -> None:
-    assert Patience.of(None, "http://127.0.0.1:11434/v1").first_byte == OWN_SERVER_FIRST_BYTE == 600
-    assert Patience.of(None, "https://api.openai.com/v1").first_byte == 120
-    assert Patience.of(7, "http://127.0.0.1:11434/v1").first_byte == 7
+    assert CallLimits.of(None, "http://127.0.0.1:11434/v1").first_byte == OWN_SERVER_FIRST_BYTE == 600
+    assert CallLimits.of(None, "https://api.openai.com/v1").first_byte == 120
+    assert CallLimits.of(7, "http://127.0.0.1:11434/v1").first_byte == 7
 
 
 async def test_the_log_has_what_the_provider_says_and_no_secret(

@@ -18,7 +18,7 @@ from backend.chat.streams.pubsub import PubSubConnection
 from backend.chat.streams.streams import Streams
 from backend.errors import ConfigError, Unavailable
 from backend.logs import why_away
-from backend.redis import answered, open_redis, open_waiting_redis, require_no_cluster
+from backend.redis import answered, open_redis, open_waiting_redis, require_right_mode
 from backend.redis_moves import ConnectionGroup
 from tests.integration.reader_rig import until
 from tests.integration.running_api import running_api
@@ -162,16 +162,16 @@ async def test_a_node_of_a_cluster_is_refused(tmp_path: Path, protocol: int) -> 
         dsn = f"{node.dsn}?protocol={protocol}"
         async with open_redis(dsn, pool_size=2) as redis, asyncio.timeout(limit(30)):
             with pytest.raises(ConfigError, match=r"^REDIS_URL: [^\n]*Redis Cluster[^\n]*$"):
-                await require_no_cluster(redis)
+                await require_right_mode(redis)
         with pytest.raises(OSError, match=r"^CLUSTER "):
             await _subscriber(node.dsn)
 
 
 async def test_a_server_without_cluster_mode_or_that_is_away_may_start(private_redis: RedisNode) -> None:
     async with open_redis(private_redis.dsn, pool_size=2) as redis:
-        await require_no_cluster(redis)
+        await require_right_mode(redis)
         await private_redis.kill()
-        await require_no_cluster(redis)
+        await require_right_mode(redis)
         await private_redis.start()
 
 

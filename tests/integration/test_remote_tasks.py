@@ -23,15 +23,15 @@ from executor.agent.calls import Calls, ToolHost
 from executor.mcp import task_outcomes, tool
 from executor.mcp.failures import ServerUnavailable
 from executor.mcp.server_entry import HttpServer
-from executor.mcp.task_outcomes import Connected, McpWork
+from executor.mcp.task_outcomes import ConnectionWithTasks, McpWork
 from executor.mcp.tasks import ServerTasks, TaskState
-from executor.operations import Operations, Waits
+from executor.operations import Operations, WaitingCalls
 from executor.side_jobs import remote_tasks
 from executor.side_jobs.remote_tasks import AT_ONCE, AT_ONCE_OF_ONE, RETRY_IN, RemoteTasks
 from executor.side_jobs.sweeper import Sweeper
 from executor.tools.context import ToolContext
-from executor.tools.remote_work import GoesOn
-from executor.tools.tool import Accepted, Toolbox
+from executor.tools.remote_work import StillRunning
+from executor.tools.tool import OperationAccepted, Toolbox
 from executor.turns.context import ExecutorContext
 from tests.integration.rows import a_session, a_task, new_user
 from tests.integration.running_api import running_api
@@ -48,9 +48,9 @@ def side_job(database: Database, *names: str, **tasks: Any) -> RemoteTasks:
         for name in names
     ]
     resources = cast(Resources, SimpleNamespace(database=database, me=ME))
-    waits = Waits(1)
+    waits = WaitingCalls(1)
     waits.over = True
-    servers = [McpWork(cast(Connected, connection)) for connection in connections]
+    servers = [McpWork(cast(ConnectionWithTasks, connection)) for connection in connections]
     context = SimpleNamespace(work_servers=lambda: servers, waits=waits, start_work=no_work, can_ask=lambda _: True)
     return RemoteTasks(resources, cast(ExecutorContext, context))
 
@@ -187,7 +187,7 @@ async def test_a_task_that_its_turn_leaves_is_looked_at_within_the_interval_of_i
         own = Operations(api.resources, session, no_work)
         context = ToolContext(session, turn.id, "call", user.user_id, api.resources.database, own)
         accepted = await made.run(made.input_type.model_validate({}), context)
-    assert isinstance(accepted, Accepted)
+    assert isinstance(accepted, OperationAccepted)
     due = "SELECT due_at <= now() + make_interval(secs => $2) FROM remote_tasks WHERE id = $1"
     assert await c.fetchval(due, accepted.operation.task_id, due_within)
 
@@ -243,7 +243,7 @@ async def test_a_question_whose_server_does_not_let_go_holds_no_place(
     state = TaskState.model_validate({"taskId": "id-1", "status": "input_required"})
     async with asyncio.timeout(limit(20)):
         answered = job._answered(
-            claimed, job._servers["one"], GoesOn(1.0, wants=state), operation, cast(ToolContext, None), []
+            claimed, job._servers["one"], StillRunning(1.0, wants=state), operation, cast(ToolContext, None), []
         )
         assert await answered is None
     assert job._waiting == set()

@@ -29,7 +29,9 @@ MOST = 3
 
 @pytest.fixture(scope="module")
 async def api(postgres_dsn: str, redis_dsn: str) -> AsyncIterator[RunningApi]:
-    async with running_api(postgres_dsn, redis_dsn, toolbox=OutsideToolbox, max_operations=MOST) as running:
+    async with running_api(
+        postgres_dsn, redis_dsn, toolbox=OutsideToolbox, max_operations=MOST, share_links=True
+    ) as running:
         yield running
 
 
@@ -206,6 +208,15 @@ async def test_deletion_of_a_user_leaves_nothing_of_them(api: RunningApi, redis_
     await api.say(sessions[1], '/tool outside_work {"label": "b"}', mine)
     anonymous = await api.new_session()
     await api.say(anonymous, "/say hello", mine)
+    folder = (await api.http.post("/api/chat/folders", json={"name": f"of {user}"}, headers=mine)).json()["id"]
+    place = {"folder_id": folder, "title": f"shared by {user}"}
+    assert (await api.http.patch(f"/api/chat/sessions/{sessions[0]}", json=place, headers=mine)).status_code == 200
+    assert (await api.http.put(f"/api/chat/sessions/{sessions[0]}/share", headers=mine)).status_code == 200
+    answer = (await api.session(sessions[0], mine, format="ui"))["messages"][-1]["id"]
+    path = f"/api/chat/sessions/{sessions[0]}/messages/{answer}/feedback"
+    said = {"rating": "up", "comment": f"by {user}"}
+    assert (await api.http.put(path, json=said, headers=mine)).status_code == 200
+    assert {"folders", "shares", "feedback"} <= set(await places_with(api, user))
     kept = await api.new_session(api.as_user(other))
     async with api.resources.database.transaction() as c:
         await an_agent(c, user)

@@ -68,9 +68,9 @@ async def test_another_executor_asks_only_when_the_first_has_died(c: Connection)
     await remote_tasks.release_of(c, OTHER)
     assert await claimed(c) == {operation.task_id}
     assert await claimed(c, OTHER) == set()
-    await remote_tasks.put_off(c, operation.task_id, OTHER, due_in=600)  # too late
+    await remote_tasks.postpone(c, operation.task_id, OTHER, due_in=600)  # too late
     assert await claimed(c) == {operation.task_id}
-    await remote_tasks.put_off(c, operation.task_id, ME, due_in=600)
+    await remote_tasks.postpone(c, operation.task_id, ME, due_in=600)
     assert await claimed(c) == set()
 
 
@@ -116,7 +116,7 @@ async def test_the_server_of_an_ended_operation_is_told_at_once(how: str, c: Con
             await sessions.lock_session(c, operation.session_id)
             assert await operations.finish_operation(c, operation, Outcome(True), {"type": "block_output"})
     assert await claimed(c) == {operation.task_id}
-    await remote_tasks.put_off(c, operation.task_id, ME, due_in=600, stopping=True)
+    await remote_tasks.postpone(c, operation.task_id, ME, due_in=600, stopping=True)
     assert await claimed(c) == set()
     await c.execute("UPDATE remote_tasks SET due_at = now()")
     assert await claimed(c) == {operation.task_id}

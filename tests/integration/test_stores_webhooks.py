@@ -11,9 +11,11 @@ import pytest
 
 from backend.chat.models import Caller, Task, TaskStatus, Usage
 from backend.chat.store import sessions, tasks
-from backend.chat.store.webhooks import deliveries, endpoints
-from backend.chat.store.webhooks.deliveries import Claimed, Event, Failure
+from backend.chat.store.webhooks import deliveries, endpoints, pushes
+from backend.chat.store.webhooks.deliveries import ClaimedDelivery, Event, Failure
 from backend.chat.store.webhooks.endpoints import Endpoint
+from backend.chat.store.webhooks.pushes import Push
+from backend.errors import TooManyWebhooks
 from backend.ids import UserId, new_executor_id
 from backend.postgres import Connection, Database
 from tests.integration.rows import NOBODY, a_session, a_task, new_user
@@ -43,11 +45,11 @@ async def ended_turn(c: Connection, user: Caller) -> Task:
     return claimed
 
 
-async def claim(c: Connection, **bounds: Any) -> list[Claimed]:
+async def claim(c: Connection, **bounds: Any) -> list[ClaimedDelivery]:
     return await deliveries.claim_due(c, **{"limit": 100, "per_endpoint": 100, "per_user": 100, **bounds})
 
 
-async def row_of(c: Connection, delivery: Claimed) -> dict[str, Any]:
+async def row_of(c: Connection, delivery: ClaimedDelivery) -> dict[str, Any]:
     row = await c.fetchrow("SELECT * FROM webhook_deliveries WHERE id = $1", delivery.id)
     assert row is not None
     return dict(row)
@@ -188,23 +190,23 @@ async def until_waiting(database: Database, many: int, *tasks: asyncio.Task[Any]
             await asyncio.sleep(0.01)
 
 
-async def delete_the_endpoint(c: Connection, claimed: Claimed) -> None:
+async def delete_the_endpoint(c: Connection, claimed: ClaimedDelivery) -> None:
     await endpoints.delete_endpoint(c, claimed.user_id, claimed.endpoint_id)
 
 
-async def disable(c: Connection, claimed: Claimed) -> None:
+async def disable(c: Connection, claimed: ClaimedDelivery) -> None:
     await endpoints.change_endpoint(c, claimed.user_id, claimed.endpoint_id, events=None, with_text=None, enabled=False)
 
 
-async def forget(c: Connection, claimed: Claimed) -> None:
+async def forget(c: Connection, claimed: ClaimedDelivery) -> None:
     await sessions.forget_user(c, claimed.user_id)
 
 
-async def give_up_old(c: Connection, claimed: Claimed) -> None:
+async def give_up_old(c: Connection, claimed: ClaimedDelivery) -> None:
     await deliveries.settle_failed(c, claimed, Failure.REFUSED, 500, wait=5, pause_for=5)
 
 
-async def prune(c: Connection, _: Claimed) -> None:
+async def prune(c: Connection, _: ClaimedDelivery) -> None:
     await deliveries.prune(c, 100)
 
 
@@ -214,7 +216,7 @@ async def prune(c: Connection, _: Claimed) -> None:
 async def test_a_session_is_deleted_while_its_deliveries_are_changed(
     database: Database,
     c: Connection,
-    act: Callable[[Connection, Claimed], Awaitable[None]],
+    act: Callable[[Connection, ClaimedDelivery], Awaitable[None]],
     first_to_end: int,
     held: int,
 ) -> None:
@@ -360,3 +362,33 @@ async def test_a_deletion_during_the_end_of_a_turn_fails_neither(database: Datab
                 await asyncio.sleep(0.01)  # until the end of the turn waits for the deletion
     await ending
     assert await claim(c) == []
+
+
+async def test_pushes_that_are_over_give_way_to_new_ones(c: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pushes, "MOST_OF_USER", 2)
+    monkeypatch.setattr(pushes, "MOST_OF_TASK", 1)
+    user = new_user()
+    session_id = await a_session(c, user)
+    running, over = await a_task(c, session_id, user), await ended_turn(c, user)
+
+    async def push(task: Task, id: str) -> None:
+        async with c.transaction():
+            await pushes.set_push(c, id_of(user), task, Push(task.id, id, "https://example.com/"))
+
+    await push(running, "a")
+    await push(running, "a")  # changes it
+    with pytest.raises(TooManyWebhooks):
+        await push(running, "b")
+    await push(over, "c")
+    (told,) = await claim(c)  # the task had ended before
+    assert (told.task_id, told.push, told.secrets) == (over.id, True, ())
+    with pytest.raises(TooManyWebhooks):
+        await push(await ended_turn(c, user), "d")
+    async with c.transaction():
+        await deliveries.settle_delivered(c, told, 200)
+    await push(await ended_turn(c, user), "d")
+    assert await pushes.pushes_of(c, user, over.id) == []
+    assert await endpoints.list_endpoints(c, id_of(user)) == []
+    async with c.transaction():
+        await sessions.delete_session(c, session_id)
+    assert await pushes.pushes_of(c, user, running.id) == []

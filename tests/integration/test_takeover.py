@@ -32,7 +32,7 @@ from backend.chat.protocol.chunks import (
     encode,
 )
 from backend.chat.streams.streams import PAGE, Entry, Streams
-from backend.chat.streams.takeover_marker import ANEW, RESET, Event, Marker
+from backend.chat.streams.takeover_marker import ANEW, RESET, Marker, PartEvent
 from backend.chat.streams.terminal import ensure_terminal
 from backend.chat.streams.writer import Flusher, StreamWriter
 from backend.errors import Fenced, Unavailable
@@ -151,7 +151,7 @@ async def test_the_tail_after_the_checkpoint_is_replaced_by_a_fence_and_a_marker
         checkpoint,
         StreamId(first.fence, 9),
         False,
-        (Event(first.fence, 7, "start-step", None, None), Event(first.fence, 8, "text-start", "t2", None)),
+        (PartEvent(first.fence, 7, "start-step", None, None), PartEvent(first.fence, 8, "text-start", "t2", None)),
     )
     assert await append(taken.writer, TextStart("t2")) == StreamId(second.fence, 3)
     assert len(await whole(streams, second)) == 9
@@ -370,10 +370,10 @@ async def test_a_marker_has_the_events_of_all_attempts_since_the_checkpoint(flus
     entries = await whole(streams, third)
     assert len(entries) == 3
     assert the_marker(entries).events == (
-        Event(first.fence, 2, "start-step", None, None),
-        Event(first.fence, 3, "text-start", "t2", None),
-        Event(second.fence, 2, RESET, None, None),
-        Event(second.fence, 3, "text-start", "t3", None),
+        PartEvent(first.fence, 2, "start-step", None, None),
+        PartEvent(first.fence, 3, "text-start", "t2", None),
+        PartEvent(second.fence, 2, RESET, None, None),
+        PartEvent(second.fence, 3, "text-start", "t3", None),
     )
 
 

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from backend.outside_addresses import OutsideAddresses
 from executor.web import fetching
 from executor.web.failures import WebFailure
-from executor.web.fetching import Fetcher, Page, open_fetcher
+from executor.web.fetching import FetchedPage, Fetcher, open_fetcher
 from tests.fakes.site import Site, dripping, moved, page, site
 from tests.servers.tls import make_certificates
 from tests.speed import limit
@@ -57,7 +57,7 @@ async def fetching_from(pages: dict[str, object]) -> AsyncIterator[tuple[Site, F
         yield one, fetcher
 
 
-async def fetched(answer: object) -> Page:
+async def fetched(answer: object) -> FetchedPage:
     async with fetching_from({"/": answer}) as (one, fetcher):
         return await fetcher.fetch(one.url("/"))
 

@@ -11,7 +11,7 @@ from backend.config import Settings
 from executor.web import search
 from executor.web.failures import WebFailure
 from executor.web.search import open_searcher, service_of
-from executor.web.search_services import Brave, Found, SearXNG, Service, Tavily
+from executor.web.search_services import Brave, FoundPage, SearXNG, Service, Tavily
 from tests.fakes.search_services import KEY, SearchServices, search_services
 
 SERVICES = ["searxng", "brave", "tavily"]
@@ -29,7 +29,7 @@ def service(services: SearchServices, name: str, key: str = KEY) -> Service:
     return (Brave if name == "brave" else Tavily)(key, services.url(f"/{name}"))
 
 
-async def found(services: SearchServices, name: str, query: str, count: int = 3, key: str = KEY) -> list[Found]:
+async def found(services: SearchServices, name: str, query: str, count: int = 3, key: str = KEY) -> list[FoundPage]:
     async with open_searcher(service(services, name, key)) as searcher:
         return await searcher.search(query, count)
 

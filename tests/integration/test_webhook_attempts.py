@@ -9,7 +9,7 @@ import pytest
 
 from backend.chat.store.webhooks.deliveries import Failure
 from backend.outside_addresses import OutsideAddresses
-from executor.webhooks.attempt import Attempted, attempt, open_client
+from executor.webhooks.attempt import AttemptResult, open_client, post_event
 from tests.servers.receiver import Receiver, receiver
 
 LOOPBACK = "127.0.0.0/8, ::1/128"
@@ -21,13 +21,13 @@ async def inbox() -> AsyncIterator[Receiver]:
         yield inbox
 
 
-async def tried(url: str, networks: str = LOOPBACK) -> Attempted:
+async def tried(url: str, networks: str = LOOPBACK) -> AttemptResult:
     async with open_client(OutsideAddresses(networks), 2) as client:
-        return await attempt(client, url, b"{}", {"content-type": "application/json", "webhook-id": "evt_1"})
+        return await post_event(client, url, b"{}", {"content-type": "application/json", "webhook-id": "evt_1"})
 
 
 async def test_a_message_is_posted_as_it_is(inbox: Receiver) -> None:
-    assert await tried(inbox.url("/hook%2Fx?a=b%2Bc")) == Attempted(None, 200)
+    assert await tried(inbox.url("/hook%2Fx?a=b%2Bc")) == AttemptResult(None, 200)
     request = await inbox.next()
     assert (request.method, request.path, request.body) == ("POST", "/hook%2Fx?a=b%2Bc", b"{}")
     assert request.headers["webhook-id"] == "evt_1"
@@ -37,13 +37,13 @@ async def test_a_message_is_posted_as_it_is(inbox: Receiver) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "127.1", "2130706433", "0.0.0.0"])
 async def test_an_address_that_is_not_permitted_gets_no_connection(inbox: Receiver, host: str) -> None:
     """A name is judged by the address to which it leads when the connection is made."""
-    assert await tried(f"http://{host}:{inbox.port}/", "") == Attempted(Failure.ADDRESS_REFUSED)
+    assert await tried(f"http://{host}:{inbox.port}/", "") == AttemptResult(Failure.ADDRESS_REFUSED)
     assert inbox.waiting == 0
 
 
 async def test_a_redirect_is_not_followed(inbox: Receiver) -> None:
     inbox.answer_with([307])
-    assert await tried(inbox.url()) == Attempted(Failure.REDIRECTED, 307)
+    assert await tried(inbox.url()) == AttemptResult(Failure.REDIRECTED, 307)
     assert inbox.waiting == 1
 
 
@@ -55,12 +55,12 @@ async def test_retry_after_counts_with_the_statuses_that_have_it(
 ) -> None:
     inbox.answer_with([status])
     inbox.headers["retry-after"] = asked
-    assert await tried(inbox.url()) == Attempted(Failure.REFUSED, status, waits)
+    assert await tried(inbox.url()) == AttemptResult(Failure.REFUSED, status, waits)
 
 
 async def test_410_is_told_apart(inbox: Receiver) -> None:
     inbox.answer_with([410])
-    assert await tried(inbox.url()) == Attempted(Failure.GONE, 410)
+    assert await tried(inbox.url()) == AttemptResult(Failure.GONE, 410)
 
 
 async def test_failures_have_names_without_words_of_the_endpoint(free_port: int) -> None:
@@ -98,5 +98,5 @@ async def test_a_body_without_end_is_not_read() -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         result = await tried(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
-        assert result == Attempted(None, 200)
+        assert result == AttemptResult(None, 200)
         await gone.wait()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -25,6 +26,7 @@ from tests.speed import limit
 SHIPPED = ROOT / "deploy" / "proxies"
 NEXT = Path(os.environ.get("NEXT_DIR", ROOT / ".cache" / "next"))
 """A folder in which `npm install next@16 react react-dom` was run."""
+HANDLER = re.compile(r"^```ts (app/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 API = "127.0.0.1:8006"
 DEBIAN = {"nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "apache2": "apache2-bin"}
 _APACHE_MODULES = "/usr/lib/apache2/modules"
@@ -154,10 +156,35 @@ def _vite(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
 
 
 def _next(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    (folder / "next.config.mjs").write_text(_shipped("next.config.mjs", **{API: f"127.0.0.1:{api_port}"}))
+    return _built_with_next(port, folder)
+
+
+def _next_handler(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    """The route handler of docs/recipes.md."""
+    found = HANDLER.search((ROOT / "docs" / "recipes.md").read_text())
+    assert found is not None
+    file = folder / found[1].replace(".ts", ".js")
+    file.parent.mkdir(parents=True)
+    file.write_text(_without_types(found[2]).replace(f"http://{API}", f"http://127.0.0.1:{api_port}"))
+    layout = "export default function Layout({ children }) { return <html><body>{children}</body></html>; }"
+    (folder / "app" / "layout.jsx").write_text(layout)
+    return _built_with_next(port, folder)
+
+
+def _without_types(code: str) -> str:
+    """Returns TypeScript as JavaScript, so that Next.js need not install its compiler."""
+    strip = "process.stdout.write(require('rolldown/experimental').transformSync('a.ts', process.argv[1]).code)"
+    done = subprocess.run(
+        ["node", "-e", strip, code], check=True, cwd=ROOT / "web", capture_output=True, text=True, timeout=limit(60)
+    )
+    return done.stdout
+
+
+def _built_with_next(port: int, folder: Path) -> tuple[Sequence[str], bool]:
     program = NEXT / "node_modules" / ".bin" / "next"
     if shutil.which("node") is None or not program.exists():
         pytest.skip(f"next is not installed (npm install --prefix {NEXT} next@16 react react-dom, or NEXT_DIR)")
-    (folder / "next.config.mjs").write_text(_shipped("next.config.mjs", **{API: f"127.0.0.1:{api_port}"}))
     (folder / "pages").mkdir()
     (folder / "pages" / "index.js").write_text("export default function Page() { return null; }\n")
     (folder / "package.json").write_text("{}")
@@ -177,5 +204,6 @@ _STARTS = {
     "apache": _apache,
     "vite": _vite,
     "next": _next,
+    "next-handler": _next_handler,
 }
 NAMES = tuple(_STARTS)

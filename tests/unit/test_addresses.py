@@ -12,7 +12,7 @@ from backend.config import Settings
 from backend.errors import ConfigError
 from backend.postgres_address import Address
 from backend.rabbitmq_address import parse_rabbitmq_url
-from backend.redis_address import parse_redis_url, place_of_redis, sentinels_of
+from backend.redis_address import parse_redis_url, place_of_redis, seeds_of, sentinels_of
 from executor.web.failures import WebFailure
 from executor.web.urls import page_url
 
@@ -95,6 +95,7 @@ def test_a_port_that_is_no_number_is_a_wrong_setting(port: str) -> None:
         ("unix://:p@/tmp/redis.sock?db=1", "/tmp/redis.sock"),
         ("unix:///tmp/redis.sock?password=p", "/tmp/redis.sock"),
         ("redis+sentinel://:p@a:1,b,[::1]/my%20master/2", "my master at a:1,b:26379,[::1]:26379"),
+        ("rediss+cluster://u:p@a:1,b,[::1]/0?ssl_cert_reqs=none", "cluster at a:1,b:6379,[::1]:6379"),
     ],
 )
 def test_every_url_of_redis_can_be_named_without_its_login(dsn: str, place: str) -> None:
@@ -115,6 +116,17 @@ def test_a_url_of_sentinels_has_two_logins_and_one_tls() -> None:
     assert sentinels_of("redis://a") is None
 
 
+def test_a_url_of_a_cluster_names_nodes_and_one_login() -> None:
+    dsn = "valkeys+cluster://u:p%40@a:1,b?ssl_check_hostname=false"
+    address, seeds = parse_redis_url(dsn), seeds_of(dsn)
+    assert seeds is not None
+    assert seeds.places == (("a", 1), ("b", 6379))
+    assert (address["username"], address["password"], address["ssl_check_hostname"]) == ("u", "p@", False)
+    assert address.keys().isdisjoint({"host", "port", "db"}), "they are asked for"
+    assert sentinels_of(dsn) is None
+    assert seeds_of("redis://a") is None
+
+
 @pytest.mark.parametrize(
     "dsn",
     [
@@ -126,6 +138,11 @@ def test_a_url_of_sentinels_has_two_logins_and_one_tls() -> None:
         "redis://:s3cr3t@a,b",
         "redis://a?sentinel_password=s3cr3t",
         "redis://:s3cr3t@a/one",
+        "redis+cluster://:s3cr3t@",
+        "redis+cluster://:s3cr3t@a,",
+        "redis+cluster://:s3cr3t@a:x",
+        "redis+cluster://:s3cr3t@a/1",
+        "unix+cluster://:s3cr3t@a",
     ],
 )
 def test_a_wrong_url_of_redis_is_told_without_its_login(dsn: str) -> None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from backend.chat.protocol.ag_ui_events import Run, as_ag_ui_stream, snapshot_of
 from backend.chat.protocol.chunks import (
     Chunk,
     Data,
@@ -25,6 +24,7 @@ from backend.chat.protocol.chunks import (
     ToolOutputError,
     encode,
 )
+from backend.chat.protocol.renderings.ag_ui_events import ThreadRun, as_ag_ui_stream, snapshot_of
 from backend.chat.protocol.sse_frames import DONE, HEARTBEAT, frame
 from backend.ids import StreamId
 
@@ -35,7 +35,7 @@ async def rendered(chunks: Sequence[Chunk], before: Sequence[dict[str, Any]] = (
     async def frames() -> AsyncGenerator[bytes, None]:
         yield HEARTBEAT + b"".join(frame(StreamId(7, n), encode(chunk)) for n, chunk in enumerate(chunks, 1)) + DONE
 
-    data = b"".join([some async for some in as_ag_ui_stream(frames(), Run("t", "r"), before)])
+    data = b"".join([some async for some in as_ag_ui_stream(frames(), ThreadRun("t", "r"), before)])
     found = []
     for one in data.decode().split("\n\n")[:-1]:
         head, _, body = one.partition("data: ")
@@ -108,7 +108,7 @@ async def test_the_end_has_outcome_and_usage() -> None:
 
 
 async def test_a_run_that_has_begun_is_not_begun_again() -> None:
-    before = [Run("t", "r").started(), snapshot_of([])]
+    before = [ThreadRun("t", "r").started(), snapshot_of([])]
     found = [document["type"] for _, document in await rendered([Start("m"), Finish("stop", {})], before)]
     assert found == ["RUN_STARTED", "MESSAGES_SNAPSHOT", "RUN_FINISHED"]
 

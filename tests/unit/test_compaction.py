@@ -14,7 +14,7 @@ from backend.chat.protocol.chunks import (
     ToolInputDelta,
     encode,
 )
-from backend.chat.streams.compaction import RUN_BYTES, framed
+from backend.chat.streams.compaction import RUN_BYTES, merged_frames
 from backend.chat.streams.streams import Entry
 from backend.ids import StreamId
 from tests.sse_client import StrictClient
@@ -65,24 +65,24 @@ def _joined(chunks: list[dict[str, object]]) -> list[dict[str, object]]:
 def test_a_compacted_replay_has_the_same_content(chunks: list[Chunk]) -> None:
     entries = _entries(chunks)
     plain = _received([b"id: %d-%d\ndata: %b\n\n" % (*entry.id, entry.body) for entry in entries])
-    compact = _received(framed(entries))
+    compact = _received(merged_frames(entries))
     assert compact.chunks == _joined(plain.chunks)
     assert not entries or compact.ids[-1] == entries[-1].id
 
 
 def test_a_surrogate_pair_that_was_split_between_two_deltas_is_joined() -> None:
     parts = [b'{"type":"text-delta","id":"t","delta":"%b"}' % half for half in (b"\\ud83d", b"\\ude00")]
-    frames = framed([Entry(StreamId(7001, seq), body) for seq, body in enumerate(parts, 1)])
+    frames = merged_frames([Entry(StreamId(7001, seq), body) for seq, body in enumerate(parts, 1)])
     assert _received(frames).chunks == [{"type": "text-delta", "id": "t", "delta": "\U0001f600"}]
 
 
 def test_a_delta_with_other_fields_is_not_merged() -> None:
     body = b'{"type":"reasoning-delta","id":"r","delta":"x","providerMetadata":{"a":{"b":"c"}}}'
-    frames = framed([Entry(StreamId(7001, 1), body), Entry(StreamId(7001, 2), body)])
+    frames = merged_frames([Entry(StreamId(7001, 1), body), Entry(StreamId(7001, 2), body)])
     assert len(frames) == 2
 
 
 def test_a_run_of_merged_deltas_has_a_maximum_size() -> None:
-    frames = framed(_entries([TextDelta("t", "x" * 1000) for _ in range(1000)]))
+    frames = merged_frames(_entries([TextDelta("t", "x" * 1000) for _ in range(1000)]))
     assert max(map(len, frames)) < RUN_BYTES + 2000
     assert len(frames) > 10

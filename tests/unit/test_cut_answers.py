@@ -9,7 +9,7 @@ import pytest
 from backend.chat.models import Message, Part, Role, TaskStatus, TextPart, ToolCallPart, ToolResultPart
 from backend.ids import SessionId, TaskId
 from executor.llm.history import NOTE_OPENS, to_prompt_messages
-from executor.turns.cut_answers import with_cuts_told
+from executor.turns.cut_answers import with_notes_on_cut_answers
 
 
 def rows(*said: tuple[str, Role, Part]) -> list[Message]:
@@ -28,7 +28,7 @@ def test_a_text_that_was_cut_off_is_told_with_the_next_message(status: TaskStatu
         ("a", Role.ASSISTANT, TextPart("one, two")),
         ("b", Role.USER, TextPart("And?")),
     )
-    asked, answer, following = to_prompt_messages(with_cuts_told(history, {TaskId("a"): status}))
+    asked, answer, following = to_prompt_messages(with_notes_on_cut_answers(history, {TaskId("a"): status}))
     assert [message.role for message in (asked, answer, following)] == [Role.USER, Role.ASSISTANT, Role.USER]
     note, question = following.parts
     assert isinstance(note, TextPart)
@@ -46,5 +46,5 @@ def test_only_the_end_of_a_stopped_task_is_cut_off() -> None:
         ("b", Role.USER, TextPart("Hello")),
         ("b", Role.ASSISTANT, TextPart("Hello!")),
     )
-    assert with_cuts_told(history, {TaskId("a"): TaskStatus.CANCELLED}) == history
-    assert with_cuts_told(history, {}) == history
+    assert with_notes_on_cut_answers(history, {TaskId("a"): TaskStatus.CANCELLED}) == history
+    assert with_notes_on_cut_answers(history, {}) == history

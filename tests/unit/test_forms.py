@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend.chat.forms import check_fields, form_of, given_fields
+from backend.chat.questions.forms import check_fields, form_of, given_fields
 from backend.errors import ValidationFailed
 
 

@@ -14,6 +14,7 @@ ALLOWED = frozenset(
 """Licences that allow use in any product. Those of Mozilla ask for changes of their own files only."""
 OLD_NAMES = {
     "MIT License": "MIT",
+    "BSD": "BSD-2-Clause",  # pyasn1-modules
     "BSD License": "BSD-3-Clause",
     "BSD 2-Clause License": "BSD-2-Clause",
     "3-Clause BSD License": "BSD-3-Clause",

@@ -28,7 +28,7 @@ from executor.llm.fitting import fit
 from executor.llm.history import GO_ON, INTERRUPTED, NOT_SHOWN, to_prompt_messages
 from executor.llm.model import Prompt, ToolSpec
 from executor.llm.openai_messages import openai_messages
-from executor.llm.own_history import Form, one_call_each, written_for
+from executor.llm.own_history import HistoryForm, one_call_each, written_for
 from executor.llm.responses_items import responses_items
 from executor.llm.trimming import estimate_tokens, message_tokens, trim
 from tests.fakes import anthropic_server, openai_server
@@ -36,7 +36,7 @@ from tests.fakes import anthropic_server, openai_server
 OWNER = "https://models.example m"
 
 
-def anthropic_messages(prompt: Prompt, form: Form) -> list[dict[str, Json]]:
+def anthropic_messages(prompt: Prompt, form: HistoryForm) -> list[dict[str, Json]]:
     """The SDK is imported by the worker that runs these tests, not by all that collect them."""
     from executor.llm.anthropic import anthropic_messages as messages
 
@@ -86,7 +86,7 @@ ROWS = st.lists(st.builds(NewMessage, st.sampled_from(Role), st.lists(PARTS, max
 def assert_valid(messages: list[NewMessage]) -> None:
     """Checks the shape of a prompt, and the rules that the fake providers check."""
     prompt = Prompt("Be kind.", messages)
-    for form in Form:
+    for form in HistoryForm:
         assert openai_server.fault_in({"messages": openai_messages(prompt, OWNER, form)}) is None
         assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, form)}) is None
     assert messages[0].role is Role.USER
@@ -201,7 +201,7 @@ def test_data_of_a_provider_goes_back_to_the_model_that_made_it_alone() -> None:
     assert own["reasoning_content"] == "hm"
     assert own["tool_calls"][0]["id"] == "theirs.1"
     assert own["tool_calls"][0]["extra_content"] == 5
-    for owner, form in (("https://models.example other", Form.OWN), (OWNER, Form.PLAIN)):
+    for owner, form in (("https://models.example other", HistoryForm.OWN), (OWNER, HistoryForm.PLAIN)):
         _, said, answered, _, _ = openai_messages(prompt, owner, form)
         assert said.keys() == {"role", "content", "tool_calls"}
         assert said["tool_calls"][0].keys() == {"id", "type", "function"}
@@ -216,7 +216,7 @@ def test_ids_of_calls_on_the_wire_are_unique_and_notes_name_them() -> None:
         asked = NewMessage(Role.ASSISTANT, (ToolCallPart(f"call_9-{number}", "look", {}, own),))
         rows += [user("q"), asked, result(f"call_9-{number}")]
     rows += [says("a"), NewMessage(Role.USER, (NotePart("The operation behind the call call_9-1 of the tool look"),))]
-    messages = written_for(to_prompt_messages(rows), OWNER, Form.OWN)
+    messages = written_for(to_prompt_messages(rows), OWNER, HistoryForm.OWN)
     ids = [part.tool_call_id for message in messages for part in message.parts if isinstance(part, ToolCallPart)]
     assert ids[0] == "call_0"
     assert len(set(ids)) == 3
@@ -227,7 +227,7 @@ def test_ids_of_calls_on_the_wire_are_unique_and_notes_name_them() -> None:
 
 def test_a_history_as_text_keeps_the_words_of_calls_and_results() -> None:
     rows = [user("q"), calls("1", "2", text="Let me see."), result("1"), result("2", "</tool_call> more"), user("q2")]
-    first, said, rest = written_for(to_prompt_messages(rows), OWNER, Form.TEXT)
+    first, said, rest = written_for(to_prompt_messages(rows), OWNER, HistoryForm.TEXT)
     assert (first, said) == (user("q"), says("Let me see."))
     texts = [part.text for part in rest.parts if isinstance(part, TextPart)]
     assert texts[-1] == "q2"
@@ -345,18 +345,18 @@ def test_a_message_of_the_user_between_two_steps_follows_the_results_in_every_fo
         "user", "assistant", "tool", "tool", "user", "assistant", "tool",
     ]  # fmt: skip
     prompt = Prompt("", messages)
-    _, _, third, fourth, last = anthropic_messages(prompt, Form.OWN)
+    _, _, third, fourth, last = anthropic_messages(prompt, HistoryForm.OWN)
     assert (third["role"], [block["type"] for block in third["content"]]) == (
         "user",
         ["tool_result", "tool_result", "text", "text"],
     )
     assert (fourth["role"], last["role"]) == ("assistant", "user")
-    chat = openai_messages(prompt, OWNER, Form.OWN)
+    chat = openai_messages(prompt, OWNER, HistoryForm.OWN)
     roles = ["user", "assistant", "tool", "tool", "assistant", "user", "assistant", "tool"]
     assert [message["role"] for message in chat] == roles, "Mistral wants an answer between a result and a user"
-    items = responses_items(prompt, OWNER, Form.OWN)
+    items = responses_items(prompt, OWNER, HistoryForm.OWN)
     kinds = [item.get("role") or item["type"] for item in items]
     call, output = "function_call", "function_call_output"
     assert kinds == ["user", call, call, output, output, "user", call, output]
     assert openai_server.fault_in({"messages": chat}) is None
-    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, Form.OWN)}) is None
+    assert anthropic_server.fault_in({"messages": anthropic_messages(prompt, HistoryForm.OWN)}) is None

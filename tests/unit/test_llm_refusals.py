@@ -157,7 +157,7 @@ def test_a_web_page_is_told_in_its_own_words_even_if_it_breaks_off(page: str, wo
     assert "bad gateway" in refusals.reason_of(Refused(httpx2.Response(400, text=page)))
 
 
-IMAGE, PDF = frozenset({Kind.IMAGE}), frozenset({Kind.PDF})
+IMAGE, PDF, NO_PICTURES = frozenset({Kind.IMAGE}), frozenset({Kind.PDF}), frozenset({Kind.PDF, Kind.AUDIO})
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ IMAGE, PDF = frozenset({Kind.IMAGE}), frozenset({Kind.PDF})
         ("No endpoints found that support image input", IMAGE),
         ("Unsupported MIME type: application/pdf", PDF),
         ("This model does not support document inputs; it only supports images and text.", PDF),
-        ("Files of this type are not supported: the model only supports text and images, no other file", PDF),
+        ("Files of this type are not supported: the model only supports text and images, no other file", NO_PICTURES),
         ("this is not a multimodal model", frozenset()),
         ("unsupported content[].type", frozenset()),
     ],

@@ -34,7 +34,7 @@ from executor.llm.extras import Extras
 from executor.llm.failures import ModelCallError
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Prompt
-from executor.llm.own_history import Form
+from executor.llm.own_history import HistoryForm
 from executor.llm.provider_data import MAX_BYTES
 from executor.llm.responses import ResponsesDialect
 from executor.llm.responses_items import responses_items
@@ -199,7 +199,7 @@ def call(number: int, *follows: int) -> ToolCallPart:
     return ToolCallPart(f"call_{number}", "look", {}, ProviderData("me", data))
 
 
-def items_of(*parts: Part, form: Form = Form.OWN, refuses: str = "", owner: str = "me") -> list[str]:
+def items_of(*parts: Part, form: HistoryForm = HistoryForm.OWN, refuses: str = "", owner: str = "me") -> list[str]:
     """Returns the ids of the items of one response and of its results, or their texts."""
     rows = [NewMessage(Role.USER, (TextPart("q"),)), NewMessage(Role.ASSISTANT, parts)]
     results = [ToolResultPart(part.tool_call_id, "look", "seen") for part in parts if isinstance(part, ToolCallPart)]
@@ -222,7 +222,7 @@ def test_reasoning_stays_with_its_call_if_calls_are_sent_one_by_one() -> None:
     assert items_of(*parts, refuses="parallel calls") == ["rs_1", "call_1", "seen", "rs_2", "call_2", "seen"]
 
 
-@pytest.mark.parametrize("given", [{"form": Form.PLAIN}, {"owner": "other"}])
+@pytest.mark.parametrize("given", [{"form": HistoryForm.PLAIN}, {"owner": "other"}])
 def test_a_plain_history_and_that_of_another_model_have_no_reasoning(given: dict[str, Any]) -> None:
     first, *rest = items_of(reasoning(1), call(1, 1), **given)
     assert len(first) == 9

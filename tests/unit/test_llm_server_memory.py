@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from executor.llm.model import Prompt
-from executor.llm.own_history import Form
+from executor.llm.own_history import HistoryForm
 from executor.llm.server_memory import FORGET_AFTER, MAX_CONVERSATIONS, Draft, ServerMemory
 
 
 def test_a_refusal_is_forgotten_after_a_while_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
     memory = ServerMemory("https://models.example m", clock=lambda: now)
-    draft = Draft(Prompt("", ()), Form.OWN, 100)
+    draft = Draft(Prompt("", ()), HistoryForm.OWN, 100)
     for _ in range(2):
         now += FORGET_AFTER + 1
         assert not memory.refuses("tools")
@@ -32,7 +32,7 @@ def test_a_limit_is_forgotten_after_a_while() -> None:
 
 def test_what_was_known_when_a_request_was_written_is_no_news() -> None:
     memory = ServerMemory("m")
-    draft = Draft(Prompt("", ()), Form.OWN, 100)
+    draft = Draft(Prompt("", ()), HistoryForm.OWN, 100)
     assert memory.remember("tools", "it accepts no tools", draft)
     assert memory.remember("tools", "it accepts no tools", draft), "another turn has learned it meanwhile"
     draft.known = memory.refused()
@@ -42,7 +42,7 @@ def test_what_was_known_when_a_request_was_written_is_no_news() -> None:
 def test_the_forms_of_so_many_conversations_are_remembered() -> None:
     memory = ServerMemory("m")
     for number in range(MAX_CONVERSATIONS + 1):
-        memory.set_form(f"call {number}", Form.TEXT)
-    assert memory.form_of("call 0") is Form.OWN
-    assert memory.form_of("call 1") is Form.TEXT
-    assert memory.form_of(None) is Form.OWN
+        memory.set_form(f"call {number}", HistoryForm.TEXT)
+    assert memory.form_of("call 0") is HistoryForm.OWN
+    assert memory.form_of("call 1") is HistoryForm.TEXT
+    assert memory.form_of(None) is HistoryForm.OWN

@@ -20,7 +20,7 @@ from backend.json_client.retry_after import retry_after_of
 from executor.llm import sse
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.arguments import parse_arguments
-from executor.llm.clean_text import Mender, clean
+from executor.llm.clean_text import PiecewiseCleaner, clean
 from executor.llm.events import ModelEvent, Source, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from executor.llm.failures import SENTENCES, of_error, of_response
 from executor.llm.openai_stream import OpenAIDecoder
@@ -75,7 +75,7 @@ def test_text_in_pieces_comes_out_as_the_cleaned_whole(text: str, cuts: list[int
     halves = text.encode("utf-16-le", "surrogatepass")
     units = [halves[place : place + 2].decode("utf-16-le", "surrogatepass") for place in range(0, len(halves), 2)]
     places = sorted({min(cut, len(units)) for cut in cuts} | {0, len(units)})
-    mender = Mender()
+    mender = PiecewiseCleaner()
     out = "".join(mender.mend("".join(units[start:stop])) for start, stop in itertools.pairwise(places)) + mender.end()
     assert out == clean("".join(units))
     out.encode("utf-8")

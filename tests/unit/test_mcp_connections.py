@@ -16,10 +16,10 @@ import pytest
 from backend.chat.outcomes import RemoteTask
 from executor.mcp import own_links
 from executor.mcp.connection import Connection
-from executor.mcp.failures import Notes, Reason, ServerBusy
-from executor.mcp.http import Relay
+from executor.mcp.failures import LastFailure, ReasonKind, ServerBusy
+from executor.mcp.http import RelayTransport
 from executor.mcp.link import Link
-from executor.mcp.messages import OwnError
+from executor.mcp.messages import ClientErrorCode
 from executor.mcp.names import Names
 from executor.mcp.own_links import OwnLinks
 from executor.mcp.server_entry import HttpServer
@@ -53,8 +53,8 @@ class Server(httpx2.AsyncBaseTransport):
         return httpx2.Response(self._status, headers=self._headers, stream=self.body, request=request)
 
 
-def relay_to(server: Server, notes: Notes | None = None) -> Relay:
-    relay = Relay(notes or Notes(), [])
+def relay_to(server: Server, notes: LastFailure | None = None) -> RelayTransport:
+    relay = RelayTransport(notes or LastFailure(), [])
     relay._inner = server  # type: ignore[assignment]
     return relay
 
@@ -77,13 +77,13 @@ async def test_a_call_that_is_cancelled_at_the_moment_of_its_answer_leaves_no_re
 
 
 async def test_the_body_of_a_redirect_is_closed_and_the_call_is_answered() -> None:
-    server, notes = Server(307, location="https://login.example"), Notes()
+    server, notes = Server(307, location="https://login.example"), LastFailure()
     server.ready.set()
     response = await relay_to(server, notes).handle_async_request(request())
     assert server.body.closed
-    assert json.loads(await response.aread())["error"]["code"] == OwnError.REFUSED
+    assert json.loads(await response.aread())["error"]["code"] == ClientErrorCode.REFUSED
     assert notes.why is not None
-    assert notes.why.reason is Reason.REDIRECTED
+    assert notes.why.kind is ReasonKind.REDIRECTED
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -91,7 +91,7 @@ async def test_it_is_unknown_whether_a_call_ran_that_a_gateway_has_answered(stat
     server = Server(status)
     server.ready.set()
     response = await relay_to(server).handle_async_request(request())
-    assert json.loads(await response.aread())["error"]["code"] == OwnError.LOST
+    assert json.loads(await response.aread())["error"]["code"] == ClientErrorCode.LOST
 
 
 async def test_a_connection_is_idle_from_the_end_of_its_last_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Requests of MCP servers: links that may be shown, whose question it is, and places that waiting calls lend."""
+"""Requests of MCP servers: links that may be shown, whose question it is, and slots that waiting calls lend."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitRequestURLPa
 
 from backend.chat.models import ToolCallPart
 from backend.errors import ValidationFailed
+from executor.mcp.call_slots import CallSlots
 from executor.mcp.elicitations import checked_url, question_of
 from executor.mcp.failures import CallRefused
-from executor.mcp.inputs import MAX_RESUME, Asked, Inputs
-from executor.mcp.live_call import CALL, MOST_REQUESTS, Lent, LiveCall, LiveCalls
+from executor.mcp.inputs import MAX_RESUME, Inputs, ServerRequests
+from executor.mcp.live_call import CALL, MOST_REQUESTS, LendSlot, LiveCall, LiveCalls
 from executor.mcp.server_entry import HttpServer, Sampling, StdioServer
-from executor.places import Places
 from executor.tools.context import ToolContext
 from tests.speed import limit
 from tests.unit.test_mcp_tools import CONTEXT
@@ -69,15 +69,15 @@ def test_a_question_names_the_server_and_holds_no_secret_of_it() -> None:
 
 def test_what_is_asked_is_stored_as_it_is_and_not_without_bounds() -> None:
     link = ElicitRequest(params=ElicitRequestURLParams(message="m", url="https://x.example/"))
-    asked = Asked({"roots": ListRootsRequest(), "link": link}, "a state\0\ud800", again=True)
+    asked = ServerRequests({"roots": ListRootsRequest(), "link": link}, "a state\0\ud800", again=True)
     assert "\0" not in asked.as_text()
-    assert Asked.parse(asked.as_text()) == asked
+    assert ServerRequests.parse(asked.as_text()) == asked
     assert asked.first == ("link", link)
     with pytest.raises(CallRefused):
-        Asked({"link": link}, "x" * MAX_RESUME).as_text()
+        ServerRequests({"link": link}, "x" * MAX_RESUME).as_text()
 
 
-def _live(session: str, lent: Lent = nullcontext) -> LiveCall:
+def _live(session: str, lent: LendSlot = nullcontext) -> LiveCall:
     return LiveCall(session, cast(Inputs, None), lent)
 
 
@@ -132,7 +132,7 @@ async def test_a_server_that_asks_without_end_is_answered_and_fills_no_memory() 
 async def test_a_server_that_may_not_ask_reaches_no_user() -> None:
     link = ElicitRequest(params=ElicitRequestURLParams(message="m", url="https://x.example/"))
     inputs = _inputs(0, replace(CONTEXT, can_ask=True))
-    assert await inputs.ask_later(Asked({"link": link})) is None
+    assert await inputs.ask_later(ServerRequests({"link": link})) is None
     assert await inputs.elicit(link.params) == ElicitResult(action="cancel")
 
 
@@ -144,16 +144,16 @@ async def test_a_question_may_outlive_the_clock_of_its_call() -> None:
     assert not clock.expired()
 
 
-async def test_several_requests_of_a_call_lend_one_place() -> None:
-    places, asked = Places(1), asyncio.Event()
-    async with asyncio.timeout(limit(5)), places.place("a"):
-        call = _live("a", partial(places.lent, "a"))
+async def test_several_requests_of_a_call_lend_one_slot() -> None:
+    slots, asked = CallSlots(1), asyncio.Event()
+    async with asyncio.timeout(limit(5)), slots.slot("a"):
+        call = _live("a", partial(slots.lent, "a"))
         answering = [asyncio.create_task(call.answer(asked.wait(), "cancel")) for _ in range(3)]
         await asyncio.sleep(0)
-        async with places.place("b"):
-            waiting = asyncio.create_task(_take(places, "c"))
+        async with slots.slot("b"):
+            waiting = asyncio.create_task(_take(slots, "c"))
             await asyncio.sleep(0)
-            assert not waiting.done(), "there is one place"
+            assert not waiting.done(), "there is one slot"
             asked.set()
             assert await asyncio.gather(*answering) == [True] * 3
             await asyncio.sleep(0)
@@ -161,20 +161,20 @@ async def test_several_requests_of_a_call_lend_one_place() -> None:
     await waiting
 
 
-async def test_a_waiting_call_lends_its_place() -> None:
-    places = Places(5)
-    async with asyncio.timeout(limit(5)), places.place("a"), places.place("a"), places.place("a"), places.place("a"):
-        waiting = asyncio.create_task(_take(places, "a"))
+async def test_a_waiting_call_lends_its_slot() -> None:
+    slots = CallSlots(5)
+    async with asyncio.timeout(limit(5)), slots.slot("a"), slots.slot("a"), slots.slot("a"), slots.slot("a"):
+        waiting = asyncio.create_task(_take(slots, "a"))
         await asyncio.sleep(0)
         assert not waiting.done()
-        async with places.lent("a"):
+        async with slots.lent("a"):
             await waiting
-    async with places.place("a"), places.place("a"), places.place("a"), places.place("a"), places.place("b"):
+    async with slots.slot("a"), slots.slot("a"), slots.slot("a"), slots.slot("a"), slots.slot("b"):
         pass
 
 
-async def _take(places: Places, session: str) -> None:
-    async with places.place(session):
+async def _take(slots: CallSlots, session: str) -> None:
+    async with slots.slot(session):
         pass
 
 

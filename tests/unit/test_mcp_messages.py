@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from executor.mcp.bodies import EventsBody, JsonBody, plain_pieces
-from executor.mcp.messages import MAX_MESSAGE_BYTES, OwnError, TooLong, decode, errors_for, read_lines
+from executor.mcp.messages import MAX_MESSAGE_BYTES, ClientErrorCode, OverlongLine, decode, errors_for, read_lines
 
 ANSWER = b'{"jsonrpc":"2.0","id":3,"result":{"content":[]}}'
 BIG = b'{"jsonrpc":"2.0","id":3,"result":{"a":"' + b"x" * MAX_MESSAGE_BYTES + b'"}}'
@@ -62,11 +62,11 @@ async def test_events_are_read_whatever_ends_their_lines(end: bytes, size: int) 
 async def test_an_event_that_is_too_large_answers_its_request_and_is_dropped_without_one() -> None:
     data = b"data: " + BIG + b"\n\n"
     (told,) = await events(data)
-    assert (told["id"], told["error"]["code"]) == (3, OwnError.TOO_LARGE)
+    assert (told["id"], told["error"]["code"]) == (3, ClientErrorCode.TOO_LARGE)
     assert await events(data, number=None) == []
     lines = b"".join(b"data: " + BIG[place : place + 1_000] + b"\n" for place in range(0, len(BIG), 1_000))
     (told,) = await events(lines + b"\n")
-    assert told["error"]["code"] == OwnError.TOO_LARGE
+    assert told["error"]["code"] == ClientErrorCode.TOO_LARGE
 
 
 async def test_an_event_without_its_empty_line_counts_if_it_is_whole() -> None:
@@ -116,30 +116,30 @@ async def _joined(body: httpx2.AsyncByteStream) -> bytes:
 async def test_a_document_is_read_although_it_is_compressed(encoding: str, pack: Any) -> None:
     assert await document(pack(ANSWER), encoding=encoding) == json.loads(ANSWER)
     told = await document(pack(b"x" * 50_000_000), encoding=encoding)
-    assert told["error"]["code"] == OwnError.TOO_LARGE
+    assert told["error"]["code"] == ClientErrorCode.TOO_LARGE
 
 
 async def test_a_document_that_breaks_off_or_has_another_id_answers_its_request() -> None:
-    assert (await document(ANSWER[:9], httpx2.ReadError("")))["error"]["code"] == OwnError.LOST
-    assert (await document(b"not packed", encoding="gzip"))["error"]["code"] == OwnError.LOST
-    assert (await document(b"<html>"))["error"]["code"] == OwnError.INVALID_ANSWER
+    assert (await document(ANSWER[:9], httpx2.ReadError("")))["error"]["code"] == ClientErrorCode.LOST
+    assert (await document(b"not packed", encoding="gzip"))["error"]["code"] == ClientErrorCode.LOST
+    assert (await document(b"<html>"))["error"]["code"] == ClientErrorCode.INVALID_ANSWER
     assert (await document(ANSWER.replace(b"3", b"99")))["id"] == 3
 
 
 @pytest.mark.parametrize(
     ("head", "tail", "answered"),
     [
-        (b'{"jsonrpc":"2.0","id":3,"result":', b"", {3: OwnError.TOO_LARGE}),
-        (b'{ "id" : 3 , "result":', b"", {3: OwnError.TOO_LARGE}),
-        (b'{"result":', b'},"jsonrpc":"2.0","id":3}\r', {3: OwnError.TOO_LARGE}),
-        (b'{"result":', b'},"id":3,"jsonrpc":"2.0"}', {3: OwnError.TOO_LARGE}),
+        (b'{"jsonrpc":"2.0","id":3,"result":', b"", {3: ClientErrorCode.TOO_LARGE}),
+        (b'{ "id" : 3 , "result":', b"", {3: ClientErrorCode.TOO_LARGE}),
+        (b'{"result":', b'},"jsonrpc":"2.0","id":3}\r', {3: ClientErrorCode.TOO_LARGE}),
+        (b'{"result":', b'},"id":3,"jsonrpc":"2.0"}', {3: ClientErrorCode.TOO_LARGE}),
         (b'{"jsonrpc":"2.0","id":9,"result":', b"", {}),
         (b'{"jsonrpc":"2.0","method":"notifications/message"', b'"id":3}', {}),
-        (b'{"result":', b'{"id":3}}', {3: OwnError.LOST, 4: OwnError.LOST}),
+        (b'{"result":', b'{"id":3}}', {3: ClientErrorCode.LOST, 4: ClientErrorCode.LOST}),
     ],
 )
 def test_the_call_of_a_line_that_is_too_long_is_found(head: bytes, tail: bytes, answered: dict[int, int]) -> None:
-    found = errors_for(TooLong(head, tail), [3, 4])
+    found = errors_for(OverlongLine(head, tail), [3, 4])
     assert {message.id: message.error.code for message in found} == answered  # type: ignore[union-attr]
 
 
@@ -153,7 +153,7 @@ async def test_lines_are_read_in_bounded_memory() -> None:
 
     a, bc, long, d = [line async for line in read_lines(Output())]
     assert (a, bc, d) == (b"a", b"bc", b"d")
-    assert isinstance(long, TooLong)
+    assert isinstance(long, OverlongLine)
     assert long.head == b"x" * 1_024
     assert long.tail.endswith(b"xend")
 

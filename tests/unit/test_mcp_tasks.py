@@ -33,7 +33,7 @@ from executor.mcp.link import _outcome
 from executor.mcp.messages import decode
 from executor.mcp.server_entry import HttpServer, Server, StdioServer
 from executor.mcp.task_outcomes import answer_to, look_at
-from executor.mcp.tasks import CALLED, DEFAULT_PAUSE, LEAST_PAUSE, LONGEST_PAUSE, Asks, ServerTasks, TaskState
+from executor.mcp.tasks import CALLED, DEFAULT_PAUSE, LEAST_PAUSE, LONGEST_PAUSE, ServerTasks, TaskConnection, TaskState
 from executor.mcp.tool import offered_tools
 from executor.operations import Operations
 from executor.tools.context import ToolContext
@@ -70,7 +70,7 @@ class FakeServer:
 def tasks_of(server: Server, *answers: dict[str, Any] | Exception) -> tuple[ServerTasks, FakeServer]:
     fake = FakeServer(list(answers))
 
-    async def ask(whose: str | None, act: Callable[[Asks], Awaitable[Any]]) -> Any:
+    async def ask(whose: str | None, act: Callable[[TaskConnection], Awaitable[Any]]) -> Any:
         return await act(fake)
 
     return ServerTasks(server, ask), fake

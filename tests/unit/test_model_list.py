@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from backend.chat.models import Usage
-from backend.config import Settings, load_settings, unknown_settings, variables
+from backend.config import Settings, load_settings, unknown_settings, variables_of_models
 from backend.errors import ConfigError
 from backend.model_list import MAX_FILE_BYTES, MAX_MODELS, ModelList
 from executor.llm.model import Model
@@ -170,7 +170,7 @@ def test_the_variables_of_keys_may_stand_in_env(nothing_set: Path, monkeypatch: 
     (nothing_set / ".env").write_text("MY_KEY=one\nTEAM=two\nFROBNICATE=1\n")
     monkeypatch.setenv("TEAM", "three")
     assert known.variables == {"MY_KEY", "TEAM", "OTHER"}
-    assert variables(known.variables) == {"MY_KEY": "one", "TEAM": "three"}
+    assert variables_of_models(known.variables) == {"MY_KEY": "one", "TEAM": "three"}
     assert unknown_settings(used=known.variables) == ["FROBNICATE"]
 
 

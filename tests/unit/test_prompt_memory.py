@@ -14,7 +14,7 @@ from backend.chat.models import FilePart, NewMessage, PromptFile, Role, TextPart
 from backend.ids import FileId, SessionId
 from executor.llm.files import MOST_BYTES
 from executor.llm.model import Prompt
-from executor.places import NoPlace, Places
+from executor.slots import NoSlot, Slots
 from executor.turns import files
 from executor.turns.files import MOST_IN_PROMPTS, FileCache, PromptFiles
 from tests.fakes.serving import Exchange, converse
@@ -58,7 +58,7 @@ async def test_a_prompt_without_room_names_its_files(monkeypatch: pytest.MonkeyP
     unused: Any = SimpleNamespace()
     reader = PromptFiles(unused, cache, SessionId("s"), "user:b")
     prompt = Prompt("", [NewMessage(Role.USER, (part, TextPart("what is it?")))])
-    async with cache.room.place("user:a", size=MOST_BYTES), reader.loaded(prompt) as loaded:
+    async with cache.room.slot("user:a", size=MOST_BYTES), reader.loaded(prompt) as loaded:
         line, question = loaded.messages[0].parts
     assert line == TextPart("[file cat.png, 2.0 MB, which was not read: the server has no room for it now]")
     assert question == TextPart("what is it?")
@@ -66,16 +66,16 @@ async def test_a_prompt_without_room_names_its_files(monkeypatch: pytest.MonkeyP
 
 
 async def test_one_user_leaves_room_and_small_wishes_do_not_overtake_a_large_one() -> None:
-    places, order = Places(10), list[str]()
+    slots, order = Slots(10), list[str]()
 
     async def take(user: str, size: int) -> None:
-        async with places.place(user, size=size):
+        async with slots.slot(user, size=size):
             order.append(user)
             await asyncio.sleep(0)
 
     async with asyncio.timeout(limit(10)), AsyncExitStack() as stack:
         for _ in range(4):
-            await stack.enter_async_context(places.place("greedy", size=2))
+            await stack.enter_async_context(slots.slot("greedy", size=2))
         greedy = asyncio.create_task(take("greedy", 1))
         await asyncio.sleep(0)
         assert not order
@@ -86,15 +86,15 @@ async def test_one_user_leaves_room_and_small_wishes_do_not_overtake_a_large_one
         await stack.aclose()
         await asyncio.gather(greedy, large, small)
     assert order == ["modest", "greedy", "large", "small"]
-    assert not places.taken
+    assert not slots.taken
 
 
 async def test_who_waited_behind_a_large_wish_is_served_when_that_is_given_up() -> None:
-    places = Places(10)
-    async with asyncio.timeout(limit(10)), places.place("a", size=4):
+    slots = Slots(10)
+    async with asyncio.timeout(limit(10)), slots.slot("a", size=4):
 
         async def take(user: str, size: int) -> None:
-            async with places.place(user, size=size):
+            async with slots.slot(user, size=size):
                 pass
 
         large = asyncio.create_task(take("b", 8))
@@ -106,11 +106,11 @@ async def test_who_waited_behind_a_large_wish_is_served_when_that_is_given_up() 
 
 
 async def test_a_size_above_everything_gets_the_share_of_one() -> None:
-    places = Places(10, wait=0.01)
-    async with places.place("a", size=1_000):
-        assert places.taken == 8
-        with pytest.raises(NoPlace):
-            async with places.place("b", size=3):
+    slots = Slots(10, wait=0.01)
+    async with slots.slot("a", size=1_000):
+        assert slots.taken == 8
+        with pytest.raises(NoSlot):
+            async with slots.slot("b", size=3):
                 pass
-        async with places.place("c", size=2):
+        async with slots.slot("c", size=2):
             pass

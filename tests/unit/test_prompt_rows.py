@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from backend.chat.models import Message, NotePart, Role, TextPart
 from backend.ids import SessionId, TaskId
-from executor.turns.history import HISTORY_ROWS, HISTORY_STEP, steady
+from executor.turns.history import HISTORY_ROWS, HISTORY_STEP, from_a_fixed_step
 from executor.turns.refused import NOTE, without_refused
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -46,10 +46,12 @@ def test_an_exchange_belongs_to_the_task_that_answered_it_last() -> None:
 
 def test_the_beginning_of_a_long_history_moves_in_large_steps() -> None:
     short = [row(number, "a", Role.USER) for number in range(7, HISTORY_ROWS)]
-    assert steady(short) == short
+    assert from_a_fixed_step(short) == short
     firsts = set()
     for newest in range(5_000, 5_000 + 2 * HISTORY_STEP, 25):
-        rows = steady([row(number, "a", Role.USER) for number in range(newest - HISTORY_ROWS + 1, newest + 1)])
+        rows = from_a_fixed_step(
+            [row(number, "a", Role.USER) for number in range(newest - HISTORY_ROWS + 1, newest + 1)]
+        )
         assert len(rows) > HISTORY_ROWS - HISTORY_STEP
         firsts.add(rows[0].sequence)
     assert firsts == {3_500, 4_000}

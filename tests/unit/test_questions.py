@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backend.chat.forms import MAX_CHOICES, MAX_FIELDS, check_form
 from backend.chat.questions import Question, QuestionKind
+from backend.chat.questions.forms import MAX_CHOICES, MAX_FIELDS, check_form
 from backend.errors import ValidationFailed
 from executor.tools.ask_user import AskUserArgs
 

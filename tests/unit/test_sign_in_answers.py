@@ -12,13 +12,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from backend.chat.oauth.token_endpoint import UNNAMED, refresh
-from backend.chat.oauth.values import Authority, NotReached, Refused, Tokens
+from backend.chat.oauth.values import AuthorizationServer, GrantRefused, NotReached, OAuthTokens
 
-OLD = Tokens("old", "refresh", "read", 60)
+OLD = OAuthTokens("old", "refresh", "read", 60)
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[], web.Response]) -> AsyncIterator[Authority]:
+async def answering(answer: Callable[[], web.Response]) -> AsyncIterator[AuthorizationServer]:
     async def token(_: web.Request) -> web.Response:
         return answer()
 
@@ -26,7 +26,7 @@ async def answering(answer: Callable[[], web.Response]) -> AsyncIterator[Authori
     app.router.add_post("/token", token)
     async with TestServer(app) as server:
         base = str(server.make_url("/")).rstrip("/")
-        yield Authority(base, base, base, f"{base}/authorize", f"{base}/token", "me", private=True)
+        yield AuthorizationServer(base, base, base, f"{base}/authorize", f"{base}/token", "me", private=True)
 
 
 def json(status: int, **members: object) -> Callable[[], web.Response]:
@@ -37,7 +37,7 @@ def html(status: int) -> Callable[[], web.Response]:
     return lambda: web.Response(status=status, text="<h1>no</h1>", content_type="text/html")
 
 
-async def renewed(answer: Callable[[], web.Response]) -> Tokens:
+async def renewed(answer: Callable[[], web.Response]) -> OAuthTokens:
     async with answering(answer) as authority:
         return await refresh(authority, OLD)
 
@@ -49,7 +49,7 @@ async def renewed(answer: Callable[[], web.Response]) -> Tokens:
 )  # fmt: skip
 async def test_a_life_that_is_not_told_is_unknown(given: dict[str, object], lives: int | None) -> None:
     found = await renewed(json(200, access_token="new", token_type="BEARER", **given))
-    assert found == Tokens("new", "refresh", "read", lives)
+    assert found == OAuthTokens("new", "refresh", "read", lives)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_a_life_that_is_not_told_is_unknown(given: dict[str, object], live
     ],
 )
 async def test_a_refusal_has_the_reason_that_is_told(answer: Callable[[], web.Response], why: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(GrantRefused) as refused:
         await renewed(answer)
     assert str(refused.value) == why
 

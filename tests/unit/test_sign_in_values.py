@@ -8,10 +8,10 @@ import pytest
 from mcp.shared.auth import OAuthMetadata
 from pydantic import SecretStr
 
-from backend.chat.oauth.outside import outside
+from backend.chat.oauth.outside import open_outside_client
 from backend.chat.oauth.sealing import Seal, Unreadable
 from backend.chat.oauth.token_endpoint import exchange
-from backend.chat.oauth.values import Authority, NotReached, SignIn, Tokens, grant_from_json, grant_json
+from backend.chat.oauth.values import AuthorizationServer, NotReached, OAuthTokens, SignIn, grant_from_json, grant_json
 from backend.config import load_settings
 from backend.errors import ConfigError
 from executor.mcp.oauth.challenge import Challenge, challenge_of
@@ -20,7 +20,9 @@ from executor.mcp.server_entry import HttpServer, OAuth
 from tests.servers.ports import free_port
 
 OLD, NEW = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
-AUTHORITY = Authority("https://s/mcp", "https://s/mcp", "https://a", "https://a/authorize", "https://a/token", "me")
+AUTHORITY = AuthorizationServer(
+    "https://s/mcp", "https://s/mcp", "https://a", "https://a/authorize", "https://a/token", "me"
+)
 
 
 def seal(*keys: str) -> Seal:
@@ -30,10 +32,13 @@ def seal(*keys: str) -> Seal:
 
 
 def test_a_sealed_value_is_opened_with_any_key_and_only_in_its_place() -> None:
-    value = grant_json(AUTHORITY, Tokens("access", "refresh", "read", 60))
+    value = grant_json(AUTHORITY, OAuthTokens("access", "refresh", "read", 60))
     sealed = seal(OLD).seal(value, "here")
     assert b"refresh" not in sealed
-    assert grant_from_json(seal(NEW, OLD).open(sealed, "here")) == (AUTHORITY, Tokens("access", "refresh", "read", 60))
+    assert grant_from_json(seal(NEW, OLD).open(sealed, "here")) == (
+        AUTHORITY,
+        OAuthTokens("access", "refresh", "read", 60),
+    )
     assert seal(OLD).seal(value, "here") != sealed
     changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
     for keys, given, place in (
@@ -49,8 +54,10 @@ def test_a_sign_in_is_stored_and_read() -> None:
 
 
 def test_what_a_renewal_does_not_tell_stays() -> None:
-    assert Tokens("a", "r", "read").renewed_by(Tokens("b")) == Tokens("b", "r", "read")
-    assert Tokens("a", "r", "read").renewed_by(Tokens("b", "s", "write", 5)) == Tokens("b", "s", "write", 5)
+    assert OAuthTokens("a", "r", "read").renewed_by(OAuthTokens("b")) == OAuthTokens("b", "r", "read")
+    assert OAuthTokens("a", "r", "read").renewed_by(OAuthTokens("b", "s", "write", 5)) == OAuthTokens(
+        "b", "s", "write", 5
+    )
 
 
 @pytest.mark.parametrize("keys", ["short", OLD + ",", base64.b64encode(b"x" * 31).decode(), "é" * 44])
@@ -80,7 +87,7 @@ def test_the_file_decides_whether_a_sign_in_may_be_in_a_private_network(url: str
 
 async def test_private_addresses_and_plain_http_are_not_asked() -> None:
     port = free_port()
-    async with outside(private=False) as client:
+    async with open_outside_client(private=False) as client:
         for url in (f"https://127.0.0.1:{port}/", f"https://localhost:{port}/", "https://[::ffff:10.0.0.1]/"):
             with pytest.raises(NotReached, match="private"):
                 await client.get(url)
@@ -89,12 +96,12 @@ async def test_private_addresses_and_plain_http_are_not_asked() -> None:
         for odd in ("https://[x", "https://a:b/", "https:///x"):
             with pytest.raises(NotReached):
                 await client.get(odd)
-    async with outside(private=True) as client:
+    async with open_outside_client(private=True) as client:
         for url in ("http://169.254.169.254/latest/", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"):
             with pytest.raises(NotReached, match="private"):
                 await client.get(url)
     with pytest.raises(NotReached, match="https"):
-        await exchange(Authority(*["http://a"] * 6), "code", "verifier", "http://here")
+        await exchange(AuthorizationServer(*["http://a"] * 6), "code", "verifier", "http://here")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from executor.llm.history import SUMMARY_CLOSES, SUMMARY_OPENS, to_prompt_messag
 from executor.llm.model import Prompt
 from executor.llm.scripted import ScriptedModel
 from executor.llm.summaries import NoSummary, SummaryCall, request_for_summary
-from executor.turns.context import Summarising
+from executor.turns.context import SummaryModel
 from executor.turns.history import History
 from executor.turns.summary import plan_summary
 from tests.unit.test_agent import FixedModel
@@ -53,9 +53,9 @@ def made(through: int, *calls: str, text: str | None = "What was said.", attempt
     return Summary(through, text, frozenset(calls), through, attempts)
 
 
-def by(room: int, makers_room: int | None = None) -> Summarising:
+def by(room: int, makers_room: int | None = None) -> SummaryModel:
     answerer = Answerer("m", FixedModel(), lambda rows: Prompt("", ()))
-    return Summarising(room, answerer, makers_room or room)
+    return SummaryModel(room, answerer, makers_room or room)
 
 
 def place(history: History, room: int, begun: Summary | None = None, makers_room: int | None = None) -> int | None:

@@ -15,7 +15,7 @@ from backend.chat.protocol.chunks import (
     encode,
 )
 from backend.chat.streams.streams import Entry
-from backend.chat.streams.takeover_marker import ANEW, RESET, Event, Journal, Marker
+from backend.chat.streams.takeover_marker import ANEW, RESET, Journal, Marker, PartEvent
 from backend.ids import StreamId
 
 
@@ -33,14 +33,14 @@ _TAIL = _entries(
     ToolInputAvailable("c1", "look_up", {"x": 1}),
 )
 _EVENTS = (
-    Event(7001, 1, "start-step", None, None),
-    Event(7001, 2, "text-start", "t1", None),
-    Event(7001, 4, "text-end", "t1", None),
-    Event(7001, 5, "tool-input-available", "c1", "look_up"),
+    PartEvent(7001, 1, "start-step", None, None),
+    PartEvent(7001, 2, "text-start", "t1", None),
+    PartEvent(7001, 4, "text-end", "t1", None),
+    PartEvent(7001, 5, "tool-input-available", "c1", "look_up"),
 )
 
 
-def _events(*pages: list[Entry]) -> tuple[Event, ...]:
+def _events(*pages: list[Entry]) -> tuple[PartEvent, ...]:
     journal = Journal()
     for page in pages:
         journal.read(page)
@@ -80,17 +80,17 @@ def test_a_journal_keeps_openings_and_closings_but_no_text() -> None:
 def test_an_earlier_marker_contributes_its_events_and_a_reset() -> None:
     marker = Marker(StreamId(7000, 9), StreamId(7001, 5), False, _EVENTS)
     found = _events(_entries(7002, FENCE, marker.encode(), TextStart("t2")))
-    assert found == (*_EVENTS, Event(7002, 2, RESET, None, None), Event(7002, 3, "text-start", "t2", None))
+    assert found == (*_EVENTS, PartEvent(7002, 2, RESET, None, None), PartEvent(7002, 3, "text-start", "t2", None))
 
 
 def test_an_event_found_in_an_entry_and_in_a_marker_counts_once() -> None:
     marker = Marker(StreamId(7000, 9), StreamId(7001, 5), False, _EVENTS)
-    assert _events(_TAIL, _entries(7002, FENCE, marker.encode())) == (*_EVENTS, Event(7002, 2, RESET, None, None))
+    assert _events(_TAIL, _entries(7002, FENCE, marker.encode())) == (*_EVENTS, PartEvent(7002, 2, RESET, None, None))
 
 
 def test_events_from_before_a_restart_of_the_stream_do_not_count() -> None:
     assert _events(_TAIL, _entries(7002, FENCE, ANEW.encode(), TextStart("t2"))) == (
-        Event(7002, 3, "text-start", "t2", None),
+        PartEvent(7002, 3, "text-start", "t2", None),
     )
 
 

@@ -11,14 +11,14 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from backend.chat.models import Message, Part, Role, TaskError, TaskKind, TaskStatus, TextPart, ToolResultPart
-from backend.chat.store.webhooks.deliveries import SENT_FOR, Claimed, Event
+from backend.chat.store.webhooks.deliveries import SENT_FOR, ClaimedDelivery, Event
 from backend.ids import OperationId, SessionId, TaskId, UserId
 from executor.webhooks.attempt import ATTEMPT_LIMIT, LONGEST_WAIT, SHORTEST_WAIT, wait_after
 from executor.webhooks.message import MOST_CHARACTERS, body_of, headers_of
 
 NEW, OLD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 AT = datetime(2026, 11, 30, 12, 0, 0, 250_000, tzinfo=UTC)
-CLAIMED = Claimed(
+CLAIMED = ClaimedDelivery(
     id="evt_1", endpoint_id="e", user_id=UserId("u"), leased_until=AT,
     url="https://example.com", secrets=(NEW, OLD), with_text=False, waited=0, failing=0,
     event=Event.TURN_FINISHED, status=TaskStatus.COMPLETED, ended_at=AT, task_id=TaskId("t"),
@@ -31,7 +31,7 @@ def message(role: Role, *parts: Part) -> Message:
     return Message(SessionId("s"), 1, TaskId("t"), 1, role, parts, None, AT)
 
 
-def told(claimed: Claimed, answer: list[Message] | None = None) -> dict[str, Any]:
+def told(claimed: ClaimedDelivery, answer: list[Message] | None = None) -> dict[str, Any]:
     event: dict[str, Any] = json.loads(body_of(claimed, answer))
     return event
 

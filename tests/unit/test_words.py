@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from backend.chat.words import (
+from backend.chat.store.derived.words import (
     _KEPT,
     LENGTH,
     LONGEST,
@@ -124,7 +124,7 @@ def test_a_text_is_normalised_in_short_pieces_whatever_its_characters(
         lengths.append(len(piece))
         return unpatched(form, piece)
 
-    monkeypatch.setattr("backend.chat.words.unicodedata.normalize", normalize)
+    monkeypatch.setattr("backend.chat.store.derived.words.unicodedata.normalize", normalize)
     words_of(sign * (5 * PIECE))
     assert max(lengths) <= 2 * PIECE
     assert len(lengths) > 1

@@ -9,7 +9,7 @@ import { Link, navigate, useRoute } from "./route";
 import { Sidebar } from "./sidebar/Sidebar";
 
 const Library = lazy(() => import("./library/Library").then((file) => ({ default: file.Library })));
-const AgentPage = lazy(() => import("./library/Library").then((file) => ({ default: file.AgentPage })));
+const AgentPage = lazy(() => import("./library/AgentPage").then((file) => ({ default: file.AgentPage })));
 
 export function App() {
   const route = useRoute();

@@ -2,6 +2,7 @@ const paths = {
   again: "M4 12a8 8 0 1 1 2.3 5.6M4 12V7m0 5h5",
   agent: "M7 4h10v6H7zM4 16h6v4H4zM14 16h6v4h-6zM12 10v3M7 16v-3h10v3",
   arrow: "M12 19V5m-6 6 6-6 6 6",
+  bell: "M6 16V11a6 6 0 0 1 12 0v5l1.5 2h-15zM10 20.5h4",
   check: "m5 13 4 4L19 7",
   close: "M6 6l12 12M18 6 6 18",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
@@ -19,6 +20,8 @@ const paths = {
   search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zm5 12 4 4",
   stop: "M7 7h10v10H7z",
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2m0 16v2M2 12h2m16 0h2M5 5l1.5 1.5m11 11L19 19M19 5l-1.5 1.5m-11 11L5 19",
+  thumbDown: "M7 14V4h9.5l2.5 6v4h-5.5l1 5.5-1.5.5L8.5 14zM7 4H3.5v10H7",
+  thumbUp: "M7 10v10h9.5l2.5-6v-4h-5.5l1-5.5-1.5-.5L8.5 10zM7 20H3.5V10H7",
   trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
   warn: "M12 4 2.5 20h19zM12 10v4m0 3v.1",
 } as const;

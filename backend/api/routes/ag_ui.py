@@ -22,10 +22,10 @@ from backend.api.routes_base import CallerRoute
 from backend.api.sse import EventStream, Frames
 from backend.api.starting import publish
 from backend.api.state import ApiState
-from backend.api.user_message import UserMessage, checked
+from backend.api.user_message import UserMessage, check_text
 from backend.chat.flows import start
 from backend.chat.models import Task, TurnRequest
-from backend.chat.protocol.ag_ui_events import Event, Run, as_ag_ui_stream, frame_of, snapshot_of
+from backend.chat.protocol.renderings.ag_ui_events import Event, ThreadRun, as_ag_ui_stream, frame_of, snapshot_of
 from backend.chat.store import branches, sessions, tasks
 from backend.config import Settings
 from backend.errors import CursorExpired, NothingLeft, TaskExpired, TokenExpired
@@ -55,7 +55,7 @@ class AgUiStream(EventStream):
     protocol_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
-        self, open_frames: Callable[[], Awaitable[Frames]], run: Run, before: Iterable[Event] = (), **kwargs: Any
+        self, open_frames: Callable[[], Awaitable[Frames]], run: ThreadRun, before: Iterable[Event] = (), **kwargs: Any
     ) -> None:
         async def rendered() -> Frames:
             return as_ag_ui_stream(await open_frames(), run, before)
@@ -79,10 +79,10 @@ async def run_agent(api: AppState, identity: AsIdentity, body: RunInput, cursor:
     """
     body.check_supported()
     session_id, question = SessionId(body.thread_id), body.question
-    run = Run(session_id, body.run_id)
+    run = ThreadRun(session_id, body.run_id)
     if cursor is not None:
         return await _resume(api, identity, run, cursor)
-    said = checked(UserMessage(question.text), api.resources.settings)
+    said = check_text(UserMessage(question.text), api.resources.settings)
     message_id = question.id if _PRINTABLE.fullmatch(question.id) else None
     with api.arrivals.arriving(session_id), slot_for(api, identity, "POST") as slot:
         started = await start.start_turn(
@@ -101,7 +101,7 @@ async def run_agent(api: AppState, identity: AsIdentity, body: RunInput, cursor:
         return _stream(api, identity, task, lambda: attached_or_from_rows(api, task, frozenset()), run, slot)
 
 
-async def _resume(api: ApiState, identity: Identity, run: Run, cursor: StreamId) -> Response:
+async def _resume(api: ApiState, identity: Identity, run: ThreadRun, cursor: StreamId) -> Response:
     """Streams the rest of the cursor's task. Starts nothing. Raises SessionNotFound and CursorExpired."""
     session_id = SessionId(run.thread_id)
     async with api.resources.database.connection() as c:
@@ -132,7 +132,7 @@ async def follow_thread(request: Request, api: AppState, identity: AsIdentity, s
         running = await tasks.find_active_task(c, session_id)
         active = running if running is not None and await branches.is_task_on_current(c, running) else None
         page = await read_history(c, session_id, active, ui=True, limit=SHOWN, before=None)
-    run = Run(session_id, f"thread-{session_id}" if active is None else active.id)
+    run = ThreadRun(session_id, f"thread-{session_id}" if active is None else active.id)
     before = [run.started(), snapshot_of(page.messages)]
     with slot_for(api, identity, request.method, session_id) as slot:
         if active is None:
@@ -146,7 +146,7 @@ def _stream(
     identity: Identity,
     task: Task | None,
     open_frames: Callable[[], Awaitable[Frames]],
-    run: Run,
+    run: ThreadRun,
     slot: StreamSlot | None,
     before: Iterable[Event] = (),
 ) -> Response:

@@ -5,23 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend.api.deps import AppState, AsCaller, ASession
+from backend.api.message_schemas import PendingCount, PendingMessage, PendingMessages
 from backend.api.problems import responses
 from backend.api.routes.sessions import BODY, MISSING, apply_changes
 from backend.api.routes_base import CallerRoute, PostingRoute
-from backend.api.schemas import (
-    ChatTransport,
-    ChatTransports,
-    Ok,
-    PendingCount,
-    PendingMessage,
-    PendingMessages,
-    SessionChange,
-    SessionChanges,
-    SessionPin,
-)
+from backend.api.schemas import ChatTransport, ChatTransports, Ok, SessionChange, SessionChanges, SessionPin
 from backend.api.starting import check_no_files
 from backend.api.stopping import publish_unless_stopped
-from backend.api.user_message import UserMessage, checked
+from backend.api.user_message import UserMessage, check_text
 from backend.chat.flows import start
 from backend.chat.models import ContextPart, TaskKind, TurnRequest
 from backend.chat.store import sessions, tasks
@@ -62,7 +53,7 @@ async def queue_message(api: AppState, caller: AsCaller, session_id: ASession, n
     Answers 409 `no_active_turn` if no turn is running.
     """
     resources = api.resources
-    text = checked(UserMessage(new.message), resources.settings).text
+    text = check_text(UserMessage(new.message), resources.settings).text
     check_no_files(new.file_ids)
     context = ContextPart(new.context.url, new.context.content) if new.context is not None else None
     async with resources.database.connection() as c:

@@ -13,19 +13,19 @@ from backend.api.attaching import STREAM
 from backend.api.deps import Accepts, AKey, AppState, AsIdentity
 from backend.api.file_storing import files_of
 from backend.api.json_body import load_conversation
+from backend.api.message_schemas import ChatRequest, UIMessageIn
 from backend.api.part_answers import answer_and_stream, answers_in
 from backend.api.problems import responses
 from backend.api.request_body import too_large
 from backend.api.routes.streams import POSTED, RESUMED, follow_session
 from backend.api.routes_base import MAX_VALUES, CallerRoute
-from backend.api.schemas import ChatRequest, UIMessageIn
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState, state_of
-from backend.api.user_message import MAX_FILES, UserMessage, checked, read_user_message
+from backend.api.user_message import MAX_FILES, UserMessage, check_text, read_user_message
 from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Caller, Json, Task, TurnRequest
 from backend.chat.store import branches, messages, revisions, sessions, tasks
 from backend.config import Settings
-from backend.errors import EmptyMessage, MessageNotFound, ValidationFailed
+from backend.errors import EmptyMessage, MessageNotFound, SessionNotFound, ValidationFailed
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
@@ -91,7 +91,8 @@ async def chat(api: AppState, identity: AsIdentity, body: ChatRequest, key: AKey
             turn, said = await _regeneration(c, identity.caller, session_id, body, api.resources.settings, key)
         message_key = key or turn.message_id
     else:
-        turn, said, message_key = _submission(body, api.resources.settings, key)
+        edited = body.message_id or await _edited(api, identity.caller, session_id, body)
+        turn, said, message_key = _submission(body, api.resources.settings, key, edited)
     files = await files_of(api, identity.caller, session_id, said.files, turn.message_id) if said.files else ()
     return await start_and_stream(
         api,
@@ -119,23 +120,42 @@ router.add_api_route(
 router.add_api_route("/{session_id}/stream", follow_session, methods=["HEAD"], include_in_schema=False)
 
 
-def _submission(body: ChatRequest, settings: Settings, key: str | None) -> tuple[TurnRequest, UserMessage, str | None]:
+async def _edited(api: ApiState, caller: Caller, session_id: SessionId, body: ChatRequest) -> str | None:
+    """Returns the id of the message that a request without a trigger edits, or None if its message is new.
+
+    A page that sends `{id, message}` (the AI SDK's own recipe) sends the same for `regenerate()` after it has changed a
+    text. The message is then one that the server knows.
+    """
+    message = body.last_of_user
+    if "trigger" in body.model_fields_set or message is None or _PRINTABLE.fullmatch(message.id) is None:
+        return None
+    async with api.resources.database.connection() as c:
+        try:
+            await sessions.get_session(c, session_id, caller)
+        except SessionNotFound:
+            return None
+        return message.id if await revisions.versions_of(c, session_id, message.id) else None
+
+
+def _submission(
+    body: ChatRequest, settings: Settings, key: str | None, edited: str | None
+) -> tuple[TurnRequest, UserMessage, str | None]:
     """Returns the requested turn, its message, and the key that makes it unique.
 
-    That is the message's id, or the request's key for an edit.
+    That is the message's id, or the request's key for an edit. `edited` is the id of the message that it edits.
     """
     message = body.last_of_user
     if message is None:
         raise EmptyMessage("There is no message of the user among `messages`.")
     message_id = _checked_id(message.id) or key
-    turn, said = _turn(read_user_message(message), settings, message_id, revises=body.message_id or None)
+    turn, said = _turn(read_user_message(message), settings, message_id, revises=edited)
     return turn, said, (key or message_id) if turn.revises is not None else message_id
 
 
 def _turn(
     said: UserMessage, settings: Settings, message_id: str | None, *, revises: str | None = None
 ) -> tuple[TurnRequest, UserMessage]:
-    said = checked(said, settings)
+    said = check_text(said, settings)
     return TurnRequest(said.text, message_id, revises=revises, data=said.data, metadata=said.metadata), said
 
 

@@ -21,7 +21,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.api.schemas import Ok
 from backend.api.state import ApiState, state_of
-from backend.api.uploads import MAX_NAME, WITHIN, largest_upload, receive
+from backend.api.uploads import WITHIN, largest_upload, receive
 from backend.chat.models import FilePart
 from backend.chat.store.attachments import files
 from backend.chat.store.attachments.files import StoredFile
@@ -29,6 +29,7 @@ from backend.config import Settings
 from backend.errors import FileNotFound
 from backend.files.kinds import Kind, kind_of
 from backend.files.storage import ObjectGone
+from backend.files.upload import MAX_NAME
 
 SENT_WITHIN = 300.0
 """Seconds in which a client must read a file."""
@@ -120,7 +121,7 @@ async def read_file(
         else:
             stored = await files.get_linked_file(c, file_id)
             check_link(stored.part, stored.link_key, expires or 0, signature)
-    headers = _HEADERS | {"etag": f'"{stored.sha256}"', "content-disposition": _disposition(stored.part)}
+    headers = _HEADERS | {"etag": f'"{stored.sha256}"', "content-disposition": _disposition(stored)}
     if signature is None:  # the next user of this browser has another token
         headers |= {"cache-control": "private, no-cache", "vary": "authorization, cookie"}
     if request.headers.get("if-none-match") == headers["etag"]:
@@ -190,9 +191,10 @@ def _range(wanted: str, size: int) -> tuple[int, int]:
     return (max(0, size - int(last)), size) if last else (0, size)
 
 
-def _disposition(part: FilePart) -> str:
-    how = "inline" if kind_of(part.media_type) is Kind.IMAGE else "attachment"
-    return f"{how}; filename*=UTF-8''{quote(part.filename, safe='')}"
+def _disposition(stored: StoredFile) -> str:
+    checked = stored.path is None  # the file of a tool is as the tool wrote it
+    how = "inline" if checked and kind_of(stored.part.media_type) is Kind.IMAGE else "attachment"
+    return f"{how}; filename*=UTF-8''{quote(stored.part.filename, safe='')}"
 
 
 class _BoundedResponse(StreamingResponse):

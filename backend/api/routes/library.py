@@ -13,6 +13,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
+from backend.chat.store.publications import published_version
 from backend.errors import AgentNotFound
 
 
@@ -68,7 +69,8 @@ async def import_agent(
 async def read_agent(api: AppState, user_id: AgentsUser, agent_id: AnAgent) -> AgentOut:
     """Returns an agent with the graph of its newest version."""
     async with api.resources.database.connection() as c:
-        return AgentOut.of_saved(await library.get_agent(c, user_id, agent_id))
+        saved = await library.get_agent(c, user_id, agent_id)
+        return AgentOut.of_saved(saved, await published_version(c, saved.agent.id))
 
 
 @router.get("/{agent_id}/versions", responses=MISSING)
@@ -97,7 +99,8 @@ async def restore_version(
 ) -> AgentOut:
     """Makes an earlier version the newest one, as a new version. Changes nothing if the newest is the same."""
     async with api.resources.database.connection() as c:
-        return AgentOut.of_saved(await library.restore_version(c, user_id, agent_id, version))
+        saved = await library.restore_version(c, user_id, agent_id, version)
+        return AgentOut.of_saved(saved, await published_version(c, saved.agent.id))
 
 
 @router.delete("/{agent_id}", status_code=204, responses=MISSING)

@@ -8,7 +8,7 @@ from backend.api.deps import AppState, AsCaller
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.api.schemas import ModelOut, ModelsOut, PriceOut
-from backend.config import Settings, accepted
+from backend.config import Settings, accepted_file_kinds
 from backend.model_list import ModelEntry, Price
 
 router = APIRouter(tags=["models"], route_class=CallerRoute, responses=responses(401, 413, 422, 503))
@@ -30,8 +30,8 @@ def _shown(entry: ModelEntry, settings: Settings) -> ModelOut:
         max_output_tokens=entry.max_output_tokens or settings.chat_max_output_tokens,
         efforts=list(entry.efforts),
         effort=entry.effort,
-        images="image" in accepted(entry, settings),
-        accepts=sorted(accepted(entry, settings)),
+        images="image" in accepted_file_kinds(entry, settings),
+        accepts=sorted(accepted_file_kinds(entry, settings)),
         price=None if entry.price is None else _price(entry.price),
     )
 

@@ -24,10 +24,10 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.api.starting import publish
 from backend.api.state import ApiState, address_of
-from backend.api.user_message import UserMessage, checked
+from backend.api.user_message import UserMessage, check_text
 from backend.chat.flows import cancel, start
 from backend.chat.models import Json, ModelChoice, Task, TurnRequest
-from backend.chat.protocol.openai_chunks import Completion, ToolsAs
+from backend.chat.protocol.renderings.openai_chunks import Completion, ToolsAs
 from backend.chat.streams.reader import RESET_STEP
 from backend.config import Settings
 from backend.errors import MessageTooLong, ModelNotFound, ValidationFailed
@@ -124,7 +124,7 @@ async def complete(
 
 
 def _turn(body: CompletionRequest, settings: Settings, key: str | None, *, temporary: bool) -> TurnRequest:
-    question = checked(UserMessage(body.question), settings).text
+    question = check_text(UserMessage(body.question), settings).text
     instructions = body.instructions
     if instructions is not None and len(instructions) > MAX_INSTRUCTIONS:
         raise MessageTooLong(f"The system messages are too long; the limit is {MAX_INSTRUCTIONS} characters.")

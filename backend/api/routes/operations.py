@@ -8,8 +8,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from backend.api.deps import AnOperation, AppState
+from backend.api.operation_schemas import CompletedOut, Completion, ProgressIn
 from backend.api.problems import responses
-from backend.api.schemas import CompletedOut, Completion, Ok, ProgressIn
+from backend.api.schemas import Ok
 from backend.api.webhooks import WebhookRoute, counting_once
 from backend.chat.flows.complete import complete_operation, tell_progress
 from backend.chat.outcomes import Progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,13 +20,22 @@ router = APIRouter(include_in_schema=False)
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _SECURITY = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob:; "
+        "media-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
 }
+_FRAME_SECURITY = {
+    **_SECURITY,
+    "content-security-policy": (
+        "sandbox allow-scripts; default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; form-action 'none'; "
+        "base-uri 'none'; frame-ancestors 'self'"
+    ),
+    "x-frame-options": "SAMEORIGIN",
+}
+"""The headers of the frame that draws diagrams: it has no origin, and reaches no server."""
 _REVALIDATED = "no-cache"
 _IMMUTABLE = "public, max-age=31536000, immutable"
 """The caching of files whose names contain a hash of their content."""
@@ -33,14 +43,19 @@ _IMMUTABLE = "public, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file of the page, plain and compressed with gzip."""
+    """A file of the page. It is compressed when somebody first wants it: most files are rarely used."""
 
     body: bytes
-    compressed: bytes
     media_type: str
 
-    def served(self, request: Request, caching: str = _REVALIDATED) -> Response:
-        headers = {**_SECURITY, "cache-control": caching, "vary": "Accept-Encoding"}
+    @property
+    def compressed(self) -> bytes:
+        return _compressed(self.body)
+
+    def served(
+        self, request: Request, caching: str = _REVALIDATED, security: Mapping[str, str] = _SECURITY
+    ) -> Response:
+        headers = {**security, "cache-control": caching, "vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["content-encoding"] = "gzip"
             return Response(self.compressed, headers=headers, media_type=self.media_type)
@@ -61,7 +76,12 @@ def _read(entry: Traversable) -> Asset:
     body = entry.read_bytes()
     media_type = _type_of(entry.name)
     assert media_type is not None
-    return Asset(body, gzip.compress(body, 9, mtime=0), media_type)
+    return Asset(body, media_type)
+
+
+@cache
+def _compressed(body: bytes) -> bytes:
+    return gzip.compress(body, 9, mtime=0)
 
 
 def _type_of(name: str) -> str | None:
@@ -93,6 +113,20 @@ async def page(request: Request) -> Response:
     return (_built().get("index.html") or _plain()["index.html"]).served(request)
 
 
+@router.get("/s/{share_token}")
+async def shared_page(request: Request) -> Response:
+    """Serves the page of a shared conversation, which no search engine lists."""
+    served = _named(_built(), "shared.html").served(request)
+    served.headers["x-robots-tag"] = "noindex, nofollow"
+    return served
+
+
+@router.get("/diagrams.html")
+async def diagrams(request: Request) -> Response:
+    """Serves the frame in which the page draws diagrams."""
+    return _named(_built(), "diagrams.html").served(request, security=_FRAME_SECURITY)
+
+
 @router.get("/theme.js")
 async def theme(request: Request) -> Response:
     return _named(_built(), "theme.js").served(request)
@@ -100,7 +134,9 @@ async def theme(request: Request) -> Response:
 
 @router.get("/assets/{name}")
 async def asset(request: Request, name: str) -> Response:
-    return _named(_hashed(), name).served(request, _IMMUTABLE)
+    served = _named(_hashed(), name).served(request, _IMMUTABLE)
+    served.headers["access-control-allow-origin"] = "*"  # for the frame, which has no origin
+    return served
 
 
 @router.get("/try")

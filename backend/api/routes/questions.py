@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend.api.deps import AnOperation, AppState, AsCaller
+from backend.api.operation_schemas import AnsweredOut, AnswerIn
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
-from backend.api.schemas import AnsweredOut, AnswerIn
 from backend.chat.flows.answer import answer_question
 
 router = APIRouter(

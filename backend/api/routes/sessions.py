@@ -8,20 +8,20 @@ from fastapi import APIRouter, Query, Response
 
 from backend.api.deps import Accepts, AppState, AsCaller, ASession, Limit, Offset
 from backend.api.history import read_history
+from backend.api.message_schemas import QueuedTurn
+from backend.api.operation_schemas import OperationOut
 from backend.api.problems import responses
 from backend.api.routes.instructions import check_enabled
 from backend.api.routes_base import CallerRoute
+from backend.api.schema_base import MessageIdField
 from backend.api.schemas import (
     ActiveStream,
     BranchesOut,
     CancelOut,
     Leaf,
     LeafOut,
-    MessageIdField,
     NewSession,
     Ok,
-    OperationOut,
-    QueuedTurn,
     SessionChanges,
     SessionDetails,
     SessionList,
@@ -38,8 +38,9 @@ from backend.chat.protocol.page_tools import PAGE_TOOLS, ui_with_page_tools
 from backend.chat.protocol.static_tools import STATIC_TOOLS, ui_with_static_tools
 from backend.chat.protocol.steering_messages import STEERING_MESSAGES, ui_with_steering_messages
 from backend.chat.store import branches, business_profile, instructions, operations, sessions, tasks
+from backend.chat.store.conversations import folders
 from backend.chat.streams.event_feed import Hint
-from backend.errors import Unauthenticated, ValidationFailed
+from backend.errors import FolderNotFound, Unauthenticated, ValidationFailed
 from backend.ids import SessionId, new_session_id
 
 router = APIRouter(
@@ -72,6 +73,7 @@ async def list_sessions(
         str | None, Query(max_length=200, description="Returns only sessions with this text in their title.")
     ] = None,
     archived: Annotated[bool, Query(description="Returns archived sessions instead of the others.")] = False,
+    folder_id: Annotated[str | None, Query(max_length=64, description="Returns only sessions in this folder.")] = None,
 ) -> SessionList:
     """Lists the caller's sessions: pinned ones first, then last updated first.
 
@@ -81,7 +83,7 @@ async def list_sessions(
         return SessionList(sessions=[], total=0)
     async with api.resources.database.connection() as c:
         found, total = await sessions.list_sessions(
-            c, caller.user_id, limit=limit, offset=offset, query=q or None, archived=archived
+            c, caller.user_id, limit=limit, offset=offset, query=q or None, archived=archived, folder=folder_id
         )
         running = await tasks.sessions_with_active_task(c, [session.id for session in found])
     return SessionList(
@@ -167,6 +169,7 @@ async def read_session(
         title=session.title,
         is_pinned=session.pinned,
         is_archived=session.archived,
+        folder_id=session.folder_id,
         metadata=session.metadata,
         messages=shown,
         has_more_messages=page.older,
@@ -199,7 +202,10 @@ def _in_form_of(shown: list[Json], accepts: frozenset[str]) -> list[Json]:
 async def change_session(
     api: AppState, caller: AsCaller, session_id: ASession, changes: SessionChanges
 ) -> SessionSummary:
-    """Sets the title of a session, its place in the list, or its instructions, which hold from the next turn on."""
+    """Sets the title of a session, its place in the list, or its instructions, which hold from the next turn on.
+
+    Answers 404 `folder_not_found` if the caller has no such folder.
+    """
     session, running = await apply_changes(api, caller, session_id, changes)
     return SessionSummary.of(session, running=running)
 
@@ -220,14 +226,19 @@ async def apply_changes(
         if title is not None:
             await sessions.set_title(c, session_id, title)
         if changes.moves:
-            await sessions.set_place(c, session_id, pinned=changes.is_pinned, archived=changes.is_archived)
+            await sessions.pin_or_archive(c, session_id, pinned=changes.is_pinned, archived=changes.is_archived)
+        if changes.folder_id is not None:
+            if caller.user_id is None:
+                raise FolderNotFound
+            await folders.put_into(c, caller.user_id, session_id, changes.folder_id or None)
         session = await sessions.get_session(c, session_id, caller)
         active = await tasks.find_active_task(c, session_id)
     feed, owner = api.resources.feed, session.user_id
     if title is not None:
         feed.publish(Hint.TITLE_CHANGED, session_id, owner, title=title)
     if changes.moves:
-        feed.publish(Hint.PLACE_CHANGED, session_id, owner, is_pinned=session.pinned, is_archived=session.archived)
+        place = {"is_pinned": session.pinned, "is_archived": session.archived, "folder_id": session.folder_id}
+        feed.publish(Hint.PLACE_CHANGED, session_id, owner, **place)
     return session, active is not None
 
 

@@ -10,12 +10,12 @@ from backend.api.attaching import STREAM, attach_response, slot_for
 from backend.api.auth import Identity
 from backend.api.deps import Accepts, ACursor, AKey, AppState, ASession, AsIdentity
 from backend.api.file_storing import files_of
+from backend.api.message_schemas import NewTurn, Steered
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute, PostingRoute, ServiceRoute
-from backend.api.schemas import NewTurn, Steered
 from backend.api.starting import choice_in, start_and_stream
 from backend.api.state import ApiState
-from backend.api.user_message import UserMessage, checked, named_files
+from backend.api.user_message import UserMessage, check_text, named_files
 from backend.chat.models import After, Caller, ContextPart, Task, TurnRequest
 from backend.chat.store import branches, sessions, tasks
 from backend.errors import CursorExpired, Forbidden, SessionNotFound, Unauthenticated
@@ -52,7 +52,7 @@ async def post_message(
     model reads the note, the conversation does not show it, and the turn counts to the session's owner.
     """
     given = UserMessage(turn.message, metadata=turn.metadata, files=named_files(turn.file_ids))
-    said = checked(given, api.resources.settings)
+    said = check_text(given, api.resources.settings)
     owner = await _owner_for(request, api, identity, session_id) if not turn.is_user_message else None
     if owner is None and identity.caller.user_id is None and api.resources.settings.auth_mode == "required":
         raise Unauthenticated

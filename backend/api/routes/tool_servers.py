@@ -13,7 +13,7 @@ from backend.api.routes_base import CallerRoute, OpenRoute
 from backend.api.sign_in_page import HEADERS, page_of
 from backend.api.state import ApiState
 from backend.api.tool_server_schemas import ConnectionList, ConnectionOut
-from backend.chat.flows.sign_in import GONE, End, SignInFlow, Visit, disconnect
+from backend.chat.flows.sign_in import GONE, SignInFlow, SignInVisit, VisitState, disconnect
 from backend.chat.oauth.sealing import Seal
 from backend.chat.oauth.values import CALLBACK, CLIENT_DOCUMENT, CLIENT_NAME, PATH
 from backend.chat.store.tool_servers import grants
@@ -72,7 +72,7 @@ async def callback(api: AppState, request: Request) -> Response:
 
 @pages.get("/client.json")
 async def client_document(api: AppState) -> Response:
-    """This service as a client, for authorization servers that read client-id metadata documents."""
+    """Describes this service to authorization servers that read client-id metadata documents."""
     base = api.resources.settings.platform_base_url.rstrip("/")
     document = {
         "client_id": f"{base}{CLIENT_DOCUMENT}",
@@ -88,11 +88,11 @@ async def client_document(api: AppState) -> Response:
     return JSONResponse(document)
 
 
-def _shown(api: ApiState, visit: Visit, ticket: str = "") -> Response:
+def _shown(api: ApiState, visit: SignInVisit, ticket: str = "") -> Response:
     if visit.next_turn is not None:
         api.jobs.start(api.resources.outbox.publish(visit.next_turn), name="publish")
     response = page_of(visit, f"?ticket={quote(ticket)}&go={visit.go}")  # relative: a proxy may serve this under a path
-    if visit.end is End.OPEN and visit.cookie is not None:
+    if visit.end is VisitState.OPEN and visit.cookie is not None:
         name, value = visit.cookie
         base = urlsplit(api.resources.settings.platform_base_url)
         path, secure = f"{base.path.rstrip('/')}{PATH}", base.scheme == "https"

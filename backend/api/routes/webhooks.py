@@ -38,7 +38,7 @@ async def create_webhook(api: AppState, user_id: AUser, new: NewWebhook) -> Webh
     settings = api.resources.settings
     if settings.max_webhooks == 0:
         raise Forbidden("This server sends no webhooks (MAX_WEBHOOKS).")
-    _check_url(new.url, settings)
+    check_url(new.url, settings)
     secret = _new_secret()
     async with api.resources.database.transaction() as c:
         added = await endpoints.add_endpoint(
@@ -106,7 +106,7 @@ def _new_secret() -> str:
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
-def _check_url(url: str, settings: Settings) -> None:
+def check_url(url: str, settings: Settings) -> None:
     """Raises InvalidWebhookUrl for a URL to which nothing would be sent. Each attempt checks where a name leads."""
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None or parts.fragment:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backend.chat.flows.complete import Completed, complete_operation
-from backend.chat.forms import MAX_TEXT_CHARS, given_fields
 from backend.chat.models import Caller, Json
 from backend.chat.outcomes import Outcome
 from backend.chat.questions import Question, QuestionKind
+from backend.chat.questions.forms import MAX_TEXT_CHARS, given_fields
 from backend.chat.resources import Resources
 from backend.chat.store import operations
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound, ValidationFailed

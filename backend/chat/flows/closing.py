@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backend.chat.models import ANSWER_ID, Task, TaskKind, TurnRequest
 from backend.chat.store import questions, sessions, tasks
-from backend.chat.store.questions import Asked
+from backend.chat.store.questions import AskedQuestion
 from backend.chat.store.task_rows import request_json
 from backend.ids import new_task_id
 from backend.postgres import Connection
@@ -39,13 +39,13 @@ async def continue_after_last(c: Connection, ended: Task) -> bool:
     return True
 
 
-def _is_due(asked: Sequence[Asked]) -> bool:
+def _is_due(asked: Sequence[AskedQuestion]) -> bool:
     over = all(one.operation.status.ended and not one.withdrawn for one in asked)
     untold = all(one.silent or one.operation.digest is None for one in asked)
     return over and untold and any(one.silent for one in asked)
 
 
-def _note_about(asked: Sequence[Asked]) -> str:
+def _note_about(asked: Sequence[AskedQuestion]) -> str:
     closed = [f"the call {one.operation.work.tool_call_id} of the tool {one.operation.work.tool_name}" for one in asked]
     answered = " and behind ".join(call for call, one in zip(closed, asked, strict=True) if one.silent)
     cancelled = " and behind ".join(call for call, one in zip(closed, asked, strict=True) if not one.silent)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from backend.chat.flows.closing import continue_after_last
 from backend.chat.flows.start import announce_start, store_user_message
-from backend.chat.flows.steering import left_by, take_in
+from backend.chat.flows.steering import newly_taken_in_by, take_in
 from backend.chat.models import (
     AnswerEnd,
-    Ending,
+    EndedTask,
     Message,
     NewMessage,
     Task,
@@ -63,7 +63,7 @@ async def end_task(
     checkpoint: StreamId | None = None,
     answer_end: AnswerEnd | None = None,
     result: ToolResultPart | None = None,
-) -> Ending:
+) -> EndedTask:
     """Ends the claimed `task`. `said` are the messages of its last `step`, `checkpoint` is their last stream entry.
     `result` is that of the approved call which the task has run, if it is not stored yet.
 
@@ -94,21 +94,21 @@ async def end_task(
             await store_user_message(c, following)
     _announce_end(resources, ended)
     if following is None:
-        return Ending(ended, None, taken)
+        return EndedTask(ended, None, taken)
     announce_start(resources, following.session_id, following.user_id, following.id)
-    return Ending(ended, Turn(following.id, following.session_id), taken)
+    return EndedTask(ended, Turn(following.id, following.session_id), taken)
 
 
-async def announce_stored_end(resources: Resources, ended: Task) -> Ending:
+async def announce_stored_end(resources: Resources, ended: Task) -> EndedTask:
     """Publishes the hints of an end that is stored, but whose commit got no reply. Returns it as `end_task` does."""
     _announce_end(resources, ended)
     async with resources.database.connection() as c:
         following = await tasks.find_active_task(c, ended.session_id)
-        taken = await left_by(c, ended)
+        taken = await newly_taken_in_by(c, ended)
     if following is None or following.status is not TaskStatus.QUEUED or following.owner is not None:
-        return Ending(ended, None, taken)
+        return EndedTask(ended, None, taken)
     announce_start(resources, following.session_id, following.user_id, following.id)
-    return Ending(ended, Turn(following.id, following.session_id), taken)
+    return EndedTask(ended, Turn(following.id, following.session_id), taken)
 
 
 async def end_unowned(resources: Resources, task: Task, status: TaskStatus, error: TaskError | None = None) -> bool:

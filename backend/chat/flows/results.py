@@ -14,11 +14,11 @@ import orjson
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from backend.chat.flows.run_results import run_response
-from backend.chat.models import Json
-from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ToolWork, Use
+from backend.chat.models import Json, is_too_deep
+from backend.chat.outcomes import AGENT_PLATFORM, EXPIRED, Operation, Outcome, ResultUse, ToolWork
 from backend.chat.protocol.agent_changes import changes_between
 from backend.chat.protocol.agent_json import AgentGraph, parse_agent, redacted
-from backend.chat.protocol.tool_outputs import is_too_deep, safe_json
+from backend.chat.protocol.tool_outputs import safe_json
 from backend.chat.protocol.tool_responses import (
     AgentPreview,
     AgentSaved,
@@ -66,7 +66,7 @@ async def _response_to(c: Connection, operation: Operation, outcome: Outcome, mo
         return run_response(operation.work, outcome)
     if not outcome.success:
         return _failure(outcome)
-    if operation.work.use is Use.TOOL_OUTPUT:
+    if operation.work.use is ResultUse.TOOL_OUTPUT:
         return _tool_output(operation.work, outcome.result)
     return await _agent(c, operation, outcome.result, most_agents)
 
@@ -162,7 +162,7 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
             error="validation_error",
             details={"problems": error.problems[:20], "agent_json": redacted(document)},
         )
-    if work.use is Use.SHOW_AGENT:
+    if work.use is ResultUse.SHOW_AGENT:
         return preview_of(graph)
     if user_id is None:
         return NeedLogin(message="Sign in to save agents in your library.")
@@ -180,7 +180,7 @@ async def _agent_response(c: Connection, document: Json, operation: Operation, m
 async def _changes(c: Connection, user_id: UserId, saved: SavedAgent, work: ToolWork) -> str:
     """Returns a sentence about what changed since the version that the work began with; empty for a new agent."""
     last = saved.agent.version - 1
-    before = min(work.base_version or last, last)  # the agent may have been deleted and made anew meanwhile
+    before = min(work.base_version or last, last)  # the agent may have been deleted and made again meanwhile
     if not before:
         return ""
     _, graph = await get_version(c, user_id, saved.agent.id, before)

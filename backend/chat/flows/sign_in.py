@@ -26,11 +26,11 @@ from backend.chat.models import Turn
 from backend.chat.oauth.sealing import Seal, Unreadable
 from backend.chat.oauth.values import (
     CALLBACK,
-    Authority,
+    AuthorizationServer,
+    GrantRefused,
     NotReached,
-    Refused,
+    OAuthTokens,
     SignIn,
-    Tokens,
     grant_from_json,
     grant_json,
     hash_of,
@@ -45,7 +45,7 @@ from backend.chat.store.tool_servers.sign_ins import SignInRow
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound
 
 
-class End(StrEnum):
+class VisitState(StrEnum):
     """The state of a user's visit to the sign-in pages. All but OPEN are final."""
 
     OPEN = "open"
@@ -57,7 +57,7 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class SignInVisit:
     """The content of a page of the sign-in. `owner` is the user whose conversations get access. `why` explains FAILED
     without secrets.
 
@@ -65,7 +65,7 @@ class Visit:
     The caller publishes `next_turn`.
     """
 
-    end: End
+    end: VisitState
     server: str = ""
     owner: str = ""
     host: str = ""
@@ -75,7 +75,7 @@ class Visit:
     next_turn: Turn | None = None
 
 
-GONE = Visit(End.GONE)
+GONE = SignInVisit(VisitState.GONE)
 REVOKED_WITHIN = 20.0
 """Seconds in which tokens are revoked, at all servers together."""
 Cookies = Callable[[str], str | None]
@@ -90,18 +90,20 @@ class SignInFlow:
         self._seal = seal
         self._redirect_uri = f"{resources.settings.platform_base_url.rstrip('/')}{CALLBACK}"
 
-    async def look(self, ticket: str, cookies: Cookies) -> Visit:
+    async def look(self, ticket: str, cookies: Cookies) -> SignInVisit:
         """Returns what the first page says. Raises Unavailable."""
         async with self._resources.database.connection() as c:
             row = await sign_ins.find(c, hash_of(ticket))
         return GONE if row is None else await self._look_at(row, cookies)
 
-    async def _look_at(self, row: SignInRow, cookies: Cookies) -> Visit:
+    async def _look_at(self, row: SignInRow, cookies: Cookies) -> SignInVisit:
         sign_in = self._opened(row)
         if sign_in is None:
             return GONE
         if row.is_done:  # the process that stored the tokens may have died before it answered the question
-            return Visit(End.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True}))
+            return SignInVisit(
+                VisitState.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True})
+            )
         async with self._resources.database.connection() as c:
             question = await sign_ins.question_with(c, row.session_id, sign_in.link)
         if question is not None and not question.pending:
@@ -109,9 +111,9 @@ class SignInFlow:
         host = urlsplit(sign_in.authority.authorization_endpoint).netloc.rpartition("@")[2]
         browser = _browser_of(row, cookies) or secrets.token_urlsafe(32)
         cookie, go = (_cookie_of(row), browser), self._go(row, browser)
-        return Visit(End.OPEN, row.server, row.owner.removeprefix("user:"), host, cookie=cookie, go=go)
+        return SignInVisit(VisitState.OPEN, row.server, row.owner.removeprefix("user:"), host, cookie=cookie, go=go)
 
-    async def leave(self, ticket: str, go: str, cookies: Cookies) -> str | Visit:
+    async def leave(self, ticket: str, go: str, cookies: Cookies) -> str | SignInVisit:
         """Returns the URL at the authorization server, or what to say instead. Raises Unavailable."""
         async with self._resources.database.connection() as c:
             row = await sign_ins.find(c, hash_of(ticket))
@@ -119,7 +121,7 @@ class SignInFlow:
             return GONE
         visit = await self._look_at(row, cookies)
         sign_in, browser = self._opened(row), _browser_of(row, cookies)
-        if visit.end is not End.OPEN or sign_in is None or not browser:
+        if visit.end is not VisitState.OPEN or sign_in is None or not browser:
             return visit
         if not hmac.compare_digest(go.encode(), self._go(row, browser).encode()):
             return visit
@@ -130,7 +132,7 @@ class SignInFlow:
             await sign_ins.begin(c, row.id, sealed, hash_of(state))
         return _authorization_url(sign_in, self._redirect_uri, state, verifier)
 
-    async def come_back(self, given: Mapping[str, str], cookies: Cookies) -> Visit:
+    async def come_back(self, given: Mapping[str, str], cookies: Cookies) -> SignInVisit:
         """Takes the user back from the authorization server, stores the tokens and answers the question.
 
         `given` is the query: `state`, with `code` or `error`, and perhaps `iss`. Raises Unavailable.
@@ -142,7 +144,7 @@ class SignInFlow:
                 return GONE
             began = self._opened(row)
             if began is None or not hmac.compare_digest(hash_of(_browser_of(row, cookies)), began.browser):
-                return Visit(End.OTHER_BROWSER, row.server)
+                return SignInVisit(VisitState.OTHER_BROWSER, row.server)
             row = await sign_ins.take_state(c, state_hash)
         sign_in = None if row is None else self._opened(row)
         if row is None or sign_in is None or row.is_done:
@@ -150,40 +152,44 @@ class SignInFlow:
         try:
             tokens = await self._tokens(sign_in, given)
         except _Denied:
-            return Visit(End.DENIED, row.server, next_turn=await self._answer(row, sign_in, {"declined": True}))
-        except (Refused, NotReached) as error:
-            return Visit(End.FAILED, row.server, why=str(error))
+            return SignInVisit(
+                VisitState.DENIED, row.server, next_turn=await self._answer(row, sign_in, {"declined": True})
+            )
+        except (GrantRefused, NotReached) as error:
+            return SignInVisit(VisitState.FAILED, row.server, why=str(error))
         try:
             replaced = await self._store(row, sign_in.authority, tokens)
         except _Deleted:
             await _revoke(sign_in.authority, tokens)
             return GONE
         await self._revoke_replaced(replaced, sign_in.authority)
-        return Visit(End.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True}))
+        return SignInVisit(
+            VisitState.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True})
+        )
 
-    async def _tokens(self, sign_in: SignIn, given: Mapping[str, str]) -> Tokens:
-        """Returns the tokens for the code that the server has given. Raises _Denied, Refused and NotReached."""
+    async def _tokens(self, sign_in: SignIn, given: Mapping[str, str]) -> OAuthTokens:
+        """Returns the tokens for the code that the server has given. Raises _Denied, GrantRefused and NotReached."""
         from backend.chat.oauth import token_endpoint  # aiohttp takes 0.1 s, which few processes need
 
         authority, issuer = sign_in.authority, given.get("iss")
         if (issuer is not None and issuer != authority.issuer) or (issuer is None and authority.names_issuer):
-            raise Refused("another server has answered than the one that was asked")  # RFC 9207
+            raise GrantRefused("another server has answered than the one that was asked")  # RFC 9207
         if (error := given.get("error")) is not None:
             if error == "access_denied":
                 raise _Denied
-            raise Refused(error[:100] if error.isascii() and error.isprintable() else "it has refused")
+            raise GrantRefused(error[:100] if error.isascii() and error.isprintable() else "it has refused")
         try:
             tokens = await token_endpoint.exchange(
                 authority, given.get("code", ""), sign_in.verifier, self._redirect_uri
             )
-        except Refused as refused:
+        except GrantRefused as refused:
             if str(refused) == "invalid_client":  # it has forgotten this client; the next link registers a new one
                 async with self._resources.database.connection() as c:
                     await clients.forget(c, authority.issuer, self._redirect_uri)
             raise
         return replace(tokens, scopes=tokens.scopes or sign_in.scopes)
 
-    async def _store(self, row: SignInRow, authority: Authority, tokens: Tokens) -> Grant | None:
+    async def _store(self, row: SignInRow, authority: AuthorizationServer, tokens: OAuthTokens) -> Grant | None:
         """Stores the tokens. Returns the grant that they replace. Raises _Deleted if the session or the user has been
         deleted meanwhile."""
         sealed = self._seal.seal(grant_json(authority, tokens), place_of_grant(row.owner, row.server))
@@ -192,7 +198,7 @@ class SignInFlow:
                 raise _Deleted
             return await grants.save(c, row.owner, row.server, uuid.uuid4().hex, sealed, tokens.scopes, tokens.lives)
 
-    async def _revoke_replaced(self, replaced: Grant | None, authority: Authority) -> None:
+    async def _revoke_replaced(self, replaced: Grant | None, authority: AuthorizationServer) -> None:
         """Revokes the replaced tokens if the new ones cannot end with them. Keycloak and Google end all tokens of a
         user and client when one of them is revoked."""
         opened = None if replaced is None else _opened_grant(self._seal, replaced)
@@ -281,7 +287,7 @@ async def revoke_grants(seal: Seal | None, deleted: Sequence[Grant]) -> None:
             await asyncio.gather(*(_revoke(*one) for one in opened if one is not None))
 
 
-def _opened_grant(seal: Seal, grant: Grant) -> tuple[Authority, Tokens] | None:
+def _opened_grant(seal: Seal, grant: Grant) -> tuple[AuthorizationServer, OAuthTokens] | None:
     """Returns None if the grant's key is gone."""
     try:
         return grant_from_json(seal.open(grant.sealed, place_of_grant(grant.owner, grant.server)))
@@ -289,7 +295,7 @@ def _opened_grant(seal: Seal, grant: Grant) -> tuple[Authority, Tokens] | None:
         return None
 
 
-async def _revoke(authority: Authority, tokens: Tokens) -> None:
+async def _revoke(authority: AuthorizationServer, tokens: OAuthTokens) -> None:
     from backend.chat.oauth import token_endpoint  # slow, see above
 
     await token_endpoint.revoke(authority, tokens)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from backend.chat.flows import placing
-from backend.chat.flows.steering import aimed_at, target_of
+from backend.chat.flows.steering import steer_if_possible, steered_task_of
 from backend.chat.flows.user_parts import user_parts
 from backend.chat.models import (
     After,
@@ -70,8 +70,8 @@ async def start_turn(
     after: After | None = None,
 ) -> Started:
     """Accepts a message durably, in one transaction. `after` tells where the client shows the message, if the request
-    says so. With `lives`, a session that is created is temporary: it is in no list, and is deleted after so many
-    seconds. It begins with `history`, the messages that a client has kept itself.
+    says so. With `lives`, a session that is created is temporary: it is in no list, and is deleted after
+    `lives` seconds. It begins with `history`, the messages that a client has kept itself.
 
     `on_create` is called if a session is created, and may refuse that by an error.
 
@@ -83,14 +83,14 @@ async def start_turn(
     interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
     async with resources.database.transaction() as c:
         if create_session and await _create_session(c, caller, session_id, lives, history):
-            request = replace(request, choice=chosen(resources.settings.models, ModelChoice(), request.choice))
+            request = replace(request, choice=chosen_model(resources.settings.models, ModelChoice(), request.choice))
             await _take_files(c, caller, session_id, request)
             placed = _Placed(request, message_key, running=None, before=ModelChoice())
             on_create()
         else:
             found = await _place(c, resources, caller, session_id, request, message_key, on_busy, after)
             if isinstance(found, Task):
-                return _known(resources, found, await target_of(c, found))
+                return _known(resources, found, await steered_task_of(c, found))
             placed = found
         await _check_limits(c, resources.settings, caller, will_wait=placed.running is not None)
         if caller.claims:
@@ -134,9 +134,9 @@ async def _place(
 ) -> _Placed | Task:
     """Locks a session that exists, and places a request in it. Returns the task that the same request made before."""
     before = (await sessions.get_session(c, session_id, caller, lock=True)).choice
-    request = replace(request, choice=chosen(resources.settings.models, before, request.choice))
+    request = replace(request, choice=chosen_model(resources.settings.models, before, request.choice))
     missing = await _unattached(c, caller, session_id, request)
-    known, request, message_key = await revisions.recall(c, session_id, request, message_key)
+    known, request, message_key = await revisions.find_earlier_request(c, session_id, request, message_key)
     if known is not None:
         return known
     if missing:
@@ -146,7 +146,7 @@ async def _place(
         raise TurnInProgress(task_id=running.id)
     request = await placing.with_parent(c, session_id, request, after, running, ahead=on_busy is OnBusy.INTERRUPT)
     if running is not None and on_busy is OnBusy.STEER:
-        request = await aimed_at(c, request, running, most=resources.settings.max_waiting_steers)
+        request = await steer_if_possible(c, request, running, most=resources.settings.max_waiting_steers)
     return _Placed(request, message_key, running, before)
 
 
@@ -192,7 +192,7 @@ async def _insert(c: Connection, caller: Caller, session_id: SessionId, placed: 
     return task
 
 
-def chosen(models: ModelList, before: ModelChoice, wanted: ModelChoice) -> ModelChoice:
+def chosen_model(models: ModelList, before: ModelChoice, wanted: ModelChoice) -> ModelChoice:
     """Returns the choice of a turn: what it names, else that of its session. A named model does not inherit the effort
     of the session's former model. Raises UnknownModel and UnknownEffort.
     """

@@ -17,7 +17,7 @@ from backend.ids import TaskId
 from backend.postgres import Connection
 
 
-async def aimed_at(c: Connection, request: TurnRequest, running: Task, *, most: int) -> TurnRequest:
+async def steer_if_possible(c: Connection, request: TurnRequest, running: Task, *, most: int) -> TurnRequest:
     """Returns the request of a message as one that the running task takes in, or unchanged if it cannot.
 
     It cannot if the request edits or answers again, names its own place, or comes after a cancel, or if the task
@@ -31,7 +31,7 @@ async def aimed_at(c: Connection, request: TurnRequest, running: Task, *, most: 
     return replace(request, steers=running.id)
 
 
-async def target_of(c: Connection, task: Task) -> TaskId | None:
+async def steered_task_of(c: Connection, task: Task) -> TaskId | None:
     """Returns the task that has taken this message in, or for which it waits. None if the message is its own turn."""
     wanted = task.request.steers
     if task.taken_by is not None or wanted is None or task.active or task.status is not TaskStatus.QUEUED:
@@ -51,9 +51,9 @@ async def take_in(c: Connection, task: Task, step: int) -> list[Message]:
     return await messages.append_messages(c, task.session_id, task.id, step, said, message_ids=ids)
 
 
-async def left_by(c: Connection, ended: Task) -> list[Message]:
+async def newly_taken_in_by(c: Connection, ended: Task) -> list[Message]:
     """Returns the messages that an ended task has taken in and whose chunks its stream may lack.
 
-    They were stored with its end, or by its last step: a step after that tells that the stream shows them.
+    They were stored with its end, or by its last step. If a later step follows them, the stream has shown them.
     """
     return await messages.messages_taken_since(c, ended.id, max(1, ended.steps))

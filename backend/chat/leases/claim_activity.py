@@ -16,7 +16,7 @@ class ClaimActivity:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Counts its body. Every claim by this process must be made inside such a body."""
+        """Counts as one piece of work while the block runs. This process makes every claim inside such a block."""
         self.running += 1
         try:
             yield

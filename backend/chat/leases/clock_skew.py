@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class Reading:
+class ClockReading:
     """One question to a store. `clock` is the store's time in its answer, in seconds since 1970."""
 
     clock: float | None = None
@@ -34,9 +34,9 @@ class ClockSkew:
         return 0 < self.limit < abs(self.seconds) - self._uncertainty
 
     @contextmanager
-    def measured(self) -> Iterator[Reading]:
+    def measured(self) -> Iterator[ClockReading]:
         """Yields a reading to fill while the store is asked. The store read its clock somewhere in this time."""
-        before, reading = time.time(), Reading()
+        before, reading = time.time(), ClockReading()
         yield reading
         after = time.time()
         if reading.clock is not None:

@@ -22,11 +22,12 @@ from backend.chat.keys import BORN, BORN_TTL, HEARTBEAT_TTL, executor_key
 from backend.chat.leases.clock_skew import ClockSkew
 from backend.chat.store.executors import DEAD_AFTER
 from backend.ids import ExecutorId
+from backend.redis_cluster import beside
 
 SECOND_CHECK_AFTER = 0.5
 """Seconds between the two checks that must both miss a heartbeat."""
 YOUNG = 3.0
-"""Seconds after which a heartbeat that is missing counts: after Redis was emptied, or after this process was late."""
+"""Seconds for which missing heartbeats are ignored after Redis was emptied, or after this process was late itself."""
 BEAT_LIMIT = 1.0
 """Seconds for one beat. The next beat may find a connection that answers, so waiting longer does not help."""
 BORN_EVERY = 5.0
@@ -47,7 +48,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-class Pulse:
+class OwnHeartbeat:
     """The beats of this process in one store. Each beat is valid for `ttl` seconds."""
 
     def __init__(self, ttl: float) -> None:
@@ -82,8 +83,8 @@ class Liveness:
         self._redis = redis
         self.skew = ClockSkew(max_clock_skew)
         self.redis_skew = ClockSkew(0.0)
-        self.pulse = Pulse(HEARTBEAT_TTL)
-        self.slow_pulse = Pulse(DEAD_AFTER)
+        self.pulse = OwnHeartbeat(HEARTBEAT_TTL)
+        self.slow_pulse = OwnHeartbeat(DEAD_AFTER)
         self._next_born = 0.0
 
     async def beat(self, me: ExecutorId) -> None:
@@ -98,7 +99,7 @@ class Liveness:
 
     async def forget(self, me: ExecutorId) -> None:
         """Makes an executor dead at once, for one that stops and holds no turn. Raises RedisError."""
-        await self._redis.delete(executor_key(me))
+        await self._redis.delete(self._key(me))
 
     async def verdict(self, executor_id: ExecutorId) -> Verdict:
         """Returns the state of an executor, after SECOND_CHECK_AFTER if its heartbeat is missing. Raises RedisError."""
@@ -118,7 +119,7 @@ class Liveness:
         """
         pipeline: Any = self._redis.pipeline(transaction=False)
         for executor_id in executor_ids:
-            pipeline.exists(executor_key(executor_id))
+            pipeline.exists(self._key(executor_id))
         pipeline.get(BORN)
         pipeline.time()
         *alive, born, now = await pipeline.execute()
@@ -134,11 +135,14 @@ class Liveness:
     async def _beat(self, me: ExecutorId) -> None:
         """Refreshes the key by one command, unless the key was missing, as it is after Redis was emptied."""
         due, self._next_born = self._next_born, 0.0  # so that the beat after a failed one looks at `chat:born`
-        before: Any = await self._redis.set(executor_key(me), b"1", px=int(HEARTBEAT_TTL * 1000), get=True)
+        before: Any = await self._redis.set(self._key(me), b"1", px=int(HEARTBEAT_TTL * 1000), get=True)
         if before is None or clock() >= due:
             await self._refresh_born()
             due = clock() + BORN_EVERY
         self._next_born = due
+
+    def _key(self, executor_id: ExecutorId) -> str:
+        return heartbeat_key(self._redis, executor_id)
 
     async def _refresh_born(self) -> None:
         pipeline: Any = self._redis.pipeline(transaction=False)
@@ -149,6 +153,11 @@ class Liveness:
             reading.clock = now[0] + now[1] / 1e6
         if not known:
             await self._redis.set(BORN, _stamp(now), nx=True, ex=BORN_TTL)
+
+
+def heartbeat_key(redis: Redis, executor_id: ExecutorId) -> str:
+    """Returns the key of an executor's heartbeat. All heartbeats are on one server, together with `chat:born`."""
+    return beside(redis, executor_key(executor_id), BORN)
 
 
 def _stamp(now: tuple[int, int]) -> str:

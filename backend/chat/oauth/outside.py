@@ -30,7 +30,7 @@ class _AddressRefused(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """An answer of an outside server. `body` is empty if it was longer than MAX_BODY."""
 
     status: int
@@ -38,22 +38,22 @@ class Answer:
     body: bytes
 
 
-class Outside:
-    """A client for such requests. With `private`, the addresses of private networks may be reached, without TLS too."""
+class OutsideClient:
+    """A client for authorization servers. With `private`, it may reach private networks, even without TLS."""
 
     def __init__(self, client: aiohttp.ClientSession, *, private: bool) -> None:
         self._client = client
         self._private = private
 
-    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
         """Raises NotReached."""
         return await self._send("GET", url, headers=dict(headers or {}))
 
-    async def post(self, url: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> Answer:
+    async def post(self, url: str, *, headers: Mapping[str, str] | None = None, **body: Any) -> HttpAnswer:
         """Posts `data` or `json`. Raises NotReached."""
         return await self._send("POST", url, headers=dict(headers or {}), **body)
 
-    async def _send(self, method: str, url: str, **request: Any) -> Answer:
+    async def _send(self, method: str, url: str, **request: Any) -> HttpAnswer:
         try:
             if not self._private and urlsplit(url).scheme != "https":
                 raise NotReached("its URL does not begin with https://")
@@ -62,14 +62,14 @@ class Outside:
                 while not response.content.at_eof() and len(body) <= MAX_BODY:
                     body += await response.content.read(MAX_BODY + 1 - len(body))
                 headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, body if len(body) <= MAX_BODY else b"")
+                return HttpAnswer(response.status, headers, body if len(body) <= MAX_BODY else b"")
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
             refused = isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _AddressRefused)
             raise NotReached("its address is private" if refused else "it cannot be reached") from None
 
 
 @asynccontextmanager
-async def outside(*, private: bool) -> AsyncIterator[Outside]:
+async def open_outside_client(*, private: bool) -> AsyncIterator[OutsideClient]:
     """Opens a client for a few requests."""
     addresses = OutsideAddresses(PRIVATE if private else "")
 
@@ -87,4 +87,4 @@ async def outside(*, private: bool) -> AsyncIterator[Outside]:
         auto_decompress=False,  # a few bytes could become very many
         trust_env=False,
     ) as client:
-        yield Outside(client, private=private)
+        yield OutsideClient(client, private=private)

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import orjson
 
-from backend.chat.oauth.outside import Answer, Outside, outside
-from backend.chat.oauth.values import Authority, NotReached, Refused, Tokens
+from backend.chat.oauth.outside import HttpAnswer, OutsideClient, open_outside_client
+from backend.chat.oauth.values import AuthorizationServer, GrantRefused, NotReached, OAuthTokens
 
 MAX_TOKEN = 16_384
 """Characters of a token."""
@@ -24,19 +24,19 @@ _TOKEN = re.compile(r"[!-~]+")
 _SCOPES = re.compile(r"[!-~]+( [!-~]+)*")
 
 
-async def exchange(authority: Authority, code: str, verifier: str, redirect_uri: str) -> Tokens:
-    """Exchanges a code for tokens. Raises Refused and NotReached."""
+async def exchange(authority: AuthorizationServer, code: str, verifier: str, redirect_uri: str) -> OAuthTokens:
+    """Exchanges a code for tokens. Raises GrantRefused and NotReached."""
     fields = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri, "code_verifier": verifier}
     return await _asked(authority, fields)
 
 
-async def refresh(authority: Authority, tokens: Tokens) -> Tokens:
-    """Returns new tokens. Raises Refused and NotReached."""
+async def refresh(authority: AuthorizationServer, tokens: OAuthTokens) -> OAuthTokens:
+    """Returns new tokens. Raises GrantRefused and NotReached."""
     newer = await _asked(authority, {"grant_type": "refresh_token", "refresh_token": tokens.refresh})
     return tokens.renewed_by(newer)
 
 
-async def revoke(authority: Authority, tokens: Tokens) -> bool:
+async def revoke(authority: AuthorizationServer, tokens: OAuthTokens) -> bool:
     """Revokes the tokens if the server has an endpoint for it. Returns True if it has taken the request."""
     if not authority.revocation_endpoint:
         return False
@@ -44,7 +44,7 @@ async def revoke(authority: Authority, tokens: Tokens) -> bool:
         {"token": tokens.refresh, "token_type_hint": "refresh_token"} if tokens.refresh else {"token": tokens.access}
     )
     try:
-        async with outside(private=authority.private) as client:
+        async with open_outside_client(private=authority.private) as client:
             answer = await _post(client, authority, authority.revocation_endpoint, given)
             if answer.status == 400:  # servers on the Python SDK up to 2.3 want this member, even an empty one
                 answer = await _post(client, authority, authority.revocation_endpoint, {**given, "client_secret": ""})
@@ -53,23 +53,25 @@ async def revoke(authority: Authority, tokens: Tokens) -> bool:
     return answer.status == 200
 
 
-async def _asked(authority: Authority, fields: Mapping[str, str]) -> Tokens:
-    async with outside(private=authority.private) as client:
+async def _asked(authority: AuthorizationServer, fields: Mapping[str, str]) -> OAuthTokens:
+    async with open_outside_client(private=authority.private) as client:
         answer = await _post(client, authority, authority.token_endpoint, {**fields, "resource": authority.resource})
     document = _object_in(answer.body)
     code, ok = document.get("error"), answer.status in (200, 201)
     if isinstance(code, str) and _TOKEN.fullmatch(code) and (ok or answer.status in (400, 401, 403)):
         if code in _FOR_NOW:
             raise NotReached(f"it answers {code}")
-        raise Refused(code[:100])  # some servers do so with status 200
+        raise GrantRefused(code[:100])  # some servers do so with status 200
     if answer.status in (400, 401, 403):
-        raise Refused(UNNAMED)
+        raise GrantRefused(UNNAMED)
     if not ok:
         raise NotReached(f"it answers with HTTP status {answer.status}")
     return _tokens_in(document)
 
 
-async def _post(client: Outside, authority: Authority, url: str, fields: Mapping[str, str]) -> Answer:
+async def _post(
+    client: OutsideClient, authority: AuthorizationServer, url: str, fields: Mapping[str, str]
+) -> HttpAnswer:
     """Posts a form in the name of this client."""
     form, headers = {**fields, "client_id": authority.client_id}, {}
     if authority.auth_method == "client_secret_basic" and authority.client_secret:
@@ -88,7 +90,7 @@ def _object_in(body: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _tokens_in(document: Mapping[str, Any]) -> Tokens:
+def _tokens_in(document: Mapping[str, Any]) -> OAuthTokens:
     access, refresh, scopes = (document.get(name) for name in ("access_token", "refresh_token", "scope"))
     kind = document.get("token_type", "Bearer")
     if not _is_token(access) or not isinstance(kind, str) or kind.lower() != "bearer":
@@ -99,7 +101,7 @@ def _tokens_in(document: Mapping[str, Any]) -> Tokens:
         seconds = min(int(lives), LONGEST_LIFE) if lives is not None and int(lives) > 0 else None
     except (ValueError, TypeError, OverflowError):
         seconds = None
-    return Tokens(
+    return OAuthTokens(
         access, str(refresh) if _is_token(refresh) else "", str(scopes) if _are_scopes(scopes) else "", seconds
     )
 

@@ -17,12 +17,12 @@ class NotReached(Exception):
     """A request to an authorization server got no answer that can be used. The message says why, without a URL."""
 
 
-class Refused(Exception):
+class GrantRefused(Exception):
     """The authorization server refuses the code or the refresh token. The message is its code for the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
+class AuthorizationServer:
     """An authorization server as the client of a tool server needs it, and this service as its client.
 
     `server_url` is the tool server's, `resource` its identifier (RFC 8707). `names_issuer`: the authorization server
@@ -44,7 +44,7 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class OAuthTokens:
     """The tokens of a grant. `lives` is the access token's life in seconds when it was made; None: not told."""
 
     access: str
@@ -52,7 +52,7 @@ class Tokens:
     scopes: str = ""
     lives: int | None = None
 
-    def renewed_by(self, newer: Tokens) -> Tokens:
+    def renewed_by(self, newer: OAuthTokens) -> OAuthTokens:
         """Returns the newer tokens; what a renewal does not tell stays as it was (RFC 6749, 5.1 and 6)."""
         return replace(newer, refresh=newer.refresh or self.refresh, scopes=newer.scopes or self.scopes)
 
@@ -64,7 +64,7 @@ class SignIn:
     `verifier` is that of PKCE, and `browser` the hash of the cookie of the browser; empty until the user leaves.
     """
 
-    authority: Authority
+    authority: AuthorizationServer
     link: str
     scopes: str = ""
     verifier: str = ""
@@ -75,15 +75,15 @@ class SignIn:
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        return cls(**{**document, "authority": Authority(**document["authority"])})
+        return cls(**{**document, "authority": AuthorizationServer(**document["authority"])})
 
 
-def grant_json(authority: Authority, tokens: Tokens) -> Json:
+def grant_json(authority: AuthorizationServer, tokens: OAuthTokens) -> Json:
     return {"authority": asdict(authority), "tokens": asdict(tokens)}
 
 
-def grant_from_json(document: Any) -> tuple[Authority, Tokens]:
-    return Authority(**document["authority"]), Tokens(**document["tokens"])
+def grant_from_json(document: Any) -> tuple[AuthorizationServer, OAuthTokens]:
+    return AuthorizationServer(**document["authority"]), OAuthTokens(**document["tokens"])
 
 
 def place_of_grant(owner: str, server: str) -> str:

@@ -56,7 +56,7 @@ _REASONS: dict[TaskStatus, FinishReason] = {
 def terminal_chunks(task: Task, *, step_open: bool, taken: Sequence[Message] = ()) -> list[Chunk]:
     """Returns the chunks that end the stream of an ended task, whose parts are closed. `finish` is always the last.
 
-    `taken` are messages that were stored with its end (`Ending`).
+    `taken` are messages that were stored with its end (`EndedTask`).
     """
     chunks: list[Chunk] = [*([FinishStep()] if step_open else []), *steering_chunks(taken)]
     if task.status is TaskStatus.FAILED and task.error is not None:

@@ -7,7 +7,7 @@ import re
 from backend.chat.models import Json
 
 MIN_FILE_CHARS = 1_024
-"""Characters from which on a text that looks like base64 is taken for a file."""
+"""A text that looks like base64 is taken for a file if it has at least this many characters."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]+={0,2}")
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
 _FILE_MEMBERS = ("data", "blob")

@@ -24,7 +24,7 @@ _DATA = b"data: "
 async def with_steering_messages(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """Yields blocks of whole frames with steering messages in the SDK's own form.
 
-    A message that a takeover repeats is left out: the SDK would show it twice, as it does not go by the id.
+    A message that a takeover repeats is left out: the SDK does not compare ids, so it would show the message twice.
     """
     sent: set[str] = set()
     async with aclosing(blocks):

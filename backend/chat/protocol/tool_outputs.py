@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import orjson
 
-from backend.chat.models import MAX_DEPTH, Excerpt, Json, ToolCallPart, ToolResultPart
+from backend.chat.models import Excerpt, Json, ToolCallPart, ToolResultPart
 from backend.chat.protocol.chunks import (
     MAX_OUTPUT_CHARS,
     Chunk,
@@ -34,15 +34,6 @@ def safe_json(value: Json) -> Json:
     if isinstance(value, list):
         return [safe_json(member) for member in value]
     return value
-
-
-def is_too_deep(value: Json) -> bool:
-    """Returns True if the value has more than MAX_DEPTH levels. Does not recurse, so no value can exhaust the stack."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        boxes = [box.values() if isinstance(box, dict) else box for box in level if isinstance(box, dict | list)]
-        level = [item for box in boxes for item in box]
-    return any(isinstance(item, dict | list) for item in level)
 
 
 def excerpt_of(output: Json, most: int) -> Excerpt | None:

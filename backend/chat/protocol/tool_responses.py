@@ -255,12 +255,25 @@ class BlockDetails(ToolResponse):
     block: JsonObject
 
 
+class OutputFile(BaseModel):
+    """A file of a tool's answer, which the conversation keeps (docs/api.md, files)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    file_id: str
+    media_type: str
+    filename: str
+    size: int
+    pages: int = 0
+    url: str
+
+
 class BlockOutput(ToolResponse):
     """The result of a block of the agent platform, or of a tool of an MCP server.
 
     The outputs of a block are a list of values for each name. For a tool, `outputs` is the structured data of the
     result, if it has any, and `content` then has the texts and files. A result without structured data has its texts
-    and files in `outputs`.
+    and files in `outputs`. `files` are those that the conversation keeps; their parts name them by `file_id`.
     """
 
     type: Literal["block_output"] = "block_output"
@@ -268,6 +281,7 @@ class BlockOutput(ToolResponse):
     block_name: str | None = None
     outputs: Json = None
     content: list[JsonObject] | None = None
+    files: list[OutputFile] | None = None
     success: bool = True
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from backend.chat.models import (
+    ANSWER_ID,
     DataPart,
     Json,
     Message,
@@ -55,8 +56,11 @@ def ui_turns(
     answered_elsewhere: Collection[int] = (),
     most: int = MAX_OUTPUT_CHARS,
     links: Mapping[FileId, str] = MappingProxyType({}),
+    feedback: Mapping[TaskId, Json] = MappingProxyType({}),
 ) -> list[UITurn]:
     """Returns the messages of `rows`, in order. Outputs of tools are cut to `most` characters. `links` lead to files.
+
+    `feedback` is what callers think of answers, by task; it becomes a member of their metadata.
 
     The rows must be in order, and complete for each task except a running one. `tasks` must have the task of every row.
 
@@ -80,6 +84,10 @@ def ui_turns(
         if answer_rows or not unanswered:
             task = tasks[TaskId(task_id)]
             answer = _answer(task if answer_rows else silent.get(question, task), answer_rows, most, links)
+            if (
+                said := feedback.get(TaskId(answer["id"].removeprefix(ANSWER_ID)))
+            ) is not None and "metadata" in answer:
+                answer["metadata"]["feedback"] = said
             if operation is not None and operation.progress is not None:
                 answer["parts"].insert(2, _progress_part(operation, operation.progress))  # after the step and its call
             if answer["parts"]:

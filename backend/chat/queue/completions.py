@@ -17,10 +17,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from backend.chat.keys import COMPLETIONS, DEAD_COMPLETIONS
+from backend.chat.models import is_too_deep
 from backend.chat.outcomes import Outcome
-from backend.chat.protocol.tool_outputs import is_too_deep
-from backend.chat.scripts import Script
+from backend.chat.scripts import Argument, Script
 from backend.ids import OperationId
+from backend.redis_cluster import beside
 
 GROUP = "chat_consumers"
 FIELD = b"data"
@@ -41,11 +42,11 @@ REFUSALS = frozenset(
     }
 )  # fmt: skip
 """The reasons for which an entry is refused. Another one is the name of an unexpected error."""
-_TRIM, _LEAVE = Script("completions_trim"), Script("turn_inherit")
+_TRIM, _LEAVE, _BURY = Script("completions_trim"), Script("turn_inherit"), Script("completion_bury")
 logger = logging.getLogger(__name__)
 
 
-class Refused(Exception):
+class EntryRefused(Exception):
     """The entry cannot be applied. The message is the reason, for the dead stream."""
 
 
@@ -58,22 +59,22 @@ class Completion:
 
     @classmethod
     def parse(cls, data: bytes | None) -> Completion:
-        """Reads the field `data`, and ignores unknown members. Raises Refused."""
+        """Reads the field `data`, and ignores unknown members. Raises EntryRefused."""
         if data is None or len(data) > MAX_BYTES:
-            raise Refused("no field `data`" if data is None else "too large")
+            raise EntryRefused("no field `data`" if data is None else "too large")
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise Refused("not JSON") from None
+            raise EntryRefused("not JSON") from None
         if is_too_deep(document):
-            raise Refused("nested too deeply")
+            raise EntryRefused("nested too deeply")
         if not isinstance(document, dict) or not isinstance(document.get("operation_id"), str):
-            raise Refused("names no operation")
+            raise EntryRefused("names no operation")
         success, result, error = document.get("success"), document.get("result"), document.get("error")
         if not isinstance(success, bool) or not isinstance(result, dict | str | None):
-            raise Refused("not an outcome")
+            raise EntryRefused("not an outcome")
         if not isinstance(error, str | None) or (success and error is not None):
-            raise Refused("not an outcome")
+            raise EntryRefused("not an outcome")
         return cls(OperationId(document["operation_id"]), Outcome(success, result, error))
 
     def encode(self) -> bytes:
@@ -159,11 +160,9 @@ class Completions:
 
     async def bury(self, entry: CompletionEntry, reason: str) -> None:
         """Moves an entry to the dead stream, with the reason, where operators find it."""
-        pipeline = self._quick.pipeline(transaction=True)
-        letter: dict[Any, Any] = {FIELD: entry.data or b"", b"reason": reason, b"id": entry.id}
-        pipeline.xadd(DEAD_COMPLETIONS, letter, maxlen=MAX_DEAD_COMPLETIONS, approximate=True)
-        pipeline.xack(COMPLETIONS, GROUP, entry.id)
-        await pipeline.execute()
+        letter: list[Argument] = [FIELD, entry.data or b"", b"reason", reason, b"id", entry.id]
+        keys = [COMPLETIONS, dead_completions(self._quick)]
+        await _BURY.run(self._quick, keys, [GROUP, entry.id, MAX_DEAD_COMPLETIONS, *letter])
 
     async def tidy(self) -> None:
         """Trims the entries that every group has finished, and removes idle consumers that have nothing pending."""
@@ -179,6 +178,11 @@ class Completions:
 
     async def _forget(self, name: str) -> None:
         await _LEAVE.run(self._quick, [COMPLETIONS], [GROUP, name, name, 0])
+
+
+def dead_completions(redis: Redis) -> str:
+    """Returns the key of the refused entries."""
+    return beside(redis, DEAD_COMPLETIONS, COMPLETIONS)
 
 
 def _entries(rows: Any) -> list[CompletionEntry]:

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
-from backend.chat import keys
-from backend.chat.queue.completions import FIELD
-from backend.chat.queue.redis_consumer import BODY, GROUP, REASON
+from backend.chat.queue.completions import FIELD, dead_completions
+from backend.chat.queue.redis_consumer import BODY, GROUP, REASON, QueueKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +48,11 @@ class RedisDeadLetters:
 
     @classmethod
     def of_completions(cls, redis: Redis) -> RedisDeadLetters:
-        return cls(redis, "completions", keys.DEAD_COMPLETIONS, FIELD, b"reason", None)
+        return cls(redis, "completions", dead_completions(redis), FIELD, b"reason", None)
 
     @classmethod
     def of_turns(cls, redis: Redis) -> RedisDeadLetters:
-        return cls(redis, "turns", keys.DEAD_TURNS, BODY, REASON, GROUP)
+        return cls(redis, "turns", QueueKeys.of(redis).dead, BODY, REASON, GROUP)
 
     async def list(self, limit: int) -> Sequence[DeadLetter]:
         rows: Any = await self._redis.xrange(self._key, count=limit)

@@ -19,7 +19,7 @@ from backend.chat.queue.turn_queue import DeadTurn, Delivery, encode_cancel, enc
 from backend.errors import Unavailable
 from backend.ids import TaskId
 from backend.logs import Trouble
-from backend.rabbitmq import Blocked, Line, Topology, Wire, answered, declare
+from backend.rabbitmq import Blocked, BrokerConnection, SessionRunner, Topology, answered, declare
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class RabbitTurns:
         self._topology = topology
         self._warned = False
         self._jobs: set[asyncio.Task[None]] = set()
-        self._watched: set[Line] = set()
-        self._publisher = Line(dsn, "publishes", self._publish_on)
+        self._watched: set[SessionRunner] = set()
+        self._publisher = SessionRunner(dsn, "publishes", self._publish_on)
         self._block = Trouble(logger, "RabbitMQ has blocked publishing")
 
     async def connect(self) -> None:
@@ -70,12 +70,12 @@ class RabbitTurns:
 
     @property
     def healthy(self) -> bool:
-        return self.trouble is None and all(line.wire is not None for line in self._watched)
+        return self.trouble is None and all(runner.broker is not None for runner in self._watched)
 
     @property
     def trouble(self) -> str | None:
-        wire = self._publisher.wire
-        return "blocked" if wire is not None and wire.blocked.is_set() else None
+        broker = self._publisher.broker
+        return "blocked" if broker is not None and broker.blocked.is_set() else None
 
     async def publish(self, turn: Turn) -> None:
         message = message_of(encode_turn(turn), turn.task_id)
@@ -89,15 +89,15 @@ class RabbitTurns:
 
     async def _send(self, exchange: str, routing_key: str, message: Message, *, mandatory: bool = True) -> None:
         """Publishes a message. Raises Unavailable, at once if the broker blocks or is away, and after ANSWER_LIMIT."""
-        wire = self._publisher.wire
-        if wire is None:
+        broker = self._publisher.broker
+        if broker is None:
             raise Unavailable
         try:
-            await wire.publish(exchange, routing_key, message, mandatory=mandatory)
+            await broker.publish(exchange, routing_key, message, mandatory=mandatory)
         except Blocked:
             raise  # the broker answers again when the block is over; another connection would be blocked too
         except Unavailable:
-            wire.give_up()  # the next wire declares what was deleted, and may reach a broker that does not hang
+            broker.give_up()  # the next connection declares what was deleted, and may reach a broker that does not hang
             raise
 
     @asynccontextmanager
@@ -114,10 +114,10 @@ class RabbitTurns:
     @asynccontextmanager
     async def cancel_requests(self) -> AsyncIterator[AsyncIterator[TaskId]]:
         requests = CancelRequests()
-        line = Line(self._dsn, "listens for cancels", partial(self._listen_on, requests))
-        async with self._watching(line) as job:
+        runner = SessionRunner(self._dsn, "listens for cancels", partial(self._listen_on, requests))
+        async with self._watching(runner) as job:
             try:
-                await line.wait_up(FIRST_CONNECT_LIMIT)
+                await runner.wait_up(FIRST_CONNECT_LIMIT)
                 yield requests
             finally:
                 job.cancel()
@@ -125,57 +125,57 @@ class RabbitTurns:
 
     @asynccontextmanager
     async def _consuming(self, consumer: Consumer[S]) -> AsyncIterator[AsyncIterator[S]]:
-        line = Line(self._dsn, f"takes from {consumer.queue}", consumer.run_on)
-        async with self._watching(line):
+        runner = SessionRunner(self._dsn, f"takes from {consumer.queue}", consumer.run_on)
+        async with self._watching(runner):
             try:
-                await line.wait_up(FIRST_CONNECT_LIMIT)
+                await runner.wait_up(FIRST_CONNECT_LIMIT)
                 yield consumer.intake
             finally:
                 await consumer.leave()
 
     @asynccontextmanager
-    async def _watching(self, line: Line) -> AsyncIterator[asyncio.Task[None]]:
-        job = self._start(line)
-        self._watched.add(line)
+    async def _watching(self, runner: SessionRunner) -> AsyncIterator[asyncio.Task[None]]:
+        job = self._start(runner)
+        self._watched.add(runner)
         try:
             yield job
         finally:
-            self._watched.discard(line)
+            self._watched.discard(runner)
 
-    def _start(self, line: Line) -> asyncio.Task[None]:
-        job = asyncio.create_task(line.run())
+    def _start(self, runner: SessionRunner) -> asyncio.Task[None]:
+        job = asyncio.create_task(runner.run())
         self._jobs.add(job)
         job.add_done_callback(self._jobs.discard)
         return job
 
-    async def _publish_on(self, wire: Wire) -> None:
-        if not wire.knows_consumer_timeout and not self._warned:
+    async def _publish_on(self, broker: BrokerConnection) -> None:
+        if not broker.knows_consumer_timeout and not self._warned:
             self._warned = True
-            version = ".".join(map(str, wire.version))
+            version = ".".join(map(str, broker.version))
             advice = (
                 "set consumer_timeout in rabbitmq.conf, or turns over 30 minutes are taken back: docs/deployment.md"
             )
             logger.warning(
                 "this version of RabbitMQ ignores x-consumer-timeout", extra={"version": version, "advice": advice}
             )
-        await declare(wire, self._topology)
-        wire.ready()
-        while True:  # until the line ends this session, because the wire is lost
-            await wire.blocked.wait()
-            self._block.met("the broker has a memory or disk alarm; turns wait in Postgres", at=wire.place)
+        await declare(broker, self._topology)
+        broker.ready()
+        while True:  # until the runner ends this session, because the connection is lost
+            await broker.blocked.wait()
+            self._block.met("the broker has a memory or disk alarm; turns wait in Postgres", at=broker.place)
             try:
-                await wire.unblocked()
+                await broker.unblocked()
             finally:  # a block ends with its connection, too
                 self._block.over()
 
-    async def _listen_on(self, requests: CancelRequests, wire: Wire) -> None:
+    async def _listen_on(self, requests: CancelRequests, broker: BrokerConnection) -> None:
         async def receive(message: AbstractIncomingMessage) -> None:
             requests.offer(message.body)
 
-        await declare(wire, self._topology)
+        await declare(broker, self._topology)
         async with answered():
-            queue = await wire.channel.declare_queue(exclusive=True, auto_delete=True)
+            queue = await broker.channel.declare_queue(exclusive=True, auto_delete=True)
             await queue.bind(self._topology.cancel)
             await queue.consume(receive, no_ack=True)
-        wire.ready()
-        await wire.lost.wait()
+        broker.ready()
+        await broker.lost.wait()

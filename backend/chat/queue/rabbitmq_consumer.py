@@ -18,7 +18,7 @@ from backend.chat.queue.intake import Intake
 from backend.chat.queue.turn_queue import UNREADABLE, UnreadableError, decode_turn, task_named_by
 from backend.errors import Unavailable
 from backend.ids import TaskId
-from backend.rabbitmq import ANSWER_LIMIT, Topology, Wire, answered, declare
+from backend.rabbitmq import ANSWER_LIMIT, BrokerConnection, Topology, answered, declare
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ async def _send_to_dead_letters(topology: Topology, send: Send, message: Abstrac
 
 
 class Consumer(Generic[S]):
-    """One `consume()`: an intake, and the session that fills it over the present wire."""
+    """One `consume()`: an intake, and the session that fills it over the present connection."""
 
     def __init__(self, topology: Topology, queue: str, slots: int, receive: Receive[S]) -> None:
         self.queue = queue
@@ -170,14 +170,14 @@ class Consumer(Generic[S]):
         self._receive = receive
         self._taking = asyncio.Lock()
 
-    async def run_on(self, wire: Wire) -> None:
+    async def run_on(self, broker: BrokerConnection) -> None:
         """Takes messages until the intake is closed, then waits until the last one is settled."""
         try:
-            await declare(wire, self._topology)
-            await self._take(wire)
+            await declare(broker, self._topology)
+            await self._take(broker)
             await self.intake.wait_until_settled()
         finally:
-            self.intake.withdraw()  # if the wire was lost, the broker delivers them again
+            self.intake.withdraw()  # if the connection was lost, the broker delivers them again
 
     async def leave(self) -> None:
         """Stops taking messages, and hands back the deliveries that were not taken yet."""
@@ -186,40 +186,41 @@ class Consumer(Generic[S]):
             async with asyncio.timeout(LEAVE_LIMIT), self._taking:
                 pass
 
-    async def _take(self, wire: Wire) -> None:
-        """Consumes until the intake closes. The prefetch is the number of slots without a delivery of an earlier wire.
+    async def _take(self, broker: BrokerConnection) -> None:
+        """Consumes until the intake closes. Deliveries of an earlier connection keep their slots.
 
-        The broker no longer counts those deliveries, and the prefetch of a consumer cannot grow. So when such a
-        delivery is settled, one more consumer asks for its slot. No consumer is cancelled before the end, because its
-        deliveries would stay unsettled. The wire is ready when the broker has accepted the first consumer.
+        The prefetch is the number of the other slots, and the prefetch of a consumer cannot grow. So when a delivery of
+        an earlier connection is settled, one more consumer asks for its slot. No consumer is cancelled before the end,
+        because its deliveries would stay unsettled. The connection is ready when the broker has accepted the first
+        consumer.
         """
         async with self._taking:
             earlier, asked, tags = self.intake.unsettled, 0, list[str]()
-            queue = await wire.channel.get_queue(self.queue, ensure=False)
+            queue = await broker.channel.get_queue(self.queue, ensure=False)
             while not self.intake.closed:
                 earlier &= self.intake.unsettled
                 if more := self.intake.slots - len(earlier) - asked:
                     async with answered():
-                        await wire.channel.set_qos(prefetch_count=more)
+                        await broker.channel.set_qos(prefetch_count=more)
                         tags.append(await queue.consume(self._put_in))
                     asked += more
-                wire.ready()
+                broker.ready()
                 if not await self.intake.settles_within(CHECK_EVERY, earlier) and tags:
-                    await self._check_consumers(wire)
+                    await self._check_consumers(broker)
             async with answered():
                 for tag in tags:
                     await queue.cancel(tag)
 
-    async def _check_consumers(self, wire: Wire) -> None:
+    async def _check_consumers(self, broker: BrokerConnection) -> None:
         """Raises Unavailable if the broker no longer has any consumer of the queue."""
         async with answered():
-            channel = await wire.channel.get_underlay_channel()
+            channel = await broker.channel.get_underlay_channel()
             state = await channel.queue_declare(self.queue, passive=True)
         if not state.consumer_count:
             raise Unavailable("the broker has lost the consumer")
 
     async def _put_in(self, message: AbstractIncomingMessage) -> None:
-        with suppress(Unavailable):  # if the wire was lost meanwhile, the message comes again
+        with suppress(Unavailable):  # if the connection was lost meanwhile, the message comes again
             async with answered(2 * ANSWER_LIMIT):
                 delivery = await self._receive(message, self.intake)
                 if delivery is not None and not self.intake.offer(delivery):

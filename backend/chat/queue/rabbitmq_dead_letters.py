@@ -1,6 +1,6 @@
 """Dead letters of turns in RabbitMQ, for an operator.
 
-Each look at them counts as a delivery at the broker. Since RabbitMQ 4.0, it drops a message of a quorum queue after 20
+The broker counts a delivery each time they are read. Since RabbitMQ 4.0, it drops a message of a quorum queue after 20
 deliveries unless the queue has a limit of its own. An argument cannot be added to a queue that exists.
 """
 
@@ -15,12 +15,12 @@ from aio_pika.abc import AbstractIncomingMessage
 from backend.chat.queue.dead_letters import DeadLetter
 from backend.chat.queue.rabbitmq_consumer import REASON
 from backend.errors import ConfigError, Unavailable
-from backend.rabbitmq import Line, Topology, Wire, answered, declare
+from backend.rabbitmq import BrokerConnection, SessionRunner, Topology, answered, declare
 
 _WITHIN = 20.0
 """Seconds for one act."""
 _MOST = 10_000
-"""Letters that are read to find one of them."""
+"""The most letters that are read to find one."""
 
 
 class RabbitDeadLetters:
@@ -33,35 +33,35 @@ class RabbitDeadLetters:
     async def list(self, limit: int) -> Sequence[DeadLetter]:
         found: list[DeadLetter] = []
 
-        async def look(wire: Wire) -> None:
+        async def look(broker: BrokerConnection) -> None:
             found.clear()
-            async for message in self._messages(wire, limit):
+            async for message in self._messages(broker, limit):
                 found.append(_letter(message))
 
-        await self._over_a_wire(look)
+        await self._over_a_connection(look)
         return found
 
     async def settle(self, id: str, act: Callable[[DeadLetter], Awaitable[None]]) -> bool:
         settled = False
 
-        async def look(wire: Wire) -> None:
+        async def look(broker: BrokerConnection) -> None:
             nonlocal settled
-            async for message in self._messages(wire, _MOST):
+            async for message in self._messages(broker, _MOST):
                 if message.message_id == id:
                     await act(_letter(message))
                     async with answered():
                         await message.ack()
-                        await wire.channel.flow(active=True)  # its answer shows that the broker has the ack
+                        await broker.channel.flow(active=True)  # its answer shows that the broker has the ack
                     settled = True
                     return
 
-        await self._over_a_wire(look)
+        await self._over_a_connection(look)
         return settled
 
-    async def _messages(self, wire: Wire, limit: int) -> AsyncIterator[AbstractIncomingMessage]:
-        """Yields messages without settling them. They return to the queue when the wire's channel is closed."""
-        await declare(wire, self._topology)
-        queue = await wire.channel.get_queue(self._topology.dead_queue, ensure=False)
+    async def _messages(self, broker: BrokerConnection, limit: int) -> AsyncIterator[AbstractIncomingMessage]:
+        """Yields messages without settling them. They return to the queue when the connection's channel is closed."""
+        await declare(broker, self._topology)
+        queue = await broker.channel.get_queue(self._topology.dead_queue, ensure=False)
         for _ in range(limit):
             async with answered():
                 message = await queue.get(no_ack=False, fail=False)
@@ -69,18 +69,18 @@ class RabbitDeadLetters:
                 return
             yield message
 
-    async def _over_a_wire(self, session: Callable[[Wire], Awaitable[None]]) -> None:
+    async def _over_a_connection(self, session: Callable[[BrokerConnection], Awaitable[None]]) -> None:
         failures: list[Exception] = []
 
-        async def once(wire: Wire) -> None:
+        async def once(broker: BrokerConnection) -> None:
             try:
-                await session(wire)
-            except (ConfigError, Unavailable) as error:  # otherwise the line would run the session again
+                await session(broker)
+            except (ConfigError, Unavailable) as error:  # otherwise the runner would run the session again
                 failures.append(error)
 
         try:
             async with asyncio.timeout(_WITHIN):
-                await Line(self._dsn, "dead letters", once).run()
+                await SessionRunner(self._dsn, "dead letters", once).run()
         except TimeoutError as error:
             raise Unavailable from error
         for failure in failures:

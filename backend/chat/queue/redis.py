@@ -53,7 +53,7 @@ async def open_redis_turns(
     `dead` tells which of some executors are dead, so that their turns may be taken over.
     """
     async with open_waiting_redis(dsn, longest_wait=READ_WAITS) as waiting:
-        turns = RedisTurns(Clients(redis, waiting), me, dead, keys or QueueKeys())
+        turns = RedisTurns(Clients(redis, waiting), me, dead, keys or QueueKeys.of(redis))
         try:
             yield turns
         finally:

@@ -24,6 +24,7 @@ from backend.ids import ExecutorId, TaskId
 from backend.jitter import jitter
 from backend.logs import Trouble, why_away
 from backend.redis import answered
+from backend.redis_cluster import beside
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,10 @@ class QueueKeys:
     turns: str = TURNS
     dead: str = DEAD_TURNS
     cancel: str = CANCEL_CHANNEL
+
+    @classmethod
+    def of(cls, redis: Redis) -> QueueKeys:
+        return cls(dead=beside(redis, DEAD_TURNS, TURNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class RedisDeadTurn(UnsettledEntry):
 S = TypeVar("S", bound=UnsettledEntry)
 
 
-class Read(Protocol[S]):
+class ReadEntry(Protocol[S]):
     """Reads an entry. Returns something to settle later, or the destination of an unreadable entry; None drops it."""
 
     def __call__(self, entry: QueueEntry, consumer: Consumer[S]) -> S | Destination | None: ...
@@ -156,7 +161,7 @@ class Consumer(Generic[S]):
         me: ExecutorId,
         dead: FindDead,
         slots: int,
-        read: Read[S],
+        read: ReadEntry[S],
         *,
         inherit_every: float = INHERIT_EVERY,
     ) -> None:

@@ -1,4 +1,4 @@
-"""The Lua scripts, as typed Python functions. Each is a file here; Redis loads it when it is first called."""
+"""The Lua scripts, as typed Python functions. Each is a file here, which a server gets when it does not know it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+
+from backend.redis_cluster import announcing
 
 Argument = str | bytes | int
 
@@ -31,30 +33,31 @@ class Script:
     async def run(self, redis: Redis, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Calls the script once and returns its reply. Raises RedisError."""
         client: Any = redis  # execute_command has no types
-        call = ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+        call = (len(keys), *keys, *arguments)
         try:
-            return await client.execute_command(*call)
+            return await client.execute_command("EVALSHA", self.digest, *call)
         except NoScriptError:
-            await redis.script_load(self.text)
-            return await client.execute_command(*call)
+            return await client.execute_command("EVAL", self.text, *call)
 
     async def run_many(self, redis: Redis, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
         """Makes several calls, each with one key, in one round trip. A result is the reply or the error of its call.
 
         Raises RedisError if the whole round trip failed. Some or all of the calls may have been carried out then.
         """
-        results = await self._send(redis, calls)
+        results = await self._send(redis, ("EVALSHA", self.digest), calls)
         missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
         if missing:
-            await redis.script_load(self.text)
-            for i, result in zip(missing, await self._send(redis, [calls[i] for i in missing]), strict=True):
+            again = await self._send(redis, ("EVAL", self.text), [calls[i] for i in missing])
+            for i, result in zip(missing, again, strict=True):
                 results[i] = result
         return results
 
-    async def _send(self, redis: Redis, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
+    async def _send(
+        self, redis: Redis, how: tuple[str, str], calls: Sequence[tuple[str, Sequence[Argument]]]
+    ) -> list[Any]:
         pipeline: Any = redis.pipeline(transaction=False)
         for key, arguments in calls:
-            pipeline.execute_command("EVALSHA", self.digest, 1, key, *arguments)
+            pipeline.execute_command(*how, 1, key, *arguments)
         results: list[Any] = await pipeline.execute(raise_on_error=False)
         return results
 
@@ -100,8 +103,9 @@ async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appen
     Takes one round trip; `ttl` is in seconds. Each batch is appended as a whole or not at all, whatever happens to the
     others, and a batch that is sent again changes nothing. Raises RedisError if the whole round trip failed.
     """
+    announce = announcing(redis)
     calls: list[tuple[str, Sequence[Argument]]] = [
-        (b.key, (int(b.create), ttl, b.fence, b.first, *b.bodies)) for b in batches
+        (b.key, (announce, int(b.create), ttl, b.fence, b.first, *b.bodies)) for b in batches
     ]
     replies = await _APPEND.run_many(redis, calls)
     return [reply if isinstance(reply, Exception) else Appended(reply) for reply in replies]
@@ -115,4 +119,4 @@ async def note(redis: Redis, key: str, fence: int, body: bytes) -> Appended:
 
     Returns NOW, FENCED or GONE. Raises RedisError if there was no reply; the entry may have been added then.
     """
-    return Appended(await _NOTE.run(redis, [key], [fence, body]))
+    return Appended(await _NOTE.run(redis, [key], [announcing(redis), fence, body]))

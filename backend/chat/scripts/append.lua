@@ -1,11 +1,12 @@
 -- append: adds a batch to a stream under its explicit ids, announces it and refreshes the TTL. All or nothing.
 --   KEYS[1]  the stream; the channel has the same name
---   ARGV     create (1: create the stream if it is missing), TTL in s, fence, first seq, body, body, ...
+--   ARGV     the command that announces, create (1: create the stream if it is missing), TTL in s, fence, first seq,
+--            body, body, ...
 -- Returns 1 appended | 2 already there | 3 fenced: a newer attempt has written | 4 gone: the stream does not exist, or
 -- earlier entries of this attempt are missing from it.
 -- A batch is sent again if its reply was lost. Its ids make the second call a no-op.
-local key, create, ttl, fence = KEYS[1], ARGV[1] == '1', ARGV[2], ARGV[3]
-local first, size = tonumber(ARGV[4]), #ARGV - 4
+local key, announce, create, ttl, fence = KEYS[1], ARGV[1], ARGV[2] == '1', ARGV[3], ARGV[4]
+local first, size = tonumber(ARGV[5]), #ARGV - 5
 local last = first + size - 1
 
 local function top()
@@ -36,7 +37,7 @@ local function judge()
 end
 
 local function add(seq)
-  return redis.pcall('XADD', key, fence .. '-' .. seq, 'd', ARGV[4 + seq - first + 1])
+  return redis.pcall('XADD', key, fence .. '-' .. seq, 'd', ARGV[5 + seq - first + 1])
 end
 
 -- The common case takes one read: the newest entry is the one right before this batch.
@@ -58,5 +59,5 @@ for seq = from + 1, last do
   if added.err then return added end
 end
 redis.call('EXPIRE', key, ttl)
-redis.call('PUBLISH', key, fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' ' .. table.concat(ARGV, '\n', 5))
+redis.call(announce, key, fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' ' .. table.concat(ARGV, '\n', 6))
 return 1

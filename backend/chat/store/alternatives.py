@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Message, Role, Task
-from backend.chat.store.task_rows import COLUMNS, parse_task, reading
+from backend.chat.store.task_rows import COLUMNS, parse_task, with_usage
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
@@ -19,7 +19,7 @@ WHERE t.session_id = $1 AND t.kind = 'turn' AND t.status IN ('completed', 'faile
   AND t.request->>'text' IS NULL AND t.parent_sequence IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM messages WHERE task_id = t.id)"""
 _LAST_SILENT = f"""
-SELECT t.*, (SELECT parent_sequence FROM tasks WHERE id = t.id) AS question FROM ({reading(_SILENT)}) AS t
+SELECT t.*, (SELECT parent_sequence FROM tasks WHERE id = t.id) AS question FROM ({with_usage(_SILENT)}) AS t
 ORDER BY t.number"""
 
 

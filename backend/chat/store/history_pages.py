@@ -1,6 +1,7 @@
 """Pages of a conversation as people see it: without hidden parts, and bounded in bytes.
 
-Postgres cuts long outputs of tools and leaves out hidden parts, so that megabytes of them never leave it.
+Postgres cuts long outputs of tools and leaves out hidden parts, so that megabytes of them never leave it. Pages of a
+session's tasks are here, too.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.chat.models import Caller, Message, ToolResultPart
+from backend.chat.models import Caller, Message, Task, ToolResultPart
 from backend.chat.part_json import parse_parts
 from backend.chat.protocol.chunks import MAX_OUTPUT_CHARS
 from backend.chat.protocol.tool_outputs import MEMBERS
 from backend.chat.store.messages import parse_message
+from backend.chat.store.task_rows import COLUMNS, parse_task, with_usage
 from backend.errors import ResultNotFound, TaskNotFound
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
@@ -35,7 +37,7 @@ _MEMBER_VALUES = ", ".join(f"'{name}', {name}" for name in MEMBERS)
 
 
 def _shown(most: str) -> str:
-    """Returns SQL for the shown parts of the message `m`, with outputs cut to so many characters (`Excerpt`).
+    """Returns SQL for the shown parts of the message `m`, with outputs cut to `most` characters (`Excerpt`).
 
     `size` are the bytes of the whole row. OFFSET 0 keeps Postgres from parsing a long output once for each use of it.
     """
@@ -148,3 +150,32 @@ async def get_result(c: Connection, task_id: TaskId, tool_call_id: str, caller: 
     if not found or not isinstance(found[0], ToolResultPart):
         raise ResultNotFound
     return found[0]
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """A page of tasks. `older` is the number before which the next page begins, or None. `total` counts all pages."""
+
+    tasks: Sequence[Task]
+    older: int | None
+    total: int
+
+
+_OF_SESSION = "session_id = $1 AND status = ANY($2::text[])"
+_TASK_PAGE = with_usage(
+    f"SELECT {COLUMNS} FROM tasks t WHERE {_OF_SESSION} AND number < $3 ORDER BY number DESC LIMIT $4", "t.number DESC"
+)
+_TASK_TOTAL = f"SELECT count(*) FROM tasks WHERE {_OF_SESSION}"
+
+
+async def tasks_of_session(
+    c: Connection, session_id: SessionId, *, statuses: Sequence[str], before: int, limit: int
+) -> TaskPage:
+    """Returns up to `limit` tasks with these statuses, whose numbers are below `before`."""
+    rows = [parse_task(row) for row in await c.fetch(_TASK_PAGE, session_id, statuses, before, limit + 1)]
+    shown = rows[:limit]
+    total: int = await c.fetchval(_TASK_TOTAL, session_id, statuses)
+    return TaskPage(shown, shown[-1].number if len(rows) > limit else None, total)

@@ -156,13 +156,18 @@ SELECT {_COLUMNS} FROM library_agents a CROSS JOIN LATERAL (
 WHERE user_id = $1 AND (named OR score > 0) ORDER BY named DESC, score DESC, updated_at DESC, id LIMIT $4"""
 
 
+def words_in(query: str) -> list[str]:
+    """Returns the words of a search that count."""
+    return _WORD.findall(query)[:MAX_WORDS]
+
+
 async def find_agents(c: Connection, user_id: UserId, query: str, limit: int) -> list[LibraryAgent]:
     """Returns up to `limit` of the user's agents that match a text, best first.
 
     Agents whose id is in the text come first. The others are ordered by their points: two for each word of the text
     that is in the name, one for each that is only in the description. `query` may be any text.
     """
-    words = _WORD.findall(query)[:MAX_WORDS]
+    words = words_in(query)
     ids = [*words, " ".join(words)]
     rows = await c.fetch(_SEARCH, user_id, [containing(word) for word in words], ids, limit)
     return [_parse_agent(row) for row in rows]

@@ -12,10 +12,10 @@ from enum import StrEnum
 from typing import Any
 
 from backend.chat.models import ANSWER_ID, Caller, Excerpt, Json, Task, TaskStatus
-from backend.chat.outcomes import Operation, Outcome, Progress, ToolWork, Use
+from backend.chat.outcomes import Operation, Outcome, Progress, ResultUse, ToolWork
 from backend.chat.protocol.tool_outputs import MEMBERS
 from backend.chat.questions import Question
-from backend.chat.store.webhooks.deliveries import Event, recording
+from backend.chat.store.webhooks.deliveries import Event, event_insert
 from backend.errors import Fenced, OperationNotFound, TooManyOperations
 from backend.ids import ExecutorId, OperationId, SessionId, TaskId, UserId, new_operation_id, new_task_id
 from backend.postgres import Connection, Row
@@ -75,7 +75,7 @@ def parse_operation(row: Row) -> Operation:
             tool_name=row["tool_name"],
             tool_call_id=row["tool_call_id"],
             input=request["input"],
-            use=Use(request["use"]),
+            use=ResultUse(request["use"]),
             order=request.get("order"),
             graph_id=request.get("graph_id"),
             base_version=request.get("base_version"),
@@ -180,7 +180,7 @@ UPDATE tasks SET request = request || jsonb_build_object('remote', $2::text, 'ru
 WHERE id = $1 AND {PENDING} AND cancel_requested_at IS NULL AND request->'remote' IS NULL RETURNING 1"""
 
 
-async def hand_over(c: Connection, operation: Operation, work: ToolWork) -> bool:
+async def hand_over_to_server(c: Connection, operation: Operation, work: ToolWork) -> bool:
     """Records that a tool server goes on with a pending operation that its runner has carried out.
 
     `work` has the server, its notes, and the runner if the server's work ends with it. Returns False if that is
@@ -301,7 +301,7 @@ WITH t AS (
       THEN session_id END
   WHERE id = $1 AND {PENDING} AND cancel_requested_at IS NULL
   RETURNING id, session_id, active_session_id
-), told AS ({recording(f"'{Event.OPERATION_FINISHED}'", "$6")}
+), told AS ({event_insert(f"'{Event.OPERATION_FINISHED}'", "$6", ends=False)}
 )
 SELECT active_session_id IS NOT NULL FROM t"""
 

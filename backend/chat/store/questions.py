@@ -46,7 +46,7 @@ async def others_open(c: Connection, operation: Operation) -> bool:
     return bool(await c.fetchval(_OTHERS, operation.session_id, operation.work.turn, operation.task_id))
 
 
-class Asked(NamedTuple):
+class AskedQuestion(NamedTuple):
     """A question. `silent`: its continuation has ended without the model. `withdrawn`: the server has cancelled it."""
 
     operation: Operation
@@ -64,13 +64,13 @@ WHERE own.id = $1 AND own.request->'asks' IS NOT NULL
 ORDER BY t.number"""
 
 
-async def asked_with(c: Connection, task: Task) -> list[Asked]:
+async def asked_with(c: Connection, task: Task) -> list[AskedQuestion]:
     """Returns this task's question, and the others that the same turn asked.
 
     Leaves out those that were never shown to the user. Empty if the task is no question.
     """
     rows = await c.fetch(_ASKED_WITH, task.id)
-    return [Asked(parse_operation(row), row["silent"], row["withdrawn"]) for row in rows]
+    return [AskedQuestion(parse_operation(row), row["silent"], row["withdrawn"]) for row in rows]
 
 
 _INSERT_NEXT = """

@@ -101,7 +101,7 @@ async def claim_due(
 ) -> list[ClaimedTask]:
     """Claims due tasks and those whose operation has ended: at most `rooms[server]` of each server, and `most` of all.
 
-    The claim lasts until the executor dies. Leaves out the tasks `besides`, for which it asks now.
+    The claim lasts until the executor dies. Leaves out the tasks in `besides`, which the executor polls already.
     """
     rows = await c.fetch(_CLAIM, me, list(rooms), list(rooms.values()), list(besides), most)
     return [
@@ -114,7 +114,7 @@ _PUT_OFF = """
 UPDATE remote_tasks SET due_at = now() + make_interval(secs => $3), stopping = $4 WHERE id = $1 AND executor = $2"""
 
 
-async def put_off(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float, stopping: bool = False) -> None:
+async def postpone(c: Connection, task_id: TaskId, me: ExecutorId, *, due_in: float, stopping: bool = False) -> None:
     """Makes the task due again in `due_in` seconds. With `stopping`, the end of its operation does not make it due."""
     await c.execute(_PUT_OFF, task_id, me, due_in, stopping)
 
@@ -160,8 +160,8 @@ UPDATE remote_tasks r SET executor = NULL WHERE executor = $1 AND NOT EXISTS (
 async def release_of(c: Connection, executor: ExecutorId) -> None:
     """Leaves the tasks of a dead executor to the others.
 
-    A task that has ended with the executor is left to nobody before its operation has ended too: the server of another
-    executor does not know it, and would call it lost.
+    A task that ended together with its executor stays until its operation has ended too: the server of another executor
+    does not know the task, and would report it as lost.
     """
     await c.execute(_RELEASE, executor)
 

@@ -16,11 +16,11 @@ from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
 MAX_VERSIONS = 100
-"""The versions of a message that are looked through."""
+"""The most versions of a message that are searched."""
 
 
-class Recalled(NamedTuple):
-    """The result of `recall`. If `task` is not None, it already answers the request, and the rest does not matter.
+class EarlierRequest(NamedTuple):
+    """The result of `find_earlier_request`. If `task` is set, it answers the request, and the rest does not matter.
 
     Otherwise `request` is to be carried out. `message_key` identifies it when it is sent again; None if nothing does.
     """
@@ -30,7 +30,9 @@ class Recalled(NamedTuple):
     message_key: str | None
 
 
-async def recall(c: Connection, session_id: SessionId, request: TurnRequest, message_key: str | None) -> Recalled:
+async def find_earlier_request(
+    c: Connection, session_id: SessionId, request: TurnRequest, message_key: str | None
+) -> EarlierRequest:
     """Finds the task of a request that was sent before, and resolves the message that an edit names.
 
     If the message that the edit names still waits, changes the text of its task. An edit without files keeps those
@@ -39,26 +41,26 @@ async def recall(c: Connection, session_id: SessionId, request: TurnRequest, mes
     Raises IdempotencyKeyReused if another request has used the key.
     """
     if request.text is None or request.revises is None:
-        return Recalled(await _find_by_key(c, session_id, request, message_key), request, message_key)
+        return EarlierRequest(await _find_by_key(c, session_id, request, message_key), request, message_key)
     waiting = await _change_waiting(c, session_id, request.revises, request)
     if waiting is not None:
-        return Recalled(waiting, request, None)
+        return EarlierRequest(waiting, request, None)
     asked = await messages.find_user_message(c, session_id, request.revises)
     if asked is not None and not request.files:
         request = replace(request, files=asked.files)
     if asked is not None and (asked.text, asked.files) == (request.text, request.files):
-        return Recalled(await tasks.get_task(c, asked.task_id), request, None)
+        return EarlierRequest(await tasks.get_task(c, asked.task_id), request, None)
     told_apart = None if message_key == request.message_id else message_key
     if asked is not None:
         edit = replace(request, message_id=request.revises)
-        return Recalled(await _find_by_key(c, session_id, edit, told_apart), edit, told_apart)
+        return EarlierRequest(await _find_by_key(c, session_id, edit, told_apart), edit, told_apart)
     try:  # the session does not have the message that it names: treat it as a new message
         known = await _find_by_key(c, session_id, request, message_key)
     except IdempotencyKeyReused:
         if told_apart is not None:
             raise
         known, message_key = None, None
-    return Recalled(known, replace(request, revises=None), message_key)
+    return EarlierRequest(known, replace(request, revises=None), message_key)
 
 
 async def find_waiting(c: Connection, session_id: SessionId, message_id: str) -> Task | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import Caller, Json, ModelChoice, Session
+from backend.chat.store import feature_requests
 from backend.chat.store.attachments import files
 from backend.chat.store.tool_servers import grants, sign_ins
 from backend.chat.store.tool_servers.grants import Grant
@@ -18,7 +19,7 @@ from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
 from backend.postgres import Connection, Row, containing
 
-_COLUMNS = "id, user_id, title, metadata, created_at, updated_at, model, effort, pinned, archived"
+_COLUMNS = "id, user_id, title, metadata, created_at, updated_at, model, effort, pinned, archived, folder_id"
 
 _GET = f"SELECT {_COLUMNS} FROM sessions WHERE id = $1 AND (user_id IS NULL OR user_id = $2)"
 
@@ -43,6 +44,7 @@ def parse_session(row: Row) -> Session:
         choice=ModelChoice(row["model"], row["effort"]),
         pinned=row["pinned"],
         archived=row["archived"],
+        folder_id=row["folder_id"],
     )
 
 
@@ -57,7 +59,7 @@ async def create_session(
 ) -> CreatedSession:
     """Creates a session, or returns the one that has this id. Raises SessionNotFound if that one is another user's.
 
-    With `lives`, it is in no list, and is deleted after so many seconds, once nothing runs or waits in it.
+    With `lives`, it is in no list, and is deleted after `lives` seconds, once nothing runs or waits in it.
     """
     row = await c.fetchrow(_CREATE, session_id, user_id, metadata, lives)
     if row is not None:
@@ -111,25 +113,33 @@ async def lock_session(c: Connection, session_id: SessionId) -> bool:
     return await c.fetchval(_LOCK, session_id) is not None
 
 
-_LISTED = "user_id = $1 AND expires_at IS NULL AND archived = $3 AND ($2::text IS NULL OR title ILIKE $2)"
+_LISTED = """user_id = $1 AND expires_at IS NULL AND archived = $3 AND ($2::text IS NULL OR title ILIKE $2)
+  AND ($4::text IS NULL OR folder_id = $4)"""
 _COUNT = f"SELECT count(*) FROM sessions WHERE {_LISTED}"
 
 _LIST = f"""
 SELECT {_COLUMNS} FROM sessions WHERE {_LISTED}
-ORDER BY pinned DESC, updated_at DESC, id LIMIT $4 OFFSET $5"""
+ORDER BY pinned DESC, updated_at DESC, id LIMIT $5 OFFSET $6"""
 
 
 async def list_sessions(
-    c: Connection, user_id: UserId, *, limit: int, offset: int, query: str | None, archived: bool = False
+    c: Connection,
+    user_id: UserId,
+    *,
+    limit: int,
+    offset: int,
+    query: str | None,
+    archived: bool = False,
+    folder: str | None = None,
 ) -> tuple[list[Session], int]:
     """Returns a page of the user's sessions, pinned ones first, then last updated first, and how many there are in all.
 
     Counts and returns either the archived sessions or the others. With `query`, only those whose title contains this
-    text, ignoring case.
+    text, ignoring case. With `folder`, only those in it.
     """
     pattern = containing(query) if query else None
-    total: int = await c.fetchval(_COUNT, user_id, pattern, archived)
-    rows = await c.fetch(_LIST, user_id, pattern, archived, limit, offset) if offset < total else []
+    total: int = await c.fetchval(_COUNT, user_id, pattern, archived, folder)
+    rows = await c.fetch(_LIST, user_id, pattern, archived, folder, limit, offset) if offset < total else []
     return [parse_session(row) for row in rows], total
 
 
@@ -148,7 +158,7 @@ _SET_PLACE = """
 UPDATE sessions SET pinned = coalesce($2, pinned), archived = coalesce($3, archived) WHERE id = $1"""
 
 
-async def set_place(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
+async def pin_or_archive(c: Connection, session_id: SessionId, *, pinned: bool | None, archived: bool | None) -> None:
     """Pins or archives the session, or ends that. None leaves one as it is. The caller holds the session's lock."""
     await c.execute(_SET_PLACE, session_id, pinned, archived)
 
@@ -216,8 +226,8 @@ _UNUSED = f"SELECT id FROM sessions s WHERE {_IS_UNUSED} AND {_IS_IDLE} ORDER BY
 async def expired_sessions(c: Connection, days: int, limit: int) -> list[SessionId]:
     """Returns up to `limit` sessions whose time is over and in which nothing runs or waits.
 
-    These are sessions with an end of their own, and if `days` is not 0, those in which nothing has happened for so many
-    days.
+    These are sessions with an end of their own, and if `days` is not 0, those in which nothing has happened for
+    `days` days.
     """
     rows = await c.fetch(_OVER, limit)
     if days and len(rows) < limit:
@@ -256,6 +266,7 @@ async def lock_busy_sessions(c: Connection, user_id: UserId) -> list[SessionId]:
 
 
 _FORGET_AGENTS = "DELETE FROM library_agents WHERE user_id = $1"
+_FORGET_FOLDERS = "DELETE FROM folders WHERE user_id = $1"
 _FORGET_FACTS = "DELETE FROM understanding WHERE owner = 'user:' || $1"
 # A session that the user begins during the deletion keeps its tasks as they are.
 _FORGET_INSTRUCTIONS = "DELETE FROM user_instructions WHERE user_id = $1"
@@ -265,7 +276,7 @@ WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = t.sessi
 
 
 async def forget_user(c: Connection, user_id: UserId) -> list[Grant]:
-    """Deletes the user's agents, facts, instructions, webhooks, files and tokens for tool servers.
+    """Deletes the user's agents, folders, facts, instructions, webhooks, files, feature requests and tokens of servers.
 
     Removes the user from tasks in anonymous sessions.
 
@@ -275,6 +286,7 @@ async def forget_user(c: Connection, user_id: UserId) -> list[Grant]:
     await files.expire_files_of_user(c, user_id)
     await sign_ins.forget_user(c, user_id)  # first: a sign-in marks its link before it stores tokens
     forgotten = await grants.forget_user(c, user_id)
-    for statement in (_FORGET_AGENTS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
+    await feature_requests.forget_user(c, user_id)
+    for statement in (_FORGET_AGENTS, _FORGET_FOLDERS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)
     return forgotten

@@ -54,7 +54,7 @@ STEERS = """SELECT FROM tasks AS w WHERE w.session_id = t.session_id AND w.statu
 STEERED = f", EXISTS ({STEERS}) AS steered"
 
 
-def reading(statement: str, order: str = "t.number", *, more: str = "") -> str:
+def with_usage(statement: str, order: str = "t.number", *, more: str = "") -> str:
     """Returns a statement that adds to each row of `statement` the tokens that its task has used, and `more` columns.
 
     `statement` selects or returns COLUMNS, with `t` as the alias of the tasks.

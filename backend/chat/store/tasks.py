@@ -21,10 +21,10 @@ from backend.chat.store.task_rows import (
     answer_end_json,
     parse_task,
     parse_usage,
-    reading,
     request_json,
+    with_usage,
 )
-from backend.chat.store.webhooks.deliveries import Event, recording
+from backend.chat.store.webhooks.deliveries import Event, event_insert
 from backend.errors import Fenced, TaskNotFound
 from backend.ids import ExecutorId, SessionId, StreamId, TaskId
 from backend.postgres import Connection, Row
@@ -90,10 +90,10 @@ def _used(usage: Usage) -> tuple[int | float | str | None, ...]:
 
 # --- looking up ---------------------------------------------------------------------------------------------------
 
-_BY_ID = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = $1")
-_BY_ID_LOCKED = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = $1 FOR NO KEY UPDATE")
-_BY_CALLER = reading(_REACHABLE)
-_BY_CALLER_LOCKED = reading(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
+_BY_ID = with_usage(f"SELECT {COLUMNS} FROM tasks t WHERE id = $1")
+_BY_ID_LOCKED = with_usage(f"SELECT {COLUMNS} FROM tasks t WHERE id = $1 FOR NO KEY UPDATE")
+_BY_CALLER = with_usage(_REACHABLE)
+_BY_CALLER_LOCKED = with_usage(f"{_REACHABLE} FOR NO KEY UPDATE OF t")
 
 
 async def get_task(c: Connection, task_id: TaskId, caller: Caller | None = None, *, lock: bool = False) -> Task:
@@ -110,14 +110,14 @@ async def get_task(c: Connection, task_id: TaskId, caller: Caller | None = None,
     return parse_task(row)
 
 
-_BY_KEY = reading(f"SELECT {COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
+_BY_KEY = with_usage(f"SELECT {COLUMNS} FROM tasks t WHERE session_id = $1 AND message_key = $2")
 
 
 async def find_task_by_key(c: Connection, session_id: SessionId, message_key: str) -> Task | None:
     return _found(await c.fetchrow(_BY_KEY, session_id, message_key))
 
 
-_BY_NUMBER = reading(f"SELECT {COLUMNS} FROM tasks t WHERE number = $2 AND session_id = $1")
+_BY_NUMBER = with_usage(f"SELECT {COLUMNS} FROM tasks t WHERE number = $2 AND session_id = $1")
 
 
 async def find_task_by_number(c: Connection, session_id: SessionId, number: int) -> Task | None:
@@ -125,7 +125,7 @@ async def find_task_by_number(c: Connection, session_id: SessionId, number: int)
     return _found(await c.fetchrow(_BY_NUMBER, session_id, number))
 
 
-_ACTIVE = reading(f"SELECT {COLUMNS} FROM tasks t WHERE active_session_id = $1")
+_ACTIVE = with_usage(f"SELECT {COLUMNS} FROM tasks t WHERE active_session_id = $1")
 
 
 async def find_active_task(c: Connection, session_id: SessionId) -> Task | None:
@@ -149,10 +149,10 @@ async def sessions_with_active_task(c: Connection, session_ids: Sequence[Session
     return {SessionId(row["active_session_id"]) for row in await c.fetch(_WITH_ACTIVE, session_ids)}
 
 
-_BY_IDS = reading(f"SELECT {COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
+_BY_IDS = with_usage(f"SELECT {COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
 
 
-_BY_IDS_IN_BRIEF = reading(f"SELECT {BRIEF_COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
+_BY_IDS_IN_BRIEF = with_usage(f"SELECT {BRIEF_COLUMNS} FROM tasks t WHERE id = ANY($1::text[])")
 
 
 async def find_tasks(c: Connection, task_ids: Sequence[TaskId], *, brief: bool = False) -> list[Task]:
@@ -160,7 +160,7 @@ async def find_tasks(c: Connection, task_ids: Sequence[TaskId], *, brief: bool =
     return [parse_task(row) for row in await c.fetch(_BY_IDS_IN_BRIEF if brief else _BY_IDS, task_ids)]
 
 
-_QUEUED = reading(
+_QUEUED = with_usage(
     f"SELECT {COLUMNS}, t.priority, {_PLACE} AS place FROM tasks t WHERE {_WAITING}", "t.priority DESC, t.place"
 )
 
@@ -170,8 +170,8 @@ async def queued_tasks(c: Connection, session_id: SessionId) -> list[Task]:
     return [parse_task(row) for row in await c.fetch(_QUEUED, session_id)]
 
 
-_UNENDED_OF_SESSION = reading(f"{_UNENDED} AND session_id = $1 ORDER BY number LIMIT 500")
-_UNENDED_OF_CALLER = reading(f"{_UNENDED} AND quota_key = $1 ORDER BY number LIMIT 500")
+_UNENDED_OF_SESSION = with_usage(f"{_UNENDED} AND session_id = $1 ORDER BY number LIMIT 500")
+_UNENDED_OF_CALLER = with_usage(f"{_UNENDED} AND quota_key = $1 ORDER BY number LIMIT 500")
 
 
 async def unended_tasks(c: Connection, of: SessionId | Caller) -> list[Task]:
@@ -277,7 +277,7 @@ async def count_turns(c: Connection, quota_key: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
-_INSERT = reading(f"""
+_INSERT = with_usage(f"""
 INSERT INTO tasks AS t (id, session_id, user_id, quota_key, request, message_key, active_session_id, active_since,
   priority)
 VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN $2 END, CASE WHEN $7 THEN now() END, $8) RETURNING {COLUMNS}""")
@@ -319,7 +319,7 @@ async def insert_ended_task(c: Connection, task_id: TaskId, session_id: SessionI
     return task_id
 
 
-_CHANGE_REQUEST = reading(f"""
+_CHANGE_REQUEST = with_usage(f"""
 UPDATE tasks AS t SET request = $2 WHERE id = $1 AND status = 'queued' AND active_session_id IS NULL
 RETURNING {COLUMNS}""")
 
@@ -332,7 +332,7 @@ async def change_request(c: Connection, task_id: TaskId, request: TurnRequest) -
     return _found(await c.fetchrow(_CHANGE_REQUEST, task_id, request_json(request)))
 
 
-_ACTIVATE_NEXT = reading(f"""
+_ACTIVATE_NEXT = with_usage(f"""
 UPDATE tasks AS t SET active_session_id = session_id, active_since = now()
 WHERE id = (SELECT id FROM tasks WHERE {_WAITING} ORDER BY priority DESC, {_PLACE} LIMIT 1)
   AND NOT EXISTS (SELECT 1 FROM tasks WHERE active_session_id = $1)
@@ -357,7 +357,7 @@ async def mark_published(c: Connection, task_ids: Sequence[TaskId]) -> None:
 
 # --- running ------------------------------------------------------------------------------------------------------
 
-_CLAIM_NEW = reading(
+_CLAIM_NEW = with_usage(
     f"""
 UPDATE tasks AS t SET attempt = 1, owner = $2, status = 'running', started_at = now()
 WHERE id = $1 AND status = 'queued' AND owner IS NULL AND attempt = 0 AND active_session_id IS NOT NULL
@@ -374,7 +374,7 @@ async def claim_new_task(c: Connection, task_id: TaskId, executor_id: ExecutorId
     return _found(await c.fetchrow(_CLAIM_NEW, task_id, executor_id))
 
 
-_CLAIM = reading(
+_CLAIM = with_usage(
     f"""
 UPDATE tasks AS t SET attempt = attempt + 1, owner = $2, status = 'running', started_at = coalesce(started_at, now()),
   crashes = crashes + CASE WHEN $3::text <> $2 THEN 1 ELSE 0 END
@@ -449,7 +449,7 @@ async def commit_step(c: Connection, task: Task, *, step: int, checkpoint: Strea
     return steered
 
 
-_TAKE = reading(f"""
+_TAKE = with_usage(f"""
 UPDATE tasks AS t SET status = 'completed', finished_at = now()
 WHERE session_id = $1 AND status = 'queued' AND active_session_id IS NULL AND attempt = 0
   AND cancel_requested_at IS NULL AND request->>'steers' = $2
@@ -483,7 +483,7 @@ async def add_later_usage(c: Connection, task_id: TaskId, usage: Usage) -> None:
     await c.execute(_USE_LATER, task_id, *_used(usage))
 
 
-_REQUEST_CANCEL = reading(f"""
+_REQUEST_CANCEL = with_usage(f"""
 UPDATE tasks AS t SET {_SET_CANCEL}
 WHERE id = $1 AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
@@ -496,7 +496,7 @@ async def request_cancel(c: Connection, task_id: TaskId) -> Task | None:
     return _found(await c.fetchrow(_REQUEST_CANCEL, task_id))
 
 
-_REQUEST_CANCEL_OF_SESSIONS = reading(f"""
+_REQUEST_CANCEL_OF_SESSIONS = with_usage(f"""
 UPDATE tasks AS t SET {_SET_CANCEL}
 WHERE session_id = ANY($1::text[]) AND status IN ('queued', 'running') RETURNING {COLUMNS}""")
 
@@ -524,7 +524,7 @@ WITH t AS (
 ), added AS (
     {_ADD_USAGE} SELECT t.id, t.steps + 1, $6, $7, $8, $9, $10, $11, $12 FROM t
     WHERE $6::int + $7::int + $8::int + $9::int > 0 OR $10::text IS NOT NULL
-), told AS ({recording(_EVENT, "t.status")}
+), told AS ({event_insert(_EVENT, "t.status", ends=True)}
 )
 SELECT {COLUMNS}, {AGE}, used.*,
   EXISTS (SELECT 1 FROM tasks o WHERE o.session_id = t.session_id AND o.status = 'queued') AS others_wait

@@ -29,7 +29,7 @@ def _head(body: bytes) -> bytes | None:
     return body[: body.index(b':"', start) + 2] if start > 0 else None
 
 
-def framed(entries: Iterable[Entry]) -> list[bytes]:
+def merged_frames(entries: Iterable[Entry]) -> list[bytes]:
     """Returns the frames of `entries`, with deltas joined up to about RUN_BYTES each. Takes no control entries."""
     frames: list[bytes] = []
     head: bytes | None = None

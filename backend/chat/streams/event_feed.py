@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -21,6 +21,7 @@ from backend.chat.models import Json
 from backend.chat.protocol.chunks import ascii_json
 from backend.ids import SessionId, UserId
 from backend.logs import why_away
+from backend.redis_cluster import announcing
 from backend.supervised import start_supervised
 
 MAX_WAITING = 10_000
@@ -91,9 +92,9 @@ class Feed:
         taken = [self._waiting.popleft() for _ in range(min(MAX_IN_FLUSH, len(self._waiting)))]
         if not taken:
             return
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline: Any = self._redis.pipeline(transaction=False)
         for channel, payload in taken:
-            pipeline.publish(channel, payload)
+            pipeline.execute_command(announcing(self._redis), channel, payload)
         try:
             async with asyncio.timeout(FLUSH_LIMIT):
                 await pipeline.execute()

@@ -1,4 +1,4 @@
-"""The hub of a process: one pub/sub connection, and one ring for each stream that is followed.
+"""The hub of a process: one pub/sub connection to each server, and one ring for each stream that is followed.
 
 Notifications only make readers fast. A ticker checks all silent streams with one XREAD, and their tasks with one
 look-up. So a lost notification delays a chunk but never loses it, and the hub notices an end that nobody wrote.
@@ -14,15 +14,13 @@ from types import TracebackType
 from typing import Self
 
 from backend.chat.models import Task
-from backend.chat.streams.pubsub import PubSubConnection
+from backend.chat.streams.links import Receiver, links_to
 from backend.chat.streams.ring import Ring
 from backend.chat.streams.streams import Streams
 from backend.chat.streams.subscription import Subscription
 from backend.errors import Unavailable
 from backend.ids import TaskId
-from backend.jitter import jitter
 from backend.logs import why_away
-from backend.redis_address import place_of_redis
 from backend.supervised import start_supervised
 
 TICK = 1.0
@@ -31,45 +29,31 @@ CHECKED_TOGETHER = 500
 """Streams or tasks in one request."""
 STEP_LIMIT = 5.0
 """Seconds for one request."""
-SILENCE_LIMIT = 5.0
-"""Seconds without any data after which the connection counts as lost."""
-PING_AFTER = 2.0
-"""Seconds without any data after which each tick sends a PING."""
-FIRST_PAUSE = 0.05
-"""Seconds before the second try to connect."""
-LONGEST_PAUSE = 2.0
 
 logger = logging.getLogger(__name__)
 LookUp = Callable[[Sequence[TaskId]], Awaitable[Sequence[Task]]]
 
 
 class Hub:
-    """Follows any number of streams over one connection. `async with hub:` connects it and keeps it connected.
+    """Follows any number of streams over few connections. `async with hub:` connects it and keeps it connected.
 
     `look_up` returns the rows of the tasks that exist. `tick` is in seconds.
     """
 
     def __init__(self, dsn: str, streams: Streams, look_up: LookUp, *, tick: float = TICK) -> None:
-        self._dsn = dsn
         self._streams = streams
         self._look_up = look_up
         self._tick = tick
         self._rings: dict[bytes, Ring] = {}
         self._subscriptions: dict[bytes, set[Subscription]] = {}
-        self._connection: PubSubConnection | None = None
+        self._links = links_to(dsn, Receiver(self._on_message, self._on_confirmed, self._on_lost, self._complain))
         self._jobs: list[asyncio.Task[None]] = []
-        self._connected = asyncio.Event()
         self._complaint: str | None = None
 
     @property
     def healthy(self) -> bool:
         """Returns True if notifications arrive."""
-        return self._receives and bool(self._jobs) and not any(job.done() for job in self._jobs)
-
-    @property
-    def _receives(self) -> bool:
-        link = self._connection
-        return link is not None and asyncio.get_running_loop().time() - link.received_at < SILENCE_LIMIT
+        return self._links.receives and bool(self._jobs) and not any(job.done() for job in self._jobs)
 
     @property
     def following(self) -> int:
@@ -78,12 +62,12 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         self._jobs = [
-            start_supervised(self._stay_connected, "hub-connection"),
+            start_supervised(self._links.run, "hub-connection"),
             start_supervised(self._run_ticker, "hub-ticker"),
         ]
         with suppress(TimeoutError):  # without Redis the hub starts too, and is unhealthy
             async with asyncio.timeout(STEP_LIMIT):
-                await self._connected.wait()
+                await self._links.connected.wait()
         return self
 
     async def __aexit__(
@@ -102,16 +86,14 @@ class Hub:
         ring = self._rings.get(channel)
         if ring is None:
             ring = self._rings[channel] = Ring(task_id)
-            if self._connection is not None:
-                self._connection.subscribe([channel])
+            self._links.add([channel])
         ring.join()
         try:
             yield ring
         finally:
             if ring.leave():
                 del self._rings[channel]
-                if self._connection is not None:
-                    self._connection.unsubscribe(channel)
+                self._links.drop(channel)
 
     @contextmanager
     def listen(self, channels: Iterable[str]) -> Iterator[Subscription]:
@@ -119,8 +101,7 @@ class Hub:
         subscription = Subscription(channel.encode() for channel in channels)
         for channel in subscription.channels:
             self._subscriptions.setdefault(channel, set()).add(subscription)
-        if self._connection is not None:
-            self._connection.subscribe(subscription.channels)
+        self._links.add(subscription.channels)
         try:
             yield subscription
         finally:
@@ -129,8 +110,7 @@ class Hub:
                 others.discard(subscription)
                 if not others:
                     del self._subscriptions[channel]
-                    if self._connection is not None:
-                        self._connection.unsubscribe(channel)
+                    self._links.drop(channel)
 
     # --- the connection -----------------------------------------------------------------------------------------------
 
@@ -147,56 +127,25 @@ class Hub:
         for subscription in self._subscriptions.get(channel, ()):
             subscription.confirm(channel)
 
-    async def _stay_connected(self) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                link = await PubSubConnection.connect(self._dsn, self._on_message, self._on_confirmed)
-            except OSError as error:
-                wait = jitter(pause, 0.5, 1.5)
-                self._complain(f"pub/sub connection to {place_of_redis(self._dsn)} failed", why_away(error), wait)
-                await asyncio.sleep(wait)
-                pause = min(pause * 2, LONGEST_PAUSE)
-                continue
-            try:
-                self._connection = link
-                if self._complaint is not None:
-                    logger.info("pub/sub connection was restored")
-                self._complaint = None
-                link.subscribe([*self._rings, *self._subscriptions])
-                self._connected.set()
-                said = await link.closed
-            finally:
-                self._connection = None
-                link.close()
-                for ring in self._rings.values():
-                    ring.disconnect()
-                for subscription in set[Subscription]().union(*self._subscriptions.values()):
-                    subscription.disconnect()
-            wait = jitter(pause, 0.0)
-            self._complain("pub/sub connection was lost", said or "the connection was lost", wait)
-            await asyncio.sleep(wait)
-            pause = FIRST_PAUSE if said is None else min(pause * 2, LONGEST_PAUSE)
+    def _on_lost(self, channels: Iterable[bytes]) -> None:
+        lost = set[Subscription]()
+        for channel in channels:
+            if (ring := self._rings.get(channel)) is not None:
+                ring.disconnect()
+            lost |= self._subscriptions.get(channel, set())
+        for subscription in lost:
+            subscription.disconnect()
 
     # --- the ticker ---------------------------------------------------------------------------------------------------
 
     async def _run_ticker(self) -> None:
         while True:
             await asyncio.sleep(self._tick)
-            self._check_connection()
+            self._links.check()
             rings = list(self._rings.items())
             for _, ring in rings:
                 ring.tick(self._tick)
             await asyncio.gather(self._check_streams(rings), self._check_tasks(rings))
-
-    def _check_connection(self) -> None:
-        link = self._connection
-        if link is not None:
-            silent_for = asyncio.get_running_loop().time() - link.received_at
-            if silent_for >= SILENCE_LIMIT:
-                link.close()
-            elif silent_for >= PING_AFTER:
-                link.ping()
 
     async def _check_streams(self, rings: Sequence[tuple[bytes, Ring]]) -> None:
         """Finds lost notifications and lost streams by one XREAD, from just below each stream's newest known entry."""
@@ -230,8 +179,16 @@ class Hub:
             for ring in part:
                 ring.check_task(rows.get(ring.task_id))
 
-    def _complain(self, what: str, error: str, wait: float) -> None:
-        """Logs a failure, once for each change of state. `wait` is the pause before the next try, in seconds."""
+    def _complain(self, what: str | None, error: str, wait: float) -> None:
+        """Logs a failure, once for each change of state. `wait` is the pause before the next try, in seconds.
+
+        None as `what` says that the connections are there again.
+        """
+        if what is None:
+            if self._complaint is not None:
+                logger.info("pub/sub connection was restored")
+            self._complaint = None
+            return
         if self._complaint != what:
             self._complaint = what
             logger.warning(what, extra={"error": error, "retry_in": round(wait, 2)})

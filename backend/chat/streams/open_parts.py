@@ -18,7 +18,7 @@ from backend.chat.protocol.chunks import (
     ToolInputError,
     ToolOutputError,
 )
-from backend.chat.streams.takeover_marker import CLOSES, OPENS, RESET, Event, Marker
+from backend.chat.streams.takeover_marker import CLOSES, OPENS, RESET, Marker, PartEvent
 from backend.ids import StreamId
 
 INTERRUPTED = "interrupted"
@@ -30,7 +30,7 @@ class OpenParts:
     `step` is True if a step is open.
     """
 
-    def __init__(self, events: Iterable[Event] = ()) -> None:
+    def __init__(self, events: Iterable[PartEvent] = ()) -> None:
         self.step = False
         self._parts: dict[tuple[str, str], tuple[str, str]] = {}
         for event in events:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from backend.chat.protocol.chunks import END, encode
 from backend.chat.protocol.sse_frames import frame
-from backend.chat.streams.compaction import framed
+from backend.chat.streams.compaction import merged_frames
 from backend.chat.streams.open_parts import bridge
 from backend.chat.streams.ring import FramedBatch
 from backend.chat.streams.streams import Entry
@@ -84,7 +84,7 @@ class Rendering:
         if not entries:
             return []
         self.shown = entries[-1].id
-        return framed(entries)
+        return merged_frames(entries)
 
     def _take_control(self, entry: Entry) -> list[bytes]:
         if entry.body == END:

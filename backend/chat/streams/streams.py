@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 from backend.chat.scripts import Appended, note
 from backend.errors import Unavailable
 from backend.ids import StreamId
+from backend.redis_cluster import by_slot
 
 FIELD = b"d"
 PAGE = 1000
@@ -108,9 +110,13 @@ class Streams:
 
         The result leaves out streams that have none.
         """
+        pipeline = self._redis.pipeline(transaction=False)
+        for keys in by_slot(self._redis, after):
+            pipeline.xread({key: str(after[key]) for key in keys}, count=2)
         with _redis_answers():
-            found: Any = await self._redis.xread({key: str(id) for key, id in after.items()}, count=2)
-        return {_text(key): [_parse(entry) for entry, _ in rows] for key, rows in found or ()}
+            replies: list[Any] = await pipeline.execute()
+        found = chain.from_iterable(reply or () for reply in replies)
+        return {_text(key): [_parse(entry) for entry, _ in rows] for key, rows in found}
 
     async def note(self, key: str, fence: int, body: bytes) -> bool:
         """Adds an entry beside the writer, if the stream has fewer than 5,000.

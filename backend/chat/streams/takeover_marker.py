@@ -35,7 +35,7 @@ _KEPT = OPENS | CLOSES | _STEPS
 _SILENT = (TEXT_DELTA_PREFIX, REASONING_DELTA_PREFIX, TOOL_INPUT_DELTA_PREFIX)
 
 
-class Event(NamedTuple):
+class PartEvent(NamedTuple):
     """An entry that opens or closes a part or a step. `kind` is the chunk's type, or RESET."""
 
     fence: int
@@ -58,7 +58,7 @@ class Marker:
     checkpoint: StreamId
     dead_top: StreamId
     mid_step: bool
-    events: tuple[Event, ...]
+    events: tuple[PartEvent, ...]
     anew: bool = False
 
     def encode(self) -> bytes:
@@ -86,7 +86,7 @@ class Marker:
             StreamId.parse(document["checkpoint"]),
             StreamId.parse(document["dead_top"]),
             document["mid_step"],
-            tuple(Event(*event) for event in document["events"]),
+            tuple(PartEvent(*event) for event in document["events"]),
             document["anew"],
         )
 
@@ -101,7 +101,7 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self._events: dict[tuple[int, int], Event] = {}
+        self._events: dict[tuple[int, int], PartEvent] = {}
 
     def read(self, entries: Iterable[Entry]) -> None:
         """Adds the events of the next page."""
@@ -112,7 +112,7 @@ class Journal:
                 chunk = orjson.loads(body)
                 if (kind := chunk["type"]) in _KEPT:
                     part = chunk.get("id") or chunk.get("toolCallId")
-                    self._events[entry] = Event(*entry, kind, part, chunk.get("toolName"))
+                    self._events[entry] = PartEvent(*entry, kind, part, chunk.get("toolName"))
 
     def _read_marker(self, entry: StreamId, marker: Marker) -> None:
         if marker.anew:
@@ -121,8 +121,8 @@ class Journal:
         for event in marker.events:
             self._events[event.fence, event.seq] = event
         if not marker.mid_step:
-            self._events[entry] = Event(*entry, RESET, None, None)
+            self._events[entry] = PartEvent(*entry, RESET, None, None)
 
-    def events(self) -> tuple[Event, ...]:
+    def events(self) -> tuple[PartEvent, ...]:
         """Returns the events in the order of their ids."""
         return tuple(self._events[entry] for entry in sorted(self._events))

@@ -10,7 +10,7 @@ BATCH_ENTRIES = 512
 RUN_CAP = 32 << 10
 """Size, as `ChunkBuffer.size` counts, after which a merged delta takes no more."""
 ENTRY_COST = 64
-"""Added to the characters of each piece, because even a million empty deltas take memory."""
+"""Each piece counts as this many characters more than it has: even a million empty deltas take memory."""
 
 _Delta = TextDelta | ReasoningDelta | ToolInputDelta
 _FIELDS: dict[type[_Delta], tuple[str, str]] = {

@@ -1,4 +1,4 @@
-"""Writers of streams, and the flusher of a process, which has one flush in flight at a time.
+"""Writers of streams, and the flusher of a process, which has one flush in flight to each server at a time.
 
 Each writer has a buffer. The flusher takes a batch from every buffer that is not empty and sends all of them in one
 round trip. Meanwhile new chunks gather, and neighbouring deltas of one part merge. So the first chunk is sent at once,
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -28,6 +28,7 @@ from backend.failpoints import reach
 from backend.ids import StreamId
 from backend.jitter import jitter
 from backend.logs import why_away
+from backend.redis_cluster import shard_of
 
 BUFFER_CAP = 1 << 20
 """Size of a writer's buffer, as `ChunkBuffer.size` counts, at which `append` suspends."""
@@ -74,10 +75,10 @@ class StreamWriter:
     After Fenced, StreamGone or StreamUnavailable the writer never writes again, and every call raises the same error.
     """
 
-    def __init__(self, flusher: Flusher, key: str, fence: int, *, next_seq: int, create: bool) -> None:
+    def __init__(self, lane: _Lane, key: str, fence: int, *, next_seq: int, create: bool) -> None:
         self.key = key
         self.fence = fence
-        self._flusher = flusher
+        self._lane = lane
         self._create = create
         self._next_seq = next_seq
         self._last = StreamId(fence, next_seq - 1)
@@ -129,7 +130,7 @@ class StreamWriter:
     def _wake(self) -> None:
         if not self._known and self._buffer:
             self._known = True
-            self._flusher.mark(self)
+            self._lane.mark(self)
 
     async def _wait_for_room(self) -> None:
         while self._failure is None and self._buffer.size >= BUFFER_CAP:
@@ -192,46 +193,115 @@ class StreamWriter:
 
 
 class Flusher:
-    """The job of a process that sends the batches of its writers. `async with Flusher(redis, ttl=...) as flusher:`
+    """The jobs of a process that send the batches of its writers. `async with Flusher(redis, ttl=...) as flusher:`
 
     If Redis does not take a batch (it is unavailable, loading, read-only, out of memory ...), the flusher sends the
     batch again until `deadline` seconds after the first try. Then the writer fails with StreamUnavailable. Chunks that
     are not drained are lost when the block ends. `on_appended` gets the age, in seconds, of the oldest chunk of each
     batch that Redis has taken.
+
+    In a cluster, each master has a lane of its own, so that one that does not answer holds up nobody else.
     """
 
     def __init__(self, redis: Redis, *, ttl: int, deadline: float = DEADLINE) -> None:
         self._redis = redis
         self._ttl = ttl
         self._deadline = deadline
-        self._ready: dict[StreamWriter, None] = {}
-        self._flying: list[_Flight] = []
-        self._wake = asyncio.Event()
-        self._job: asyncio.Task[None] | None = None
-        self._closed = False
+        self._lanes: dict[Hashable, _Lane] = {}
         self._troubled: set[StreamWriter] = set()
+        self._begun = False
+        self._closed = False
         self.on_appended: Callable[[float], None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._job = asyncio.create_task(self._run(), name="flusher")
+        self._begun = True
+        for lane in self._lanes.values():
+            lane.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closed = True  # a cancel can get lost in redis-py's wait_for (before Python 3.12)
-        if self._job is not None:
-            self._job.cancel()
-            await asyncio.wait({self._job})
-        self._close()
+        self._closed = True
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
 
     def writer(self, key: str, fence: int, *, next_seq: int = 1, create: bool) -> StreamWriter:
         """Returns a writer that begins at `<fence>-<next_seq>`. `create` lets its first batch make a missing stream."""
-        return StreamWriter(self, key, fence, next_seq=next_seq, create=create)
+        shard = shard_of(self._redis, key)
+        lane = self._lanes.get(shard)
+        if lane is None:
+            lane = self._lanes[shard] = _Lane(self._append, self._settle, self._deadline)
+            lane.closed = self._closed
+            if self._begun and not self._closed:
+                lane.start()
+        return StreamWriter(lane, key, fence, next_seq=next_seq, create=create)
+
+    async def _append(self, batches: Sequence[Batch]) -> Sequence[Appended | Exception]:
+        return await append(self._redis, batches, self._ttl)
+
+    def _settle(self, flight: _Flight, outcome: Appended | Exception, now: float) -> bool:
+        """Takes the outcome of a flight. Returns True if its writer has something to send, now or at `flight.due`."""
+        writer = flight.writer
+        more = False
+        if isinstance(outcome, Exception) and not flight.give_up(now):
+            self._note_trouble(writer, outcome)
+            return True
+        if isinstance(outcome, Exception):
+            writer.fail(StreamUnavailable(f"{type(outcome).__name__}: {why_away(outcome)}"))
+        elif outcome is Appended.FENCED:
+            writer.fail(Fenced())
+        elif outcome is Appended.GONE:
+            writer.fail(StreamGone())
+        else:
+            if self.on_appended is not None:
+                self.on_appended(time.monotonic() - flight.since)
+            more = writer.land()
+        self._note_end_of_trouble(writer)
+        return more
+
+    def _note_trouble(self, writer: StreamWriter, error: Exception) -> None:
+        if not self._troubled:
+            logger.warning("appends to streams fail", extra={"error": why_away(error), "stream": writer.key})
+        self._troubled.add(writer)
+
+    def _note_end_of_trouble(self, writer: StreamWriter) -> None:
+        if writer in self._troubled:
+            self._troubled.remove(writer)
+            if not self._troubled:
+                logger.info("appends to streams work again")
+
+
+class _Lane:
+    """A job that has one flush in flight at a time."""
+
+    def __init__(
+        self,
+        append: Callable[[Sequence[Batch]], Awaitable[Sequence[Appended | Exception]]],
+        settle: Callable[[_Flight, Appended | Exception, float], bool],
+        deadline: float,
+    ) -> None:
+        self._append = append
+        self._settle = settle
+        self._deadline = deadline
+        self._ready: dict[StreamWriter, None] = {}
+        self._flying: list[_Flight] = []
+        self._wake = asyncio.Event()
+        self._job: asyncio.Task[None] | None = None
+        self.closed = False
+
+    def start(self) -> None:
+        self._job = asyncio.create_task(self._run(), name="flusher")
+
+    async def close(self) -> None:
+        self.closed = True  # a cancel can get lost in redis-py's wait_for (before Python 3.12)
+        if self._job is not None:
+            self._job.cancel()
+            await asyncio.wait({self._job})
+        self._give_up()
 
     def mark(self, writer: StreamWriter) -> None:
         """Notes that a writer has something to send."""
-        if self._closed:
+        if self.closed:
             writer.fail(StreamUnavailable("the flusher is closed"))
             return
         self._ready[writer] = None
@@ -239,7 +309,7 @@ class Flusher:
 
     async def _run(self) -> None:
         try:
-            while not self._closed:
+            while not self.closed:
                 self._wake.clear()
                 pause = self._fill()
                 if self._flying:
@@ -249,10 +319,10 @@ class Flusher:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
         finally:
-            self._close()
+            self._give_up()
 
-    def _close(self) -> None:
-        self._closed = True
+    def _give_up(self) -> None:
+        self.closed = True
         for writer in [*self._ready, *(flight.writer for flight in self._flying)]:
             writer.fail(StreamUnavailable("the flusher is closed"))
         self._ready.clear()
@@ -282,41 +352,12 @@ class Flusher:
         outcomes: Sequence[Appended | Exception]
         try:
             async with asyncio.timeout(self._deadline / 2):
-                outcomes = await append(self._redis, batches, self._ttl)
+                outcomes = await self._append(batches)
             reach("mid_chunk")
         except Exception as error:  # noqa: BLE001 - the flusher's boundary: any failure is tried again
             outcomes = [error] * len(batches)
         flying, self._flying = self._flying, []
         now = asyncio.get_running_loop().time()
         for flight, outcome in zip(flying, outcomes, strict=True):
-            self._settle(flight, outcome, now)
-
-    def _settle(self, flight: _Flight, outcome: Appended | Exception, now: float) -> None:
-        writer = flight.writer
-        if isinstance(outcome, Exception) and not flight.give_up(now):
-            self._ready[writer] = None
-            self._note_trouble(writer, outcome)
-            return
-        if isinstance(outcome, Exception):
-            writer.fail(StreamUnavailable(f"{type(outcome).__name__}: {why_away(outcome)}"))
-        elif outcome is Appended.FENCED:
-            writer.fail(Fenced())
-        elif outcome is Appended.GONE:
-            writer.fail(StreamGone())
-        else:
-            if self.on_appended is not None:
-                self.on_appended(time.monotonic() - flight.since)
-            if writer.land():
-                self._ready[writer] = None
-        self._note_end_of_trouble(writer)
-
-    def _note_trouble(self, writer: StreamWriter, error: Exception) -> None:
-        if not self._troubled:
-            logger.warning("appends to streams fail", extra={"error": why_away(error), "stream": writer.key})
-        self._troubled.add(writer)
-
-    def _note_end_of_trouble(self, writer: StreamWriter) -> None:
-        if writer in self._troubled:
-            self._troubled.remove(writer)
-            if not self._troubled:
-                logger.info("appends to streams work again")
+            if self._settle(flight, outcome, now):
+                self._ready[flight.writer] = None

@@ -2,7 +2,7 @@
 
 The order is that of the specification: the tool server's metadata (RFC 9728), that of its authorization server (RFC
 8414, OpenID Connect Discovery), then the client of the servers file, a client-id metadata document, or a registration
-(RFC 7591). The URLs come from others, so `outside` checks where they lead.
+(RFC 7591). The URLs come from others, so `open_outside_client` checks where they lead.
 """
 
 from __future__ import annotations
@@ -29,10 +29,17 @@ from mcp.client.auth.utils import (
 from mcp.shared.auth import OAuthMetadata, ProtectedResourceMetadata
 from mcp.shared.auth_utils import check_resource_allowed, resource_url_from_server_url
 
-from backend.chat.oauth.outside import Answer, Outside, outside
+from backend.chat.oauth.outside import HttpAnswer, OutsideClient, open_outside_client
 from backend.chat.oauth.sealing import Seal, Unreadable
 from backend.chat.oauth.token_endpoint import AUTH_METHODS
-from backend.chat.oauth.values import CALLBACK, CLIENT_DOCUMENT, CLIENT_NAME, Authority, NotReached, place_of_client
+from backend.chat.oauth.values import (
+    CALLBACK,
+    CLIENT_DOCUMENT,
+    CLIENT_NAME,
+    AuthorizationServer,
+    NotReached,
+    place_of_client,
+)
 from backend.chat.store.tool_servers import clients
 from backend.outside_addresses import OutsideAddresses
 from backend.postgres import Database
@@ -93,14 +100,15 @@ class Discovery:
 
     async def find(
         self, challenge: Challenge | None, granted: str = "", *, in_vain: bool = False
-    ) -> tuple[Authority, str]:
-        """Returns the authority and the scopes to ask for. Without a challenge, the server is asked for one.
+    ) -> tuple[AuthorizationServer, str]:
+        """Returns the authorization server and the scopes to ask for. Without a challenge, asks the server for one.
 
-        `granted` are the scopes that the user has given already. `in_vain`: the user did not come back from there, so
-        perhaps it has forgotten this client, which it tells the user only. Raises SignInImpossible and Unavailable.
+        `granted` are the scopes that the user has given already. `in_vain`: the user went there and did not come
+        back. The server may have forgotten this client, an error that only the user sees. Raises SignInImpossible
+        and Unavailable.
         """
         try:
-            async with asyncio.timeout(WHOLE_LIMIT), outside(private=self._private) as client:
+            async with asyncio.timeout(WHOLE_LIMIT), open_outside_client(private=self._private) as client:
                 return await self._find(client, challenge or await self._challenge(client), granted, in_vain)
         except TimeoutError:
             raise SignInImpossible("its sign-in server is too slow") from None
@@ -109,7 +117,9 @@ class Discovery:
         except (OAuthFlowError, OAuthRegistrationError) as error:
             raise SignInImpossible(_words_of(error)) from None
 
-    async def _find(self, client: Outside, challenge: Challenge, granted: str, in_vain: bool) -> tuple[Authority, str]:
+    async def _find(
+        self, client: OutsideClient, challenge: Challenge, granted: str, in_vain: bool
+    ) -> tuple[AuthorizationServer, str]:
         described = await self._resource(client, challenge)
         metadata, issuer = await self._metadata(client, described)
         check_issuer(self._server, issuer)
@@ -117,7 +127,7 @@ class Discovery:
             raise SignInImpossible("its sign-in server does not offer PKCE with S256, which MCP requires")
         resource = resource_url_from_server_url(self._url) if described is None else str(described.resource)
         id, secret, method = await self._client(client, metadata, issuer, in_vain)
-        authority = Authority(
+        authority = AuthorizationServer(
             server_url=self._url,
             resource=resource,
             issuer=issuer,
@@ -132,7 +142,7 @@ class Discovery:
         )
         return authority, scopes_to_ask(self._auth, challenge, described, metadata, granted)
 
-    async def _challenge(self, client: Outside) -> Challenge:
+    async def _challenge(self, client: OutsideClient) -> Challenge:
         """Asks the server for something, without a token, to be told where it describes its sign-in."""
         headers = {"accept": "application/json, text/event-stream"}
         try:
@@ -141,7 +151,7 @@ class Discovery:
             return Challenge()
         return challenge_of(answer.status, answer.headers) or Challenge()
 
-    async def _resource(self, client: Outside, challenge: Challenge) -> ProtectedResourceMetadata | None:
+    async def _resource(self, client: OutsideClient, challenge: Challenge) -> ProtectedResourceMetadata | None:
         for url in build_protected_resource_metadata_discovery_urls(challenge.metadata or None, self._url):
             answer = await client.get(url)
             if answer.status >= 500:
@@ -156,7 +166,7 @@ class Discovery:
         return None
 
     async def _metadata(
-        self, client: Outside, described: ProtectedResourceMetadata | None
+        self, client: OutsideClient, described: ProtectedResourceMetadata | None
     ) -> tuple[OAuthMetadata, str]:
         """Returns the metadata of the authorization server, and its issuer, which must be that of the request."""
         parts = urlsplit(self._url)
@@ -181,7 +191,7 @@ class Discovery:
         return url
 
     async def _client(
-        self, client: Outside, metadata: OAuthMetadata, issuer: str, in_vain: bool
+        self, client: OutsideClient, metadata: OAuthMetadata, issuer: str, in_vain: bool
     ) -> tuple[str, str, str]:
         """Returns the id, the secret and the authentication method of this client. Raises SignInImpossible."""
         offered = metadata.token_endpoint_auth_methods_supported or ["client_secret_basic"]
@@ -202,7 +212,7 @@ class Discovery:
         return await self._registered(client, str(metadata.registration_endpoint), offered, issuer)
 
     async def _registered(
-        self, client: Outside, endpoint: str, offered: list[str], issuer: str
+        self, client: OutsideClient, endpoint: str, offered: list[str], issuer: str
     ) -> tuple[str, str, str]:
         """Returns this client as the server has registered it, now or earlier."""
         redirect_uri = f"{self._base}{CALLBACK}"
@@ -265,7 +275,7 @@ def _clean(scopes: str) -> str:
     return " ".join(kept)
 
 
-def _response(answer: Answer) -> httpx2.Response:
+def _response(answer: HttpAnswer) -> httpx2.Response:
     return httpx2.Response(answer.status, content=answer.body, request=httpx2.Request("GET", "https://sign-in.invalid"))
 
 

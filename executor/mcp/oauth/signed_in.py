@@ -80,7 +80,7 @@ class SignedInConnection(PersonalConnection):
             await self._list_for(caller)
         except SignInNeeded as needed:
             raise await self._link_to_sign_in(needed.challenge, caller) from None
-        names = list(self.user(caller.user).offer.tools)
+        names = list(self.user(caller.user).tools.tools)
         shown = ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
         text = f"The user is signed in at {self.server.name}. Its tools can be called now: {shown}"
         return mcp_types.CallToolResult(content=[mcp_types.TextContent(text=text)])
@@ -113,7 +113,7 @@ class SignedInConnection(PersonalConnection):
             scopes = "" if granted is None else granted.grant.scopes
             told = challenge if challenge.metadata or challenge.more else None
             async with self._database.connection() as c:
-                in_vain = await sign_ins.has_left_in_vain(c, caller.user, self.server.name)
+                in_vain = await sign_ins.has_abandoned_sign_in(c, caller.user, self.server.name)
             authority, wanted = await self._discovery.find(told, scopes, in_vain=in_vain)
             ticket = secrets.token_urlsafe(32)
             id, link = hash_of(ticket), f"{self._base}{SIGN_IN}?ticket={ticket}"

@@ -12,10 +12,10 @@ from backend.chat.oauth import token_endpoint
 from backend.chat.oauth.outside import LIMIT
 from backend.chat.oauth.sealing import Seal, Unreadable
 from backend.chat.oauth.values import (
-    Authority,
+    AuthorizationServer,
+    GrantRefused,
     NotReached,
-    Refused,
-    Tokens,
+    OAuthTokens,
     grant_from_json,
     grant_json,
     place_of_grant,
@@ -26,19 +26,19 @@ from backend.errors import Unavailable
 from backend.postgres import Database
 
 LOOK_EVERY = 0.2
-"""Seconds between two looks whether another process has renewed a token."""
+"""Seconds between two checks whether another process has renewed a token."""
 STORE_TRIES, STORE_PAUSE = 30, 0.5
 """Tries to store renewed tokens while Postgres is unavailable, and seconds between two. They exist nowhere else."""
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class UnsealedGrant:
     """A grant and what is sealed in it."""
 
     grant: Grant
-    authority: Authority
-    tokens: Tokens
+    authority: AuthorizationServer
+    tokens: OAuthTokens
 
 
 class UserTokens:
@@ -49,9 +49,9 @@ class UserTokens:
         self._url = url
         self._database = database
         self._seal = seal
-        self._renewing: set[asyncio.Task[Held | None]] = set()
+        self._renewing: set[asyncio.Task[UnsealedGrant | None]] = set()
 
-    async def find(self, owner: str) -> Held | None:
+    async def find(self, owner: str) -> UnsealedGrant | None:
         """Returns the user's grant, or None if the user is not signed in. Raises Unavailable."""
         async with self._database.connection() as c:
             grant = await grants.find(c, owner, self._name)
@@ -62,7 +62,7 @@ class UserTokens:
         except Unreadable:
             logger.warning("tokens of a user cannot be decrypted", extra={"server": self._name})
             return None
-        return Held(grant, authority, tokens) if authority.server_url == self._url else None
+        return UnsealedGrant(grant, authority, tokens) if authority.server_url == self._url else None
 
     async def valid(self, owner: str, grant_id: str, failed: str | None = None) -> str | None:
         """Returns an access token of this grant, renewed if it has expired or is the one that `failed`.
@@ -77,12 +77,12 @@ class UserTokens:
         try:
             renewed = await self._renewed(held)
         except NotReached:
-            if failed is None:  # it may be good for some seconds yet, which the server knows
+            if failed is None:  # the token may still be valid for some seconds; the server decides
                 return held.tokens.access
             raise
         return None if renewed is None or renewed.grant.id != grant_id else renewed.tokens.access
 
-    async def _renewed(self, held: Held) -> Held | None:
+    async def _renewed(self, held: UnsealedGrant) -> UnsealedGrant | None:
         """Returns the grant with newer tokens, whichever process has renewed them."""
         until = time.monotonic() + LEASE + LIMIT
         while time.monotonic() < until:
@@ -99,13 +99,13 @@ class UserTokens:
             await asyncio.sleep(LOOK_EVERY)
         raise NotReached("it is being asked by another process")
 
-    async def _renew(self, held: Held) -> Held | None:
+    async def _renew(self, held: UnsealedGrant) -> UnsealedGrant | None:
         if not held.tokens.refresh:
             await self._forget(held, "no refresh token")
             return None
         try:
             tokens = await token_endpoint.refresh(held.authority, held.tokens)
-        except Refused as refused:
+        except GrantRefused as refused:
             if str(refused) == token_endpoint.UNNAMED:  # the user may sign in again, or the next call may go well
                 await self._release(held)
             else:
@@ -118,16 +118,16 @@ class UserTokens:
         await self._store(held, tokens)
         return await self.find(held.grant.owner)
 
-    async def _release(self, held: Held) -> None:
+    async def _release(self, held: UnsealedGrant) -> None:
         async with self._database.connection() as c:
             await grants.release(c, held.grant)
 
-    async def _forget(self, held: Held, why: str) -> None:
+    async def _forget(self, held: UnsealedGrant, why: str) -> None:
         logger.info("a user must sign in again at an MCP server", extra={"server": self._name, "error": why})
         async with self._database.connection() as c:
             await grants.remove_version(c, held.grant)
 
-    async def _store(self, held: Held, tokens: Tokens) -> None:
+    async def _store(self, held: UnsealedGrant, tokens: OAuthTokens) -> None:
         """Stores renewed tokens. If the user has signed out meanwhile, they are revoked."""
         place = place_of_grant(held.grant.owner, self._name)
         sealed = self._seal.seal(grant_json(held.authority, tokens), place)

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from backend.chat import scripts
-from backend.chat.models import Ending, TaskError, TaskStatus
+from backend.chat.models import EndedTask, TaskError, TaskStatus
 from backend.chat.protocol.chunks import END
 from backend.chat.protocol.chunks_from_rows import terminal_chunks
 from backend.chat.store import tasks
@@ -55,7 +55,7 @@ def terminal_before_commit() -> None:
 
 async def _end_the_stream_first(
     self: Any, agent: Agent, writer: StreamWriter, status: TaskStatus, error: TaskError | None, last: Commit
-) -> Ending:
+) -> EndedTask:
     if self._title is not None:
         await self._title.leave_stream()
     ended = replace(self._task, status=status, error=error, answer_end=last.last)
@@ -63,7 +63,7 @@ async def _end_the_stream_first(
     await writer.control(END)
     checkpoint = await writer.drain()
     reach("before_final_commit")
-    ending: Ending = await self._commits.end(status, error, last.messages, checkpoint, last.usage, last.last)
+    ending: EndedTask = await self._commits.end(status, error, last.messages, checkpoint, last.usage, last.last)
     return ending
 
 

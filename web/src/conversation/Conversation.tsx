@@ -53,8 +53,8 @@ export function Conversation(props: Props) {
   });
   const [editing, setEditing] = useState<string | null>(null);
   const repliesTo = useReplies(messages, queued);
-  const toolActions = useMemo(() => ({ pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
-    [pendingOperations, cancelTask, answer, send, repliesTo]);
+  const toolActions = useMemo(() => ({ session: props.session, pendingOperations, cancelTask, answer, send: (text: string) => send(text), repliesTo }),
+    [props.session, pendingOperations, cancelTask, answer, send, repliesTo]);
   const sendAndFollow = useCallback((text: string, files: FileUIPart[]) => {
     follow.toEnd();
     send(text, files);

@@ -4,6 +4,7 @@ import { Chat } from "@ai-sdk/react";
 import type { FileUIPart, UIMessage } from "ai";
 import { newId } from "../ids";
 import { forgetSession, rememberSession } from "../net/anonymousSessions";
+import { loadParser } from "../markdown/parser";
 import { api, isNotFound, type Answer, type Details } from "../net/api";
 import type { FeedEvent } from "../net/feed";
 import { pause, withRetry } from "../net/retry";
@@ -11,6 +12,7 @@ import { broadcastSessionsChanged } from "../net/sessionBroadcast";
 import { openConnection, type ResumableConnection } from "../net/transport";
 import { asPending, withProgress } from "../tools/pendingOperations";
 import { choiceOf, saveChoice, type Choice } from "./choice";
+import { announceAnswer } from "../notices";
 import { Sending, type MessageTarget } from "./sending";
 import { ViewStore, type PageCallbacks, type View } from "./ViewStore";
 
@@ -234,6 +236,7 @@ export class ConversationStore implements MessageTarget {
       this.sending.settleRequest(false); // has no effect if the message was accepted
       this.view.update({ busy: this.answersRunning > 0, stopping: false });
       broadcastSessionsChanged();
+      if (document.hidden && this.answersRunning === 0) announceAnswer(this.session, this.view.current.title);
       this.view.update({ usage: this.view.current.usage + tokensOf(this.chat.lastMessage) });
       if (this.streamLost || this.chat.status === "error") await pause(++this.failures, this.viewing.signal);
       else this.failures = 0;
@@ -289,7 +292,9 @@ export class ConversationStore implements MessageTarget {
     this.isStale = false;
     const waiting = () => this.view.update({ connection: "reconnecting" });
     try {
+      const parsing = loadParser(); // beside the request, so that no text is shown unparsed first
       const details = await withRetry(() => api.session(this.session), signal, waiting);
+      await parsing;
       if (signal.aborted) return;
       if (this.answersRunning > 0) this.isStale = true; // a message was sent in the meantime
       else this.showDetails(details);

@@ -1,5 +1,5 @@
 import { isToolUIPart, type UIMessage } from "ai";
-import { memo, useContext, useEffect, useId, useRef, useState } from "react";
+import { lazy, memo, Suspense, useContext, useEffect, useId, useRef, useState } from "react";
 import { Boundary } from "../Boundary";
 import { CopyButton } from "../CopyButton";
 import { Icon } from "../Icon";
@@ -14,6 +14,7 @@ import { ToolCard } from "../tools/ToolCard";
 import { Files } from "./Files";
 import { Versions } from "./Versions";
 
+const Thumbs = lazy(() => import("./Thumbs").then((file) => ({ default: file.Thumbs })));
 const CONTINUE = "Continue where you stopped.";
 
 interface Props {
@@ -158,6 +159,7 @@ function Answer(props: Props) {
               <Icon name="again" />
             </button>
           )}
+          {status !== undefined && <Suspense><Thumbs message={message} /></Suspense>}
           <AnsweredBy message={message} />
         </div>
       )}

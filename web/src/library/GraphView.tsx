@@ -6,13 +6,14 @@ const LEAST_SCALE = 0.6; // of a graph that is wider than its place; below it th
 
 const short = (text: string, most: number) => (text.length > most ? text.slice(0, most - 1).trimEnd() + "…" : text);
 
-export function GraphView({ graph }: { graph: Graph }) {
+// `marks` are the nodes that differ from another version.
+export function GraphView({ graph, marks, label = "Graph of the agent" }: { graph: Graph; marks?: Map<string, string>; label?: string }) {
   const drawn = useMemo(() => layoutOf(graph), [graph]);
   const tip = useId();
   const description = `${graph.nodes.length} steps: ${drawn.nodes.slice(0, 12).map((node) => node.label).join(", ")}`;
   if (drawn.nodes.length === 0) return <p className="note">This agent has no steps.</p>;
   return (
-    <div className="graph" tabIndex={0} role="group" aria-label="Graph of the agent">
+    <div className="graph" tabIndex={0} role="group" aria-label={label}>
       <svg style={{ maxWidth: drawn.width, minWidth: drawn.width * LEAST_SCALE }} viewBox={`0 0 ${drawn.width} ${drawn.height}`} role="img"
         aria-label={description}>
         <defs>
@@ -28,7 +29,7 @@ export function GraphView({ graph }: { graph: Graph }) {
           );
         })}
         {drawn.nodes.map((node) => (
-          <g key={node.id} transform={`translate(${node.x} ${node.y})`}>
+          <g key={node.id} className={marks?.get(node.id)} transform={`translate(${node.x} ${node.y})`}>
             <title>{`${node.label} ${node.sub}`}</title>
             <rect width={BOX.width} height={BOX.height} rx="10" />
             <text x="14" y={node.sub ? 21 : 29}>{short(node.label, 19)}</text>

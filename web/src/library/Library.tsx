@@ -1,16 +1,13 @@
-import { useCallback, useEffect, useState } from "react";
-import { Icon } from "../Icon";
-import { api, type Agent, type AgentVersion, type AgentWithGraph, type Graph } from "../net/api";
+import { useState, type ChangeEvent } from "react";
+import { api, type Agent } from "../net/api";
 import { usePageTitle } from "../pageTitle";
 import { Link, navigate, useRoute } from "../route";
-import { asGraph } from "./graph";
-import { GraphView } from "./GraphView";
-import { usePagedList, type PagedList } from "./usePagedList";
+import { agentApi, type Published } from "./agentApi";
+import { More } from "./More";
+import { Problem } from "./Problem";
+import { day } from "./times";
+import { usePagedList } from "./usePagedList";
 
-const day = (moment: string) =>
-  new Date(moment).toLocaleString("en", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
-
-const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
 const TYPING_DELAY_MS = 150; // so that not every letter starts a search
 
 export function Library() {
@@ -29,9 +26,79 @@ export function Library() {
         <input type="search" aria-label="Search agents" placeholder="Search" maxLength={200} value={query}
           onChange={(event) => search(event.target.value)} />
         <Agents key={query} query={query} delay={delay} />
+        <Import />
+        <Shared key={`shared ${query}`} query={query} delay={delay} />
       </div>
     </div>
   );
+}
+
+// Agents that other users have published. A copy is an agent of one's own.
+function Shared({ query, delay }: { query: string; delay: number }) {
+  const list = usePagedList<Published>(async (offset) => {
+    const { agents, total } = await agentApi.published(query, offset);
+    return { items: agents, total };
+  }, ({ id }) => id, delay);
+  const [problem, setProblem] = useState<string | null>(null);
+  const others = list.items?.filter(({ mine }) => !mine) ?? [];
+  if (others.length === 0 && !list.more) return null;
+  const copy = (id: string) => {
+    setProblem(null);
+    agentApi.copy(id).then((agent) => navigate(`/library/agents/${agent.id}`), (failure: Error) => setProblem(failure.message));
+  };
+  return (
+    <>
+      <h2>Shared agents</h2>
+      {problem && <Problem text={problem} />}
+      <ul className="runs shared">
+        {others.map((agent) => (
+          <li key={agent.id}>
+            <strong>{agent.name}</strong>
+            <span className="note">{agent.description}</span>
+            <p className="row">
+              <button type="button" onClick={() => copy(agent.id)}>Copy to my agents</button>
+              <span className="note">Version {agent.version}, {day(agent.published_at)}</span>
+            </p>
+          </li>
+        ))}
+      </ul>
+      <More list={list} />
+    </>
+  );
+}
+
+const MOST_BYTES = 1_000_000;
+
+// Saves an agent from a file, as an agent's page exports it.
+function Import() {
+  const [problem, setProblem] = useState<string | null>(null);
+  const pick = async (event: ChangeEvent<HTMLInputElement>) => {
+    const file = event.target.files?.[0];
+    event.target.value = "";
+    if (!file) return;
+    setProblem(null);
+    try {
+      if (file.size > MOST_BYTES) throw new Error("This file is too large for an agent.");
+      const { id } = await agentApi.importAgent(documentIn(await file.text()));
+      navigate(`/library/agents/${id}`);
+    } catch (failure) {
+      setProblem((failure as Error).message);
+    }
+  };
+  return (
+    <>
+      {problem && <Problem text={problem} />}
+      <p><label className="button">Import an agent<input className="unseen" type="file" accept="application/json,.json" onChange={pick} /></label></p>
+    </>
+  );
+}
+
+function documentIn(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error("This file is not JSON.");
+  }
 }
 
 function Agents({ query, delay }: { query: string; delay: number }) {
@@ -63,100 +130,5 @@ function Agents({ query, delay }: { query: string; delay: number }) {
       </ul>
       <More list={list} />
     </>
-  );
-}
-
-export function AgentPage({ id }: { id: string }) {
-  const [agent, setAgent] = useState<AgentWithGraph | null>(null);
-  const [chosen, setChosen] = useState<number | null>(null);
-  const [drawn, setDrawn] = useState<{ version: number; graph: Graph | null } | null>(null);
-  const [problem, setProblem] = useState<string | null>(null);
-  const [confirming, setConfirming] = useState(false);
-  const versions = usePagedList<AgentVersion>(async (offset) => {
-    const { versions, total } = await api.versions(id, offset);
-    return { items: versions, total };
-  }, ({ version }) => version);
-
-  usePageTitle(agent?.name ?? null);
-  const load = useCallback(() => {
-    setProblem(null);
-    api.agent(id).then(
-      (found) => {
-        setAgent(found);
-        setDrawn({ version: found.version, graph: asGraph(found.graph) });
-      },
-      (failure: Error) => setProblem(failure.message),
-    );
-  }, [id]);
-  useEffect(load, [load]);
-  useEffect(() => {
-    if (chosen === null) return;
-    let here = true;
-    setProblem(null);
-    api.version(id, chosen).then(
-      ({ graph }) => here && setDrawn({ version: chosen, graph: asGraph(graph) }),
-      (failure: Error) => here && setProblem(failure.message),
-    );
-    return () => void (here = false);
-  }, [id, chosen]);
-
-  const remove = () => {
-    api.removeAgent(id).then(() => navigate("/library", { replace: true }), (failure: Error) => setProblem(failure.message));
-  };
-  return (
-    <div className="scroll">
-      <div className="sheet wide">
-        <p className="crumb"><Link href="/library">Agents</Link></p>
-        {problem && <Problem text={problem} onAgain={agent ? undefined : load} />}
-        {agent && (
-          <>
-            <h1>{agent.name}</h1>
-            <p>{agent.description}</p>
-            {drawn?.graph && <GraphView graph={drawn.graph} />}
-            {drawn?.graph && (
-              <p className="note" role="status">
-                Version {drawn.version}{drawn.version < agent.version && `, not the newest (${agent.version})`}:{" "}
-                {counted(drawn.graph.nodes.length, "step")}, {counted(drawn.graph.links.length, "link")}
-              </p>
-            )}
-            <h2>Versions</h2>
-            {versions.problem && <Problem text={versions.problem} onAgain={versions.load} />}
-            <ul className="versions">
-              {versions.items?.map(({ version, created_at }) => (
-                <li key={version}>
-                  <button type="button" aria-pressed={version === (chosen ?? agent.version)} onClick={() => setChosen(version)}>
-                    <strong>Version {version}</strong>{" "}
-                    <span className="note">{version === agent.version && "newest, "}{day(created_at)}</span>
-                  </button>
-                </li>
-              ))}
-            </ul>
-            <More list={versions} />
-            <p className="row">
-              {confirming ? (
-                <>
-                  <button type="button" className="danger" onClick={remove}>Delete the agent and all versions</button>
-                  <button type="button" autoFocus onClick={() => setConfirming(false)}>Cancel</button>
-                </>
-              ) : <button type="button" onClick={() => setConfirming(true)}>Delete</button>}
-            </p>
-          </>
-        )}
-      </div>
-    </div>
-  );
-}
-
-function More({ list }: { list: PagedList<unknown> }) {
-  if (!list.more) return null;
-  return <p><button type="button" disabled={list.loading} onClick={list.load}>Show more</button></p>;
-}
-
-function Problem({ text, onAgain }: { text: string; onAgain?: () => void }) {
-  return (
-    <p className="problem" role="alert">
-      <Icon name="warn" />{text}
-      {onAgain && <button type="button" className="link" onClick={onAgain}>Try again</button>}
-    </p>
   );
 }

@@ -10,6 +10,24 @@ export interface Session {
   updated_at: string;
   is_pinned?: boolean; // missing in sessions that only this browser knows
   is_archived?: boolean;
+  folder_id?: string | null;
+}
+export interface Place {
+  is_pinned?: boolean;
+  is_archived?: boolean;
+  folder_id?: string; // empty: out of its folder
+}
+export interface Folder {
+  id: string;
+  name: string;
+}
+export interface Share {
+  path: string; // of the page that shows the copy
+  created_at: string;
+}
+export interface Feedback {
+  rating: "up" | "down";
+  comment?: string | null;
 }
 export interface QueuedTurn {
   task_id: string;
@@ -25,8 +43,15 @@ export interface Operation {
   progress: { percent: number | null; message: string | null } | null;
   created_at: string;
 }
-// The answer to a question, or to the approval of a call.
-export type Answer = { answer: Json } | { declined: true } | { dismissed: true } | { approved: boolean; always?: boolean };
+// The answer to a question, or to the approval of a call, or the result of a call that a page carries out.
+export type Answer =
+  | { answer: Json } | { declined: true } | { dismissed: true } | { approved: boolean; always?: boolean } | { output: Json } | { error: string };
+// A tool server at which the user is signed in.
+export interface Connection {
+  server: string;
+  signed_in_at: string;
+  scopes: string[];
+}
 // The versions of a message, on different branches. `siblings` are their names for `switchTo`, `shown` is this one's.
 export interface Alternatives {
   id: string;
@@ -79,6 +104,7 @@ export interface Graph {
 export interface AgentWithGraph extends Agent {
   node_count: number;
   link_count: number;
+  published_version?: number | null; // missing in answers of an older server
   graph: Graph;
 }
 export interface AgentVersion {
@@ -91,8 +117,8 @@ const BODY_LIMIT_MS = 60_000;
 
 const jsonOf = (answer: Response): Promise<unknown> => answer.json();
 
-async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): Promise<T> {
-  const headers = { ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
+export async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): Promise<T> {
+  const headers = { ...(init.headers as Record<string, string>), ...bearer(), ...(init.body ? { "content-type": "application/json" } : {}) };
   const abort = new AbortController();
   let timer = setTimeout(() => abort.abort(), HEADERS_LIMIT_MS);
   try {
@@ -109,8 +135,8 @@ async function request<T>(path: string, init: RequestInit = {}, read = jsonOf): 
 
 export const isNotFound = (failure: unknown) => failure instanceof Refused && failure.status === 404;
 
-const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
-const query = (values: Record<string, string | number | boolean>) => new URLSearchParams(
+export const json = (method: string, body: unknown): RequestInit => ({ method, body: JSON.stringify(body) });
+export const query = (values: Record<string, string | number | boolean>) => new URLSearchParams(
   Object.entries(values).filter(([, value]) => value !== "").map(([name, value]) => [name, String(value)]),
 ).toString();
 
@@ -124,29 +150,49 @@ export interface StoredFile {
 
 const UPLOAD_LIMIT_MS = 180_000;
 
-async function upload(file: File, key: string): Promise<StoredFile> {
-  const answer = await fetch(`/api/chat/files?${query({ filename: file.name.slice(-200) })}`, {
-    method: "POST", headers: { ...bearer(), "idempotency-key": key }, body: file, signal: AbortSignal.timeout(UPLOAD_LIMIT_MS),
+async function posted<T>(path: string, file: File, headers: Record<string, string>): Promise<T> {
+  const answer = await fetch(path, {
+    method: "POST", headers: { ...bearer(), ...headers }, body: file, signal: AbortSignal.timeout(UPLOAD_LIMIT_MS),
   });
   if (answer.status === 401) recordAccess(false);
   if (!answer.ok) throw await Refused.of(answer);
-  return (await answer.json()) as StoredFile;
+  return (await answer.json()) as T;
 }
 
 export const api = {
-  upload,
+  upload: (file: File, key: string) =>
+    posted<StoredFile>(`/api/chat/files?${query({ filename: file.name.slice(-200) })}`, file, { "idempotency-key": key }),
   instructions: () => request<{ instructions: string | null; enabled: boolean }>("/api/chat/instructions"),
   setInstructions: (instructions: string) => request<unknown>("/api/chat/instructions", json("PUT", { instructions })),
+  connections: () => request<{ connections: Connection[] }>("/api/chat/mcp/connections"),
+  disconnect: (server: string) =>
+    request<void>(`/api/chat/mcp/connections/${encodeURIComponent(server)}`, { method: "DELETE" }),
+  file: (id: string) => request<StoredFile>(`/api/chat/files/${encodeURIComponent(id)}/metadata`),
   models: () => request<{ models: Model[] }>("/api/chat/models"),
-  sessions: (q: string, archived: boolean, offset = 0) =>
-    request<{ sessions: Session[]; total: number }>(`/api/chat/sessions?${query({ q, archived: archived || "", offset, limit: 50 })}`),
+  sessions: (q: string, archived: boolean, folder_id: string, offset = 0) =>
+    request<{ sessions: Session[]; total: number }>(
+      `/api/chat/sessions?${query({ q, archived: archived || "", folder_id, offset, limit: 50 })}`),
   session: (id: string, before?: number) =>
     request<Details>(`/api/chat/sessions/${id}?${query({ format: "ui", accept: "dynamic-tools", before: before ?? "" })}`),
   searchMessages: (q: string) => request<{ results: Found[] }>(`/api/chat/search?${query({ q })}`),
   rename: (id: string, title: string) => request<Session>(`/api/chat/sessions/${id}`, json("PATCH", { title })),
-  place: (id: string, place: { is_pinned?: boolean; is_archived?: boolean }) =>
+  place: (id: string, place: Place) =>
     request<Session>(`/api/chat/sessions/${id}`, json("PATCH", place)),
-  exported: (id: string) => request<Blob>(`/api/chat/sessions/${id}/export`, {}, (answer) => answer.blob()),
+  exported: (id: string, format: "markdown" | "json") =>
+    request<Blob>(`/api/chat/sessions/${id}/export?${query({ format })}`, {}, (answer) => answer.blob()),
+  imported: (id: string, file: File) =>
+    posted<Session>(`/api/chat/sessions/import?${query({ id })}`, file, { "content-type": "application/json" }),
+  folders: () => request<{ folders: Folder[] }>("/api/chat/folders"),
+  makeFolder: (name: string) => request<Folder>("/api/chat/folders", json("POST", { name })),
+  renameFolder: (id: string, name: string) => request<Folder>(`/api/chat/folders/${id}`, json("PATCH", { name })),
+  removeFolder: (id: string) => request<void>(`/api/chat/folders/${id}`, { method: "DELETE" }),
+  sharing: (id: string) => request<{ enabled: boolean; share: Share | null }>(`/api/chat/sessions/${id}/share`),
+  share: (id: string) => request<Share>(`/api/chat/sessions/${id}/share`, { method: "PUT" }),
+  withdraw: (id: string) => request<void>(`/api/chat/sessions/${id}/share`, { method: "DELETE" }),
+  giveFeedback: (id: string, message: string, given: Feedback) =>
+    request<Feedback>(`/api/chat/sessions/${id}/messages/${message}/feedback`, json("PUT", given)),
+  removeFeedback: (id: string, message: string) =>
+    request<void>(`/api/chat/sessions/${id}/messages/${message}/feedback`, { method: "DELETE" }),
   result: (task: string, call: string) =>
     request<{ output: Json }>(`/api/chat/tasks/${task}/results/${encodeURIComponent(call)}`),
   switchTo: (id: string, message: string) =>

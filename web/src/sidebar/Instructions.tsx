@@ -1,10 +1,11 @@
 import { useEffect, useRef, useState } from "react";
 import { createPortal } from "react-dom";
 import { api } from "../net/api";
+import { Connections } from "./Connections";
 
 const MAX_CHARS = 4_000;
 
-// A dialog in which the user tells models what to know in all conversations.
+// A dialog in which the user tells models what to know in all conversations, and sees the accounts that tools use.
 export function Instructions({ onClose }: { onClose: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [text, setText] = useState<string | null>(null); // null: not read yet, or not taken by the server
@@ -42,6 +43,7 @@ export function Instructions({ onClose }: { onClose: () => void }) {
           <button type="button" onClick={() => dialog.current?.close()}>Cancel</button>
         </p>
       </form>
+      <Connections />
     </dialog>,
     document.body, // the sidebar may be hidden
   );

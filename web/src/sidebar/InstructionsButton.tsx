@@ -11,7 +11,7 @@ export function InstructionsButton() {
   if (access !== "open" && access !== "signed-in") return null;
   return (
     <>
-      <button type="button" className="quiet" aria-label="Instructions" title="What every answer should know" onClick={() => setOpen(true)}>
+      <button type="button" className="quiet" aria-label="Instructions" title="What every answer should know, and your accounts at tool servers" onClick={() => setOpen(true)}>
         <Icon name="gear" />Instructions
       </button>
       {open && <Suspense><Instructions onClose={() => setOpen(false)} /></Suspense>}

@@ -1,19 +1,25 @@
 import { lazy, Suspense, useMemo, useState } from "react";
 import { Icon } from "../Icon";
-import type { Session } from "../net/api";
+import type { Place, Session } from "../net/api";
+import { useAccess } from "../net/token";
 import { Link, navigate } from "../route";
 import { InstructionsButton } from "./InstructionsButton";
+import { ImportButton } from "./ImportButton";
 import { MoreButton } from "./MoreButton";
+import { NoticeButton } from "./NoticeButton";
 import { SignIn } from "./SignIn";
 import { ThemeButton } from "./ThemeButton";
 import { useSessions } from "./useSessions";
 
+const FolderPicker = lazy(() => import("./FolderPicker").then((file) => ({ default: file.FolderPicker })));
 const FoundMessages = lazy(() => import("./FoundMessages").then((file) => ({ default: file.FoundMessages })));
 
 export function Sidebar({ current, onClose }: { current: string | null; onClose: () => void }) {
   const [query, setQuery] = useState("");
   const [archived, setArchived] = useState(false);
-  const list = useSessions(query.trim(), archived);
+  const [folder, setFolder] = useState("");
+  const list = useSessions(query.trim(), archived, folder);
+  const access = useAccess();
   const groups = useMemo(() => grouped(list.sessions ?? []), [list.sessions]);
   const remove = (session: Session) => {
     list.remove(session);
@@ -31,6 +37,9 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
         <input type="search" aria-label="Search conversations" placeholder="Search" value={query}
           onChange={(event) => setQuery(event.target.value)} />
       </label>
+      {(access === "open" || access === "signed-in") && (
+        <Suspense><FolderPicker shown={folder} onShow={setFolder} /></Suspense>
+      )}
       <nav aria-label="Conversations">
         {groups.map(([name, sessions]) => (
           <section key={name}>
@@ -45,13 +54,16 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
             </ul>
           </section>
         ))}
-        {list.sessions?.length === 0 && <p className="empty">{query ? "No conversation has that title." : archived ? "No archived conversations." : "No conversations yet."}</p>}
+        {list.sessions?.length === 0 && <p className="empty">{query ? "No conversation has that title." : archived ? "No archived conversations." : folder ? "No conversations in this folder." : "No conversations yet."}</p>}
         {query.trim() && <Suspense><FoundMessages query={query.trim()} onClose={onClose} /></Suspense>}
         {list.more && <button type="button" className="link" onClick={list.loadMore}>Show older conversations</button>}
+      </nav>
+      <p className="row under">
         <button type="button" className="link" aria-pressed={archived} onClick={() => setArchived(!archived)}>
           {archived ? "Back to all conversations" : "Archived"}
         </button>
-      </nav>
+        <ImportButton onImported={onClose} />
+      </p>
       {list.pendingDeletion && (
         <p className="undo" role="status">
           <span>Deleted “{list.pendingDeletion.title ?? "New conversation"}”</span>
@@ -62,6 +74,7 @@ export function Sidebar({ current, onClose }: { current: string | null; onClose:
         <Link href="/library" onClick={onClose}><Icon name="library" />Agents</Link>
         <SignIn />
         <InstructionsButton />
+        <NoticeButton />
         <ThemeButton />
       </div>
     </aside>
@@ -75,7 +88,7 @@ interface EntryProps {
   onClose: () => void;
   onRename: (title: string) => void;
   onRemove: () => void;
-  onPlace: (place: { is_pinned?: boolean; is_archived?: boolean }) => void;
+  onPlace: (place: Place) => void;
 }
 
 function Entry({ session, current, running, onClose, onRename, onRemove, onPlace }: EntryProps) {

@@ -1,7 +1,7 @@
 // The list of sessions. Events of the feed and of this page keep it up to date.
 import { useCallback, useEffect, useRef, useState } from "react";
 import { anonymousSessions, forgetSession, rememberSession } from "../net/anonymousSessions";
-import { api, isNotFound, type Session } from "../net/api";
+import { api, isNotFound, type Place, type Session } from "../net/api";
 import { subscribeToFeed } from "../net/feed";
 import { withRetry } from "../net/retry";
 import { broadcastSessionsChanged, onSessionsChanged } from "../net/sessionBroadcast";
@@ -16,7 +16,7 @@ const DELETE_LIMIT_MS = 600_000; // if the server is unavailable for longer, the
 const inOrder = (a: Session, b: Session) =>
   Number(b.is_pinned ?? false) - Number(a.is_pinned ?? false) || b.updated_at.localeCompare(a.updated_at);
 
-export function useSessions(query: string, archived: boolean) {
+export function useSessions(query: string, archived: boolean, folder: string) {
   const [sessions, setSessions] = useState<Session[] | null>(null);
   const [more, setMore] = useState(false);
   const [running, setRunning] = useState<ReadonlySet<string>>(new Set());
@@ -24,19 +24,19 @@ export function useSessions(query: string, archived: boolean) {
   const timer = useRef(0);
   const pages = useRef(1);
   const deleted = useRef(new Set<string>()); // deleted on this page; the server may not know yet
-  const shown = `${archived} ${query}`;
+  const shown = `${archived} ${folder} ${query}`;
   const current = useRef(shown);
   current.current = shown;
 
   const load = useCallback(async () => {
-    const found = await Promise.all(Array.from({ length: pages.current }, (_, page) => api.sessions(query, archived, page * 50)));
+    const found = await Promise.all(Array.from({ length: pages.current }, (_, page) => api.sessions(query, archived, folder, page * 50)));
     if (current.current !== shown) return; // a newer query is running
     const listed = new Map(found.flatMap((page) => page.sessions).map((session) => [session.id, session]));
-    const local = archived ? [] : anonymousSessions().filter(({ title }) => (title ?? "").toLowerCase().includes(query.toLowerCase()));
+    const local = archived || folder ? [] : anonymousSessions().filter(({ title }) => (title ?? "").toLowerCase().includes(query.toLowerCase()));
     for (const session of local) if (!listed.has(session.id)) listed.set(session.id, session);
     setSessions([...listed.values()].sort(inOrder));
     setMore((found[0]?.total ?? 0) > pages.current * 50);
-  }, [query, archived, shown]);
+  }, [query, archived, folder, shown]);
   const reload = useCallback((delay = 120) => {
     clearTimeout(timer.current);
     timer.current = window.setTimeout(() => void load().catch(() => undefined), delay);
@@ -96,7 +96,7 @@ export function useSessions(query: string, archived: boolean) {
       setPendingDeletion(session);
     },
     undo: () => setPendingDeletion(null),
-    place: async (session: Session, place: { is_pinned?: boolean; is_archived?: boolean }) => {
+    place: async (session: Session, place: Place) => {
       await api.place(session.id, place).catch(() => undefined);
       broadcastSessionsChanged();
     },

@@ -1,11 +1,13 @@
 // What a tool asks the user: a text, choices, a form, or whether a call may run. The answer goes to the operation.
 import { getToolName } from "ai";
-import { useContext, useId, useState, type FormEvent } from "react";
+import { lazy, Suspense, useContext, useId, useState, type FormEvent } from "react";
 import type { Answer, Json } from "../net/api";
 import type { ToolPart } from "../parts";
 import type { Output } from "./output";
 import { displayName } from "./requests";
 import { ToolActionsContext } from "./toolActions";
+
+const PageTool = lazy(() => import("./PageTool")); // few conversations have one
 
 interface Titled {
   const: string;
@@ -43,6 +45,8 @@ export function Ask({ output, part }: { output: Output; part: ToolPart }) {
   const giving = useGiving(String(output.operation_id));
   const { sent, give } = giving;
   if (output.asks === "approval") return <Approval part={part} sent={sent} give={give} />;
+  if (output.asks === "page_tool")
+    return <Suspense><PageTool name={displayName(getToolName(part))} input={part.input} sent={sent} give={give} /></Suspense>;
   if (output.asks === "elicitation")
     return <Elicitation asked={(output.question ?? {}) as Elicited} operation={String(output.operation_id)} />;
   const asked = (part.input ?? {}) as Asked;
@@ -160,9 +164,10 @@ interface FormProps extends Giving {
   order?: string[];
   byServer?: boolean;
   act?: string; // the word on the only button
+  errors?: Record<string, string>; // by the name of the field
 }
 
-export function Form({ form, order = form.propertyOrder, sent, give, byServer, act }: FormProps) {
+export function Form({ form, order = form.propertyOrder, sent, give, byServer, act, errors = {} }: FormProps) {
   const names = (order ?? Object.keys(form.properties)).filter((name) => Object.hasOwn(form.properties, name));
   const fields = names.map((name): [string, Field] => [name, form.properties[name]!]);
   const required = new Set(form.required);
@@ -177,6 +182,7 @@ export function Form({ form, order = form.propertyOrder, sent, give, byServer, a
           <Input id={`${id}-${name}`} field={field} value={values[name]!} disabled={sent}
             onChange={(value) => setValues((old) => ({ ...old, [name]: value }))} />
           {field.description && <span className="note">{field.description}</span>}
+          {errors[name] && <span className="problem" role="alert">{errors[name]}</span>}
         </p>
       ))}
       <Buttons sent={sent} give={give} complete={complete} byServer={byServer} act={act} />

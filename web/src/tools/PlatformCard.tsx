@@ -1,9 +1,12 @@
 // Cards of the agent platform: runs of agents, blocks, schedules, and the inputs that are missing before one can run.
 import type { Json } from "../net/api";
-import { Form, type Field } from "./Ask";
+import { Link } from "../route";
+import { Form } from "./Ask";
+import { formOf, inputsOf } from "./inputs";
 import { asRow, rows, type Output, type Row } from "./output";
 import { displayName } from "./requests";
 import { useSendOnce } from "./toolActions";
+import { ToolFiles } from "./ToolFiles";
 
 export default function PlatformCard({ output }: { output: Output }) {
   switch (output.type) {
@@ -39,6 +42,7 @@ function Ran({ output }: { output: Output }) {
           ))}
         </dl>
       )}
+      <ToolFiles output={output} />
       {output.status !== "completed" && <Steps nodes={rows(output.nodes)} />}
     </div>
   );
@@ -85,6 +89,7 @@ function Schedules({ output }: { output: Output }) {
             <span className="note">
               {text(one.cron)}, {text(one.timezone)}. {one.paused ? "Paused" : one.next_run_at ? `Next run: ${new Date(text(one.next_run_at)).toLocaleString()}` : ""}
             </span>
+            <Link href={`/build?${new URLSearchParams({ flowID: text(one.graph_id) })}`}>Show the agent</Link>
           </li>
         ))}
       </ul>
@@ -104,27 +109,6 @@ function Setup({ output }: { output: Output }) {
   );
 }
 
-const KINDS = new Set(["string", "boolean", "integer", "number"]);
-
-// Returns the field as a form shows it. What forms do not know is written as JSON.
-function fieldOf(schema: Json | undefined, given: Json | undefined): Field {
-  const field = asRow(schema);
-  const known = KINDS.has(String(field.type));
-  const shown = { ...field, type: known ? field.type : "string", default: given ?? field.default } as unknown as Field;
-  if (typeof shown.default === "object" && shown.default !== null) shown.default = JSON.stringify(shown.default);
-  return known || field.type === undefined ? shown : { ...shown, description: `${String(field.description ?? "")} (JSON)` };
-}
-
-function parsed(value: Json | undefined, schema: Json | undefined): Json | undefined {
-  const kind = asRow(schema).type;
-  if (typeof value !== "string" || kind === "string") return value;
-  try {
-    return JSON.parse(value) as Json;
-  } catch {
-    return value;
-  }
-}
-
 interface RunFormProps {
   kind: string;
   id: string;
@@ -136,15 +120,8 @@ interface RunFormProps {
 function RunForm({ kind, id, schema, given = {}, order }: RunFormProps) {
   const request = `Run the ${kind} ${id} with `;
   const { sent, send } = useSendOnce((said) => said.startsWith(request));
-  const fields = asRow(schema.properties);
-  const form = {
-    properties: Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, fieldOf(field, given[name])])),
-    required: Array.isArray(schema.required) ? schema.required.map(String) : [],
-  };
   return (
-    <Form form={form} order={order} act="Run" sent={sent !== undefined} give={(given) => {
-      const inputs = Object.entries(asRow("answer" in given ? given.answer : {})).map(([name, value]) => [name, parsed(value, fields[name])]);
-      send(request + JSON.stringify(Object.fromEntries(inputs)));
-    }} />
+    <Form form={formOf(schema, given)} order={order} act="Run" sent={sent !== undefined}
+      give={(given) => send(request + JSON.stringify(inputsOf(given, schema)))} />
   );
 }

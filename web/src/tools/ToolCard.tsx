@@ -103,7 +103,9 @@ function Agents({ output }: { output: Output }) {
     <ul className="found">
       {rows(output.agents).map((agent, place) => (
         <li key={place}>
-          <Link href={`/library/agents/${encodeURIComponent(String(agent.id))}`}>{String(agent.name)}</Link>
+          {agent.source === "template" ? <strong>{String(agent.name)}</strong> : (
+            <Link href={agent.source ? String(agent.library_agent_link) : `/library/agents/${encodeURIComponent(String(agent.id))}`}>{String(agent.name)}</Link>
+          )}
           <span className="note">{String(agent.description ?? "")}</span>
         </li>
       ))}

@@ -4,6 +4,7 @@ import type { Answer } from "../net/api";
 import type { PendingOperation } from "./pendingOperations";
 
 export interface ToolActions {
+  session: string;
   pendingOperations: ReadonlyMap<string, PendingOperation>;
   cancelTask: (task: string) => Promise<void>;
   answer: (operation: string, given: Answer) => Promise<void>;
@@ -12,6 +13,7 @@ export interface ToolActions {
 }
 
 export const ToolActionsContext = createContext<ToolActions>({
+  session: "",
   pendingOperations: new Map(),
   cancelTask: async () => undefined,
   answer: async () => undefined,

@@ -19,8 +19,8 @@ import asyncpg
 
 from backend.chat.models import Message, Role, TextPart
 from backend.chat.part_json import parse_parts
+from backend.chat.store.derived.words import query_of, snippet_of, vector_of
 from backend.chat.store.messages import COLUMNS, parse_message
-from backend.chat.words import query_of, snippet_of, vector_of
 from backend.errors import SearchTooBroad
 from backend.ids import SessionId, UserId
 from backend.postgres import Connection, Row

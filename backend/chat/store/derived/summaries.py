@@ -89,7 +89,7 @@ RETURNING attempts"""
 async def claim_summary(
     c: Connection, session_id: SessionId, through: int, *, calls: Collection[str], messages: int, seconds: float
 ) -> SummaryClaim | None:
-    """Claims the summary that ends at this message for so many seconds. Requires a transaction.
+    """Claims the summary that ends at this message for `seconds`. Requires a transaction.
 
     Returns None if it is made or given up, if an attempt at any summary of the session runs, or if the session is gone.
     """

@@ -13,7 +13,7 @@ from backend.postgres import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class TaskGroup:
     """Tasks in one state: their number, and the age of the oldest in seconds, 0 if there is none."""
 
     number: int = 0
@@ -36,8 +36,8 @@ class Census:
     has come). Continuations that wait count as waiting turns, too.
     """
 
-    turns: Mapping[str, Group]
-    operations: Mapping[str, Group]
+    turns: Mapping[str, TaskGroup]
+    operations: Mapping[str, TaskGroup]
     redis: RedisMemory | None = None
 
 
@@ -68,7 +68,7 @@ FROM found GROUP BY what, state"""
 
 async def take_census(c: Connection) -> Census:
     """Returns the census, without Redis."""
-    groups = {what: dict.fromkeys(states, Group()) for what, states in _EMPTY.items()}
+    groups = {what: dict.fromkeys(states, TaskGroup()) for what, states in _EMPTY.items()}
     for row in await c.fetch(TAKE):
-        groups[row["what"]][row["state"]] = Group(row["number"], row["oldest"])
+        groups[row["what"]][row["state"]] = TaskGroup(row["number"], row["oldest"])
     return Census(groups["turns"], groups["operations"])

@@ -76,7 +76,7 @@ async def list_ended(c: Connection, status: str, limit: int) -> Sequence[TaskVie
     return [_parse(row) for row in await c.fetch(_ENDED, limit, status)]
 
 
-async def find_view(c: Connection, task_id: TaskId) -> TaskView | None:
+async def find_task_view(c: Connection, task_id: TaskId) -> TaskView | None:
     row = await c.fetchrow(_ONE, task_id)
     return None if row is None else _parse(row)
 

@@ -1,4 +1,4 @@
-"""This service as a client that authorization servers have registered, encrypted."""
+"""The registrations of this service at authorization servers, encrypted."""
 
 from __future__ import annotations
 

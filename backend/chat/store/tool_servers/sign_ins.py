@@ -86,7 +86,7 @@ async def mark_done(c: Connection, id: str) -> bool:
     return bool(await c.fetchval(_DONE, id))
 
 
-async def has_left_in_vain(c: Connection, owner: str, server: str) -> bool:
+async def has_abandoned_sign_in(c: Connection, owner: str, server: str) -> bool:
     """Returns True if the user has left for the authorization server by a link within a day and is not back."""
     return bool(await c.fetchval(_IN_VAIN, owner, server))
 

@@ -1,8 +1,8 @@
 """What the endpoints of users are told: the outbox of events, which is also the log of their deliveries.
 
-An event is written by the statement that ends its task (`recording`). A sender claims deliveries with a lease: `due_at`
-is then the end of the lease, and proves whose the attempt is. If the sender dies, the lease lapses, and the delivery is
-claimed again: each is sent at least once, always with the same id.
+An event is written by the statement that ends its task (`event_insert`). A sender claims deliveries with a lease:
+`due_at` is then the end of the lease, and proves whose the attempt is. If the sender dies, the lease lapses, and the
+delivery is claimed again: each is sent at least once, always with the same id.
 
 A transaction that changes several rows locks them in one order, so that two cannot wait for each other: endpoints
 first, then deliveries, each by its id.
@@ -82,11 +82,13 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedDelivery:
     """A claimed delivery with all that its message needs. `leased_until` proves the claim.
 
     `waited` are the seconds since the delivery was queued, `failing` those since the endpoint began to fail.
     `secrets` has the previous one too while that is valid. `event` is an Event, unless a newer version has written it.
+    `push`: an agent named the URL for this task (`pushes.py`); there is no secret, but perhaps a `token`, and
+    `credentials` for the header `authorization`, with their scheme.
     """
 
     id: str
@@ -109,23 +111,27 @@ class Claimed:
     task_error: TaskError | None
     created_at: datetime
     started_at: datetime | None
+    push: bool = False
+    token: str | None = None
+    credentials: str | None = None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def recording(event: str, status: str) -> str:
+def event_insert(event: str, status: str, *, ends: bool) -> str:
     """Returns the INSERT that records an event of the task `t`, which a WITH query of the same statement has changed.
 
     `event` and `status` are SQL expressions. The lock waits for an endpoint that is just being deleted, so that the
-    foreign key holds. Temporary sessions have no events.
+    foreign key holds. Temporary sessions have no events. If the task `ends`, its pushes have the event, too.
     """
     return f"""
 INSERT INTO webhook_deliveries (id, endpoint_id, task_id, event, status, due_at, error)
 SELECT 'evt_' || replace(gen_random_uuid()::text, '-', ''), e.id, t.id, {event}, {status},
   CASE WHEN room.is_left THEN now() END, CASE WHEN NOT room.is_left THEN '{Failure.TOO_MANY_WAITING}' END
 FROM t JOIN sessions s ON s.id = t.session_id AND s.expires_at IS NULL
-  JOIN webhook_endpoints e ON e.user_id = s.user_id AND e.disabled_at IS NULL AND {event} = ANY(e.events)
+  JOIN webhook_endpoints e ON e.user_id = s.user_id AND e.disabled_at IS NULL
+    AND ({event} = ANY(e.events) OR {"e.task_id = t.id" if ends else "false"})
   CROSS JOIN LATERAL (SELECT count(*) < {MOST_WAITING} AS is_left FROM (
     SELECT FROM webhook_deliveries w WHERE w.endpoint_id = e.id AND w.due_at IS NOT NULL LIMIT {MOST_WAITING}
   ) AS waiting) AS room
@@ -142,7 +148,7 @@ SELECT d.*, t.session_id FROM d JOIN tasks t ON t.id = d.task_id"""
 
 
 async def send_again(c: Connection, user_id: UserId, endpoint_id: str, delivery_id: str) -> Delivery:
-    """Makes a delivery due at once, for another day. Requires a transaction.
+    """Makes a delivery due now, and lets it be tried for another day. Requires a transaction.
 
     Raises WebhookNotFound if it or its endpoint does not exist, WebhookDisabled if nothing is sent to the endpoint.
     """
@@ -225,6 +231,7 @@ WITH due AS (
   WHERE id IN (SELECT id FROM taken) RETURNING *
 )
 SELECT d.id, d.endpoint_id, e.user_id, d.due_at, d.event, d.status, d.created_at AS ended_at, e.url, e.with_text,
+  e.task_id IS NOT NULL AS push, e.token, e.credentials,
   e.secret, CASE WHEN e.previous_until > now() THEN e.previous_secret END AS previous_secret,
   extract(epoch FROM now() - d.queued_at)::float8 AS waited,
   coalesce(extract(epoch FROM now() - e.failing_since), 0)::float8 AS failing,
@@ -240,7 +247,7 @@ async def claim_due(
     per_user: int,
     besides: Collection[str] = (),
     sending: Mapping[UserId, int] = MappingProxyType({}),
-) -> list[Claimed]:
+) -> list[ClaimedDelivery]:
     """Claims up to `limit` due deliveries for LEASE seconds, at most `per_endpoint` of each endpoint.
 
     Leaves out the endpoints `besides`. A user has at most `per_user`, with those that the caller has claimed already
@@ -257,15 +264,15 @@ async def claim_due(
     return claimed
 
 
-def _parse_claimed(row: Row) -> Claimed:
+def _parse_claimed(row: Row) -> ClaimedDelivery:
     error: dict[str, str] | None = row["error"]
-    return Claimed(
+    return ClaimedDelivery(
         id=row["id"],
         endpoint_id=row["endpoint_id"],
         user_id=UserId(row["user_id"]),
         leased_until=row["due_at"],
         url=row["url"],
-        secrets=tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret is not None),
+        secrets=tuple(secret for secret in (row["secret"], row["previous_secret"]) if secret),
         with_text=row["with_text"],
         waited=row["waited"],
         failing=row["failing"],
@@ -280,6 +287,9 @@ def _parse_claimed(row: Row) -> Claimed:
         task_error=None if error is None else TaskError(error["code"], error["message"]),
         created_at=row["created_at"],
         started_at=row["started_at"],
+        push=row["push"],
+        token=row["token"],
+        credentials=row["credentials"],
     )
 
 
@@ -288,7 +298,7 @@ _LOCK = "SELECT FROM webhook_endpoints WHERE id = $1 FOR NO KEY UPDATE"
 _IS_HELD = "SELECT EXISTS (SELECT FROM webhook_deliveries WHERE id = $1 AND due_at = $2)"
 
 
-async def _lock_if_held(c: Connection, claimed: Claimed) -> bool:
+async def _lock_if_held(c: Connection, claimed: ClaimedDelivery) -> bool:
     """Locks the endpoint. Returns False if the claim is lost."""
     await c.execute(_LOCK, claimed.endpoint_id)
     return bool(await c.fetchval(_IS_HELD, claimed.id, claimed.leased_until))
@@ -300,7 +310,7 @@ UPDATE webhook_deliveries SET due_at = NULL, delivered_at = now(), answer = $3, 
 WHERE id = $1 AND due_at = $2"""
 
 
-async def settle_delivered(c: Connection, claimed: Claimed, answer: int) -> None:
+async def settle_delivered(c: Connection, claimed: ClaimedDelivery, answer: int) -> None:
     """Records that the endpoint took the event, unless the claim is lost. Requires a transaction."""
     if not await _lock_if_held(c, claimed):
         return
@@ -323,7 +333,13 @@ WHERE id IN (SELECT id FROM held)"""
 
 
 async def settle_failed(
-    c: Connection, claimed: Claimed, failure: Failure, answer: int | None, *, wait: float | None, pause_for: float
+    c: Connection,
+    claimed: ClaimedDelivery,
+    failure: Failure,
+    answer: int | None,
+    *,
+    wait: float | None,
+    pause_for: float,
 ) -> None:
     """Records a failed attempt, unless the claim is lost. The next attempt comes after `wait` seconds, or never if that
     is None.
@@ -349,7 +365,7 @@ UPDATE webhook_deliveries SET due_at = NULL, error = coalesce(error, '{Failure.D
 WHERE id IN (SELECT id FROM held)"""
 
 
-async def settle_gone(c: Connection, claimed: Claimed) -> None:
+async def settle_gone(c: Connection, claimed: ClaimedDelivery) -> None:
     """Disables the endpoint, which said that it wants no more events, unless the claim is lost.
 
     Requires a transaction.
@@ -368,6 +384,9 @@ async def give_up_waiting(c: Connection, endpoint_id: str) -> None:
 
 # --- deleting ---------------------------------------------------------------------------------------------------------
 
+_LOCK_PUSHES = """
+SELECT FROM webhook_endpoints e JOIN tasks t ON t.id = e.task_id WHERE t.session_id = $1
+ORDER BY e.id FOR UPDATE OF e"""
 _LOCK_OF_SESSION = """
 SELECT FROM webhook_deliveries d JOIN tasks t ON t.id = d.task_id WHERE t.session_id = $1
 ORDER BY d.id FOR UPDATE OF d"""
@@ -375,7 +394,8 @@ _LOCK_OF_ENDPOINTS = "SELECT FROM webhook_deliveries WHERE endpoint_id = ANY($1:
 
 
 async def lock_of_session(c: Connection, session_id: SessionId) -> None:
-    """Locks the deliveries of a session that will be deleted. The caller holds the session's lock."""
+    """Locks the pushes and deliveries of a session that will be deleted. The caller holds the session's lock."""
+    await c.execute(_LOCK_PUSHES, session_id)
     await c.execute(_LOCK_OF_SESSION, session_id)
 
 

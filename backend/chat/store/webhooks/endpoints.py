@@ -1,4 +1,4 @@
-"""The URLs to which a user has events sent, each with its secret."""
+"""The URLs to which a user has events sent, each with its secret. Those for one task are `pushes.py`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def _found(row: Row | None) -> Endpoint:
 _LOCK = "SELECT pg_advisory_xact_lock($1, hashtext($2))"
 _INSERT = f"""
 INSERT INTO webhook_endpoints (id, user_id, url, events, with_text, secret)
-SELECT $1, $2, $3, $4, $5, $6 WHERE (SELECT count(*) FROM webhook_endpoints WHERE user_id = $2) < $7
+SELECT $1, $2, $3, $4, $5, $6
+WHERE (SELECT count(*) FROM webhook_endpoints WHERE user_id = $2 AND task_id IS NULL) < $7
 RETURNING {_COLUMNS}"""
 
 
@@ -70,7 +71,7 @@ async def add_endpoint(
     return _parse(row)
 
 
-_LIST = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE user_id = $1 ORDER BY created_at, id"
+_LIST = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE user_id = $1 AND task_id IS NULL ORDER BY created_at, id"
 
 
 async def list_endpoints(c: Connection, user_id: UserId) -> list[Endpoint]:
@@ -83,7 +84,7 @@ UPDATE webhook_endpoints SET events = coalesce($3, events), with_text = coalesce
   disabled_at = CASE $5::bool WHEN true THEN NULL WHEN false THEN coalesce(disabled_at, now()) ELSE disabled_at END,
   disabled_by = CASE $5 WHEN true THEN NULL WHEN false THEN coalesce(disabled_by, 'user') ELSE disabled_by END,
   failing_since = CASE WHEN $5 THEN NULL ELSE failing_since END
-WHERE id = $1 AND user_id = $2 RETURNING {_COLUMNS}"""
+WHERE id = $1 AND user_id = $2 AND task_id IS NULL RETURNING {_COLUMNS}"""
 
 
 async def change_endpoint(
@@ -112,7 +113,7 @@ async def change_endpoint(
 _ROTATE = f"""
 UPDATE webhook_endpoints SET secret = $3, previous_secret = secret,
   previous_until = now() + make_interval(secs => {BOTH_SECRETS_FOR})
-WHERE id = $1 AND user_id = $2 RETURNING {_COLUMNS}"""
+WHERE id = $1 AND user_id = $2 AND task_id IS NULL RETURNING {_COLUMNS}"""
 
 
 async def rotate_secret(c: Connection, user_id: UserId, endpoint_id: str, secret: str) -> Endpoint:

@@ -15,7 +15,7 @@ WITH held AS MATERIALIZED (
   SELECT id FROM webhook_deliveries WHERE endpoint_id = $1 AND due_at = $2 ORDER BY id FOR NO KEY UPDATE
 )
 UPDATE webhook_deliveries SET due_at = coalesce($3, now()) WHERE id IN (SELECT id FROM held)"""
-# clock_timestamp(): the time of a delivery that failed is counted from now(), so it is not taken for the pause's end.
+# clock_timestamp(): the time of a delivery that failed is counted from now(), so the two times differ.
 _PAUSE = """
 UPDATE webhook_endpoints SET failing_since = coalesce(failing_since, now()),
   paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => $2))

@@ -7,7 +7,16 @@ export class Expired extends Error {
   }
 }
 
-/** The server refused the request, and a retry would not help. `code` is the server's error code, if it sent one. */
+/** A field of the request that is invalid, such as `body.inputs.a`. */
+export interface InvalidField {
+  path: string;
+  message: string;
+}
+
+/**
+ * The server refused the request, and a retry would not help. `code` is the server's error code, if it sent one.
+ * `fields` are the fields of the request that it named.
+ */
 export class Refused extends Error {
   override name = "Refused";
 
@@ -15,6 +24,7 @@ export class Refused extends Error {
     readonly status: number,
     readonly code: string | undefined,
     detail: string | undefined,
+    readonly fields: InvalidField[] = [],
   ) {
     super(detail ?? `The server answered ${status}.`);
   }
@@ -22,8 +32,8 @@ export class Refused extends Error {
   static async of(response: Response): Promise<Refused> {
     const text = await response.text().catch(() => "");
     try {
-      const { code, detail } = JSON.parse(text) as { code?: string; detail?: string };
-      return new Refused(response.status, code, detail);
+      const { code, detail, fields } = JSON.parse(text) as { code?: string; detail?: string; fields?: InvalidField[] };
+      return new Refused(response.status, code, detail, fields);
     } catch {
       return new Refused(response.status, undefined, undefined);
     }

@@ -1,4 +1,4 @@
-"""Names of tools that are unique over all servers, and places for calls that sessions share fairly."""
+"""Names of tools that are unique over all servers, and slots for calls that sessions share fairly."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from executor.mcp.connection import MAX_CALLS, RESERVED
+from executor.mcp.call_slots import RESERVED, CallSlots
+from executor.mcp.failures import ServerBusy
 from executor.mcp.names import MAX_NAME_CHARS, Names
-from executor.places import NoPlace, Places
 from executor.tools.context import ToolContext
 from tests.speed import limit
 from tests.unit.test_mcp_tools import CONTEXT
@@ -38,15 +38,15 @@ def test_names_do_not_depend_on_the_order_of_the_file() -> None:
 
 
 holders: dict[asyncio.Task[None], list[None]] = {}
-"""For each job that wants places, the list that grows with each place."""
+"""For each job that wants slots, the list that grows with each slot."""
 
 
-async def hold(stack: AsyncExitStack, places: Places, session: str, number: int) -> list[asyncio.Task[None]]:
-    """Takes places, each in a job that holds it until the stack is closed or the test ends."""
+async def hold(stack: AsyncExitStack, slots: CallSlots, session: str, number: int) -> list[asyncio.Task[None]]:
+    """Takes slots, each in a job that holds it until the stack is closed or the test ends."""
     done = asyncio.Event()
 
     async def one() -> None:
-        async with places.place(session):
+        async with slots.slot(session):
             taken.append(None)
             await done.wait()
 
@@ -59,9 +59,9 @@ async def hold(stack: AsyncExitStack, places: Places, session: str, number: int)
     return jobs
 
 
-async def enters(places: Places, session: str) -> bool:
-    """Tells whether a call gets a place at once, which it then keeps."""
-    (job,) = await hold(AsyncExitStack(), places, session, 1)
+async def enters(slots: CallSlots, session: str) -> bool:
+    """Tells whether a call gets a slot at once, which it then keeps."""
+    (job,) = await hold(AsyncExitStack(), slots, session, 1)
     entered = len(holders[job]) == 1
     if not entered:
         job.cancel()
@@ -69,21 +69,21 @@ async def enters(places: Places, session: str) -> bool:
     return entered
 
 
-async def test_one_session_cannot_take_all_places() -> None:
-    places = Places(MAX_CALLS + RESERVED)
+async def test_one_session_cannot_take_all_slots() -> None:
+    slots = CallSlots()
     async with AsyncExitStack() as stack:
-        await hold(stack, places, "greedy", 40)
+        await hold(stack, slots, "greedy", 40)
         for number in range(RESERVED):
-            assert await enters(places, f"modest{number}")
-        assert not await enters(places, "late")
+            assert await enters(slots, f"modest{number}")
+        assert not await enters(slots, "late")
 
 
 async def test_sessions_that_wait_take_turns() -> None:
-    places, order = Places(1), []
+    slots, order = CallSlots(1), []
     async with asyncio.timeout(limit(10)):
 
         async def call(session: str) -> None:
-            async with places.place(session):
+            async with slots.slot(session):
                 order.append(session)
                 await asyncio.sleep(0)
 
@@ -91,31 +91,31 @@ async def test_sessions_that_wait_take_turns() -> None:
     assert order == ["a", "a", "b", "c", "a", "b"]
 
 
-async def test_a_call_that_is_cancelled_while_it_waits_takes_no_place() -> None:
-    places = Places(1)
-    async with places.place("a"):
-        waiting = await hold(AsyncExitStack(), places, "b", 3)
+async def test_a_call_that_is_cancelled_while_it_waits_takes_no_slot() -> None:
+    slots = CallSlots(1)
+    async with slots.slot("a"):
+        waiting = await hold(AsyncExitStack(), slots, "b", 3)
         for job in waiting[:2]:
             job.cancel()
     for _ in range(3):
         await asyncio.sleep(0)
     assert waiting[0].cancelled()
     assert not waiting[2].done()
-    assert not await enters(places, "c")
+    assert not await enters(slots, "c")
     waiting[2].cancel()
     await asyncio.wait(waiting)
-    assert await enters(places, "c")
+    assert await enters(slots, "c")
 
 
 async def test_waiting_for_a_place_does_not_count_to_the_limit_of_a_call() -> None:
     """64 turns at once, each with a call that takes half of its limit."""
-    places, ended = Places(MAX_CALLS + RESERVED), []
+    slots, ended = CallSlots(), []
     seconds = limit(0.2)
 
     async def call(session: str) -> None:
         async with asyncio.timeout(2 * seconds) as clock:
             context = ToolContext(*(getattr(CONTEXT, name) for name in ToolContext.__slots__[:6]), clock=clock)  # type: ignore[attr-defined]
-            async with places.place(session, context.untimed):
+            async with slots.slot(session, context.untimed):
                 await asyncio.sleep(seconds)
                 ended.append(session)
 
@@ -125,11 +125,11 @@ async def test_waiting_for_a_place_does_not_count_to_the_limit_of_a_call() -> No
 
 
 async def test_a_call_that_waits_too_long_is_told_that_it_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("executor.places.MAX_WAIT", 0.01)
-    places = Places(1)
-    async with places.place("a"):
-        with pytest.raises(NoPlace):
-            async with places.place("b"):
+    monkeypatch.setattr("executor.mcp.call_slots.MAX_WAIT", 0.01)
+    slots = CallSlots(1)
+    async with slots.slot("a"):
+        with pytest.raises(ServerBusy):
+            async with slots.slot("b"):
                 pass
-    async with places.place("b"):
+    async with slots.slot("b"):
         pass

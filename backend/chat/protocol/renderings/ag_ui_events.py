@@ -29,7 +29,7 @@ Event = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Run:
+class ThreadRun:
     """A run of a thread: the answer to one message. `error` is why it failed, once the stream has said so."""
 
     thread_id: str
@@ -187,7 +187,7 @@ def _texts(shown: dict[str, Json]) -> str:
 
 
 async def as_ag_ui_stream(
-    frames: AsyncGenerator[bytes, None], run: Run, before: Iterable[Event] = ()
+    frames: AsyncGenerator[bytes, None], run: ThreadRun, before: Iterable[Event] = ()
 ) -> AsyncGenerator[bytes, None]:
     """Yields the frames of the events: those of `before`, then those of a task's stream.
 
@@ -208,7 +208,7 @@ def frame_of(event: Event) -> bytes:
     return frame_without_id(ascii_json(event))
 
 
-def _render(frame: bytes, run: Run, *, begun: bool) -> bytes:
+def _render(frame: bytes, run: ThreadRun, *, begun: bool) -> bytes:
     """Renders one frame. Comments, and the end mark `[DONE]`, which the protocol does not have, become nothing."""
     head, found, body = frame.partition(_DATA)
     if not found or body[:1] != b"{":

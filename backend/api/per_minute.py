@@ -1,4 +1,4 @@
-"""The sessions that each caller creates in this process, limited for each minute."""
+"""Limits for each caller and minute: how many sessions are created, and how many shared conversations are read."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from backend.errors import TooManySessions
+from backend.errors import RateLimited
 
 WINDOW_S = 60.0
 
 
-class NewSessions:
+class PerMinute:
     """Counts in windows of a minute. All counts are forgotten with their window, so that they take bounded memory."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, refusal: type[RateLimited], clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
+        self._refusal = refusal
         self._clock = clock
         self._ends = -math.inf
         self._made: Counter[str] = Counter()
 
     def count(self, quota_key: str) -> None:
-        """Counts a session that is about to be created. Raises TooManySessions, with the rest of the minute."""
+        """Counts what is about to be done. Raises `refusal` after `most` times, with the rest of the minute."""
         now = self._clock()
         if now >= self._ends:
             self._ends = now + WINDOW_S
             self._made.clear()
         if self._made[quota_key] >= self._most:
-            raise TooManySessions(retry_after=math.ceil(self._ends - now))
+            raise self._refusal(retry_after=math.ceil(self._ends - now))
         self._made[quota_key] += 1

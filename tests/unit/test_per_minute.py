@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from backend.api.new_sessions import WINDOW_S, NewSessions
+from backend.api.per_minute import WINDOW_S, PerMinute
 from backend.errors import TooManySessions
 
 
 def test_each_caller_has_a_number_of_new_sessions_a_minute() -> None:
     now = 1000.0
-    made = NewSessions(2, clock=lambda: now)
+    made = PerMinute(2, TooManySessions, clock=lambda: now)
     for caller in ("user:a", "user:b"):
         made.count(caller)
         made.count(caller)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from backend.chat.forms import MAX_CHOICES, MAX_TEXT_CHARS, check_fields
 from backend.chat.models import Json
+from backend.chat.questions.forms import MAX_CHOICES, MAX_TEXT_CHARS, check_fields
 from backend.errors import ValidationFailed
 
 QUESTIONS = "questions"

@@ -12,7 +12,7 @@ from executor.mcp.names import Names
 from executor.mcp.resource import READ_RESOURCE, Read, ResourceTool
 from executor.mcp.server_entry import Server
 from executor.mcp.tasks import ServerTasks
-from executor.mcp.tool import Call, Offered, offered_tools, unknown_tool
+from executor.mcp.tool import Call, OfferedTools, offered_tools, unknown_tool
 from executor.tools.tool import Tool
 
 MAX_NAMED = 20
@@ -20,7 +20,7 @@ MAX_NAMED = 20
 logger = logging.getLogger(__name__)
 
 
-class Offer:
+class ServerTools:
     """What the newest list of a server's tools becomes. `call` and `read` send calls to the server.
 
     Has a tool that reads resources after an answer with a link to one (`has_linked`).
@@ -32,7 +32,7 @@ class Offer:
         self._call, self._read = call, read
         self._tasks = tasks
         self._listed: tuple[list[mcp_types.Tool], bool] | None = None
-        self._offered: Offered | None = None
+        self._offered: OfferedTools | None = None
         self._readers: dict[str, Tool[Any]] = {}
         self.has_linked = False
 

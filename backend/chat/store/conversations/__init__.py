@@ -1,0 +1,1 @@
+"""Folders, feedback about answers, share links, and imports: what users do with whole conversations."""

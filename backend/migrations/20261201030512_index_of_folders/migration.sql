@@ -1,0 +1,2 @@
+-- CreateIndex
+CREATE INDEX CONCURRENTLY IF NOT EXISTS "sessions_folder_id_idx" ON "sessions"("folder_id");

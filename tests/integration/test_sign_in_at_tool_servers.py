@@ -20,8 +20,8 @@ from pydantic import SecretStr
 from backend.chat.oauth import token_endpoint
 from backend.chat.oauth.sealing import Seal
 from backend.chat.oauth.values import (
+    OAuthTokens,
     SignIn,
-    Tokens,
     grant_from_json,
     grant_json,
     hash_of,
@@ -262,7 +262,7 @@ async def test_a_new_sign_in_revokes_the_tokens_of_another_client_only(
             sealed = seal.seal(grant_json(replace(authority, client_id="other"), tokens), place)
             assert await grants.renew(c, grant, sealed, tokens.scopes, 3_600)
 
-    async def revoke(_: Any, old: Tokens) -> bool:
+    async def revoke(_: Any, old: OAuthTokens) -> bool:
         revoked.append(old.access)
         return True
 

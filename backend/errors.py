@@ -14,6 +14,7 @@ AppError                      answered to the caller as problem+json
 ├── MethodNotAllowed    405
 ├── RequestTimeout      408
 ├── TurnInProgress      409
+├── MessageTakenIn      409
 ├── NoActiveTurn        409
 ├── AlreadyCompleted    409
 ├── WebhookReused       409
@@ -257,6 +258,12 @@ class TurnInProgress(AppError):
     """A turn is running in this session."""
 
     code, status = "turn_in_progress", 409
+
+
+class MessageTakenIn(AppError):
+    """An answer has read this message in its middle, so it cannot be edited by itself. Send a new message."""
+
+    code, status = "message_taken_in", 409
 
 
 class NoActiveTurn(AppError):

@@ -7,9 +7,9 @@ redis-py's own cluster client is not used (docs/decisions/0023-redis-cluster.md 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -38,6 +38,8 @@ _KEYLESS = frozenset({"PING", "INFO", "TIME", "PUBLISH", "SCRIPT LOAD", "CONFIG 
 """Commands that any node can answer. `PUBLISH` reaches the subscribers of all nodes."""
 _KEY_AFTER = {"XREAD": "STREAMS", "XREADGROUP": "STREAMS"}
 _AWAY = (ConnectionError, TimeoutError, OSError)
+_NOT_HERE = (AskError, TryAgainError)
+"""Another node has the key, or will have it (MovedError is an AskError)."""
 
 
 class Unsettled(ConnectionError):
@@ -81,9 +83,21 @@ class ClusterRedis(Redis):
         return self._owners[key_slot(key.encode())]
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        if _key_of(args) is None:
+        key = _key_of(args)
+        if key is None:
             anywhere: Any = super()
             return await anywhere.execute_command(*args, **options)
+        place = None if self._stale else self._owners[key_slot(key)]
+        if place is not None and (node := self._nodes.get(place)) is not None:  # the usual case, without lists
+            try:
+                with self._watched():
+                    return await cast("Any", node).execute_command(*args, **dict(options))
+            except _NOT_HERE:
+                pass  # the first redirection counts as one below
+            except _AWAY:
+                self._stale = True
+                if not self._retries:
+                    raise
         (result,) = await self.run([(args, options)])
         if isinstance(result, Exception):
             raise result
@@ -113,7 +127,7 @@ class ClusterRedis(Redis):
                 results = [error if i in set(left) else result for i, result in enumerate(results)]
             else:
                 await self._send(left, slots, calls, results)
-            moved = [i for i in left if isinstance(results[i], AskError | TryAgainError)]
+            moved = [i for i in left if isinstance(results[i], _NOT_HERE)]
             failed = [i for i in left if isinstance(results[i], _AWAY)]
             if failed:
                 self._stale = True
@@ -124,7 +138,7 @@ class ClusterRedis(Redis):
             if left and (failed or redirects > 1):
                 await asyncio.sleep(jitter(min(FIRST_PAUSE * 2 ** max(failures, redirects - 1), LONGEST_PAUSE)))
         for i, result in enumerate(results):
-            if isinstance(result, AskError | TryAgainError):
+            if isinstance(result, _NOT_HERE):
                 results[i] = Unsettled(f"CLUSTERDOWN the slot moves: {result}")
         return results
 
@@ -149,15 +163,21 @@ class ClusterRedis(Redis):
         parts: dict[Place | None, list[int]] = {}
         for i in left:
             parts.setdefault(self._owners[slots[i]], []).append(i)
-        watch = asyncio.get_running_loop().call_later(self._patience, self._suspect)
-        try:
-            jobs = [self._send_part(place, part, calls, results) for place, part in parts.items()]
-            if len(jobs) == 1:  # the usual case needs no task of its own
+        jobs = [self._send_part(place, part, calls, results) for place, part in parts.items()]
+        with self._watched():
+            if len(jobs) == 1:  # it needs no task of its own
                 await jobs[0]
             else:
                 await asyncio.gather(*jobs)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Doubts the map if the body takes long, or is cancelled because its caller has lost patience."""
+        watch = asyncio.get_running_loop().call_later(self._patience, self._suspect)
+        try:
+            yield
         except asyncio.CancelledError:
-            self._stale = True  # the caller may have lost its patience
+            self._stale = True
             raise
         finally:
             watch.cancel()

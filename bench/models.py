@@ -27,7 +27,7 @@ from executor.llm.model import Model, Prompt
 from executor.llm.openai import OpenAIModel
 from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.responses_stream import ResponsesDecoder
-from executor.llm.retrying import CallLimits, Decoder, stream_events
+from executor.llm.retrying import Decoder, ModelCallLimits, stream_events
 from executor.llm.scripted import ScriptedModel
 
 DELTAS = 20_000
@@ -111,7 +111,9 @@ async def run_parser(pieces: list[bytes], decoder: Callable[[], Decoder]) -> int
     async def connect() -> AsyncIterator[AsyncIterator[bytes]]:
         yield _Stream(pieces).__aiter__()
 
-    return sum([isinstance(event, TextDelta) async for event in stream_events(connect, decoder, openai, CallLimits())])
+    return sum(
+        [isinstance(event, TextDelta) async for event in stream_events(connect, decoder, openai, ModelCallLimits())]
+    )
 
 
 async def run_openai_sdk(client: openai.AsyncOpenAI) -> int:
@@ -154,11 +156,11 @@ async def main() -> None:
             if provider != "anthropic":
                 client = openai.AsyncOpenAI(api_key="k", http_client=http)
                 responses = provider == "responses"
-                model: Model = OpenAIModel(client, "m", CallLimits(), "m", official=True, responses=responses)
+                model: Model = OpenAIModel(client, "m", ModelCallLimits(), "m", official=True, responses=responses)
                 sdk: Callable[[], Awaitable[int]] = partial(run_responses_sdk if responses else run_openai_sdk, client)
             else:
                 other = anthropic.AsyncAnthropic(api_key="k", http_client=http)
-                model = AnthropicModel(other, "m", CallLimits(), "m")
+                model = AnthropicModel(other, "m", ModelCallLimits(), "m")
                 sdk = partial(run_anthropic_sdk, other)
             await measure(f"{provider}, {label}: with the SDK's transport", partial(run_model, model))
             await measure(f"{provider}, {label}: the SDK's own stream", sdk, rounds=1)

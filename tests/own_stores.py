@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers.generator import GeneratorNode, generator_node
 from tests.servers.postgres import copied_database
-from tests.servers.redis import redis_node
+from tests.servers.redis_cluster import redis_to_test
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ async def redis_dsn() -> AsyncIterator[str]:
         yield dsn
         return
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
-        async with redis_node(Path(folder)) as node:
+        async with redis_to_test(Path(folder)) as node:
             yield node.dsn
 
 

@@ -16,7 +16,7 @@ from backend.chat.models import NewMessage, Role, TextPart
 from backend.chat.protocol.renderings.openai_chunks import ToolsAs
 from backend.errors import EmptyMessage, UnsupportedParameter
 
-_REFUSED = ("tools", "functions", "audio", "logprobs", "top_logprobs")
+_REFUSED = ("audio", "logprobs", "top_logprobs")
 _SYSTEM = ("system", "developer")
 _ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT}
 MAX_HISTORY = 500
@@ -104,10 +104,11 @@ class CompletionRequest(_Body):
         """Raises UnsupportedParameter for a field whose effect the client would miss."""
         extra = self.model_extra or {}
         refused = next((name for name in _REFUSED if extra.get(name)), None)
-        if refused == "tools" or refused == "functions":
-            raise UnsupportedParameter(f"`{refused}`: this server runs its own tools and takes none from clients.")
         if refused is not None:
             raise UnsupportedParameter(f"`{refused}` is not supported.")
+        for name in ("tool_choice", "function_call"):  # tools that may be called need not be, so they are ignored
+            if extra.get(name) not in (None, "auto", "none"):
+                raise UnsupportedParameter(f"`{name}`: this server runs its own tools and calls none of clients.")
         if self.n not in (None, 1):
             raise UnsupportedParameter("`n`: a request has exactly one answer.")
         form = extra.get("response_format")

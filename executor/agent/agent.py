@@ -158,7 +158,7 @@ class Agent:
                 yield item
             if calls.wait_for_user:
                 return
-        if calls_made == 1 and await self._host.other_questions_wait():  # the continuation of a question begins
+        if await self._is_one_of_several(calls_made):
             yield Commit((), Usage(), last=WAITS)
             return
         while calls_made < self._limits.steps:
@@ -186,10 +186,14 @@ class Agent:
             f"This turn took more than {self._limits.steps} steps and was stopped.", code="too_many_steps"
         )
 
-    @property
-    def asks_model_next(self) -> bool:
-        """Returns True if no calls of an earlier attempt are to be finished before the model is asked."""
-        return self._current is None
+    async def asks_model_next(self) -> bool:
+        """Returns True if the model is asked first: there are no calls of an earlier attempt to finish before."""
+        calls_made = sum(row.role is Role.ASSISTANT for row in self._committed)
+        return self._current is None and not await self._is_one_of_several(calls_made)
+
+    async def _is_one_of_several(self, calls_made: int) -> bool:
+        """Returns True if this continues a question, and the model goes on after another one of the same turn."""
+        return calls_made == 1 and await self._host.other_questions_wait()
 
     def take_in(self, messages: Sequence[Row]) -> None:
         """Puts messages of the user before the next call of the model. Call it before `run`, or after a commit that
@@ -288,8 +292,7 @@ class Agent:
         sampled, self._sampled = self._sampled, Usage()
         self.usage += sampled
         within_limits = calls_made < self._limits.steps and self.usage.total_tokens <= self._limits.tokens
-        # the first step of a continuation may end it without the model
-        goes_on = isinstance(calls, Calls) and last is None and within_limits
+        goes_on = last is None and within_limits and not await self._is_one_of_several(calls_made)
         yield Commit(tuple(calls.stored_messages()), sampled, last, result, goes_on)
         self._current = None
         rows += self._take_over()

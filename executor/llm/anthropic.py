@@ -25,7 +25,7 @@ from executor.llm.own_history import HistoryForm, one_call_each, written_for
 from executor.llm.provider_data import made_by
 from executor.llm.provider_words import NO_KEY
 from executor.llm.refusals import refuses_parallel_calls, refuses_setting, refuses_system
-from executor.llm.retrying import CallLimits, stream_events
+from executor.llm.retrying import ModelCallLimits, stream_events
 from executor.llm.server_memory import Draft
 
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -37,23 +37,23 @@ _WANTS_THINKING = re.compile(r"expected [^.]{0,40}thinking|must start with a thi
 
 @asynccontextmanager
 async def open_anthropic(
-    settings: Settings, name: str, patience: CallLimits | None = None, extras: Extras = NO_EXTRAS
+    settings: Settings, name: str, limits: ModelCallLimits | None = None, extras: Extras = NO_EXTRAS
 ) -> AsyncIterator[AnthropicModel]:
     """Yields the model with this name."""
     key, base_url = settings.chat_api_key or settings.anthropic_api_key, settings.chat_base_url or None
     url = (base_url or ANTHROPIC_URL).rstrip("/").removesuffix("/v1")
     secret = key.get_secret_value() if key is not None else NO_KEY
-    patience = patience or CallLimits.of(settings.chat_first_byte_timeout, base_url or ANTHROPIC_URL)
+    limits = limits or ModelCallLimits.of(settings.chat_first_byte_timeout, base_url or ANTHROPIC_URL)
     async with anthropic.AsyncAnthropic(
         api_key=secret,
         base_url=url,
         # some servers of this format read this header alone
         default_headers=({"authorization": f"Bearer {secret}"} if base_url is not None else {}) | dict(extras.headers),
         max_retries=0,
-        timeout=patience.for_http(),
+        timeout=limits.for_http(),
         http_client=anthropic.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
-        yield AnthropicModel(client, name, patience, made_by(url, name), extras)
+        yield AnthropicModel(client, name, limits, made_by(url, name), extras)
 
 
 class AnthropicModel:
@@ -63,13 +63,13 @@ class AnthropicModel:
         self,
         client: anthropic.AsyncAnthropic,
         name: str,
-        patience: CallLimits,
+        limits: ModelCallLimits,
         owner: str,
         extras: Extras = NO_EXTRAS,
     ) -> None:
         self.name = name
         self._client = client
-        self._patience = patience
+        self._limits = limits
         self._secrets = [client.api_key or "", *extras.secrets]
         self._adapter = Adapter(owner, self._secrets)
         self._dialect = _AnthropicDialect(name, self._adapter, extras)
@@ -82,7 +82,7 @@ class AnthropicModel:
             lambda: self._connect(draft),
             lambda: AnthropicDecoder(taken, self._adapter.owner),
             anthropic,
-            self._patience,
+            self._limits,
             lambda failure: self._adapter.concede_in_stream(failure, draft),
             self._secrets,
         )

@@ -26,7 +26,7 @@ from executor.llm.provider_words import NO_KEY
 from executor.llm.refusals import refuses_lists_of_blocks, refuses_parallel_calls, refuses_setting, refuses_system
 from executor.llm.responses import ResponsesDialect
 from executor.llm.responses_stream import ResponsesDecoder
-from executor.llm.retrying import CallLimits, stream_events
+from executor.llm.retrying import ModelCallLimits, stream_events
 from executor.llm.server_memory import Draft
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -40,7 +40,7 @@ _NO_REASONING = (
 async def open_openai(
     settings: Settings,
     name: str,
-    patience: CallLimits | None = None,
+    limits: ModelCallLimits | None = None,
     extras: Extras = NO_EXTRAS,
     *,
     responses: bool = False,
@@ -48,17 +48,17 @@ async def open_openai(
     """Yields the model with this name. `responses` chooses the Responses API."""
     key, base_url = settings.model_api_key, settings.model_base_url or OPENAI_URL
     host = urlsplit(base_url).hostname or ""
-    patience = patience or CallLimits.of(settings.chat_first_byte_timeout, base_url, thinks_silently=responses)
+    limits = limits or ModelCallLimits.of(settings.chat_first_byte_timeout, base_url, thinks_silently=responses)
     async with openai.AsyncOpenAI(
         api_key=key.get_secret_value() if key is not None else NO_KEY,
         base_url=base_url,
         default_headers=extras.headers,
         max_retries=0,
-        timeout=patience.for_http(),
+        timeout=limits.for_http(),
         http_client=openai.DefaultAioHttpClient(),  # the default passes each delta through h11 and anyio
     ) as client:
         owner, official = made_by(base_url, name), host == "api.openai.com"
-        yield OpenAIModel(client, name, patience, owner, official=official, extras=extras, responses=responses)
+        yield OpenAIModel(client, name, limits, owner, official=official, extras=extras, responses=responses)
 
 
 class OpenAIModel:
@@ -68,7 +68,7 @@ class OpenAIModel:
         self,
         client: openai.AsyncOpenAI,
         name: str,
-        patience: CallLimits,
+        limits: ModelCallLimits,
         owner: str,
         *,
         official: bool = False,
@@ -79,7 +79,7 @@ class OpenAIModel:
         self._api = client.responses if responses else client.chat.completions
         self._known = frozenset(signature(type(self._api).create).parameters) - NOT_SENT
         self._decoder = ResponsesDecoder if responses else OpenAIDecoder
-        self._patience = patience
+        self._limits = limits
         self._secrets = [client.api_key, *extras.secrets]
         self._adapter = Adapter(owner, self._secrets)
         self._dialect: Dialect = (
@@ -96,7 +96,7 @@ class OpenAIModel:
             lambda: self._connect(draft),
             lambda: self._decoder(taken, self._adapter.owner),
             openai,
-            self._patience,
+            self._limits,
             lambda failure: self._adapter.concede_in_stream(failure, draft),
             self._secrets,
         )

@@ -47,7 +47,7 @@ _KEY_HEADER = re.compile(r"auth|key|token|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class CallLimits:
+class ModelCallLimits:
     """Limits of a model call. Times are in seconds."""
 
     connect: float = 10
@@ -67,7 +67,7 @@ class CallLimits:
     """The longest wait before an attempt. If the provider asks for more, the call fails."""
 
     @classmethod
-    def of(cls, first_byte: float | None, base_url: str, *, thinks_silently: bool = False) -> CallLimits:
+    def of(cls, first_byte: float | None, base_url: str, *, thinks_silently: bool = False) -> ModelCallLimits:
         """Returns the limits for this CHAT_FIRST_BYTE_TIMEOUT. None: OWN_SERVER_FIRST_BYTE, except at large providers.
 
         `thinks_silently`: the first byte says nothing about when the answer begins, so a silence after it may be as
@@ -75,8 +75,8 @@ class CallLimits:
         """
         host = urlsplit(base_url).hostname or ""
         usual = FIRST_BYTE if host in LARGE_PROVIDERS else OWN_SERVER_FIRST_BYTE
-        patience = cls(first_byte=usual if first_byte is None else first_byte)
-        return replace(patience, silence=max(patience.first_byte, SILENT_THOUGHT)) if thinks_silently else patience
+        limits = cls(first_byte=usual if first_byte is None else first_byte)
+        return replace(limits, silence=max(limits.first_byte, SILENT_THOUGHT)) if thinks_silently else limits
 
     def for_http(self) -> httpx2.Timeout:
         """Returns the limits of the HTTP transport. Its limit for reading is a second longer than those of `_paced` and
@@ -103,7 +103,7 @@ async def stream_events(
     connect: Connect,
     decoder: Callable[[], Decoder],
     sdk: SdkErrors,
-    patience: CallLimits,
+    limits: ModelCallLimits,
     concede: Callable[[ModelCallError], bool] = lambda _: False,
     secrets: Sequence[str] = (),
 ) -> AsyncGenerator[ModelEvent, None]:
@@ -119,7 +119,7 @@ async def stream_events(
         attempt += 1
         unshown = HeldBackEvents()
         try:
-            async with aclosing(_one_attempt(connect, decoder(), sdk, patience)) as batches:
+            async with aclosing(_one_attempt(connect, decoder(), sdk, limits)) as batches:
                 async for batch in batches:
                     for event in batch:
                         for passed in unshown.take(event):
@@ -133,10 +133,10 @@ async def stream_events(
                 failure = ModelCallError("provider_incomplete", note=note)
             if not shown and concede(failure):
                 continue
-            wait = _wait_before(attempt + 1, failure, patience)
-            late = time.monotonic() + wait - began > patience.last_start
+            wait = _wait_before(attempt + 1, failure, limits)
+            late = time.monotonic() + wait - began > limits.last_start
             said = {"error": failure.said} if failure.said else {}
-            if shown or not failure.again or attempt >= patience.attempts or late or wait > patience.longest_wait:
+            if shown or not failure.again or attempt >= limits.attempts or late or wait > limits.longest_wait:
                 logger.warning(
                     "model call failed: %s (attempt %d, %s)", failure.code, attempt, failure.note, extra=said
                 )
@@ -146,29 +146,29 @@ async def stream_events(
         await asyncio.sleep(wait)
 
 
-def _wait_before(attempt: int, failure: ModelCallError, patience: CallLimits) -> float:
+def _wait_before(attempt: int, failure: ModelCallError, limits: ModelCallLimits) -> float:
     """Returns seconds: exponential, less a random part of up to a quarter, but at least what the provider asks for."""
-    backoff: float = min(patience.backoff * 2 ** (attempt - 2), _LONGEST_BACKOFF_S)
+    backoff: float = min(limits.backoff * 2 ** (attempt - 2), _LONGEST_BACKOFF_S)
     return max(jitter(backoff, 0.75), failure.retry_after or 0.0)
 
 
 async def _one_attempt(
-    connect: Connect, decoder: Decoder, sdk: SdkErrors, patience: CallLimits
+    connect: Connect, decoder: Decoder, sdk: SdkErrors, limits: ModelCallLimits
 ) -> AsyncGenerator[Sequence[ModelEvent], None]:
     body = AnswerBody(decoder)
     last_event = time.monotonic()
     begun = ended = False
     try:
         async with AsyncExitStack() as stack:
-            chunks = await _headers(stack, connect, patience)
+            chunks = await _headers(stack, connect, limits)
             begun = True
-            async with aclosing(_paced(chunks, patience)) as paced:
+            async with aclosing(_paced(chunks, limits)) as paced:
                 async for chunk in paced:
                     events, failure = body.feed(chunk)
                     if events:
                         last_event = time.monotonic()
                         yield events
-                    elif time.monotonic() - last_event > patience.no_event:
+                    elif time.monotonic() - last_event > limits.no_event:
                         raise ModelCallError("timeout", again=True, note="only pings")
                     if failure is not None:
                         raise failure
@@ -189,22 +189,22 @@ async def _one_attempt(
         yield decoder.end()
 
 
-async def _headers(stack: AsyncExitStack, connect: Connect, patience: CallLimits) -> AsyncIterator[bytes]:
+async def _headers(stack: AsyncExitStack, connect: Connect, limits: ModelCallLimits) -> AsyncIterator[bytes]:
     """Waits for the headers of the answer. Returns its body. Raises TimeoutError."""
-    async with asyncio.timeout(patience.connect + patience.first_byte):
+    async with asyncio.timeout(limits.connect + limits.first_byte):
         return await stack.enter_async_context(connect())
 
 
-async def _paced(chunks: AsyncIterator[bytes], patience: CallLimits) -> AsyncGenerator[bytes, None]:
+async def _paced(chunks: AsyncIterator[bytes], limits: ModelCallLimits) -> AsyncGenerator[bytes, None]:
     """Yields the chunks. Raises TimeoutError after too long a silence."""
-    longest = patience.first_byte
+    longest = limits.first_byte
     while True:
         try:
             async with asyncio.timeout(longest):
                 chunk = await anext(chunks)
         except StopAsyncIteration:
             return
-        longest = patience.silence
+        longest = limits.silence
         yield chunk
 
 

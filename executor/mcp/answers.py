@@ -47,11 +47,16 @@ async def _keep(result: CallToolResult, name: str, keep: KeepFile, kept: dict[in
                     data, media_type = file
                     ending = _ENDINGS.get(media_type) or mimetypes.guess_extension(media_type) or ""
                     try:
-                        kept[place] = await keep(base64.b64decode(data, validate=True), f"{name}-{place + 1}{ending}")
+                        kept[place] = await keep(_bytes_of(data), f"{name}-{place + 1}{ending}")
                     except (AppError, binascii.Error) as error:
                         logger.info("a file of a tool was not kept", extra={"error": type(error).__name__})
     except TimeoutError:
         logger.warning("files of a tool were not kept in time", extra={"tool": name})
+
+
+def _bytes_of(data: str) -> bytes:
+    """Decodes base64, which may have line breaks. Raises binascii.Error."""
+    return base64.b64decode("".join(data.split()), validate=True)
 
 
 def _file_of(block: ContentBlock) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from mcp.shared.dispatcher import ProgressFnT
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter, ValidationError
 
+from executor.mcp.call_results import words_of
 from executor.mcp.failures import (
     AnswerTooLarge,
     CallRefused,
@@ -397,14 +398,26 @@ def _outcome(job: asyncio.Task[Any], request: Any) -> Any:
         raise CallRefused("The server's answer is not a valid tool result.") from None
 
 
+def words_of_error(error: MCPError) -> str:
+    """Returns the message of an error, and what its data says beside that."""
+    said = error.message or "The server answered with an error."
+    more = "" if error.data is None else words_of(error.data).strip()
+    return said if not more or more in said else f"{said}: {more}"
+
+
 def _refused(error: MCPError) -> CallRefused:
     """Returns the refusal in the server's words, with the links that it asks the user to open."""
     if error.code == mcp_types.INVALID_PARAMS:
-        return ParamsRefused(error.message)
+        return ParamsRefused(words_of_error(error))
     data = error.data if isinstance(error.data, dict) and error.code == URL_ELICITATION else {}
     given = data.get("elicitations")
     asked = [one for one in given if isinstance(one, dict) and "url" in one] if isinstance(given, list) else []
-    words = "\n".join([error.message, *(f"{one.get('message', '')} {one['url']}".strip() for one in asked)])
+    words = "\n".join(
+        [
+            error.message if asked else words_of_error(error),
+            *(f"{one.get('message', '')} {one['url']}".strip() for one in asked),
+        ]
+    )
     try:
         elicitations = [mcp_types.ElicitRequestURLParams.model_validate(one) for one in asked]
     except ValidationError:

@@ -6,6 +6,7 @@ a code of `ClientErrorCode`. Otherwise the call would wait until its time limit.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import AsyncIterator, Collection, Container
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 
 from backend.chat.models import is_too_deep
 from executor.llm.clean_text import clean
+from executor.mcp.call_results import repair_result
 from executor.mcp.listings import repair_listing
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -68,6 +70,7 @@ def decode(text: bytes, asked: Container[RequestId]) -> list[JSONRPCMessage]:
 
     An error of the server with a code of this client, or with CONNECTION_CLOSED, gets SERVER_ERROR.
     """
+    text = text.removeprefix(codecs.BOM_UTF8)
     try:
         message = jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValueError:
@@ -201,11 +204,12 @@ def _error_of(error: Any) -> ErrorData:
 
 
 def _mend(result: dict[str, Any]) -> None:
-    """Has the SDK take lists of tools that are partly invalid, and the answer to a call that has become a task.
+    """Has the SDK take lists of tools and results of calls that are partly invalid, and calls that have become tasks.
 
     mcp 2.3.0 can send such a call, and refuses its answer (2025-11-25) because it has no content.
     """
     repair_listing(result)
+    repair_result(result)
     if isinstance(result.get("task"), dict):
         result.setdefault("content", [])
 

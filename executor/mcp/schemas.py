@@ -34,14 +34,25 @@ _OTHER_NAMES = {
     "list": "array", "none": "null",
 }  # fmt: skip
 _DROPPED_AT_ROOT = frozenset({"oneOf", "anyOf", "allOf", "not", "enum", "const", "$schema", "$id", "$ref", "default"})
-_NESTED = ("items", "contains", "not", "if", "then", "else", "propertyNames", "additionalProperties", "additionalItems")
+_NESTED = (
+    "items", "contains", "not", "if", "then", "else", "propertyNames", "additionalProperties", "additionalItems",
+    "unevaluatedProperties", "unevaluatedItems",
+)  # fmt: skip
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_TEXTS = ("title", "description", "format", "pattern", "$comment")
-_NUMBERS = (
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems",
-    "maxItems", "minProperties", "maxProperties",
+_TEXTS = ("title", "description", "format", "pattern", "$comment", "contentEncoding", "contentMediaType")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_COUNTS = (
+    "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains",
 )  # fmt: skip
+_FLAGS = ("uniqueItems", "deprecated", "readOnly", "writeOnly")
+_LEFT_OUT = frozenset({
+    "$schema", "$id", "id", "$anchor", "$vocabulary", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor",
+    "$recursiveRef", "dependencies", "contentSchema",
+})  # fmt: skip
+"""Names of places that no reference here may use, and members of older drafts. Providers that check schemas, as
+Anthropic does, refuse these if they have the wrong type."""
+_LARGEST = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +124,8 @@ class _Repair:
         """Returns a subschema that providers take. What is no schema allows anything."""
         if not isinstance(given, dict):
             return {}
-        fixed = {key: value for key, value in given.items() if isinstance(key, str) and key not in REFUSED_KEYS}
+        left_out = REFUSED_KEYS | _LEFT_OUT
+        fixed = {key: value for key, value in given.items() if isinstance(key, str) and key not in left_out}
         self._fix_type(fixed)
         self._fix_values(fixed)
         self._fix_nested(fixed)
@@ -138,12 +150,17 @@ class _Repair:
                 del fixed[key]
             elif key in fixed:
                 fixed[key] = clean(fixed[key])
-        for key in _NUMBERS:
-            if key in fixed and (not isinstance(fixed[key], int | float) or isinstance(fixed[key], bool)):
-                if key.startswith("exclusive") and fixed[key] is True:  # draft 4: a flag beside the bound
-                    fixed[key] = fixed.get(key.removeprefix("exclusive").lower())
-                if not isinstance(fixed[key], int | float) or isinstance(fixed[key], bool):
-                    del fixed[key]
+        for key in ("exclusiveMinimum", "exclusiveMaximum"):
+            if fixed.get(key) is True:  # draft 4: a flag beside the bound
+                fixed[key] = fixed.get(key.removeprefix("exclusive").lower())
+        for key in (*_BOUNDS, *_COUNTS):
+            if key in fixed and not _is_number(fixed[key], key):
+                del fixed[key]
+        for key in _FLAGS:
+            if key in fixed and not isinstance(fixed[key], bool):
+                del fixed[key]
+        if "examples" in fixed and not isinstance(fixed["examples"], list):
+            del fixed["examples"]
         if "enum" in fixed and not (isinstance(fixed["enum"], list) and fixed["enum"]):
             del fixed["enum"]
 
@@ -153,7 +170,7 @@ class _Repair:
         for key in _NESTED:
             if key not in fixed:
                 continue
-            if key.startswith("additional") and isinstance(fixed[key], bool):
+            if key.startswith(("additional", "unevaluated")) and isinstance(fixed[key], bool):
                 continue
             if fixed[key] is None:
                 del fixed[key]
@@ -172,6 +189,8 @@ class _Repair:
 
     def _fix_names(self, fixed: dict[str, Any]) -> None:
         """Renames parameters, and adds those that are required but not described."""
+        if "dependentRequired" in fixed:
+            fixed["dependentRequired"] = self._dependent(fixed["dependentRequired"])
         required = fixed.pop("required", None)
         names = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
         if "properties" not in fixed and (not names or fixed.get("type") != "object"):
@@ -188,6 +207,13 @@ class _Repair:
         if names:
             fixed["required"] = [self._name(name) for name in dict.fromkeys(names)]
 
+    def _dependent(self, given: Any) -> dict[str, list[str]]:
+        return {
+            self._name(name): [self._name(one) for one in dict.fromkeys(wanted) if isinstance(one, str)]
+            for name, wanted in (given.items() if isinstance(given, dict) else ())
+            if isinstance(wanted, list) and all(isinstance(one, str) for one in wanted)
+        }
+
     def _property(self, name: str, value: Any) -> dict[str, Any]:
         schema: dict[str, Any] = self.schema(value)
         if self._name(name) != name:
@@ -201,6 +227,15 @@ class _Repair:
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")[:50] or "parameter"
         self.renamed[f"{plain}_{digits}"] = name
         return f"{plain}_{digits}"
+
+
+def _is_number(value: Any, key: str) -> bool:
+    """Returns True if a number may be the value of this member (draft 2020-12), and can be sent as JSON."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -_LARGEST < value < _LARGEST:
+        return False
+    if key == "multipleOf":
+        return value > 0
+    return key in _BOUNDS or (value >= 0 and value == int(value))
 
 
 def _type(name: Any) -> str | None:

@@ -211,7 +211,7 @@ class HttpServer(_Entry):
     @classmethod
     def _belongs_to_users(cls, entry: Any) -> Any:
         """A server that knows users has a connection for each."""
-        knows = isinstance(entry, dict) and bool(entry.get("auth") or entry.get("claim_headers"))
+        knows = isinstance(entry, dict) and (entry.get("auth") is not None or bool(entry.get("claim_headers")))
         return {"per": "user", **entry} if knows else entry
 
     @model_validator(mode="after")

@@ -20,13 +20,16 @@ MAX_FILE_BYTES, MAX_SERVERS, MAX_NAME_CHARS = 1_000_000, 32, 128
 _PLACEHOLDER = re.compile(r"\$?\$\{([^{}]*)\}")
 _CLAIM = re.compile(r"(?<!\$)\$\{claim:([^{}]*)\}")
 _VARIABLE = re.compile(r"(?:env:)?([A-Za-z_]\w*)(?::-(.*))?", re.DOTALL)
-_TEMPLATE = re.compile(r"\{\{\s*[A-Za-z_][\w.]*\s*\}\}")
+_TEMPLATE = re.compile(r"\{\{\s*[$A-Za-z_][\w.$-]*\s*\}\}")
+_DOLLAR = re.compile(r"((?:[A-Za-z]+ )?)\$([A-Z][A-Z0-9_]*)")
+"""A whole value, or one behind a scheme like Bearer, that is a variable as Gemini CLI writes it."""
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
 _COMMENT = re.compile(_STRING + r"|//[^\n]*|/\*.*?\*/", re.DOTALL)
 _TRAILING_COMMA = re.compile(_STRING + r"|,(?=\s*[}\]])")
 _OTHER_NAMES = {
-    "transport": "type", "serverUrl": "url", "httpUrl": "url", "serverInstructions": "instructions",
-    "oauth": "auth", "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
+    "transport": "type", "transportType": "type", "serverUrl": "url", "httpUrl": "url",
+    "serverInstructions": "instructions", "oauth": "auth",
+    "includeTools": "tools", "excludeTools": "excluded", "disabledTools": "excluded",
 }  # fmt: skip
 """Members under the names that other clients give them, and the names here."""
 _AUTH_NAMES = {
@@ -38,10 +41,11 @@ _AUTH_NAMES = {
 _WITHOUT_EFFECT = frozenset(
     {
         "alwaysAllow", "autoApprove", "trust", "description", "title", "icon", "iconPath", "version", "gallery", "tags",
-        "chatMenu", "dev", "author", "homepage", "startup",
+        "chatMenu", "dev", "author", "homepage", "startup", "stderr", "watchPaths", "source", "alwaysLoad",
     }
 )  # fmt: skip
 """Members of other clients that have no effect here. The setting TOOL_APPROVAL decides about approvals."""
+_TYPES = {"local": "stdio", "remote": "http"}
 _REFUSED = {
     "envFile": "is not read; put the variables into env",
     "customUserVars": "values of users are not supported",
@@ -117,7 +121,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[str, str]) -> Server | None:
     if not name.strip() or len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise _wrong(file, place, f"a name must have 1 to {MAX_NAME_CHARS} printable characters")
-    if isinstance(entry, dict) and entry.get("disabled") is True:
+    if isinstance(entry, dict) and (entry.get("disabled") is True or entry.get("enabled") is False):
         return None  # whatever else it holds
     if not isinstance(entry, dict):
         raise _wrong(file, place, "must be an object with either command or url")
@@ -168,13 +172,15 @@ def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, An
     """Returns the members of an entry, with other clients' names replaced by those of this file."""
     known: dict[str, Any] = {}
     for theirs, given in entry.items():
+        if given is None or (theirs, given) in (("enabled", True), ("requiresOAuth", False), ("tools", ["*"])):
+            continue  # as if it were not there
         if theirs in _REFUSED:
             raise _wrong(file, f"{place}.{theirs}", _REFUSED[theirs])
         if theirs in _WITHOUT_EFFECT:
             logger.info("a member of the MCP servers file has no effect here", extra={"member": f"{place}.{theirs}"})
             continue
-        ours = _OTHER_NAMES.get(theirs, theirs)
-        value = _auth_in_our_words(file, f"{place}.{theirs}", given) if ours == "auth" else given
+        ours = "auth" if (theirs, given) == ("requiresOAuth", True) else _OTHER_NAMES.get(theirs, theirs)
+        value = _auth_in_our_words(file, f"{place}.{theirs}", given) if ours == "auth" else _plain(ours, given)
         if ours == "auth" and value is None:
             continue
         if ours in known:
@@ -186,6 +192,29 @@ def _in_our_words(file: Path, place: str, entry: dict[str, Any]) -> dict[str, An
             raise _wrong(file, f"{place}.initTimeout", "must be a number of milliseconds")
         known.setdefault("start_timeout", milliseconds / 1000)
     return known
+
+
+def _plain(member: str, value: Any) -> Any:
+    """Returns what some clients allow beside texts, as a text, and their variables and types as this file has them."""
+    match member, value:
+        case (("env" | "headers"), dict()):
+            told = {name: _word(one) for name, one in value.items() if one is not None}
+            return {name: _DOLLAR.sub(r"\1${\2}", one) if _is_dollar(one) else one for name, one in told.items()}
+        case "args", list():
+            return [_word(one) for one in value]
+        case "type", str():
+            return _TYPES.get(value, value)
+    return value
+
+
+def _is_dollar(value: Any) -> bool:
+    return isinstance(value, str) and _DOLLAR.fullmatch(value) is not None
+
+
+def _word(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
 
 
 def _auth_in_our_words(file: Path, place: str, value: Any) -> Any:

@@ -18,6 +18,7 @@ from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from backend.chat.outcomes import RemoteTask
+from executor.mcp.call_results import repair_result
 from executor.mcp.failures import (
     AnswerTooLarge,
     CallRefused,
@@ -179,6 +180,7 @@ class ServerTasks:
             self._answered.pop(task, None)
         match state.status:
             case "completed" | "failed" if state.result is not None:
+                repair_result(state.result)
                 try:
                     return _RESULT.validate_python(state.result, by_name=False)
                 except ValidationError:

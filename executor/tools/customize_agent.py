@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from backend.chat.protocol.tool_responses import ErrorResponse, ToolResponse
-from backend.chat.store.publications import get_published
+from backend.chat.store.published.agents import get_published
 from backend.errors import AgentNotFound
 from backend.ids import UserId
 from executor.generator.work import Work

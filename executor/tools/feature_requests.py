@@ -14,7 +14,7 @@ from backend.chat.protocol.tool_responses import (
     NoResults,
     ToolResponse,
 )
-from backend.chat.store.feature_requests import create_request, search_requests
+from backend.chat.store.published.feature_requests import create_request, search_requests
 from backend.errors import TooManyFeatureRequests
 from backend.postgres import storable
 from executor.tools.context import ToolContext

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.chat.protocol.tool_responses import AgentsFound, JsonObject, NeedLogin, NoResults, ToolResponse
-from backend.chat.store.publications import PublishedAgent, find_published
+from backend.chat.store.published.agents import PublishedAgent, find_published
 from executor.tools.context import ToolContext
 from executor.tools.templates import Templates
 from executor.tools.tool import Tool

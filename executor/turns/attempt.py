@@ -185,7 +185,7 @@ class Attempt:
     async def _drive(self, agent: Agent, writer: StreamWriter, rows: Sequence[Row]) -> Commit:
         """Writes the agent's chunks to the stream and stores its commits, except the last, which it returns."""
         first_chunk_due = self._task.attempt == 1
-        if self._task.steered and agent.asks_model_next:
+        if self._task.steered and await agent.asks_model_next():
             await self._commit(agent, writer, Commit((), Usage(), goes_on=True))
         async with aclosing(agent.run(rows, self._notice)) as items:
             async for item in items:

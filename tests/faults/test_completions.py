@@ -34,7 +34,7 @@ from tests.plain_http import http_client
 from tests.servers.generator import GeneratorNode
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresNode
-from tests.servers.redis import RedisNode
+from tests.servers.redis import RedisNode, redis_client
 from tests.speed import limit
 
 KEY = "the-key-of-the-completion-tests-01"
@@ -107,7 +107,7 @@ async def test_an_outcome_that_is_reported_several_times_is_applied_once(
         bases = [f"http://127.0.0.1:{api.port}" for api in apis]
         user = new_user()
         senders = http_client(headers={"x-api-key": KEY}, timeout=limit(20))
-        async with stack.client(user, base=bases[0]) as client, senders, Redis.from_url(servers.redis) as redis:
+        async with stack.client(user, base=bases[0]) as client, senders, redis_client(servers.redis) as redis:
             begun = [one for _ in range(OPERATIONS // PER_TURN) for one in await begin_several(client)]
             statuses: Counter[int] = Counter()
             at_once = asyncio.Semaphore(AT_ONCE)
@@ -214,7 +214,7 @@ async def test_no_outcome_in_the_stream_is_lost_when_its_consumers_die(
     servers = Servers(private_postgres.dsn, private_redis.dsn)
     async with (
         open_stack(servers, tmp_path, executors=0, apis=0, CHAT_INTERNAL_API_KEY=KEY) as stack,
-        Redis.from_url(private_redis.dsn) as redis,
+        redis_client(private_redis.dsn) as redis,
     ):
         apis = [Api(stack, free_port()) for _ in range(2)]
         await asyncio.gather(*(api.start() for api in apis))

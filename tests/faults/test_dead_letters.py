@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import aio_pika
-from redis.asyncio import Redis
 
 from backend.chat.keys import TURNS
 from backend.chat.queue.redis_consumer import BODY
@@ -14,6 +13,7 @@ from tests.e2e.chat_api import asked, ending_of, open_session, task_of
 from tests.e2e.conftest import over_both_queues
 from tests.e2e.sse import PACE, counted, text_of, types_of, words_for
 from tests.e2e.stack import Servers, Stack, new_user
+from tests.servers.redis import redis_client
 
 WORDS = words_for(3)
 pytestmark = over_both_queues
@@ -22,7 +22,7 @@ pytestmark = over_both_queues
 async def put(servers: Servers, body: bytes) -> None:
     """Puts any bytes into the queue of turns."""
     if servers.rabbitmq is None:
-        async with Redis.from_url(servers.redis) as redis:
+        async with redis_client(servers.redis) as redis:
             await redis.xadd(TURNS, {BODY: body})
         return
     topology = Topology()

@@ -20,6 +20,7 @@ from tests.faults.figures import record
 from tests.faults.owners import executor_named, owner_of, postgres_connection, writes_no_more
 from tests.faults.scale import FULL, scale
 from tests.servers.proxy import FaultProxy, Mode
+from tests.servers.redis import redis_client
 from tests.speed import limit
 
 WITHIN = limit(60)
@@ -53,7 +54,7 @@ async def fences_of(redis: Redis, session: str, task: str) -> list[int]:
 
 async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_wakes(pair: Stack) -> None:
     takeovers, stops = [], []
-    async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
+    async with pair.client(new_user()) as client, redis_client(pair.servers.redis) as redis:
         for _ in range(CYCLES):
             session = await open_session(client)
             path = f"/api/chat/sessions/{session}/stream?accept=reset-step"
@@ -96,7 +97,7 @@ async def test_an_executor_that_was_frozen_and_replaced_writes_nothing_when_it_w
 
 
 async def test_deleting_the_session_lock_during_a_turn_changes_nothing(pair: Stack) -> None:
-    async with pair.client(new_user()) as client, Redis.from_url(pair.servers.redis) as redis:
+    async with pair.client(new_user()) as client, redis_client(pair.servers.redis) as redis:
         session = await open_session(client)
         async with asked(client, session, f"/stream {WORDS} {PACE}") as stream:
             for count in (20, 40, 60):
@@ -115,7 +116,7 @@ async def test_an_executor_that_alone_loses_redis_is_replaced_and_writes_nothing
         FaultProxy.before(servers.redis) as other,
         open_stack(servers, tmp_path, executors=0) as stack,
         stack.client(new_user()) as client,
-        Redis.from_url(servers.redis) as redis,
+        redis_client(servers.redis) as redis,
     ):
         proxies = {(await stack.start_executor(REDIS_URL=proxy.dsn)).number: proxy for proxy in (one, other)}
         session, words = await open_session(client), words_for(6)

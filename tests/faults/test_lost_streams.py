@@ -19,7 +19,7 @@ from tests.e2e.stack import Servers, Stack, new_user, open_stack
 from tests.faults.figures import record
 from tests.faults.scale import scale
 from tests.faults.tabs import Tab, without_torn
-from tests.servers.redis import RedisNode
+from tests.servers.redis import RedisNode, redis_client
 from tests.speed import limit
 
 ROUNDS = scale(1, 20)
@@ -72,7 +72,7 @@ async def test_no_reader_misses_chunks_silently_when_redis_loses_a_stream(
     """One tab reads while Redis loses the stream, one has read a part of it before, and one comes afterwards. Each
     exists with and without support for resets."""
     fates: Counter[str] = Counter()
-    async with Redis.from_url(stack_with_own_redis.servers.redis) as redis:
+    async with redis_client(stack_with_own_redis.servers.redis) as redis:
         for _ in range(ROUNDS):
             of_one_key = (trimmed, deleted, expired, recreated)
             chances = [Random(chance.random()) for _ in of_one_key]  # one each, because the cases run at the same time

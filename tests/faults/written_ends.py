@@ -13,6 +13,7 @@ from backend.chat.keys import stream_key
 from backend.chat.protocol.chunks import END
 from backend.ids import SessionId, TaskId
 from tests.faults.rig.snapshot import TaskRow
+from tests.servers.redis import redis_client
 from tests.speed import limit
 
 PATIENCE = limit(30)
@@ -34,7 +35,7 @@ async def false_ends(dsn: str, tasks: Iterable[TaskRow], *, patience: float = PA
     """Describes what is wrong about the ends of these tasks' streams. Waits up to `patience` seconds until nothing is,
     because a stream may end a moment after its row."""
     deadline = time.monotonic() + patience
-    async with Redis.from_url(dsn) as redis:
+    async with redis_client(dsn) as redis:
         while (found := await _false_now(redis, tasks)) and time.monotonic() < deadline:
             await asyncio.sleep(0.2)  # between two checks of a bounded wait
     return found

@@ -24,14 +24,16 @@ from standardwebhooks import Webhook
 from starlette.datastructures import Headers
 
 from backend.api.auth import WebhookSecrets
+from backend.api.importing import read_turns
 from backend.api.json_body import load_conversation, load_json
 from backend.api.json_meter import JsonMeter
 from backend.api.proxies import TrustedProxies
 from backend.chat.models import MAX_DEPTH, Json, is_too_deep
+from backend.chat.part_json import parts_json
 from backend.chat.protocol.agent_json import parse_agent, redacted
 from backend.chat.queue.completions import Completion, EntryRefused
 from backend.config import Settings
-from backend.errors import AppError, ConfigError, InvalidAgent
+from backend.errors import AppError, ConfigError, InvalidAgent, InvalidConversation
 from backend.ids import StreamId
 from backend.postgres_address import Address
 from backend.rabbitmq_address import parse_rabbitmq_url
@@ -101,6 +103,34 @@ def json_body(data: bytes) -> None:
     assert not isinstance(counted, int) or _nodes(value) <= counted + 1
     assert not is_too_deep(value)
     assert _is_storable(value)
+
+
+def conversation(data: bytes) -> None:
+    """An exported conversation: turns without gaps, each after what it follows, that can be stored; or its error."""
+    try:
+        document = load_json(data, MAX_DEPTH + 8)
+    except AppError:
+        return
+    messages = document.get("messages") if isinstance(document, dict) else None
+    tree = document.get("tree") if isinstance(document, dict) else None
+    if not isinstance(messages, list) or not (tree is None or isinstance(tree, list)):
+        return
+    try:
+        turns = read_turns(messages, tree)
+    except InvalidConversation:
+        return
+    known = 0
+    for turn in turns:
+        assert turn.parent <= known, turn
+        assert [row.sequence for row in turn.rows] == list(range(known + 1, known + 1 + len(turn.rows)))
+        known += len(turn.rows)
+    stored = [parts_json(row.message.parts) for turn in turns for row in turn.rows]
+    assert not any(is_too_deep(part) for parts in stored for part in _values_of(parts))
+    assert _is_storable(stored)
+
+
+def _values_of(parts: list[Json]) -> list[Json]:
+    return [value for part in parts for value in part.values()]
 
 
 def cursor(data: bytes) -> None:
@@ -302,7 +332,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        json_body, cursor, completion, agent, openai_stream, anthropic_stream, responses_stream, sse, mcp, webhook,
-        addresses,
+        json_body, conversation, cursor, completion, agent, openai_stream, anthropic_stream, responses_stream, sse, mcp,
+        webhook, addresses,
     )
 }  # fmt: skip

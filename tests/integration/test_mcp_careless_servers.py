@@ -31,13 +31,13 @@ RESULT = '{"content": [{"type": "text", "text": "%s"}]}'
 UNUSABLE = [
     '{"jsonrpc": "2.0", "id": @ID@, "result": null}',
     '{"jsonrpc": "2.0", "id": @ID@, "result": [1]}',
-    '{"jsonrpc": "2.0", "id": @ID@, "result": {"content": [{"type": "hologram"}]}}',
-    '{"jsonrpc": "2.0", "id": @ID@, "result": {"content": "text"}}',
     '{"jsonrpc": "2.0", "id": @ID@}',
     '{"jsonrpc": "2.0", "id": @ID@, "result": {"content": [',
     '{"jsonrpc": "2.0", "id": @ID@, "result": {"a": %s}}' % ("[" * 3_000 + "]" * 3_000),
 ]
 REPAIRED = [
+    '{"jsonrpc": "2.0", "id": @ID@, "result": {"content": [{"type": "hologram", "of": "here"}]}}',
+    '{"jsonrpc": "2.0", "id": @ID@, "result": {"content": "here"}}',
     '{"jsonrpc": "2.0", "id": @ID@, "result": {"content": [{"type": "text", "text": "\\ud83dhere"}]}}',
     '{"jsonrpc": "1.0", "id": @ID@, "error": null, "result": %s}' % (RESULT % "here"),
     '{"id": "@ID@", "result": %s}' % (RESULT % "here"),

@@ -19,6 +19,7 @@ from tests.integration.running_api import LIMIT, RunningApi, new_id, new_user, r
 
 FRONTEND_KEY = "the-frontend-key-of-the-tests"
 LAST = [{"role": "user", "content": "/say Hello there"}]
+TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,8 @@ async def test_a_failed_answer_is_an_error_in_both_forms(client: openai.AsyncOpe
         ),
         ({"messages": [{"role": "user", "content": "x" * 64_001}]}, "message_too_long", 422),
         ({"messages": [{"role": "system", "content": "x" * 100_001}, *LAST]}, "message_too_long", 422),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_parameter", 422),
+        ({"tools": [TOOL], "tool_choice": "required"}, "unsupported_parameter", 422),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "unsupported_parameter", 422),
         ({"n": 2}, "unsupported_parameter", 422),
         ({"response_format": {"type": "json_object"}}, "unsupported_parameter", 422),
         ({"tools_as": "pictures"}, "validation_error", 422),
@@ -157,6 +159,8 @@ async def test_a_request_that_cannot_be_carried_out_is_refused(
 async def test_fields_with_defaults_and_fields_of_sampling_are_accepted(client: openai.AsyncOpenAI) -> None:
     harmless = {"temperature": 0.2, "max_tokens": 5, "n": 1, "tools": [], "response_format": {"type": "text"}}
     assert text_of(await chunks_of(client, user="someone", reasoning_effort="low", **harmless)) == "Hello there"
+    offered = {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": True}  # as Open WebUI does
+    assert text_of(await chunks_of(client, extra_body=offered)) == "Hello there"
     late = [*LAST, {"role": "system", "content": "Be brief."}]
     nulls = {"stream_options": {"include_usage": None}, "extra_body": {"tools_as": None}}
     assert text_of(await chunks_of(client, messages=late, **nulls)) == "Hello there"

@@ -18,7 +18,7 @@ import pytest
 
 from backend.chat.models import Usage
 from executor.llm.events import Finished
-from executor.llm.retrying import OWN_SERVER_FIRST_BYTE, CallLimits
+from executor.llm.retrying import OWN_SERVER_FIRST_BYTE, ModelCallLimits
 from tests.fakes.running import fake_server
 from tests.integration.test_providers import PROVIDERS, QUICK, Heard, hear, opened, requests_of, user
 from tests.speed import limit
@@ -54,14 +54,14 @@ def body(status: int, document: Any, *, times: int = 0, kind: str = "application
     return f"{headers}/body {status} {times} {kind} {json.dumps(text)}\n/say At last"
 
 
-async def ask(urls: dict[str, str], script: str, provider: str = "openai", patience: CallLimits = QUICK) -> Heard:
-    async with opened(provider, urls[provider], key=KEY, patience=patience) as model:
+async def ask(urls: dict[str, str], script: str, provider: str = "openai", limits: ModelCallLimits = QUICK) -> Heard:
+    async with opened(provider, urls[provider], key=KEY, limits=limits) as model:
         return await hear(model, script)
 
 
-async def tries(urls: dict[str, str], script: str, provider: str = "openai", patience: CallLimits = QUICK) -> int:
+async def tries(urls: dict[str, str], script: str, provider: str = "openai", limits: ModelCallLimits = QUICK) -> int:
     mark = uuid.uuid4().hex
-    async with opened(provider, urls[provider], patience=patience) as model:
+    async with opened(provider, urls[provider], limits=limits) as model:
         await hear(model, [user(f"{mark}\n{script}")])
     return len(await requests_of(urls[provider], mark))
 
@@ -132,7 +132,7 @@ TOOL_USE = {"error": {"message": "Failed to call a function. See 'failed_generat
 async def test_an_error_is_put_into_the_right_words(
     urls: dict[str, str], status: int, document: Any, code: str, sentence: str
 ) -> None:
-    heard = await ask(urls, body(status, document), patience=replace(QUICK, attempts=1))
+    heard = await ask(urls, body(status, document), limits=replace(QUICK, attempts=1))
     assert heard.error is not None
     assert heard.error.code == code
     assert sentence in str(heard.error)
@@ -162,10 +162,10 @@ async def test_what_may_go_well_the_next_time_is_tried_again(urls: dict[str, str
     ],
 )
 async def test_the_wait_that_a_provider_asks_for_is_known_wherever_it_stands(urls: dict[str, str], script: str) -> None:
-    assert await tries(urls, script, patience=replace(QUICK, longest_wait=19)) == 1
+    assert await tries(urls, script, limits=replace(QUICK, longest_wait=19)) == 1
     shorter = script.replace("20.5s", "0s").replace("after 20", "after 0").replace("20.1s", "20ms")
     shorter = shorter.replace("6m0s", "0s")
-    assert await tries(urls, shorter, patience=replace(QUICK, longest_wait=19)) == QUICK.attempts
+    assert await tries(urls, shorter, limits=replace(QUICK, longest_wait=19)) == QUICK.attempts
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -178,19 +178,19 @@ async def test_a_hang_up_is_no_timeout_and_is_tried_again(urls: dict[str, str], 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_a_queue_at_the_server_is_waited_for_longer_than_a_pause(urls: dict[str, str], provider: str) -> None:
-    """The first byte has its own patience; a silence after it has the shorter one."""
-    patience = CallLimits(connect=limit(5), first_byte=limit(8), silence=limit(0.3))
-    heard = await ask(urls, "/slow 1\n/say In time", provider, patience)
+    """The first byte has its own limit; a silence after it has the shorter one."""
+    limits = ModelCallLimits(connect=limit(5), first_byte=limit(8), silence=limit(0.3))
+    heard = await ask(urls, "/slow 1\n/say In time", provider, limits)
     assert (heard.text, heard.error) == ("In time", None)
-    heard = await ask(urls, "/say In time\n/hang", provider, patience)
+    heard = await ask(urls, "/say In time\n/hang", provider, limits)
     assert heard.error is not None
     assert heard.error.code == "timeout"
 
 
 def test_the_first_byte_of_a_server_of_ones_own_is_waited_for_longer() -> None:
-    assert CallLimits.of(None, "http://127.0.0.1:11434/v1").first_byte == OWN_SERVER_FIRST_BYTE == 600
-    assert CallLimits.of(None, "https://api.openai.com/v1").first_byte == 120
-    assert CallLimits.of(7, "http://127.0.0.1:11434/v1").first_byte == 7
+    assert ModelCallLimits.of(None, "http://127.0.0.1:11434/v1").first_byte == OWN_SERVER_FIRST_BYTE == 600
+    assert ModelCallLimits.of(None, "https://api.openai.com/v1").first_byte == 120
+    assert ModelCallLimits.of(7, "http://127.0.0.1:11434/v1").first_byte == 7
 
 
 async def test_the_log_has_what_the_provider_says_and_no_secret(

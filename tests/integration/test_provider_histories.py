@@ -18,11 +18,11 @@ from backend.config import Settings
 from executor.agent.response import Response
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt, ToolSpec
-from executor.llm.retrying import CallLimits
+from executor.llm.retrying import ModelCallLimits
 from tests.fakes.running import bodies_of, fake_server
 from tests.speed import limit
 
-QUICK = CallLimits(connect=limit(5), silence=limit(5), no_event=limit(5), backoff=0.01, attempts=1)
+QUICK = ModelCallLimits(connect=limit(5), silence=limit(5), no_event=limit(5), backoff=0.01, attempts=1)
 TOOLS = (ToolSpec("look", "Looks", {"type": "object", "properties": {"at": {"type": "string"}}}),)
 PATHS = {
     "deepseek": "/deepseek/v1",

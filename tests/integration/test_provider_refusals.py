@@ -17,11 +17,11 @@ from backend.errors import ProviderError
 from executor.llm.events import TextDelta
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt, ToolSpec
-from executor.llm.retrying import CallLimits
+from executor.llm.retrying import ModelCallLimits
 from tests.fakes.running import bodies_of, fake_server
 from tests.speed import limit
 
-QUICK = CallLimits(connect=limit(5), silence=limit(5), no_event=limit(5), backoff=0.01, attempts=1)
+QUICK = ModelCallLimits(connect=limit(5), silence=limit(5), no_event=limit(5), backoff=0.01, attempts=1)
 MARKED = ("unmarked", "text-alone")
 """Servers in OpenAI's format that serve a model whose requests get marks for caching."""
 TOOLS = tuple(ToolSpec(name, "Looks", {"type": "object", "properties": {}}) for name in ("look", "mcp_bad", "peek"))

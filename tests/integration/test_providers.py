@@ -42,12 +42,12 @@ from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt, ToolSpec
 from executor.llm.models import open_models
 from executor.llm.providers import check_models, open_model
-from executor.llm.retrying import CallLimits
+from executor.llm.retrying import ModelCallLimits
 from executor.llm.titles import make_title
 from tests.fakes.running import fake_server, requests_of
 from tests.speed import limit
 
-QUICK = CallLimits(connect=limit(5), first_byte=limit(1.5), silence=limit(1.5), no_event=limit(0.8), backoff=0.01)
+QUICK = ModelCallLimits(connect=limit(5), first_byte=limit(1.5), silence=limit(1.5), no_event=limit(0.8), backoff=0.01)
 TOOLS = (ToolSpec("look", "Looks", {"type": "object", "properties": {"at": {"type": "string"}}}),)
 PROVIDERS = ("openai", "anthropic", "responses")
 
@@ -60,7 +60,7 @@ async def urls() -> AsyncIterator[dict[str, str]]:
 
 @asynccontextmanager
 async def opened(
-    provider: str, url: str, *, name: str = "m", key: str = "k", patience: CallLimits = QUICK
+    provider: str, url: str, *, name: str = "m", key: str = "k", limits: ModelCallLimits = QUICK
 ) -> AsyncIterator[Model]:
     settings = Settings(
         chat_provider="openai-responses" if provider == "responses" else provider,
@@ -72,9 +72,9 @@ async def opened(
     from executor.llm.openai import open_openai
 
     opening = (
-        open_anthropic(settings, name, patience)
+        open_anthropic(settings, name, limits)
         if provider == "anthropic"
-        else open_openai(settings, name, patience, responses=provider == "responses")
+        else open_openai(settings, name, limits, responses=provider == "responses")
     )
     async with opening as model:
         yield model
@@ -364,7 +364,7 @@ async def test_a_provider_that_asks_for_a_long_wait_is_not_waited_for(model: Mod
 async def test_a_slow_first_byte_is_waited_for_up_to_the_limit(urls: dict[str, str]) -> None:
     for provider in PROVIDERS:
         async with opened(
-            provider, urls[provider], patience=CallLimits(first_byte=limit(0.6), connect=limit(0.6))
+            provider, urls[provider], limits=ModelCallLimits(first_byte=limit(0.6), connect=limit(0.6))
         ) as model:
             assert (await hear(model, "/slow 0.05\n/say In time")).text == "In time"
             mark = uuid.uuid4().hex

@@ -74,9 +74,11 @@ async def run(*command: str, folder: Path, stdin: str = "") -> str:
     return output.decode()
 
 
-async def play(api: RunningApi, file: Path, *acts: dict[str, Any], session: str | None = None) -> list[dict[str, Any]]:
+async def play(
+    api: RunningApi, file: Path, *acts: dict[str, Any], session: str | None = None, sdk: str = "react"
+) -> list[dict[str, Any]]:
     """Returns what the page shows after each act (tests/web/recipes.mjs)."""
-    job = {"file": str(file), "base": f"http://127.0.0.1:{api.port}", "session": session, "acts": acts}
+    job = {"file": str(file), "base": f"http://127.0.0.1:{api.port}", "session": session, "sdk": sdk, "acts": acts}
     seen: list[dict[str, Any]] = json.loads(await run("node", "recipes.mjs", folder=WEB, stdin=json.dumps(job)))
     return seen
 
@@ -128,17 +130,28 @@ async def test_assistant_ui_lists_threads_resumes_edits_and_stops(api: RunningAp
     assert (await api.session(session["id"]))["chat_status"] == "idle"
 
 
-async def test_the_chatbot_template_sends_edits_and_resumes(api: RunningApi, recipes: Path) -> None:
+@pytest.mark.parametrize("sdk", ["react", "vue", "svelte"])
+async def test_the_chatbot_template_sends_edits_and_resumes(api: RunningApi, recipes: Path, sdk: str) -> None:
+    """The same with the `Chat` of Vue and of Svelte."""
     session = new_id()
+    learn = '/tool add_understanding {"user_name":"Ada"}'
     acts = await play(
         api, recipes / "chatbot-transport.ts",
-        {"send": "/say one"}, {"edit": "/say two"}, {"send": "/say three"}, {"resume": "/stream 20 100"},
-        session=session,
+        {"send": "/say one"}, {"edit": "/say two"}, {"send": "/say three"}, {"change": "/say four"}, {"send": learn},
+        {"resume": "/stream 20 100"}, {"busy": ["/stream 9 100", "/say six"]},
+        session=session, sdk=sdk,
     )  # fmt: skip
-    assert [act["error"] for act in acts] == [None] * 4
+    assert [act["error"] for act in acts] == [None] * 7
     assert acts[1]["shown"] == ["/say two", "two"]
-    assert acts[-1]["shown"] == ["/say two", "two", "/say three", "three", "/stream 20 100", counted(20)]
-    assert texts(await ui(api, session)) == acts[-1]["shown"]
+    assert acts[3]["shown"] == ["/say four", "four"]
+    assert "dynamic-tool" in acts[4]["kinds"][-1]
+    assert acts[5]["shown"][-2:] == ["/stream 20 100", counted(20)]
+    shown, stored = acts[6]["shown"], texts(await ui(api, session))
+    assert stored[-4:] == ["/stream 9 100", counted(9), "/say six", "six"]
+    if sdk == "svelte":  # it has ai 7.0.118
+        assert len(shown) == len(stored) + 1  # the beginning of the first answer, too
+    else:
+        assert sorted(shown) == sorted(stored)
 
 
 async def test_httpx_sse_loses_no_text(api: RunningApi, recipes: Path) -> None:

@@ -23,7 +23,7 @@ from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt
 from executor.llm.models import open_models
 from executor.llm.providers import open_model, speaks_responses
-from executor.llm.retrying import CallLimits
+from executor.llm.retrying import ModelCallLimits
 from tests.fakes.responses_refusals import encrypted
 from tests.fakes.running import bodies_of, fake_server
 from tests.integration.running_api import RunningApi, running_api
@@ -32,7 +32,7 @@ from tests.integration.test_providers import TOOLS, hear, opened, user
 from tests.integration.test_summaries import settled
 from tests.speed import limit
 
-ONCE = CallLimits(connect=limit(5), silence=limit(5), no_event=limit(5), backoff=0.01, attempts=1)
+ONCE = ModelCallLimits(connect=limit(5), silence=limit(5), no_event=limit(5), backoff=0.01, attempts=1)
 PRICE = {"input": 10, "output": 100, "cached": 1}
 LOOKS = '/tool look {"at":"x"}\n/tool look {"at":"y"}'
 
@@ -45,7 +45,7 @@ async def url() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def asked(url: str, name: str = "m") -> AsyncIterator[Model]:
-    async with opened("responses", url, name=name, patience=ONCE) as model:
+    async with opened("responses", url, name=name, limits=ONCE) as model:
         yield model
 
 
@@ -114,9 +114,9 @@ async def test_members_of_chat_completions_are_refused_at_the_start(more: dict[s
 
 
 def test_a_model_that_thinks_without_a_summary_may_be_silent_for_longer() -> None:
-    assert CallLimits.of(None, "https://api.openai.com/v1", thinks_silently=True).silence == 300
-    assert CallLimits.of(900, "https://api.openai.com/v1", thinks_silently=True).silence == 900
-    assert CallLimits.of(900, "https://api.openai.com/v1").silence == 120
+    assert ModelCallLimits.of(None, "https://api.openai.com/v1", thinks_silently=True).silence == 300
+    assert ModelCallLimits.of(900, "https://api.openai.com/v1", thinks_silently=True).silence == 900
+    assert ModelCallLimits.of(900, "https://api.openai.com/v1").silence == 120
 
 
 # --- what goes back ---------------------------------------------------------------------------------------------------

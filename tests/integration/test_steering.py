@@ -47,6 +47,12 @@ class Gate(Tool[Step]):
         return NoResults(message="The gate is open.", session_id=context.session_id)
 
 
+class Held(Gate):
+    """The same for a tool whose calls the user must approve."""
+
+    name: ClassVar[str] = "held"
+
+
 @dataclass
 class Turn:
     """A session of a user, with a turn whose tool waits at the gate."""
@@ -102,9 +108,14 @@ async def gate() -> Gate:
 
 
 @pytest.fixture(scope="module")
-async def api(postgres_dsn: str, redis_dsn: str, gate: Gate) -> AsyncIterator[RunningApi]:
-    limits = {"max_waiting_turns": 60, "max_waiting_steers": 50}
-    async with running_api(postgres_dsn, redis_dsn, toolbox=lambda _: Toolbox([gate]), **limits) as api:
+async def held() -> Held:
+    return Held()
+
+
+@pytest.fixture(scope="module")
+async def api(postgres_dsn: str, redis_dsn: str, gate: Gate, held: Held) -> AsyncIterator[RunningApi]:
+    settings = {"max_waiting_turns": 60, "max_waiting_steers": 50, "tool_approval": "held=ask"}
+    async with running_api(postgres_dsn, redis_dsn, toolbox=lambda _: Toolbox([gate, held]), **settings) as api:
         yield api
 
 
@@ -362,6 +373,42 @@ async def test_a_page_that_lists_the_message_goes_on_after_its_answer(api: Runni
         assert posted[1].text == str(n)
     shown = await turn.idle()
     assert [message["id"] for message in shown if message["role"] == "user"] == ["q", "n0", "n1", "n2", "n3"]
+
+
+async def test_a_message_that_an_answer_has_read_cannot_be_edited_by_itself(api: RunningApi, gate: Gate) -> None:
+    async with at_the_gate(api, gate) as turn:
+        await turn.steer("/say steered", message_id="s")
+        await turn.goes_on()
+        await turn.ended()
+    edit = {"id": turn.session, "messageId": "s", "messages": [text_message("s", "/say edited")]}
+    refused = await api.http.post("/api/chat", json=edit, headers=turn.mine)
+    assert (refused.status_code, refused.json()["code"]) == (409, "message_taken_in")
+    edit["messages"] = [text_message("s", "/say steered")]
+    assert (await api.http.post("/api/chat", json=edit, headers=turn.mine)).status_code == 202
+    assert len(await turn.idle()) == 2
+
+
+async def test_a_message_during_an_approved_call_is_read_when_it_has_ended(api: RunningApi, held: Held) -> None:
+    mine = api.as_user()
+    session = await api.new_session(mine)
+    asked = await api.say(session, '/tool held {"step":1}\n/tool held {"step":2}', mine)
+    waits = [chunk["output"] for chunk in asked.chunks if chunk["type"] == "tool-output-available"]
+    for number, wait in enumerate(waits, 1):
+        url = f"/api/chat/operations/{wait['operation_id']}/answer"
+        assert (await api.http.post(url, json={"approved": True}, headers=mine)).status_code == 200
+        async with asyncio.timeout(LIMIT):
+            await held.reached.get()
+        path, body = f"/api/chat/sessions/{session}/stream", {"message": f"/say steered {number}", "on_busy": "steer"}
+        assert (await api.http.post(path, json=body, headers=mine)).status_code == 202
+        held.open.put_nowait(None)
+        await api.ended(wait["task_id"], mine)
+    shown = await idle(api, session, mine)
+    assert [(message["role"], said_in(message), taken_in(message)) for message in shown[2:]] == [
+        ("assistant", "", []),  # the model goes on after the last decision, so this message becomes a turn
+        ("user", "/say steered 1", []),
+        ("assistant", "steered 1", []),
+        ("assistant", "steered 2", ["/say steered 2"]),
+    ]
 
 
 async def test_another_user_cannot_steer(api: RunningApi, gate: Gate) -> None:

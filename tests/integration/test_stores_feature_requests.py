@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.chat.store import feature_requests
-from backend.chat.store.feature_requests import create_request
+from backend.chat.store.published import feature_requests
+from backend.chat.store.published.feature_requests import create_request
 from backend.errors import TooManyFeatureRequests
 from backend.ids import UserId
 from backend.postgres import Connection

@@ -28,7 +28,10 @@ NEXT = Path(os.environ.get("NEXT_DIR", ROOT / ".cache" / "next"))
 """A folder in which `npm install next@16 react react-dom` was run."""
 HANDLER = re.compile(r"^```ts (app/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 API = "127.0.0.1:8006"
-DEBIAN = {"nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "apache2": "apache2-bin"}
+DEBIAN = {
+    "nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "apache2": "apache2-bin", "lighttpd": "lighttpd",
+    "varnishd": "varnish", "h2o": "h2o", "squid": "squid",
+}  # fmt: skip
 _APACHE_MODULES = "/usr/lib/apache2/modules"
 _LOADED = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "ssl", "http2", "socache_shmcb")
 
@@ -146,6 +149,51 @@ def _apache(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool
     return [program, "-f", f"{folder}/apache.conf", "-D", "FOREGROUND"], True
 
 
+def _lighttpd(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("lighttpd")
+    changes = {
+        "server.port = 80": f"server.port = {port}",
+        "8006": str(api_port),
+        "0.0.0.0": "127.0.0.1",
+        "/var/empty": str(folder),
+    }
+    (folder / "lighttpd.conf").write_text(_shipped("lighttpd.conf", **changes))
+    modules = Path(program).parents[1] / "lib" / "lighttpd"
+    return [program, "-D", "-f", f"{folder}/lighttpd.conf", "-m", str(modules)], False
+
+
+def _varnish(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("varnishd")
+    (folder / "varnish.vcl").write_text(_shipped("varnish.vcl", **{"8006": str(api_port)}))
+    where = ["-a", f"127.0.0.1:{port}", "-f", f"{folder}/varnish.vcl", "-n", f"{folder}/work"]
+    return [program, "-F", "-j", "none", "-s", "malloc,16m", *where], False
+
+
+def _h2o(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("h2o")
+    files = make_certificates(folder)
+    changes = {
+        "port: 443": f"host: 127.0.0.1\n  port: {port}",
+        API: f"127.0.0.1:{api_port}",
+        "/etc/ssl/chat.example.com.pem": str(files.server),
+        "/etc/ssl/chat.example.com.key": str(files.server_key),
+        "/var/empty": str(folder / "empty"),
+    }
+    (folder / "empty").mkdir()
+    (folder / "h2o.yaml").write_text("num-threads: 1\n" + _shipped("h2o.yaml", **changes))
+    return [program, "-m", "worker", "-c", f"{folder}/h2o.yaml"], True
+
+
+def _squid(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("squid")
+    changes = {"http_port 80": f"http_port 127.0.0.1:{port}", "8006": str(api_port)}
+    own = f"pid_filename {folder}/pid\naccess_log none\ncache_log /dev/stderr\ncoredump_dir {folder}\n"
+    own += "pinger_enable off\ncache_mem 8 MB\nshutdown_lifetime 0 seconds\n"
+    (folder / "squid.conf").write_text(own + _shipped("squid.conf", **changes))
+    folder.chmod(0o777)
+    return [program, "-N", "-f", f"{folder}/squid.conf"], False
+
+
 def _vite(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
     program = ROOT / "web" / "node_modules" / ".bin" / "vite"
     if shutil.which("node") is None or not program.exists():
@@ -202,6 +250,10 @@ _STARTS = {
     "caddy": _caddy,
     "haproxy": _haproxy,
     "apache": _apache,
+    "lighttpd": _lighttpd,
+    "varnish": _varnish,
+    "h2o": _h2o,
+    "squid": _squid,
     "vite": _vite,
     "next": _next,
     "next-handler": _next_handler,

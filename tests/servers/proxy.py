@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -38,7 +40,8 @@ class FaultProxy:
     """Forwards from a free port on loopback to `host:port`, or to the Unix socket at the path `host` if `port` is 0.
     `switch` changes how it fails, for open connections, too."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, at: tuple[str, int] | None = None) -> None:
+        """`at` is the address of the proxy itself; otherwise it is a free port on 127.0.0.1."""
         self._target = (host, port)
         self._dsn = ""
         self._mode = Mode.PASS
@@ -49,10 +52,8 @@ class FaultProxy:
         self._silent: set[asyncio.StreamWriter] = set()
         self._jobs: set[asyncio.Task[None]] = set()
         self._over = False
-        self.host = "127.0.0.1"
-        self.port = free_port()
-        self.accepted = 0
-        self.lost = 0
+        self.host, self.port = at or ("127.0.0.1", free_port())
+        self._accepted = self._lost = 0
 
     async def __aenter__(self) -> Self:
         await self._listen()
@@ -66,11 +67,13 @@ class FaultProxy:
         await asyncio.gather(*self._jobs, return_exceptions=True)
         await asyncio.sleep(0)  # lets the transports close their sockets
 
-    @classmethod
-    def before(cls, dsn: str) -> Self:
-        """Returns a proxy for the server that a DSN names. The proxy's `dsn` leads through it."""
+    @staticmethod
+    def before(dsn: str) -> FaultProxy:
+        """Returns a proxy for the server that a DSN names, or for a cluster. The proxy's `dsn` leads through it."""
+        if "+cluster://" in dsn:
+            return ClusterProxy(dsn)
         url = URL(dsn)
-        proxy = cls(*_target_of(url))
+        proxy = FaultProxy(*_target_of(url))
         if "host" in url.query:
             proxy._dsn = str(url.update_query(sslmode="disable").without_query_params("host").with_host(proxy.host))
         elif url.scheme == "unix":
@@ -83,6 +86,16 @@ class FaultProxy:
     def dsn(self) -> str:
         """The DSN that was passed to `before`, with this proxy's address."""
         return str(URL(self._dsn).with_host(self.host).with_port(self.port))
+
+    @property
+    def accepted(self) -> int:
+        """The number of connections so far."""
+        return self._accepted
+
+    @property
+    def lost(self) -> int:
+        """The number of replies that were lost so far."""
+        return self._lost
 
     @property
     def mode(self) -> Mode:
@@ -126,7 +139,7 @@ class FaultProxy:
             self._listener = None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+        self._accepted += 1
         if self._over:
             _reset(writer)
             return
@@ -183,12 +196,52 @@ class FaultProxy:
                 if client in self._silent:
                     continue
                 if replies and self._mode is Mode.LOSE_REPLIES:
-                    self.lost += 1
+                    self._lost += 1
                     return
                 sink.write(data)
                 await sink.drain()
         if replies and client in self._silent:
             await asyncio.Event().wait()  # a silent client must not notice that the server closed the connection
+
+
+class ClusterProxy(FaultProxy):
+    """A proxy before each node of a cluster, at a loopback address of its own, with the node's port.
+
+    The nodes must hide their hosts, as those of `redis_cluster` do: a client then reaches each at the host where it
+    asked.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__("", 0, at=(f"127.{'.'.join(str(1 + byte % 250) for byte in os.urandom(3))}", 0))
+        self._nodes = [
+            FaultProxy("127.0.0.1", port, at=(self.host, port)) for port in map(int, re.findall(r":(\d+)", dsn))
+        ]
+        self._dsn = dsn.replace("127.0.0.1", self.host)
+
+    async def __aenter__(self) -> Self:
+        for node in self._nodes:
+            await node.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for node in self._nodes:
+            await node.__aexit__()
+
+    @property
+    def dsn(self) -> str:
+        return self._dsn
+
+    @property
+    def accepted(self) -> int:
+        return sum(node.accepted for node in self._nodes)
+
+    @property
+    def lost(self) -> int:
+        return sum(node.lost for node in self._nodes)
+
+    async def switch(self, mode: Mode) -> None:
+        self._mode = mode
+        await asyncio.gather(*(node.switch(mode) for node in self._nodes))
 
 
 def _target_of(url: URL) -> tuple[str, int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from backend.embedded.children import Child
 from backend.embedded.valkey import valkey_binary
@@ -26,6 +27,15 @@ class RedisNode:
     port: int
     folder: Path
     server: Child
+
+    @property
+    def running(self) -> bool:
+        return self.server.running
+
+    @property
+    def nodes(self) -> Sequence[RedisNode]:
+        """The servers, as a cluster has several."""
+        return (self,)
 
     async def start(self) -> None:
         await self.server.start()
@@ -103,6 +113,14 @@ async def fail_over(master: RedisNode) -> None:
         await client.execute_command("FAILOVER")
         while (await client.info("replication"))["role"] != "slave":
             await asyncio.sleep(0.02)  # between two looks of a bounded wait
+
+
+def redis_client(dsn: str) -> Redis:
+    """Opens redis-py's own client of a server, or of a cluster."""
+    if "+cluster://" not in dsn:
+        return Redis.from_url(dsn)
+    client: Any = RedisCluster.from_url(dsn.replace("+cluster", "").partition(",")[0])
+    return cast("Redis", client)
 
 
 async def answers(port: int) -> bool:

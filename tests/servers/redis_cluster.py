@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -25,15 +26,19 @@ NODE_TIMEOUT = 1.0
 
 @dataclass
 class RedisCluster:
-    """The nodes of a cluster, masters first when it starts. `dsn` is a REDIS_URL that names three of them."""
+    """The nodes of a cluster, masters first when it starts. `dsn` is a REDIS_URL that names all of them."""
 
     nodes: list[RedisNode]
 
     @property
     def dsn(self) -> str:
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:3])}/0"
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/0"
 
     # --- what a RedisNode can do, done to all nodes -------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        return all(node.running for node in self.nodes)
 
     async def start(self) -> None:
         await asyncio.gather(*(node.start() for node in self.nodes))
@@ -119,7 +124,7 @@ class RedisCluster:
         """Starts what is dead and thaws what is frozen. Returns when every master has its replica in step again."""
         for node in self.nodes:
             node.resume()
-            if not node.server.running:
+            if not node.running:
                 await node.start()
         await self.until_whole()
         for node in self.nodes:
@@ -180,7 +185,10 @@ async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 @asynccontextmanager
 async def redis_cluster(folder: Path, *, masters: int = 3, replicas: bool = True) -> AsyncIterator[RedisCluster]:
-    """Starts a cluster with its files in `folder`. Every slot is served, and every replica in step, when it begins."""
+    """Starts a cluster with its files in `folder`. Every slot is served, and every replica in step, when it begins.
+
+    The nodes hide their hosts, so that a `ClusterProxy` can stand before them.
+    """
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(masters * (2 if replicas else 1)):
@@ -188,12 +196,21 @@ async def redis_cluster(folder: Path, *, masters: int = 3, replicas: bool = True
             node = redis_node(
                 folder / f"node-{number}", cluster_enabled="yes", cluster_port=str(free_port()),
                 cluster_node_timeout=str(round(1000 * NODE_TIMEOUT)), repl_diskless_sync_delay="0",
+                cluster_preferred_endpoint_type="unknown-endpoint",
             )  # fmt: skip
             nodes.append(await stack.enter_async_context(node))
         await _join(nodes, masters)
         cluster = RedisCluster(nodes)
         await cluster.until_whole()
         yield cluster
+
+
+@asynccontextmanager
+async def redis_to_test(folder: Path) -> AsyncIterator[Any]:
+    """Starts a `RedisNode`, or with REDIS=cluster in the environment a `RedisCluster` of six."""
+    start = redis_cluster if os.environ.get("REDIS") == "cluster" else redis_node
+    async with start(folder) as started:
+        yield started
 
 
 async def _join(nodes: Sequence[RedisNode], masters: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_the_glossary_or_its_docstring_says_what_a_module_is() -> None:
         if path.read_text().strip() and (not docstring or Docstring(path.name, docstring).headless):
             unclear.append(str(path.relative_to(ROOT)))
     assert not [name for name in unclear if f"`{name}`" not in glossary]
+
+
+def test_the_architecture_lists_the_layers_that_the_import_contracts_hold() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    page = " ".join((ROOT / "docs" / "architecture.md").read_text().split())
+    exhaustive = [contract["layers"] for contract in contracts if contract.get("exhaustive")]
+    assert len(exhaustive) == 2
+    for layers in exhaustive:
+        assert " over ".join(f"`{layer}`" for layer in layers) in page
 
 
 def test_nothing_is_named_by_a_retired_word() -> None:

@@ -37,7 +37,7 @@ from executor.llm.history import to_prompt_messages
 from executor.llm.model import Prompt
 from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.provider_words import NO_KEY, masked
-from executor.llm.retrying import CallLimits, stream_events
+from executor.llm.retrying import ModelCallLimits, stream_events
 from executor.llm.think_tags import TAGS, ThinkTags
 
 
@@ -363,7 +363,11 @@ async def test_the_key_is_hidden_in_whatever_comes_with_the_status_200(
     body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     events = stream_events(
-        lambda: answered(body % KEY.encode()), lambda: OpenAIDecoder(set()), sdk, CallLimits(attempts=1), secrets=[KEY]
+        lambda: answered(body % KEY.encode()),
+        lambda: OpenAIDecoder(set()),
+        sdk,
+        ModelCallLimits(attempts=1),
+        secrets=[KEY],
     )
     with pytest.raises(ProviderError):
         async for _ in events:

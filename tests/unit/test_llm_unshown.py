@@ -15,7 +15,7 @@ from executor.llm.events import Finished, ModelEvent, ReasoningDelta, ReasoningE
 from executor.llm.failures import ModelCallError
 from executor.llm.openai_stream import OpenAIDecoder
 from executor.llm.responses_stream import ResponsesDecoder
-from executor.llm.retrying import CallLimits, Decoder, stream_events
+from executor.llm.retrying import Decoder, ModelCallLimits, stream_events
 
 DECODERS: dict[str, type[Any]] = {
     "openai": OpenAIDecoder, "anthropic": AnthropicDecoder, "responses": ResponsesDecoder,
@@ -48,7 +48,9 @@ class Server:
 
     async def call(self, attempts: int = 4, into: list[ModelEvent] | None = None) -> list[ModelEvent]:
         events: list[ModelEvent] = [] if into is None else into
-        async for event in stream_events(self.connect, self.decoder, sdk, CallLimits(attempts=attempts, backoff=0)):
+        async for event in stream_events(
+            self.connect, self.decoder, sdk, ModelCallLimits(attempts=attempts, backoff=0)
+        ):
             events.append(event)
         return events
 

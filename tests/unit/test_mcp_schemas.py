@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from executor.mcp.schemas import input_schema
 from executor.mcp.unions import UnusableSchema
@@ -61,12 +62,42 @@ def objections(schema: Any, root: bool = True) -> list[str]:
         {"oneOf": [{"properties": {"kind": {"const": "a"}}}, {"properties": {"kind": {"const": "b"}}}]},
         {"anyOf": [{"required": ["id"]}, {"required": ["name"]}], "properties": {"id": TEXT, "name": TEXT}},
         {"anyOf": [{"required": ["id"]}]}, {"allOf": [{"properties": {"a": TEXT}}, {"properties": {"b": TEXT}}]},
+        {"properties": {"a": {"maximum": 2**70}}},
         {"not": {"required": ["a"]}, "properties": {"a": {"type": "int", "enum": [], "description": 5}}},
         {"properties": {"a": {"additionalProperties": {"type": "array"}}, "b": {"contains": {"type": "array"}}}},
     ],
 )  # fmt: skip
 def test_a_schema_becomes_one_that_every_provider_takes(schema: Any) -> None:
     assert objections(input_schema(schema).parameters) == []
+    Draft202012Validator.check_schema(input_schema(schema).parameters)
+
+
+MEMBERS = (
+    "multipleOf maximum exclusiveMinimum maxLength minLength pattern minItems uniqueItems maxContains required "
+    "dependentRequired dependencies dependentSchemas allOf anyOf not if prefixItems items contains properties "
+    "additionalProperties propertyNames unevaluatedItems unevaluatedProperties title deprecated readOnly examples "
+    "nullable format contentEncoding contentSchema $schema $id id $anchor $ref $defs $dynamicRef $vocabulary "
+    "$recursiveAnchor discriminator type enum"
+)
+
+
+@pytest.mark.parametrize("member", MEMBERS.split())
+def test_a_member_of_the_wrong_type_makes_no_schema_that_a_provider_refuses(member: str) -> None:
+    """Anthropic checks schemas by the draft 2020-12, and refuses the whole prompt for one member."""
+    odd: list[Any] = [
+        None, True, 0, -1, 1.5, float("inf"), "x", "true", [], ["a", "a"], [1], {}, {"a": 1}, {"a": ["b", "b"]},
+    ]  # fmt: skip
+    for value in odd:
+        for schema in ({"p": {member: value}}, {"p": {"type": "array", "items": {"type": "integer", member: value}}}):
+            parameters = input_schema({"type": "object", "properties": schema}).parameters
+            Draft202012Validator.check_schema(parameters)
+            assert member == "required" or objections(parameters) == [], value
+
+
+def test_required_names_of_another_parameter_are_renamed_with_it() -> None:
+    schema = input_schema({"properties": {"$a": TEXT, "b": TEXT}, "dependentRequired": {"$a": ["b"], "b": ["$a", 1]}})
+    [name] = schema.renamed
+    assert schema.parameters["dependentRequired"] == {name: ["b"]}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +105,7 @@ def test_a_schema_becomes_one_that_every_provider_takes(schema: Any) -> None:
     [
         False, [], "x", {"type": "array", "items": TEXT}, {"type": "string"}, {"$ref": "#"},
         {"$ref": "https://example.org/s.json"}, {"oneOf": [{"type": "string"}]},
-        {"properties": {"a": {"maximum": 2**70}}}, {"properties": {"a": {"enum": ["x" * 40_000]}}},
+        {"properties": {"a": {"default": 2**70}}}, {"properties": {"a": {"enum": ["x" * 40_000]}}},
     ],
 )  # fmt: skip
 def test_a_schema_that_means_no_object_or_cannot_be_sent_is_refused(schema: Any) -> None:

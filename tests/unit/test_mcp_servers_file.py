@@ -50,7 +50,7 @@ def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> No
     assert {name: value.get_secret_value() for name, value in one.env.items()} == {
         "A": "t0ken",
         "B": "xyz",
-        "C": "$TOKEN",
+        "C": "t0ken",
     }
     assert one.args == ("t0ken", "${NOT_A_VARIABLE}")
     assert two.url.get_secret_value() == "https://host/t0ken"
@@ -68,7 +68,7 @@ def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> No
         ({"command": SECRET, "headers": {"A": SECRET}}, "mcpServers.x.headers: Extra"),
         ({"command": SECRET, "args": SECRET}, "mcpServers.x.args: "),
         ({"command": SECRET, "args": [SECRET + "\0"]}, "mcpServers.x.args: "),
-        ({"command": SECRET, "env": {"A": 1}}, "mcpServers.x.env.A: "),
+        ({"command": SECRET, "env": {"A": [1]}}, "mcpServers.x.env.A: "),
         ({"command": SECRET, "env": {"A=B": SECRET}}, "mcpServers.x.env: "),
         (
             {"command": SECRET, "env": {"A": SECRET + "${NOT_THERE}"}},
@@ -193,6 +193,36 @@ def test_files_of_other_clients_are_read(tmp_path: Path) -> None:
     assert [three.offers(tool) for tool in "ab"] == [True, False]
     assert isinstance(four, HttpServer)
     assert [four.offers(tool) for tool in "ab"] == [True, False]
+
+
+def test_what_other_clients_allow_beside_texts_is_read(tmp_path: Path) -> None:
+    """VS Code allows numbers and null, Copilot CLI writes `local` and all tools as `*`, Gemini CLI `$NAME`."""
+    one, two = read(
+        tmp_path,
+        {
+            "one": {
+                "type": "local", "command": "x", "args": ["--port", 8080], "tools": ["*"], "cwd": None,
+                "source": "custom",
+                "env": {"PORT": 8080, "DEBUG": True, "NONE": None, "TOKEN": "$TOKEN", "PRICE": "5 $US"},
+            },
+            "two": {"url": "https://host", "headers": {"A": "Bearer $TOKEN"}, "requiresOAuth": False, "enabled": True},
+            "off": {"command": "x", "enabled": False},
+        },
+        TOKEN="t0ken",
+    )  # fmt: skip
+    assert isinstance(one, StdioServer)
+    assert isinstance(two, HttpServer)
+    assert (one.args, one.tools, one.cwd) == (("--port", "8080"), None, None)
+    env = {name: value.get_secret_value() for name, value in one.env.items()}
+    assert env == {"PORT": "8080", "DEBUG": "true", "TOKEN": "t0ken", "PRICE": "5 $US"}
+    assert two.headers["A"].get_secret_value() == "Bearer t0ken"
+    for sign_in in ({"requiresOAuth": True}, {"oauth": True}):
+        [signed] = read(tmp_path, {"x": {"url": "https://host", **sign_in}})
+        assert isinstance(signed, HttpServer)
+        assert (signed.auth, signed.per) == (OAuth(), "user")
+    for value in ("$NOT_THERE", "{{ $json.key }}"):
+        with pytest.raises(ConfigError, match="headers"):
+            read(tmp_path, {"x": {"url": "https://host", "headers": {"A": value}}})
 
 
 def test_a_server_that_is_switched_off_may_hold_anything(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_sdk_takes_the_answer_to_a_call_that_has_become_a_task() -> None:
         ([{**OLDER, "status": "failed"}, CallRefused("no quota")], "tool_failed", "no quota"),
         ([{**OLDER, "status": "failed"}, FAILED], "tool_failed", "one.work failed."),
         ([{**OLDER, "status": "cancelled", "statusMessage": "Too late."}], "task_cancelled", "Too late."),
-        ([{**NEWER, "status": "completed", "result": {"content": 7}}], "tool_failed", "not a valid"),
+        ([{**NEWER, "status": "completed", "result": {"other": 7}}], "tool_failed", "not a valid"),
         ([UnknownTask("no such task")], "task_lost", "has lost"),
         ([{**OLDER, "status": "completed"}, UnknownTask("no such task")], "task_lost", "has lost"),
         ([AnswerTooLarge()], "output_too_large", "more than"),

@@ -72,7 +72,7 @@ def test_a_schema_is_passed_on_but_for_what_a_provider_would_refuse_the_prompt_f
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", [{"enum": ["x" * MAX_SCHEMA_BYTES]}, {"maximum": 2**70}, {"const": "\ud800"}])
+@pytest.mark.parametrize("bad", [{"enum": ["x" * MAX_SCHEMA_BYTES]}, {"default": 2**70}, {"const": "\ud800"}])
 def test_a_schema_that_cannot_be_sent_costs_its_tool_alone(bad: dict[str, Any]) -> None:
     schema = {"type": "object", "properties": {"a": bad}}
     offered_now = offered_tools([told("bad", input_schema=schema), told("good")], SERVER, nobody)

@@ -30,3 +30,22 @@ async def test_invalid_bytes_from_the_server_close_the_connection_without_an_exc
     connection.connection_lost(None)
     async with asyncio.timeout(limit(20)):
         await connection.closed
+
+
+async def test_a_node_that_has_a_slot_no_longer_says_so_once_for_each_slot() -> None:
+    """It ends the subscriptions of a slot that moves away, and answers MOVED to those that come later."""
+    confirmed: list[bytes] = []
+    moved: list[int] = []
+    received: list[tuple[bytes, bytes]] = []
+    connection = PubSubConnection(lambda *message: received.append(message), confirmed.append, moved.append)
+    connection.subscribe([b"foo"])
+    connection.data_received(b"*3\r\n$10\r\nssubscribe\r\n$3\r\nfoo\r\n:1\r\n")
+    connection.data_received(b"*3\r\n$8\r\nsmessage\r\n$3\r\nfoo\r\n$2\r\nhi\r\n")
+    ended = b"*3\r\n$12\r\nsunsubscribe\r\n$3\r\nfoo\r\n:0\r\n"
+    connection.data_received(ended)
+    connection.subscribe([b"foo"])
+    connection.data_received(b"-MOVED 12182 127.0.0.1:7001\r\n")
+    connection.unsubscribe(b"foo")
+    connection.data_received(ended)
+    assert (confirmed, received, moved) == ([b"foo"], [(b"foo", b"hi")], [12182, 12182])
+    assert not connection.closed.done()

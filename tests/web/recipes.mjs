@@ -11,7 +11,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { Window } from 'happy-dom';
 
 const LIMIT_MS = 30_000;
-const { file, base, session, acts } = JSON.parse(await textOf(process.stdin));
+const { file, base, session, sdk, acts } = JSON.parse(await textOf(process.stdin));
 const folder = dirname(file);
 const { rolldown } = await import(createRequire(new URL('../../web/package.json', import.meta.url)).resolve('rolldown'));
 
@@ -43,7 +43,7 @@ const MOUNTS = {
     export const mount = (target, props) => { const page = open(Page, { target, props }); return () => unmount(page); };`,
   '.tsx': `import { createElement } from 'react'; import { createRoot } from 'react-dom/client'; import Page from FILE;
     export const mount = (target, props) => { const root = createRoot(target); root.render(createElement(Page, props)); return () => root.unmount(); };`,
-  '.ts': `export * from FILE; export { Chat } from '@ai-sdk/react';`,
+  '.ts': `export * from FILE; export { Chat } from '@ai-sdk/${sdk}';`,
 };
 
 async function build() {
@@ -131,7 +131,11 @@ async function play(act) {
   return { user: texts('.user'), assistant: texts('.assistant'), alerts: texts('[role=alert]'), threads: texts('.thread') };
 }
 
-/** The acts of a page that is only a transport: {send}, {edit} (the first message, as Vercel's template does), {resume} (by a second chat). */
+/**
+ * The acts of a page that is only a transport, with the Chat of @ai-sdk/`sdk`: {send}, {edit} (the first message, as
+ * Vercel's template does), {change} (the first message, by `messageId`), {resume} (by a second chat), {busy} (two
+ * messages, the second during the first answer).
+ */
 async function playTransport() {
   const make = (messages) => new page.Chat({ id: session, messages, transport: page.transport(() => undefined) });
   let chat = make([]);
@@ -142,6 +146,13 @@ async function playTransport() {
       chat.messages = [{ ...chat.messages[0], parts: [{ type: 'text', text: act.edit }] }];
       await chat.regenerate();
     }
+    if ('change' in act) await chat.sendMessage({ text: act.change, messageId: chat.messages[0].id });
+    if ('busy' in act) {
+      const before = chat.messages.length;
+      const first = chat.sendMessage({ text: act.busy[0] });
+      await until(() => chat.messages.length === before + 2 && shown().at(-1).startsWith('0 1 '));
+      await Promise.all([first, chat.sendMessage({ text: act.busy[1] })]);
+    }
     if ('resume' in act) {
       const sending = chat.sendMessage({ text: act.resume });
       await until(() => shown().at(-1).startsWith('0 1 '));
@@ -149,7 +160,7 @@ async function playTransport() {
       await chat.resumeStream();
       await sending;
     }
-    return { shown: shown(), error: chat.error?.message ?? null };
+    return { shown: shown(), kinds: chat.messages.map(({ parts }) => parts.map((part) => part.type)), error: chat.error?.message ?? null };
   };
 }
 

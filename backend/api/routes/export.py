@@ -101,7 +101,7 @@ async def import_conversation(
     can be repeated; without an id each request makes a session. Files, costs and unended operations are not imported:
     the names of files are. Answers 422 `invalid_conversation` if the document is not one that was exported.
     """
-    turns = await asyncio.to_thread(importing.read_turns, document.messages, document.tree)
+    conversation = await asyncio.to_thread(_read, document)
     count = len(document.tree or document.messages)
     title, metadata, told = _about(api, document.session)
     session_id = SessionId(id) if id is not None else new_session_id()
@@ -110,7 +110,7 @@ async def import_conversation(
         session = created.session
         if created.is_new:
             api.new_sessions.count(caller.quota_key)
-            await imports.write_conversation(c, session_id, caller, title, turns)
+            await imports.write_conversation(c, session_id, caller, title, conversation)
             if told:
                 await instructions.set_session_instructions(c, session_id, told)
             session = await sessions.get_session(c, session_id, caller)
@@ -118,6 +118,10 @@ async def import_conversation(
         response.status_code = 201
         api.resources.feed.publish(Hint.TITLE_CHANGED, session_id, caller.user_id, title=title)
     return ImportedOut(id=session.id, title=session.title, created_at=session.created_at, messages=count)
+
+
+def _read(document: ConversationIn) -> imports.ImportedConversation:
+    return imports.ImportedConversation.of(importing.read_turns(document.messages, document.tree))
 
 
 def _about(api: ApiState, session: dict[str, Json]) -> tuple[str | None, Json, str | None]:

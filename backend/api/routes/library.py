@@ -13,7 +13,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
-from backend.chat.store.publications import published_version
+from backend.chat.store.published.agents import published_version
 from backend.errors import AgentNotFound
 
 

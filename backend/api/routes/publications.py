@@ -11,7 +11,8 @@ from backend.api.deps import AgentsUser, AnAgent, AppState, AUser, Limit, Offset
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.protocol.agent_json import parse_agent
-from backend.chat.store import library, publications
+from backend.chat.store import library
+from backend.chat.store.published import agents as publications
 from backend.ids import GraphId, new_library_agent_id
 
 router = APIRouter(

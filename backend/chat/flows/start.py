@@ -77,8 +77,8 @@ async def start_turn(
 
     The caller publishes the turn if it is `unclaimed`; the sweeper publishes it if the caller does not. Raises
     SessionNotFound, MessageNotFound (the parent that `after` names), UnknownModel, UnknownEffort, TurnInProgress (with
-    `task_id`), FileNotFound, FileInOtherSession, RateLimited, QueueFull, TooManySteers, IdempotencyKeyReused,
-    Unavailable.
+    `task_id`), MessageTakenIn, FileNotFound, FileInOtherSession, RateLimited, QueueFull, TooManySteers,
+    IdempotencyKeyReused, Unavailable.
     """
     interrupts, began = on_busy is OnBusy.INTERRUPT, time.monotonic()
     async with resources.database.transaction() as c:

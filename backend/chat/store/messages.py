@@ -120,6 +120,16 @@ async def find_user_message(c: Connection, session_id: SessionId, message_id: st
     return None if row is None else parse_message(row)
 
 
+_TAKEN_IN = f"""
+SELECT {COLUMNS} FROM messages WHERE session_id = $1 AND role = 'user' AND step > 0 AND message_id = $2 LIMIT 1"""
+
+
+async def find_taken_in(c: Connection, session_id: SessionId, message_id: str) -> Message | None:
+    """Returns the message with this id that a turn has taken in (`flows/steering.py`)."""
+    row = await c.fetchrow(_TAKEN_IN, session_id, message_id)
+    return None if row is None else parse_message(row)
+
+
 _LAST_OF_USER = f"""
 SELECT {COLUMNS} FROM messages
 WHERE session_id = $1 AND role = 'user' AND step = 0 AND superseded_by IS NULL AND ($2::int IS NULL OR sequence <= $2)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from backend.chat.models import ANSWER_ID, OWN_MESSAGE_ID, Task, TurnRequest
 from backend.chat.store import messages, tasks
-from backend.errors import IdempotencyKeyReused
+from backend.errors import IdempotencyKeyReused, MessageTakenIn
 from backend.ids import SessionId, TaskId
 from backend.postgres import Connection
 
@@ -38,11 +38,13 @@ async def find_earlier_request(
     If the message that the edit names still waits, changes the text of its task. An edit without files keeps those
     of the message. It may use the id of the message that it edits as its own; that id is then no idempotency key.
 
-    Raises IdempotencyKeyReused if another request has used the key.
+    Raises IdempotencyKeyReused if another request has used the key, and MessageTakenIn if the edit names a message
+    that a turn has taken in.
     """
     if request.text is None or request.revises is None:
         return EarlierRequest(await _find_by_key(c, session_id, request, message_key), request, message_key)
-    waiting = await _change_waiting(c, session_id, request.revises, request)
+    named = request.revises
+    waiting = await _change_waiting(c, session_id, named, request)
     if waiting is not None:
         return EarlierRequest(waiting, request, None)
     asked = await messages.find_user_message(c, session_id, request.revises)
@@ -54,6 +56,9 @@ async def find_earlier_request(
     if asked is not None:
         edit = replace(request, message_id=request.revises)
         return EarlierRequest(await _find_by_key(c, session_id, edit, told_apart), edit, told_apart)
+    taken = await messages.find_taken_in(c, session_id, named)
+    if taken is not None and (taken.text, taken.files) != (request.text, request.files or taken.files):
+        raise MessageTakenIn
     try:  # the session does not have the message that it names: treat it as a new message
         known = await _find_by_key(c, session_id, request, message_key)
     except IdempotencyKeyReused:

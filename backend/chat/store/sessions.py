@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backend.chat.models import Caller, Json, ModelChoice, Session
-from backend.chat.store import feature_requests
 from backend.chat.store.attachments import files
+from backend.chat.store.published import feature_requests
 from backend.chat.store.tool_servers import grants, sign_ins
 from backend.chat.store.tool_servers.grants import Grant
 from backend.chat.store.webhooks import deliveries, endpoints

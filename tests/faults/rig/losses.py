@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from backend.rabbitmq import Topology
 from tests.faults.rig.supervisor import Stores
 from tests.servers.rabbitmq import RabbitNode
+from tests.servers.redis import redis_client
 from tests.speed import limit
 
 Loss = Callable[[Stores], Awaitable[None]]
@@ -21,14 +22,15 @@ _WITHIN = limit(30)
 
 
 async def empty_redis(stores: Stores) -> None:
-    async with Redis.from_url(stores.redis.dsn) as redis:
+    async with redis_client(stores.redis.dsn) as redis:
         await redis.flushall()
 
 
 async def close_redis_connections(stores: Stores) -> None:
-    async with Redis.from_url(stores.redis.dsn) as redis:
-        await redis.client_kill_filter(_type="normal")
-        await redis.client_kill_filter(_type="pubsub")
+    for node in stores.redis.nodes:
+        async with Redis.from_url(node.dsn) as redis:
+            await redis.client_kill_filter(_type="normal")
+            await redis.client_kill_filter(_type="pubsub")
 
 
 async def close_postgres_connections(stores: Stores) -> None:

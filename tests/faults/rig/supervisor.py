@@ -24,6 +24,7 @@ from tests.servers.postgres import PostgresNode
 from tests.servers.proxy import FaultProxy
 from tests.servers.rabbitmq import RabbitNode
 from tests.servers.redis import RedisNode
+from tests.servers.redis_cluster import RedisCluster
 
 STORM_SETTINGS = {
     "MAX_CRASHES": "1000", "MAX_RUNNING_TURNS": "1000", "MAX_WAITING_TURNS": "1000", "MAX_OPEN_STREAMS": "1000",
@@ -35,8 +36,8 @@ STORM_SETTINGS = {
 class Node(Protocol):
     """A store that tests can kill and freeze."""
 
-    dsn: str
-
+    @property
+    def dsn(self) -> str: ...
     async def start(self) -> None: ...
     async def kill(self) -> None: ...
     def pause(self) -> None: ...
@@ -48,7 +49,7 @@ class Stores:
     """The three private stores of a test."""
 
     postgres: PostgresNode
-    redis: RedisNode
+    redis: RedisNode | RedisCluster
     rabbitmq: RabbitNode
 
     @property
@@ -56,7 +57,7 @@ class Stores:
         return {"postgres": self.postgres, "redis": self.redis, "rabbitmq": self.rabbitmq}
 
     def is_running(self, name: str) -> bool:
-        return self.rabbitmq.running if name == "rabbitmq" else getattr(self, name).server.running
+        return self.postgres.server.running if name == "postgres" else getattr(self, name).running
 
     async def empty_redis(self) -> None:
         """Kills Redis and starts it without its data."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("bench.starts", "bench.models", "bench.writing", "bench.reading", "bench.turns", "bench.search", "bench.page")
+PARTS = (
+    "bench.starts",
+    "bench.models",
+    "bench.costs",
+    "bench.writing",
+    "bench.reading",
+    "bench.turns",
+    "bench.search",
+    "bench.page",
+)
 
 for part in PARTS:
     print(f"\n== {part}", flush=True)

@@ -1,12 +1,14 @@
 """An OpenAI-compatible server that streams time stamps. Usage: python -m bench.model_server PORT CHUNKS PER_SECOND
 
-Each delta is `T<time.time_ns()> `, so that the receiver can compute its delay.
+Each delta is `T<time.time_ns()> `, so that the receiver can compute its delay. If the request says `/stream N`, the
+answer has N deltas, all at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sys
 import time
 from typing import cast
@@ -19,6 +21,7 @@ _END = (
     b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
     b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\ndata: [DONE]\n\n'
 )
+_AT_ONCE = re.compile(rb"/stream (\d+)")
 
 
 class _Model(asyncio.Protocol):
@@ -42,6 +45,10 @@ class _Model(asyncio.Protocol):
         if not self._answering and b"\r\n\r\n" in self._read and len(body) >= length:
             self._answering = True
             self._transport.write(_HEAD)
+            if at_once := _AT_ONCE.findall(body):
+                self._transport.write(b"".join(_DELTA % time.time_ns() for _ in range(int(at_once[-1]))) + _END)
+                self._transport.close()
+                return
             self._next = asyncio.get_running_loop().time() + random.random() * self._pause
             self._wait()
 

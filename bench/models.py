@@ -22,6 +22,7 @@ import openai
 from backend.chat.models import NewMessage, Role, TextPart
 from executor.llm.anthropic import AnthropicModel
 from executor.llm.anthropic_stream import AnthropicDecoder
+from executor.llm.body_reader import Read, read_from
 from executor.llm.events import TextDelta
 from executor.llm.model import Model, Prompt
 from executor.llm.openai import OpenAIModel
@@ -108,8 +109,8 @@ async def run_parser(pieces: list[bytes], decoder: Callable[[], Decoder]) -> int
     """Runs parser, decoder and retries without the SDK. Returns the number of text deltas."""
 
     @asynccontextmanager
-    async def connect() -> AsyncIterator[AsyncIterator[bytes]]:
-        yield _Stream(pieces).__aiter__()
+    async def connect() -> AsyncIterator[Read]:
+        yield read_from(_Stream(pieces).__aiter__())
 
     return sum(
         [isinstance(event, TextDelta) async for event in stream_events(connect, decoder, openai, ModelCallLimits())]

@@ -21,8 +21,11 @@ from tests.servers.starting import listens
 
 
 @asynccontextmanager
-async def open_servers() -> AsyncIterator[tuple[Servers, Path]]:
-    """Yields Postgres (with a new, migrated database), Redis and RabbitMQ, and a folder for logs."""
+async def open_servers(*, rabbitmq: bool = True) -> AsyncIterator[tuple[Servers, Path]]:
+    """Yields Postgres (with a new, migrated database), Redis and RabbitMQ, and a folder for logs.
+
+    `rabbitmq=False` leaves RabbitMQ out: the queue is then in Redis.
+    """
     wanted = {"postgres": not os.environ.get("DATABASE_URL"), "redis": not os.environ.get("REDIS_URL")}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cb-", dir="/tmp")))
@@ -31,11 +34,11 @@ async def open_servers() -> AsyncIterator[tuple[Servers, Path]]:
         postgres = await stack.enter_async_context(empty_database(server))
         await migrate(postgres)
         redis = os.environ.get("REDIS_URL") or embedded.redis_dsn
-        rabbitmq = os.environ.get("RABBITMQ_URL")
-        if rabbitmq is None:
+        broker = os.environ.get("RABBITMQ_URL") if rabbitmq else None
+        if rabbitmq and broker is None:
             (folder / "rabbit").mkdir()
-            rabbitmq = (await stack.enter_async_context(rabbit_node(folder / "rabbit"))).dsn
-        yield Servers(postgres, redis, rabbitmq), folder
+            broker = (await stack.enter_async_context(rabbit_node(folder / "rabbit"))).dsn
+        yield Servers(postgres, redis, broker), folder
 
 
 @asynccontextmanager

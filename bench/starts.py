@@ -36,15 +36,15 @@ async def start(checkout: Path, kind: str, settings: Mapping[str, str], folder: 
         )  # fmt: skip
     try:
         async with asyncio.timeout(READY_WITHIN):
-            while not await _is_ready(port):
+            while not await is_ready(port):
                 await asyncio.sleep(0.01)
-        return _cpu_seconds(process.pid), time.perf_counter() - begun
+        return thread_seconds(process.pid), time.perf_counter() - begun
     finally:
         process.terminate()
         await process.wait()
 
 
-async def _is_ready(port: int) -> bool:
+async def is_ready(port: int) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -56,7 +56,7 @@ async def _is_ready(port: int) -> bool:
         writer.close()
 
 
-def _cpu_seconds(pid: int) -> float:
+def thread_seconds(pid: int) -> float:
     """Returns the CPU time of all threads of a process. `schedstat` counts nanoseconds, `stat` only 1/100 s."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9

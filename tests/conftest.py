@@ -57,6 +57,8 @@ _LONGEST = (
     "test_operation_races",
 )  # fmt: skip
 """Files that take half a minute or longer. They begin first, so that none of them runs alone at the end of a run."""
+_ONE_SERVER = frozenset({"test_alerts", "test_gone_readers", "test_idle", "test_soak"})
+"""Fault tests that look into the one Redis, and are skipped with REDIS=cluster."""
 _KEYS_WITHOUT_TTL = frozenset({keys.TURNS, keys.DEAD_TURNS, keys.COMPLETIONS, keys.DEAD_COMPLETIONS})
 
 
@@ -89,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("timeout")
         seconds = float(mark.args[0]) if mark is not None else _PER_TEST
         item.add_marker(pytest.mark.timeout(speed.limit(seconds)), append=False)
+        if os.environ.get("REDIS") == "cluster" and item.path.stem in _ONE_SERVER:
+            item.add_marker(pytest.mark.skip(reason="looks into one Redis"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,6 +92,9 @@ class Response:
 
     def take(self, event: events.ModelEvent) -> Sequence[Chunk]:
         """Adds an event to the response. Returns the chunks to send for it."""
+        if self._text is not None and type(event) is events.TextDelta:  # nearly all events
+            self._text.append(event.text)
+            return (TextDelta(self._open_id, event.text),)
         self.begun = self.begun or not isinstance(event, events.UsageSoFar)
         if self._read and self.begun and not isinstance(event, events.Finished):  # an empty answer names none
             for source in self._read:
@@ -106,9 +109,6 @@ class Response:
     def _take(self, event: events.ModelEvent) -> Sequence[Chunk]:
         match event:
             case events.TextDelta(text):
-                if self._text is not None:
-                    self._text.append(text)
-                    return (TextDelta(self._open_id, text),)
                 closing = self._close_text()
                 self._text, self._open_id = [text], self._next_id("t")
                 return (*closing, TextStart(self._open_id), TextDelta(self._open_id, text))

@@ -42,6 +42,8 @@ class Decoder(Protocol):
         ...
 
 
+_UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
+"""Errors of reading what the provider sent."""
 Read = tuple[list[ModelEvent], ModelCallError | None]
 """Events, and the failure that follows them if there is one."""
 
@@ -68,7 +70,7 @@ class AnswerBody:
         if self._is_stream:
             if not self._events_seen:
                 self._head = (self._head + chunk)[:2_000]
-            return self._decode(lambda: self._parser.feed(chunk))
+            return self._decode(self._parser.feed, chunk)
         self._pieces.append(chunk)
         self._size += len(chunk)
         if self._size > MAX_EVENT_BYTES:
@@ -94,13 +96,16 @@ class AnswerBody:
             return [], of_page(body.decode("utf-8", "replace"))
         return _guarded(lambda events: events.extend(self._decoder.whole(read_json(body))))
 
-    def _decode(self, read: Callable[[], list[bytes]]) -> Read:
-        return _guarded(lambda events: self._feed_all(read(), events))
-
-    def _feed_all(self, payloads: list[bytes], events: list[ModelEvent]) -> None:
-        for payload in payloads:
-            self._events_seen = True
-            events += self._decoder.feed(payload)
+    def _decode(self, parse: Callable[..., list[bytes]], *chunk: bytes) -> Read:
+        """Decodes the events that the parser finds. Collects them until a failure, as `_guarded` does."""
+        events: list[ModelEvent] = []
+        try:
+            for payload in parse(*chunk):
+                self._events_seen = True
+                events += self._decoder.feed(payload)
+        except (ModelCallError, *_UNREADABLE) as error:
+            return events, _failure_of(error)
+        return events, None
 
 
 def _guarded(work: Callable[[list[ModelEvent]], None]) -> Read:
@@ -108,8 +113,12 @@ def _guarded(work: Callable[[list[ModelEvent]], None]) -> Read:
     events: list[ModelEvent] = []
     try:
         work(events)
-    except ModelCallError as failure:
-        return events, failure
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as odd:
-        return events, ModelCallError("provider_error", again=True, note=f"unreadable: {type(odd).__name__}")
+    except (ModelCallError, *_UNREADABLE) as error:
+        return events, _failure_of(error)
     return events, None
+
+
+def _failure_of(error: Exception) -> ModelCallError:
+    if isinstance(error, ModelCallError):
+        return error
+    return ModelCallError("provider_error", again=True, note=f"unreadable: {type(error).__name__}")

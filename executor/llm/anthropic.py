@@ -15,6 +15,7 @@ from backend.config import Settings
 from backend.files.kinds import Kind
 from executor.llm.adapting import Adapter
 from executor.llm.anthropic_stream import AnthropicDecoder
+from executor.llm.body_reader import Read, reader_of
 from executor.llm.cache_marks import mark_anthropic
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
@@ -96,13 +97,13 @@ class AnthropicModel:
         return self._adapter.refused_kinds()
 
     @asynccontextmanager
-    async def _connect(self, draft: Draft) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _connect(self, draft: Draft) -> AsyncIterator[Read]:
         def send(body: dict[str, Any]) -> Any:
             return self._client.messages.with_streaming_response.create(**known_to_sdk(body, _KNOWN))
 
         async with AsyncExitStack() as stack:
             response = await self._adapter.ask(draft, self._dialect, send, anthropic.APIStatusError, stack)
-            yield response.iter_bytes()
+            yield reader_of(response)
 
 
 class _AnthropicDialect:

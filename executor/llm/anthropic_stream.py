@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import orjson
 
 from backend.chat.models import Json, ProviderData
 from backend.chat.protocol.chunks import FinishReason
 from executor.llm.clean_text import PiecewiseCleaner, clean
+from executor.llm.delta_template import DeltaTemplate
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -55,13 +57,27 @@ class AnthropicDecoder:
         self._reason: str | None = None
         self._explanation: str | None = None
         self._usage: dict[str, Json] = {}
+        self._template = DeltaTemplate(_only_text)
 
     @property
     def reason_known(self) -> bool:
         return self._reason is not None
 
     def feed(self, payload: bytes) -> list[ModelEvent]:
-        event = read_json(payload)
+        if self._is_plain and (text := self._template.text_of(payload)) is not None:
+            return [TextDelta(text)]
+        events = self._read(read_json(payload))
+        self._template.learn(payload, events)
+        return events
+
+    @property
+    def _is_plain(self) -> bool:
+        """Returns True if text of the open block is passed on as it comes: nothing is held back, and no tag is open."""
+        if self._thinks_in_text or self._block.get("type") != "text":
+            return False
+        return self._tags.plain and not self._mender.holds
+
+    def _read(self, event: Json) -> list[ModelEvent]:
         if not isinstance(event, dict):
             return []
         match event.get("type"):
@@ -217,3 +233,11 @@ class AnthropicDecoder:
             return []
         self._usage.update((name, value) for name, value in usage.items() if value is not None)
         return [UsageSoFar(anthropic_usage(self._usage))]
+
+
+def _only_text(event: Any) -> str | None:
+    """Returns the text of a delta of text. See `DeltaTemplate`."""
+    if event["type"] != "content_block_delta" or event["delta"]["type"] != "text_delta":
+        return None
+    text: str | None = event["delta"]["text"]
+    return text

@@ -23,6 +23,11 @@ class PiecewiseCleaner:
     def __init__(self) -> None:
         self._held = ""
 
+    @property
+    def holds(self) -> bool:
+        """Returns True if half of a pair is held back."""
+        return bool(self._held)
+
     def mend(self, piece: str) -> str:
         """Returns the cleaned text that is complete, which may be empty."""
         if self._held:

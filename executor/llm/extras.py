@@ -69,9 +69,13 @@ NOT_SENT = frozenset({"self", "extra_headers", "extra_query", "extra_body", "tim
 
 
 def known_to_sdk(body: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Returns the arguments of an SDK's `create` for a request. Members that it does not know go into `extra_body`."""
-    unknown = body.keys() - known
-    if not unknown:
-        return body
-    given = {name: value for name, value in body.items() if name in known}
-    return {**given, "extra_body": {name: body[name] for name in unknown}}
+    """Returns the arguments of an SDK's `create` for a request, which is in the provider's own form already.
+
+    Members that the SDK does not know go into `extra_body`, and so do lists and objects: the SDK would walk through
+    them with the types of each member, which takes longer than all the rest of a turn (2,000 messages: 0.15 s).
+    """
+    given = {name: value for name, value in body.items() if name in known and not isinstance(value, list | dict)}
+    further = {name: value for name, value in body.items() if name not in given}
+    if "messages" in further:  # the SDK requires it, and `extra_body` replaces it
+        given["messages"] = []
+    return {**given, "extra_body": further} if further else given

@@ -14,6 +14,7 @@ import openai
 from backend.config import Settings
 from backend.files.kinds import Kind
 from executor.llm.adapting import Adapter, Dialect
+from executor.llm.body_reader import Read, reader_of
 from executor.llm.cache_marks import has_marks, mark_openai
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, NOT_SENT, Extras, known_to_sdk
@@ -110,13 +111,13 @@ class OpenAIModel:
         return self._adapter.refused_kinds()
 
     @asynccontextmanager
-    async def _connect(self, draft: Draft) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _connect(self, draft: Draft) -> AsyncIterator[Read]:
         def send(body: dict[str, Any]) -> Any:
             return self._api.with_streaming_response.create(**known_to_sdk(body, self._known))
 
         async with AsyncExitStack() as stack:
             response = await self._adapter.ask(draft, self._dialect, send, openai.APIStatusError, stack)
-            yield response.iter_bytes()
+            yield reader_of(response)
 
 
 class _ChatDialect:

@@ -14,10 +14,12 @@ Source: OpenAI's chat completion chunk, and the additions of other servers. Serv
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from backend.chat.models import Json, Usage
 from backend.chat.protocol.chunks import FinishReason
 from executor.llm.clean_text import PiecewiseCleaner
+from executor.llm.delta_template import DeltaTemplate
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -46,6 +48,10 @@ _FAILURES = {"error": "provider_error", "network_error": "provider_error", "insu
 """Reasons that are failures of the server. The last one is DeepSeek's."""
 
 
+_WITH_TEXT = frozenset({"role", "content"})
+_BESIDE_TEXT = frozenset({"citations", "search_results"})
+
+
 class OpenAIDecoder:
     """A `retrying.Decoder`.
 
@@ -64,6 +70,7 @@ class OpenAIDecoder:
         self._said = False
         self._refused = False
         self._pages: Json = None
+        self._template = DeltaTemplate(_only_text)
         self._calls = ToolCalls(taken, self._end_words, self._wanted_back)
         self._reason: str | None = None
         self._usage = Usage()
@@ -73,10 +80,19 @@ class OpenAIDecoder:
         return self._reason is not None
 
     def feed(self, payload: bytes) -> list[ModelEvent]:
+        if self._is_plain and (text := self._template.text_of(payload)) is not None:
+            return [TextDelta(text)]
         if payload == b"[DONE]":
             self.done = True
             return []
-        return self._read(read_json(payload))
+        events = self._read(read_json(payload))
+        self._template.learn(payload, events)
+        return events
+
+    @property
+    def _is_plain(self) -> bool:
+        """Returns True if text is passed on as it comes: nothing is held back, and no reasoning or tag is open."""
+        return (self._tags is None or self._tags.plain) and not self._thinks and not self._text.holds
 
     def whole(self, document: Json) -> list[ModelEvent]:
         """Reads an answer that is one document: a completion, or an error."""
@@ -211,6 +227,18 @@ class OpenAIDecoder:
         if rest := self._reasoning.end():
             events.append(ReasoningDelta(rest))
         events.append(ReasoningEnd(provider=self._wanted_back.of_reasoning()))
+
+
+def _only_text(chunk: Any) -> str | None:
+    """Returns the text of a chunk whose one choice has text and nothing else. See `DeltaTemplate`."""
+    (choice,) = chunk["choices"]
+    delta = choice["delta"]
+    if delta.get("role", "assistant") != "assistant" or any(delta[name] for name in delta.keys() - _WITH_TEXT):
+        return None
+    if any(choice[name] for name in choice.keys() - {"index", "delta"}) or number_of(choice.get("index")):
+        return None
+    text: str | None = delta["content"]
+    return text if _error_in(chunk) is None and not chunk.keys() & _BESIDE_TEXT else None
 
 
 def _thought_in(delta: dict[str, Json], content: Json) -> str:

@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,6 +24,7 @@ import httpx2
 
 from backend.jitter import jitter
 from executor.llm.answer_body import AnswerBody, Decoder
+from executor.llm.body_reader import PatientReader, Read
 from executor.llm.events import ModelEvent
 from executor.llm.failures import ModelCallError, of_response
 from executor.llm.model import ON_RETRY
@@ -32,7 +33,9 @@ from executor.llm.unshown import HeldBackEvents
 
 logger = logging.getLogger(__name__)
 
-_TRANSPORT_ERRORS = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream, OSError)
+_TRANSPORT_ERRORS = (
+    httpx2.HTTPError, httpx2.StreamError, aiohttp.ClientError, ssl.SSLError, anyio.EndOfStream, OSError,
+)  # fmt: skip
 _DRAIN_S = 0.2
 _LONGEST_BACKOFF_S = 8.0
 FIRST_BYTE = 120.0  # seconds
@@ -79,10 +82,9 @@ class ModelCallLimits:
         return replace(limits, silence=max(limits.first_byte, SILENT_THOUGHT)) if thinks_silently else limits
 
     def for_http(self) -> httpx2.Timeout:
-        """Returns the limits of the HTTP transport. Its limit for reading is a second longer than those of `_paced` and
-        `_headers`, which end the wait first."""
-        read = max(self.first_byte, self.silence) + 1
-        return httpx2.Timeout(connect=self.connect, read=read, write=30, pool=30)
+        """Returns the limits of the HTTP transport. It has none for reading, which would cost a timer for each piece:
+        `_headers` and `PatientReader` limit these waits."""
+        return httpx2.Timeout(connect=self.connect, read=None, write=30, pool=30)
 
 
 class SdkErrors(Protocol):
@@ -96,7 +98,8 @@ class SdkErrors(Protocol):
     def APIError(self) -> type[Exception]: ...  # noqa: N802
 
 
-Connect = Callable[[], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+Connect = Callable[[], AbstractAsyncContextManager[Read]]
+"""Makes a request. Yields a reader of the answer's body."""
 
 
 async def stream_events(
@@ -160,23 +163,24 @@ async def _one_attempt(
     begun = ended = False
     try:
         async with AsyncExitStack() as stack:
-            chunks = await _headers(stack, connect, limits)
+            read = await _headers(stack, connect, limits)
             begun = True
-            async with aclosing(_paced(chunks, limits)) as paced:
-                async for chunk in paced:
-                    events, failure = body.feed(chunk)
-                    if events:
-                        last_event = time.monotonic()
-                        yield events
-                    elif time.monotonic() - last_event > limits.no_event:
-                        raise ModelCallError("timeout", again=True, note="only pings")
-                    if failure is not None:
-                        raise failure
-                    if decoder.done:
-                        ended = True
-                        yield decoder.end()
-                        await _drain(chunks)
-                        return
+            reader = PatientReader(read, limits.first_byte, limits.silence)
+            stack.callback(reader.close)
+            while piece := await reader.read():
+                events, failure = body.feed(piece)
+                if events:
+                    last_event = time.monotonic()
+                    yield events
+                elif time.monotonic() - last_event > limits.no_event:
+                    raise ModelCallError("timeout", again=True, note="only pings")
+                if failure is not None:
+                    raise failure
+                if decoder.done:
+                    ended = True
+                    yield decoder.end()
+                    await _drain(read)
+                    return
             events, failure = body.end()
             if events:
                 yield events
@@ -189,30 +193,17 @@ async def _one_attempt(
         yield decoder.end()
 
 
-async def _headers(stack: AsyncExitStack, connect: Connect, limits: ModelCallLimits) -> AsyncIterator[bytes]:
-    """Waits for the headers of the answer. Returns its body. Raises TimeoutError."""
+async def _headers(stack: AsyncExitStack, connect: Connect, limits: ModelCallLimits) -> Read:
+    """Waits for the headers of the answer. Returns a reader of its body. Raises TimeoutError."""
     async with asyncio.timeout(limits.connect + limits.first_byte):
         return await stack.enter_async_context(connect())
 
 
-async def _paced(chunks: AsyncIterator[bytes], limits: ModelCallLimits) -> AsyncGenerator[bytes, None]:
-    """Yields the chunks. Raises TimeoutError after too long a silence."""
-    longest = limits.first_byte
-    while True:
-        try:
-            async with asyncio.timeout(longest):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        longest = limits.silence
-        yield chunk
-
-
-async def _drain(chunks: AsyncIterator[bytes]) -> None:
+async def _drain(read: Read) -> None:
     """Reads the rest of the body, which usually arrives with the last event. Only then can the connection be reused."""
     try:
         async with asyncio.timeout(_DRAIN_S):
-            async for _ in chunks:
+            while await read():
                 pass
     except (TimeoutError, *_TRANSPORT_ERRORS):
         pass

@@ -29,7 +29,14 @@ class SseParser:
         self._skip_lf = False
         self._first = True
 
+    @property
+    def _between(self) -> bool:
+        """Returns True if nothing of an event has come yet, after the first one."""
+        return not (self._first or self._skip_lf or self._pieces or self._data)
+
     def feed(self, chunk: bytes) -> list[bytes]:
+        if self._between and _is_one_event(chunk):
+            return [chunk[6:-2]]
         if self._skip_lf and chunk:
             self._skip_lf = False
             if chunk[:1] == b"\n":
@@ -76,6 +83,13 @@ class SseParser:
                 if self._data_size > MAX_EVENT_BYTES:
                     raise ValueError("an event is too large")
         return events
+
+
+def _is_one_event(chunk: bytes) -> bool:
+    """Returns True for one event of one line of data, as most servers send it."""
+    if not chunk.startswith(b"data: ") or len(chunk) > MAX_EVENT_BYTES:
+        return False
+    return chunk.endswith(b"\n\n") and chunk.find(b"\n") == len(chunk) - 2 and b"\r" not in chunk
 
 
 def read_json(payload: bytes | str) -> Json:

@@ -43,9 +43,14 @@ class ThinkTags:
         self.opening = ""
         """The opening tag, once there was one."""
 
+    @property
+    def plain(self) -> bool:
+        """Returns True if tags no longer count, and nothing is dropped or held back."""
+        return self._state is _State.TEXT and not self._strip
+
     def feed(self, piece: str) -> list[tuple[bool, str]]:
         """Returns pieces that are not empty, each with True if it is reasoning."""
-        if self._state is _State.TEXT and not self._strip:
+        if self.plain:
             return [(False, piece)] if piece else []
         pieces: list[tuple[bool, str]] = []
         rest = self._held + piece

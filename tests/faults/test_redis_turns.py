@@ -16,7 +16,7 @@ from backend.ids import ExecutorId
 from backend.redis import ANSWER_LIMIT, open_redis
 from tests.integration.turn_queues import RedisRig, new_turn, rig_for, soon, until
 from tests.servers.proxy import Mode
-from tests.servers.redis import RedisNode
+from tests.servers.redis import RedisNode, redis_client
 from tests.speed import limit
 
 
@@ -43,7 +43,7 @@ async def test_consuming_continues_after_redis_was_emptied(rig: RedisRig) -> Non
     async with rig.open("a") as queue, queue.consume(2) as deliveries:
         await queue.publish(new_turn())
         lost = await soon(anext(deliveries))
-        async with rig.client() as redis:
+        async with redis_client(rig.dsn) as redis:
             await redis.flushall()
         turn = new_turn()
         await queue.publish(turn)

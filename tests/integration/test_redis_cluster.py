@@ -27,7 +27,7 @@ from backend.redis import open_redis, open_waiting_redis, require_right_mode
 from backend.redis_cluster import beside, by_slot, info_of_servers, shard_of
 from tests.integration.reader_rig import until
 from tests.integration.turn_queues import new_turn, soon
-from tests.servers.redis import RedisNode
+from tests.servers.redis import redis_node
 from tests.servers.redis_cluster import RedisCluster, redis_cluster
 from tests.speed import limit
 
@@ -166,8 +166,11 @@ async def test_what_cannot_be_used_stops_no_stream_of_a_cluster_with_one_node(sh
         assert letter == {b"data": b"garbage", b"reason": b"not JSON", b"id": refused.id}
 
 
-async def test_a_url_whose_mode_is_wrong_is_refused(three: RedisCluster, private_redis: RedisNode) -> None:
-    async with open_redis(private_redis.dsn.replace("://", "+cluster://"), pool_size=2) as redis:
+async def test_a_url_whose_mode_is_wrong_is_refused(three: RedisCluster, short_path: Path) -> None:
+    async with (
+        redis_node(short_path) as single,
+        open_redis(single.dsn.replace("://", "+cluster://"), pool_size=2) as redis,
+    ):
         with pytest.raises(ConfigError, match=r"^REDIS_URL: [^\n]*no node of a cluster[^\n]*$"):
             await require_right_mode(redis)
     async with open_redis(f"redis://127.0.0.1:{three.nodes[0].port}", pool_size=2) as redis:

@@ -114,12 +114,13 @@ class RabbitRig:
 class RedisRig:
     def __init__(self, dsn: str, proxy: FaultProxy) -> None:
         self.proxy = proxy
-        self.keys = QueueKeys(*(f"test:{uuid.uuid4().hex[:8]}:{name}" for name in ("turns", "dead", "cancel")))
+        mark = uuid.uuid4().hex[:8]
+        self.keys = QueueKeys(*(f"test:{{{mark}}}:{name}" for name in ("turns", "dead", "cancel")))
         self.dsn = dsn
         self.dead: set[ExecutorId] = set()
         self.looks = 0
         """The number of calls of `who_is_dead`."""
-        self.through_proxy = str(URL(dsn).with_host(proxy.host).with_port(proxy.port))
+        self.through_proxy = proxy.dsn
 
     async def who_is_dead(self, ids: Sequence[ExecutorId]) -> set[ExecutorId]:
         self.looks += 1
@@ -150,10 +151,7 @@ class RedisRig:
 
 @asynccontextmanager
 async def rig_for(kind: str, dsn: str) -> AsyncIterator[RabbitRig | RedisRig]:
-    url = URL(dsn)
-    assert url.host is not None
-    assert url.port is not None
-    async with FaultProxy(url.host, url.port) as proxy:
+    async with FaultProxy.before(dsn) as proxy:
         rig = RabbitRig(dsn, proxy) if kind == "rabbitmq" else RedisRig(dsn, proxy)
         yield rig
         await rig.remove()

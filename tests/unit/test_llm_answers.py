@@ -22,6 +22,7 @@ from backend.errors import ProviderError
 from executor.agent.response import Response
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.arguments import parse_arguments
+from executor.llm.body_reader import Read, read_from
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -342,11 +343,11 @@ KEY = "qwerty-key"
 
 
 @asynccontextmanager
-async def answered(body: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+async def answered(body: bytes) -> AsyncIterator[Read]:
     async def pieces() -> AsyncIterator[bytes]:
         yield body
 
-    yield pieces()
+    yield read_from(pieces())
 
 
 @pytest.mark.parametrize(

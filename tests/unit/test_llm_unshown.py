@@ -11,6 +11,7 @@ import openai as sdk
 import pytest
 
 from executor.llm.anthropic_stream import AnthropicDecoder
+from executor.llm.body_reader import Read, read_from
 from executor.llm.events import Finished, ModelEvent, ReasoningDelta, ReasoningEnd, Source, TextDelta, ToolCallStart
 from executor.llm.failures import ModelCallError
 from executor.llm.openai_stream import OpenAIDecoder
@@ -30,7 +31,7 @@ class Server:
         self._bodies = list(bodies)
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def connect(self) -> AsyncIterator[Read]:
         body = self._bodies.pop(0)
         breaks = bool(self._bodies)
 
@@ -40,7 +41,7 @@ class Server:
             if breaks:
                 raise ConnectionResetError("reset by the server")
 
-        yield chunks()
+        yield read_from(chunks())
 
     def decoder(self) -> Decoder:
         made: Decoder = DECODERS[self._kind](set(), "me")

@@ -56,8 +56,8 @@ class Locks:
 
     async def refresh(self, held: Iterable[tuple[SessionId, Holder]]) -> None:
         """Extends every lock that its holder still has, and takes those that have expired."""
-        calls: list[tuple[str, Sequence[Argument]]] = [
-            (keys.lock_key(session_id), (str(holder), self._milliseconds)) for session_id, holder in held
+        calls: list[tuple[Sequence[str], Sequence[Argument]]] = [
+            ([keys.lock_key(session_id)], (str(holder), self._milliseconds)) for session_id, holder in held
         ]
         for reply in await _REFRESH.run_many(self._redis, calls):
             if isinstance(reply, Exception):

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
-from backend.redis_cluster import announcing
+from backend.redis_cluster import announcing, by_slot
 
 Argument = str | bytes | int
+Call = tuple[Sequence[str], Sequence[Argument]]
+"""The keys of a script, all of one slot, and its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,11 @@ class Script:
         except NoScriptError:
             return await client.execute_command("EVAL", self.text, *call)
 
-    async def run_many(self, redis: Redis, calls: Sequence[tuple[str, Sequence[Argument]]]) -> list[Any]:
-        """Makes several calls, each with one key, in one round trip. A result is the reply or the error of its call.
+    async def run_many(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
+        """Makes several calls, each with its keys and arguments, in one round trip.
 
-        Raises RedisError if the whole round trip failed. Some or all of the calls may have been carried out then.
+        A result is the reply or the error of its call. Raises RedisError if the whole round trip failed. Some or all of
+        the calls may have been carried out then.
         """
         results = await self._send(redis, ("EVALSHA", self.digest), calls)
         missing = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
@@ -52,12 +55,17 @@ class Script:
                 results[i] = result
         return results
 
-    async def _send(
-        self, redis: Redis, how: tuple[str, str], calls: Sequence[tuple[str, Sequence[Argument]]]
-    ) -> list[Any]:
+    async def _send(self, redis: Redis, how: tuple[str, str], calls: Sequence[Call]) -> list[Any]:
+        if len(calls) == 1:  # costs the client half of a pipeline
+            keys, arguments = calls[0]
+            client: Any = redis
+            try:
+                return [await client.execute_command(*how, len(keys), *keys, *arguments)]
+            except ResponseError as error:
+                return [error]
         pipeline: Any = redis.pipeline(transaction=False)
-        for key, arguments in calls:
-            pipeline.execute_command(*how, 1, key, *arguments)
+        for keys, arguments in calls:
+            pipeline.execute_command(*how, len(keys), *keys, *arguments)
         results: list[Any] = await pipeline.execute(raise_on_error=False)
         return results
 
@@ -95,6 +103,8 @@ class Batch:
 
 
 _APPEND = Script("append")
+TOGETHER = 64
+"""Batches in one call. Redis serves nobody else meanwhile, and a call costs as much as several batches."""
 
 
 async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appended | Exception]:
@@ -103,12 +113,28 @@ async def append(redis: Redis, batches: Sequence[Batch], ttl: int) -> list[Appen
     Takes one round trip; `ttl` is in seconds. Each batch is appended as a whole or not at all, whatever happens to the
     others, and a batch that is sent again changes nothing. Raises RedisError if the whole round trip failed.
     """
-    announce = announcing(redis)
-    calls: list[tuple[str, Sequence[Argument]]] = [
-        (b.key, (announce, int(b.create), ttl, b.fence, b.first, *b.bodies)) for b in batches
-    ]
-    replies = await _APPEND.run_many(redis, calls)
-    return [reply if isinstance(reply, Exception) else Appended(reply) for reply in replies]
+    left: dict[str, list[Batch]] = {}
+    for batch in batches:  # several writers may write to one stream
+        left.setdefault(batch.key, []).append(batch)
+    parts: list[list[Batch]] = []
+    for keys in by_slot(redis, (batch.key for batch in batches)):
+        group = [left[key].pop(0) for key in keys]
+        parts += (group[at : at + TOGETHER] for at in range(0, len(group), TOGETHER))
+    calls = [_call_of(part, announcing(redis), ttl) for part in parts]
+    outcomes: dict[Batch, Appended | Exception] = {}
+    for part, reply in zip(parts, await _APPEND.run_many(redis, calls), strict=True):
+        replies = [reply] * len(part) if isinstance(reply, Exception) else reply
+        for batch, one in zip(part, replies, strict=True):
+            outcomes[batch] = one if isinstance(one, Exception) else Appended(one)
+    return [outcomes[batch] for batch in batches]
+
+
+def _call_of(batches: Sequence[Batch], announce: str, ttl: int) -> Call:
+    arguments: list[Argument] = [announce, ttl]
+    for batch in batches:
+        arguments.append(f"{batch.create:d} {batch.fence} {batch.first} {len(batch.bodies)}")
+        arguments += batch.bodies
+    return [batch.key for batch in batches], arguments
 
 
 _NOTE = Script("note")

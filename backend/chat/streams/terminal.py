@@ -35,8 +35,8 @@ async def ensure_terminal(streams: Streams, flusher: Flusher, task: Task, termin
     StreamUnavailable and Unavailable.
     """
     key = keys.stream_key(task.session_id, task.id)
+    top = await streams.top(key)  # the ids follow from what is read first, so a later end by others makes this one void
     newest = await streams.newest(key, count=len(terminal) + 1)
-    top = await streams.top(key)
     if top is None or top < (task.checkpoint or BEGINNING) or (newest and newest[-1].body == END):
         return
     closings = await _closings(streams, key)

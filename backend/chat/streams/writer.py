@@ -1,8 +1,9 @@
 """Writers of streams, and the flusher of a process, which has one flush in flight to each server at a time.
 
 Each writer has a buffer. The flusher takes a batch from every buffer that is not empty and sends all of them in one
-round trip. Meanwhile new chunks gather, and neighbouring deltas of one part merge. So the first chunk is sent at once,
-chunks are never sent faster than Redis answers, and nothing waits for a timer.
+round trip. Meanwhile new chunks gather, and neighbouring deltas of one part merge. A flush begins at least INTERVAL
+after the one before, so that it serves many streams. It begins at once if there was none for so long, for the first
+entries of a stream, and if someone waits: for the end of a step, or for room.
 
 A batch gets its ids and bytes once, before it is sent first. A retry sends the same ones, and `scripts/append.lua`
 makes that harmless. A stream has at most one batch in flight. A batch that failed is sent again in a later flush.
@@ -39,6 +40,11 @@ DEADLINE = 10.0
 FIRST_PAUSE = 0.02
 """Seconds, doubled after each failed try of a batch, up to LONGEST_PAUSE."""
 LONGEST_PAUSE = 0.5
+INTERVAL = 0.005
+"""Seconds from the beginning of one flush to that of the next, unless it is urgent. A reader cannot see so short a
+delay, and a round trip of its own for each delta would cost more than all the rest of the delta's way."""
+URGENT_ENTRIES = 4
+"""Entries at the beginning of an attempt's stream that are sent at once: the first words of an answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +86,7 @@ class StreamWriter:
         self.fence = fence
         self._lane = lane
         self._create = create
-        self._next_seq = next_seq
+        self._first_seq = self._next_seq = next_seq
         self._last = StreamId(fence, next_seq - 1)
         self._buffer = ChunkBuffer()
         self._since: float | None = None  # when the oldest chunk of the buffer came
@@ -131,6 +137,8 @@ class StreamWriter:
         if not self._known and self._buffer:
             self._known = True
             self._lane.mark(self)
+            if self._next_seq - self._first_seq < URGENT_ENTRIES:
+                self._lane.hurry()
 
     async def _wait_for_room(self) -> None:
         while self._failure is None and self._buffer.size >= BUFFER_CAP:
@@ -139,7 +147,8 @@ class StreamWriter:
             raise self._failure.with_traceback(None)
 
     async def _wait_for_answer(self) -> None:
-        """Waits for the next acknowledgement or failure."""
+        """Waits for the next acknowledgement or failure, so no flush may wait for its time."""
+        self._lane.hurry()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
@@ -286,6 +295,8 @@ class _Lane:
         self._ready: dict[StreamWriter, None] = {}
         self._flying: list[_Flight] = []
         self._wake = asyncio.Event()
+        self._urgent = False
+        self._break: asyncio.Future[None] | None = None
         self._job: asyncio.Task[None] | None = None
         self.closed = False
 
@@ -307,19 +318,42 @@ class _Lane:
         self._ready[writer] = None
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Lets the next flush begin at once, since someone waits for it."""
+        self._urgent = True
+        if self._break is not None and not self._break.done():
+            self._break.set_result(None)
+
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while not self.closed:
                 self._wake.clear()
+                self._urgent = False
                 pause = self._fill()
                 if self._flying:
+                    began = loop.time()
                     await self._flush()
+                    await self._wait_for_next(began + INTERVAL)
                     continue
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
         finally:
             self._give_up()
+
+    async def _wait_for_next(self, until: float) -> None:
+        """Waits until the time `until`, or until a flush is urgent."""
+        loop = asyncio.get_running_loop()
+        if self._urgent or loop.time() >= until:
+            return
+        self._break = loop.create_future()
+        timer = loop.call_at(until, self.hurry)
+        try:
+            await self._break
+        finally:
+            timer.cancel()
+            self._break = None
 
     def _give_up(self) -> None:
         self.closed = True

@@ -27,7 +27,7 @@ BLOCKS_KEPT = 600.0
 """Seconds for which the list of blocks is kept."""
 CALLS = (
     "blocks", "run_block", "put_graph", "execute", "results", "executions", "cancel", "make_schedule", "schedules",
-    "pause_schedule", "delete_schedule",
+    "pause_schedule", "delete_schedule", "delete_graph", "delete_user",
 )  # fmt: skip
 """The names under which calls are counted."""
 MAX_USER_CHARS = 200
@@ -140,6 +140,21 @@ class Platform:
     async def delete_schedule(self, user_id: UserId, schedule_id: str) -> None:
         request = Request("DELETE", f"schedules/{_quoted(schedule_id)}", _of(user_id))
         await self._ask("delete_schedule", request, lambda document: None)
+
+    async def delete_graph(self, user_id: UserId, graph_id: str) -> None:
+        """Deletes all versions of an agent with its schedules and runs. It need not be known there."""
+        await self._delete("delete_graph", f"graphs/{_quoted(graph_id)}", user_id)
+
+    async def delete_user(self, user_id: UserId) -> None:
+        """Deletes everything of a user, who need not be known there."""
+        await self._delete("delete_user", "user", user_id)
+
+    async def _delete(self, call: str, path: str, user_id: UserId) -> None:
+        try:
+            await self._ask(call, Request("DELETE", path, _of(user_id)), lambda document: None)
+        except PlatformFailure as failure:
+            if failure.failure is not Failure.NOT_FOUND:
+                raise
 
     async def _ask(self, call: str, request: Request, read: Callable[[Json], _Read]) -> _Read:
         try:

@@ -128,6 +128,8 @@ class FakePlatform:
             return _error(400, "invalid_request")
         key = request.headers.get("idempotency-key", "")
         routes = {
+            r"DELETE /graphs/([^/]+)": lambda graph: self._forget(user, graph),
+            r"DELETE /user": lambda: self._forget(user, None),
             r"GET /schedules": lambda: self._schedules(user, request),
             r"POST /blocks/([^/]+)/execute": lambda block: self._run_block(block, key, request.json()),
             r"PUT /graphs/([^/]+)/versions/(\d+)": lambda *of: self._put(user, *of, request.json()),
@@ -143,6 +145,16 @@ class FakePlatform:
                 done: tuple[int, Any] = act(*found.groups())
                 return done
         return _error(404, "not_found")
+
+    def _forget(self, user: str, graph: str | None) -> tuple[int, Any]:
+        self.graphs = {of: one for of, one in self.graphs.items() if of[0] != user or graph not in (None, of[1])}
+        self.runs = {id: run for id, run in self.runs.items() if run.user != user or graph not in (None, run.graph_id)}
+        self.schedules = {
+            name: one
+            for name, one in self.schedules.items()
+            if not name.startswith(f"{user} ") or graph not in (None, one["graph_id"])
+        }
+        return 204, None
 
     def _run_block(self, block_id: str, key: str, inputs: Any) -> tuple[int, Any]:
         if not key:

@@ -203,3 +203,25 @@ async def test_without_a_platform_the_code_says_so(postgres_dsn: str, redis_dsn:
     async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
         owner = await an_owner(api)
         assert_problem(await owner.ask("GET", f"{owner.path}/runs"), 503, "platform_not_configured")
+
+
+@pytest.mark.parametrize("what", ["agent", "user"])
+async def test_what_is_deleted_here_is_deleted_at_the_platform(
+    api: RunningApi, owner: Owner, platform: FakePlatform, what: str
+) -> None:
+    other = await an_owner(api)
+    for one in (owner, other):
+        assert (await one.schedule()).status_code == 201
+        assert (await one.begin(a=1, b=2)).status_code == 202
+    path = owner.path if what == "agent" else "/api/chat/user"
+    platform.answers[f"DELETE {path.rsplit('/', 1)[-1] if what == 'user' else f'graph-of-{owner.user}'}"] += [
+        (500, {}) for _ in range(3)
+    ]
+    assert (await owner.ask("DELETE", path)).status_code == 503
+    assert (await owner.ask("GET", owner.path)).status_code == 200, "nothing was deleted"
+    platform.answers.clear()
+    assert (await owner.ask("DELETE", path)).status_code == 204
+    assert (await owner.ask("GET", owner.path)).status_code == 404
+    left = [*(of[0] for of in platform.graphs), *(run.user for run in platform.runs.values()), *platform.schedules]
+    assert not [one for one in left if one.startswith(owner.user)]
+    assert sum(one.startswith(other.user) for one in left) == 3

@@ -209,14 +209,18 @@ async def test_runs_of_one_user_do_not_keep_others_waiting() -> None:
 
 
 async def test_old_runs_are_forgotten() -> None:
-    async with opened(Clock(), Limits(runs_kept=3)) as platform:
+    async with opened(Clock(), Limits(runs_kept_of_user=3)) as platform:
         runs = []
+        await platform.graphs.put("v", "g", 1, adder())
+        other = await platform.runner.start(NewRun("v", "g", 1, {"a": 1}))
+        await platform.runner.cancel(other)
         for number in range(6):
             runs.append(await platform.runner.start(NewRun("u", "slow", 1, {}, payload=number)))
             if number != 0:
                 await platform.runner.cancel(runs[-1])
         kept = {run.id for run in await platform.runs.newest("u", "slow", 20)}
         assert kept == {runs[0].id, *(run.id for run in runs[-3:])}
+        assert (await platform.runs.get("v", "g", other.id)).id == other.id, "another user's runs do not count"
 
 
 async def test_a_transaction_that_fails_changes_nothing_and_a_folder_has_one_user(tmp_path: Path) -> None:

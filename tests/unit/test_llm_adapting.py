@@ -9,8 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from backend.chat.models import NewMessage, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import FilePart, NewMessage, PromptFile, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.files.kinds import WHOLE, Kind
+from backend.ids import FileId
 from executor.llm.adapting import Adapter
+from executor.llm.files import kinds_of_files
 from executor.llm.model import Prompt, ToolSpec
 from executor.llm.server_memory import Draft
 from executor.llm.trimming import message_tokens
@@ -41,6 +44,10 @@ class Server:
 
     def concede(self, reason: str, body: dict[str, Any], draft: Draft) -> bool:
         return False
+
+    def known_kinds(self) -> frozenset[Kind]:
+        """Returns the kinds of files that the model may be sent, as far as is known."""
+        return WHOLE - self._adapter.refused_kinds()
 
     async def ask(self, prompt: Prompt) -> Draft:
         """Returns the draft that was accepted."""
@@ -156,3 +163,41 @@ async def test_the_call_that_a_continuation_is_about_is_never_cut_out(refuse: Re
         found = [part for message in draft.prompt.messages for part in message.parts]
         assert "seen 1" in [part.output for part in found if isinstance(part, ToolResultPart)]
         assert size(draft.prompt.messages) < size(rows) / 2
+
+
+def with_files() -> Prompt:
+    kinds = {"image/png": "p.png", "application/pdf": "d.pdf"}
+    files = [PromptFile(FilePart(FileId(name), kind, name, 9_000), 10, data=b"x") for kind, name in kinds.items()]
+    return Prompt("", [NewMessage(Role.USER, (*files, TextPart("look")))])
+
+
+@pytest.mark.parametrize(
+    ("refused", "words", "tries"),
+    [
+        ({Kind.PDF}, {Kind.PDF: "Invalid value: 'file'. Supported values are: 'text', 'image_url'."}, 2),
+        ({Kind.IMAGE}, {Kind.IMAGE: "image_url is only supported by certain models"}, 2),
+        ({Kind.IMAGE, Kind.PDF}, dict.fromkeys(Kind, "this is not a multimodal model"), 3),
+        ({Kind.IMAGE, Kind.PDF}, dict.fromkeys(Kind, "messages[1].content must be a string"), 2),
+        ({Kind.PDF}, {Kind.PDF: "unsupported content[].type"}, 2),
+    ],
+)
+async def test_a_model_that_refuses_one_kind_of_files_still_gets_the_other(
+    refused: set[Kind], words: dict[Kind, str], tries: int
+) -> None:
+    asked: list[frozenset[Kind]] = []
+
+    def refuse(draft: Draft) -> str | None:
+        asked.append(kinds_of_files(draft.prompt.messages))
+        return next((words[kind] for kind in words if kind in asked[-1]), None)
+
+    server = Server(refuse)
+    for number in (tries, tries + 1):  # the second call asks once
+        assert kinds_of_files((await server.ask(with_files())).prompt.messages) == {Kind.IMAGE, Kind.PDF} - refused
+        assert len(asked) == number
+
+
+async def test_a_refusal_without_a_reason_costs_the_files_of_that_prompt_alone() -> None:
+    server = Server(lambda draft: "bad request" if kinds_of_files(draft.prompt.messages) else None)
+    messages = (await server.ask(with_files())).prompt.messages
+    assert not kinds_of_files(messages)
+    assert server.known_kinds() == WHOLE

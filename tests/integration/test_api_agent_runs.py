@@ -96,6 +96,14 @@ async def test_an_agent_runs_without_a_conversation_and_shows_its_steps(owner: O
     assert "nodes" not in listed
 
 
+async def test_runs_with_outputs_of_megabytes_are_listed(owner: Owner, platform: FakePlatform) -> None:
+    for number in range(4):
+        run = platform.runs[(await owner.begin(a=number, b=0)).json()["execution_id"]]
+        run.status, run.output = "completed", {"text": ["x" * 3_000_000]}
+    runs = (await owner.get(f"{owner.path}/runs"))["runs"]
+    assert [len(run["outputs"]["text"][0]) for run in runs] == [3_000_000] * 2
+
+
 async def test_inputs_that_are_missing_or_wrong_are_named_by_field(owner: Owner, platform: FakePlatform) -> None:
     answer = await owner.begin(a="two", c=1)
     assert_problem(answer, 422, "invalid_inputs")

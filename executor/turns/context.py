@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from backend.chat.models import ModelChoice, Task
+from backend.chat.models import ModelChoice, Task, Usage
 from backend.chat.outcomes import Operation
 from backend.chat.resources import Resources
 from backend.chat.store.instructions import Instructions
@@ -199,9 +199,13 @@ class ExecutorContext:
                 system += f"\n\n# Instructions of {whose}\n\n{text}"
         return system
 
-    async def title_of(self, text: str) -> str:
-        title = self._models.title
-        return await make_title(None if title is None else MeasuredModel(title, self.metrics.models), text)
+    async def title_of(self, text: str) -> tuple[str, Usage]:
+        """Returns a title, and what it has cost."""
+        opened, used = self._models.title, [Usage()]
+        if opened is None:
+            return await make_title(None, text), Usage()
+        title = await make_title(MeasuredModel(opened.model, self.metrics.models), text, count=used.append)
+        return title, self._models.priced(opened, used[-1]) if used[-1].total_tokens else Usage()
 
     def start_side_job(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Starts a side job of a turn. If it fails, that is only logged; if MAX_SIDE_JOBS run, it is cancelled."""

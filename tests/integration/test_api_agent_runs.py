@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from backend.api import platform_access
+from backend.api.routes import user
+from backend.chat.flows.delete import delete_user
 from tests.fakes.agent_platform import FakePlatform, fake_platform
 from tests.integration.agents import an_agent
 from tests.integration.running_api import RunningApi, new_user, running_api
@@ -233,3 +235,15 @@ async def test_what_is_deleted_here_is_deleted_at_the_platform(
     left = [*(of[0] for of in platform.graphs), *(run.user for run in platform.runs.values()), *platform.schedules]
     assert not [one for one in left if one.startswith(owner.user)]
     assert sum(one.startswith(other.user) for one in left) == 3
+
+
+async def test_a_schedule_that_a_turn_makes_while_its_user_is_deleted_is_deleted(
+    owner: Owner, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def delete_late(*what: Any) -> None:
+        assert (await owner.schedule()).status_code == 201
+        await delete_user(*what)
+
+    monkeypatch.setattr(user, "delete_user", delete_late)
+    assert (await owner.ask("DELETE", "/api/chat/user")).status_code == 204
+    assert not [name for name in platform.schedules if name.startswith(owner.user)]

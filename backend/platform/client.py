@@ -113,9 +113,17 @@ class Platform:
         return await self._ask("results", Request("GET", path, _of(user_id)), answers.read_run)
 
     async def runs(self, user_id: UserId, graph_id: str, limit: int = 20) -> tuple[Run, ...]:
-        """Returns the newest runs of an agent, without their nodes."""
+        """Returns the newest runs of an agent, without their nodes, and perhaps without large outputs.
+
+        They are fewer than `limit` if so many outputs are too large for one answer.
+        """
         path = f"graphs/{_quoted(graph_id)}/executions?limit={limit}"
-        return await self._ask("executions", Request("GET", path, _of(user_id)), answers.read_runs)
+        try:
+            return await self._ask("executions", Request("GET", path, _of(user_id)), answers.read_runs)
+        except PlatformFailure as failure:
+            if failure.failure is not Failure.OUTPUT_TOO_LARGE or limit == 1:
+                raise
+        return await self.runs(user_id, graph_id, limit // 2)
 
     async def cancel(self, user_id: UserId, graph_id: str, run_id: str) -> Run:
         """Stops a run. Returns its state; a run that had ended before stays as it was."""

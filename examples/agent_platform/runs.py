@@ -18,6 +18,7 @@ from examples.agent_platform.options import Limits
 from examples.agent_platform.problems import Problem, not_found, too_many
 
 MAX_ERROR = 10_000  # characters
+MAX_LISTED = 16_384  # characters of the JSON of an output in a list of runs
 
 
 class RunStatus(StrEnum):
@@ -163,9 +164,15 @@ class Runs:
         return _run(row)
 
     async def newest(self, user_id: str, graph_id: str, limit: int) -> list[Run]:
+        """Returns the newest runs of a graph, without their inputs, and without outputs above MAX_LISTED."""
+
         def act(c: Connection) -> list[Run]:
-            statement = "SELECT * FROM runs WHERE user_id = ? AND graph_id = ? ORDER BY number DESC LIMIT ?"
-            return [_run(row) for row in c.execute(statement, [user_id, graph_id, limit])]
+            statement = (
+                "SELECT id, user_id, graph_id, version, '{}' AS node_input, 'null' AS payload, status, started_at,"
+                " ended_at, iif(length(output) <= ?, output, NULL) AS output, error, operation"
+                " FROM runs WHERE user_id = ? AND graph_id = ? ORDER BY number DESC LIMIT ?"
+            )
+            return [_run(row) for row in c.execute(statement, [MAX_LISTED, user_id, graph_id, limit])]
 
         return await self._database.transact(act)
 

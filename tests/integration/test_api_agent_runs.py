@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from backend.api import platform_access
+from backend.api.routes import user
+from backend.chat.flows.delete import delete_user
 from tests.fakes.agent_platform import FakePlatform, fake_platform
 from tests.integration.agents import an_agent
 from tests.integration.running_api import RunningApi, new_user, running_api
@@ -94,6 +96,14 @@ async def test_an_agent_runs_without_a_conversation_and_shows_its_steps(owner: O
     (listed,) = (await owner.get(f"{owner.path}/runs"))["runs"]
     assert (listed["status"], listed["outputs"]) == ("completed", {"sum": [5]})
     assert "nodes" not in listed
+
+
+async def test_runs_with_outputs_of_megabytes_are_listed(owner: Owner, platform: FakePlatform) -> None:
+    for number in range(4):
+        run = platform.runs[(await owner.begin(a=number, b=0)).json()["execution_id"]]
+        run.status, run.output = "completed", {"text": ["x" * 3_000_000]}
+    runs = (await owner.get(f"{owner.path}/runs"))["runs"]
+    assert [len(run["outputs"]["text"][0]) for run in runs] == [3_000_000] * 2
 
 
 async def test_inputs_that_are_missing_or_wrong_are_named_by_field(owner: Owner, platform: FakePlatform) -> None:
@@ -225,3 +235,15 @@ async def test_what_is_deleted_here_is_deleted_at_the_platform(
     left = [*(of[0] for of in platform.graphs), *(run.user for run in platform.runs.values()), *platform.schedules]
     assert not [one for one in left if one.startswith(owner.user)]
     assert sum(one.startswith(other.user) for one in left) == 3
+
+
+async def test_a_schedule_that_a_turn_makes_while_its_user_is_deleted_is_deleted(
+    owner: Owner, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def delete_late(*what: Any) -> None:
+        assert (await owner.schedule()).status_code == 201
+        await delete_user(*what)
+
+    monkeypatch.setattr(user, "delete_user", delete_late)
+    assert (await owner.ask("DELETE", "/api/chat/user")).status_code == 204
+    assert not [name for name in platform.schedules if name.startswith(owner.user)]

@@ -18,6 +18,7 @@ from examples.agent_generator.deliveries import may_call_back
 from examples.agent_platform import runner, schedules
 from examples.agent_platform.blocks.block import BlockFailed
 from examples.agent_platform.database import Connection, FolderInUse, open_database
+from examples.agent_platform.execution import Outcome
 from examples.agent_platform.model import ScriptedModel, open_model
 from examples.agent_platform.options import InvalidOption, Limits, PlatformOptions, read_platform_options
 from examples.agent_platform.parts import Platform, open_platform
@@ -51,7 +52,8 @@ async def opened(clock: Clock, limits: Limits = Limits(), folder: Path | None = 
 
 
 async def payloads(platform: Platform) -> list[Any]:
-    return [run.payload["scheduled_for"] for run in reversed(await platform.runs.newest("u", "g", 20))]
+    runs = [await platform.runs.get("u", "g", run.id) for run in await platform.runs.newest("u", "g", 20)]
+    return [run.payload["scheduled_for"] for run in reversed(runs)]
 
 
 def schedule(**changes: Any) -> NewSchedule:
@@ -206,6 +208,16 @@ async def test_runs_of_one_user_do_not_keep_others_waiting() -> None:
                 await asyncio.sleep(0)
         newest, oldest = await platform.runs.newest("u", "slow", 2)
         assert (newest.status, oldest.status) == (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+async def test_lists_of_runs_leave_large_outputs_out() -> None:
+    async with opened(Clock()) as platform:
+        for text in ("x", "x" * 20_000):
+            run = await platform.runner.start(NewRun("u", "slow", 1, {}))
+            await platform.runs.end(run.id, Outcome({"text": [text]}, None))
+        large, small = await platform.runs.newest("u", "slow", 2)
+        assert (large.output, small.output) == (None, {"text": ["x"]})
+        assert (await platform.runs.get("u", "slow", large.id)).output == {"text": ["x" * 20_000]}
 
 
 async def test_old_runs_are_forgotten() -> None:

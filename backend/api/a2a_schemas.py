@@ -7,9 +7,19 @@ alphabet of base64, with or without padding. Unknown members are ignored, becaus
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from backend.api.user_message import MAX_FILES, GivenFile, UserMessage
@@ -144,6 +154,13 @@ class TaskParams(_Params):
     history_length: Annotated[int, Field(ge=0)] | None = None
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range") from None
+
+
 class ListParams(_Params):
     """Names a context whose tasks are listed, newest first. `page_token` is the last task's number, as text."""
 
@@ -156,6 +173,7 @@ class ListParams(_Params):
     page_size: Annotated[int, Field(ge=0, le=100)] = 0
     page_token: Annotated[str, StringConstraints(pattern=r"^[0-9]{0,18}$")] = ""
     history_length: Annotated[int, Field(ge=0)] | None = None
+    status_timestamp_after: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     include_artifacts: bool = False
 
     @property

@@ -165,6 +165,10 @@ async def test_a_task_is_subscribed_to_and_cancelled(api: RunningApi) -> None:
             await follow()
         (ended,) = (await client.list_tasks(ListTasksRequest(context_id=task.context_id, status=CANCELED))).tasks
         assert ended.id == task.id
+        since = ListTasksRequest(context_id=task.context_id, status_timestamp_after=ended.status.timestamp)
+        assert ended.id in [one.id for one in (await client.list_tasks(since)).tasks]
+        since.status_timestamp_after.FromSeconds(since.status_timestamp_after.seconds + 3_600)
+        assert (await client.list_tasks(since)).total_size == 0
         newest = await client.list_tasks(ListTasksRequest(context_id=task.context_id, page_size=1))
         assert ([one.id for one in newest.tasks], newest.total_size) == ([waiting.id], 2)
         token = newest.next_page_token
@@ -280,6 +284,7 @@ async def test_what_is_not_supported_is_refused_by_its_error(api: RunningApi) ->
         ({"method": "ListTasks"}, {}, -32602),
         ({"method": "GetExtendedAgentCard", "params": None}, {}, -32007),
         ({"params": {"id": 7}}, {}, -32602),
+        ({"method": "ListTasks", "params": {"statusTimestampAfter": "0001-01-01T00:00:00+14:00"}}, {}, -32602),
         ({"method": "CreateTaskPushNotificationConfig", "params": {"taskId": "a", "url": "https://[::1"}}, {}, -32602),
         ({"method": "CreateTaskPushNotificationConfig", "params": {"taskId": "a", "url": "https://"}}, {}, -32602),
         (

@@ -303,7 +303,12 @@ async def _list(api: ApiState, identity: Identity, body: RpcRequest) -> Json:
     async with api.resources.database.snapshot() as c:
         await sessions.get_session(c, session_id, identity.caller)
         page = await history_pages.tasks_of_session(
-            c, session_id, statuses=asked.statuses(), before=asked.before, limit=limit
+            c,
+            session_id,
+            statuses=asked.statuses(),
+            since=asked.status_timestamp_after,
+            before=asked.before,
+            limit=limit,
         )
         if asked.include_artifacts:
             shown = [await _with_answer(c, task, history=history) for task in page.tasks]

@@ -12,14 +12,14 @@ _EXPOSED = "x-resumable-stream-id, x-vercel-ai-ui-message-stream, x-request-id, 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "authorization", "content-type", "idempotency-key", "last-event-id", "user-agent", "x-api-key",
-    "baggage", "sentry-trace", "traceparent", "tracestate", "x-chat-session-id",
+    "a2a-extensions", "a2a-version", "baggage", "sentry-trace", "traceparent", "tracestate", "x-chat-session-id",
     *(f"x-stainless-{name}" for name in (
         "arch", "helper-method", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version",
         "timeout",
     )),
 )  # fmt: skip
-"""Headers that pages may send: our own, `user-agent` (AI SDK 5 sets it), those of Sentry, OpenTelemetry and OpenAI's
-SDK.
+"""Headers that pages may send: our own, `user-agent` (AI SDK 5 sets it), those of A2A, Sentry, OpenTelemetry and
+OpenAI's SDK.
 """
 
 

@@ -173,9 +173,11 @@ class Adapter(ServerMemory):
         response, said = error.response, error.body  # type: ignore[attr-defined]
         secrets = [*keys_of(response), *self._secrets]
         failure = of_response(response.status_code, said, response.headers, secrets=secrets)
+        reason = refusals.reason_of(error)
+        if failure.code == "rate_limited" and refusals.exceeds_a_minute(reason):
+            return self._fit_tokens(reason, draft)
         if response.status_code not in _STATUSES or failure.code in _FINAL:
             return False
-        reason = refusals.reason_of(error)
         logger.info("model %s refused a request", self.owner, extra={"error": failure.said})
         if "tool_use_failed" in reason:  # Groq: what the model wrote was no call
             return False
@@ -227,8 +229,10 @@ class Adapter(ServerMemory):
 
     def _limit_tokens(self, reason: str, failure: ModelCallError, draft: Draft) -> bool:
         """Asks for a shorter answer, or cuts the prompt, as the numbers in the refusal say."""
-        if failure.code != "context_too_long" and not _SPEAKS_OF_LENGTH.search(reason):
-            return False
+        speaks_of_it = failure.code == "context_too_long" or _SPEAKS_OF_LENGTH.search(reason) is not None
+        return speaks_of_it and self._fit_tokens(reason, draft)
+
+    def _fit_tokens(self, reason: str, draft: Draft) -> bool:
         asked = draft.answer_tokens
         limits = refusals.token_limits(reason, asked)
         if limits.answer is not None:

@@ -40,6 +40,7 @@ _CONTEXT = tuple(
         rf"maximum prompt length is {_NUMBER}",
         rf"prompt is too long: [\d,_]{{1,20}} tokens > {_NUMBER}",
         rf"(?:n_ctx|max_model_len|context_length|max_context_length)\W{{1,4}}{_NUMBER}",
+        rf"limit {_NUMBER}, requested \d",
         rf"(?:max_new_tokens|total number of tokens)[^.<]{{0,60}}(?:<=|cannot exceed) {_NUMBER}",
     )
 )
@@ -173,6 +174,17 @@ def token_limits(reason: str, asked: int) -> TokenLimits:
     exclusive = re.search(rf"{answer:d} \(exclusive\)|lower than\D{{0,4}}{answer:d}", reason) is not None
     answer -= exclusive
     return TokenLimits(answer=answer) if LEAST_ANSWER <= answer < asked else TokenLimits()
+
+
+_A_MINUTE = re.compile(r"limit (\d{1,12}), requested (\d{1,12})\b")
+
+
+def exceeds_a_minute(reason: str) -> bool:
+    """Returns True if the request has more tokens than a minute allows, so that no wait helps. Groq says so with
+    413, OpenAI with 429.
+    """
+    told = _A_MINUTE.search(reason)
+    return told is not None and int(told[2]) > int(told[1])
 
 
 def _first(patterns: Sequence[re.Pattern[str]], reason: str) -> int | None:

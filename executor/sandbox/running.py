@@ -24,15 +24,17 @@ PACKED_WITHIN = 15.0
 """Seconds for unpacking the files before the command, and for packing them afterwards."""
 _PIECE = 65_536
 _SCRIPT = """
-tar -x -f - -C {folder} --no-same-owner <&{given} 2>&{packed} || exit 125
+tar -x -f - -C {folder} --no-same-owner <&{given} 2>/dev/null || exit 125
 {limits} timeout --kill-after=1 {seconds} bash -c "$1" {given}<&- {packed}>&- </dev/null
 code=$?
 kill -KILL -1 2>/dev/null
-tar -c -f - -C {folder} . >&{packed} 2>/dev/null
+chmod -R u+rwX {folder} 2>/dev/null
+tar -c --format=gnu -f - -C {folder} . >&{packed} 2>/dev/null
 exit $code
 """
 """What runs in the sandbox, with the command as $1. `kill` ends what the command has left behind, before the files are
-packed. Exit code 125: the files could not be unpacked."""
+packed. `chmod` lets tar read all of them: those that it cannot read would count as deleted. Exit code 125 without an
+archive: the files could not be unpacked."""
 
 
 _NOBODY: dict[str, Any] = {"user": 65_534, "group": 65_534, "extra_groups": ()} if os.geteuid() == 0 else {}
@@ -92,11 +94,14 @@ async def run(program: str, command: str, files: IO[bytes], out: IO[bytes], *, s
             limits=" ".join(bubblewrap.limits(seconds + 1)),
             seconds=seconds,
         )
-        process = await asyncio.create_subprocess_exec(
-            *(program, "--args", str(options.fileno()), "--", "/bin/bash", "-c", script, "bash", command),
-            stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={}, cwd="/", start_new_session=True,
-            pass_fds=(options.fileno(), given.fileno(), packed.fileno()), **_NOBODY,
-        )  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(program, "--args", str(options.fileno()), "--", "/bin/bash", "-c", script, "bash", command),
+                stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={}, cwd="/", start_new_session=True,
+                pass_fds=(options.fileno(), given.fileno(), packed.fileno()), **_NOBODY,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise SandboxFailed(f"bubblewrap cannot be started ({type(error).__name__})") from error
         for theirs in (options, given, packed):
             theirs.close()
         started = time.monotonic()
@@ -110,13 +115,15 @@ async def run(program: str, command: str, files: IO[bytes], out: IO[bytes], *, s
         except TimeoutError:
             late = True
         finally:
-            whole = await asyncio.shield(asyncio.ensure_future(_end(process, feeding, taking)))
+            size = await asyncio.shield(asyncio.ensure_future(_end(process, feeding, taking)))
     lasted = time.monotonic() - started
     code = process.returncode if process.returncode is not None else -signal.SIGKILL
-    if code == 1 and stderr.text.startswith("bwrap: "):
+    if size == 0 and not late and code == 1 and stderr.text.startswith("bwrap: "):
         raise SandboxFailed(stderr.text.strip()[:300])
+    if size == 0 and not late and code == _NOT_UNPACKED:
+        raise SandboxFailed("the files could not be unpacked")
     timed_out = late or (code in _KILLED_BY_TIMEOUT and lasted >= seconds)
-    return Finished(code, timed_out, stdout.text, stderr.text, whole and not late and code != _NOT_UNPACKED)
+    return Finished(code, timed_out, stdout.text, stderr.text, bool(size) and not late)
 
 
 @contextmanager
@@ -141,20 +148,20 @@ def _copy_in(files: IO[bytes], pipe: IO[bytes]) -> None:
                 view = view[pipe.write(view) :]
 
 
-def _copy_out(pipe: IO[bytes], out: IO[bytes]) -> bool:
-    """Returns False if there is more than ARCHIVE_BYTES."""
+def _copy_out(pipe: IO[bytes], out: IO[bytes]) -> int | None:
+    """Returns the number of bytes; None if there are more than ARCHIVE_BYTES."""
     with pipe:
         size = 0
         while piece := pipe.read(_PIECE):
             if (size := size + len(piece)) > ARCHIVE_BYTES:
-                return False
+                return None
             out.write(piece)
     out.seek(0)
-    return True
+    return size
 
 
-async def _end(process: Process, feeding: asyncio.Task[None], taking: asyncio.Task[bool]) -> bool:
-    """Kills the sandbox if it runs: all that is in it ends with it. Returns whether its archive is whole."""
+async def _end(process: Process, feeding: asyncio.Task[None], taking: asyncio.Task[int | None]) -> int | None:
+    """Kills the sandbox if it runs: all that is in it ends with it. Returns what `_copy_out` does."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()

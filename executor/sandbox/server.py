@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
@@ -34,7 +34,8 @@ WAITS, PROBE_SECONDS = 20.0, 10
 """Seconds that a command waits for room, and that the probe may take."""
 PROBE_EVERY = 60.0
 """Seconds between two probes."""
-_LINE = 65_536
+_LINE = 262_144
+"""Bytes of the first line, in which a character may take 12."""
 _PIECE = 262_144
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Server:
                 command, seconds = await _read(request, files)
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
+            except OSError as error:
+                return web.json_response({"error": f"there is no room for the files ({error.strerror})"}, status=503)
             try:
                 async with asyncio.timeout(WAITS):
                     await self._room.acquire()
@@ -127,6 +130,12 @@ async def _answer(request: web.Request, done: Finished, out: IO[bytes]) -> web.S
     return response
 
 
+def _remove_socket(path: Path) -> None:
+    """Removes the socket of a process that was killed. Anything else at this path stays, and the start fails."""
+    if path.is_socket():
+        path.unlink(missing_ok=True)
+
+
 @asynccontextmanager
 async def serving(socket: Path, program: str | None = None) -> AsyncIterator[Server]:
     """Serves at the path of a Unix socket while the block runs. `program` is bwrap; without it, it is looked for."""
@@ -137,8 +146,7 @@ async def serving(socket: Path, program: str | None = None) -> AsyncIterator[Ser
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, read_bufsize=_LINE)
     await runner.setup()
     try:
-        with suppress(FileNotFoundError):
-            os.unlink(socket)
+        _remove_socket(socket)
         before = os.umask(0o177)
         try:
             await web.UnixSite(runner, socket).start()

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.chat.protocol.tool_responses import JsonObject, ToolResponse, WorkspaceFileList
+from backend.chat.store.attachments.workspaces import relative_path
 from executor.tools.context import ToolContext
 from executor.tools.workspace import PATH_LIMIT, WorkspaceTool
 
@@ -30,7 +31,7 @@ class ListWorkspaceFiles(WorkspaceTool[ListWorkspaceFilesArgs]):
     idempotent: ClassVar[bool] = True
 
     async def use(self, call: ListWorkspaceFilesArgs, context: ToolContext) -> ToolResponse:
-        folder = call.folder.removeprefix("/workspace").strip("/")
+        folder = relative_path(call.folder).rstrip("/")
         files = await self.workspace.list(context.session_id)
         found = [file for file in files if folder in ("", ".") or file.path.startswith(f"{folder}/")]
         listed: list[JsonObject] = []

@@ -154,8 +154,21 @@ async def test_a_command_uses_and_changes_the_files(stack: Stack) -> None:
         for words in ("Not kept, because of the path or the size: attachments/in.txt.", "Deleted: data, out.txt."):
             assert words in second["message"]
         assert (third["timed_out"], third["message"]) == (True, "The command took too long and was ended.")
+        append = call("bash_exec", command="cat sorted >>twice; ls")
+        both = await answers(client, session, f"{append}\n{append}")
+        assert [one["exit_code"] for one in both] == [0, 0]
         files = await files_of(client, session)
-        assert set(files) == {"attachments/in.txt", "sorted"}
+        assert set(files) == {"attachments/in.txt", "sorted", "twice"}
+        assert (await client.get(files["twice"]["url"])).text == "a\nb\na\nb\n"
+        names = call("bash_exec", command="touch $'\\xff' $'a\\nb'; ln -s sorted link; rm twice")
+        (odd,) = await answers(client, session, names)
+        assert "Not kept, because of the path or the size: " in odd["message"]
+        assert "Not kept, because they are no files: link." in odd["message"]
+        assert "Deleted: twice." in odd["message"]
+        many = call("bash_exec", command="echo seen; for n in {1..300}; do echo $n >file$n; done")
+        (full,) = await answers(client, session, many)
+        assert (full["error"], full["details"]["stdout"]) == ("too_many_files", "seen\n")
+        assert set(await files_of(client, session)) == {"attachments/in.txt", "sorted"}
         assert (await client.get(files["sorted"]["url"])).text == "a\nb\n"
         assert (await client.get(files["attachments/in.txt"]["url"])).text == "b\na\n"
 

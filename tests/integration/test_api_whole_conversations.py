@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 
 from backend.api.app import SHARED_READS
+from backend.api.importing import read_turns
+from backend.chat.models import Caller
+from backend.chat.store import sessions
+from backend.chat.store.conversations.imports import ImportedConversation, write_conversation
+from backend.ids import SessionId
 from tests.integration.running_api import RunningApi, new_id, new_user, running_api
 from tests.integration.test_api_chat import chat, user_message
 
@@ -276,3 +281,25 @@ async def test_feedback_about_an_answer_is_in_the_history_and_in_the_export(api:
         assert (missing.status_code, missing.json()["code"]) == (404, "message_not_found")
     assert (await api.http.delete(path, headers=mine)).status_code == 204
     assert "feedback" not in (await shown(api, session, mine))[-1]["metadata"]
+
+
+async def test_an_import_finds_each_task_by_its_key(api: RunningApi) -> None:
+    """Also with the plans of a connection that were made when there were few tasks."""
+    session_id, count = SessionId(new_id()), 400
+    shown = [{"role": "user", "parts": [{"type": "text", "text": f"{n}"}]} for n in range(count)]
+    async with api.resources.database.transaction() as c:
+        await c.execute("DISCARD PLANS")
+        await c.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await c.execute("SET LOCAL enable_indexscan = off")
+        await c.execute("SET LOCAL enable_bitmapscan = off")
+        await sessions.create_session(c, first := SessionId(new_id()), None, {})
+        await write_conversation(
+            c, first, Caller(None, "a"), None, ImportedConversation.of(read_turns(shown[:1], None))
+        )
+        await c.execute("SET LOCAL enable_indexscan = on")
+        read = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'tasks'"
+        before = await c.fetchval(read)
+        await sessions.create_session(c, session_id, None, {})
+        conversation = ImportedConversation.of(read_turns(shown, None))
+        await write_conversation(c, session_id, Caller(None, "a"), None, conversation)
+        assert await c.fetchval(read) - before < count

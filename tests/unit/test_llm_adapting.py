@@ -25,17 +25,17 @@ Refuse = Callable[[Draft], str | None]
 
 
 class Refused(Exception):
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, status: int) -> None:
         super().__init__(words)
         self.body = {"error": {"message": words}}
-        self.response = httpx2.Response(400, json=self.body)
+        self.response = httpx2.Response(status, json=self.body)
 
 
 class Server:
     """A model's server that refuses a draft if `refuse` returns its words."""
 
-    def __init__(self, refuse: Refuse) -> None:
-        self._refuse = refuse
+    def __init__(self, refuse: Refuse, status: int = 400) -> None:
+        self._refuse, self._status = refuse, status
         self._adapter = Adapter("https://models.example m")
         self.drafts: list[Draft] = []
 
@@ -59,7 +59,7 @@ class Server:
     @asynccontextmanager
     async def _send(self, body: dict[str, Any]) -> AsyncIterator[None]:
         if (words := self._refuse(body["draft"])) is not None:
-            raise Refused(words)
+            raise Refused(words, self._status)
         yield
 
 
@@ -201,3 +201,19 @@ async def test_a_refusal_without_a_reason_costs_the_files_of_that_prompt_alone()
     messages = (await server.ask(with_files())).prompt.messages
     assert not kinds_of_files(messages)
     assert server.known_kinds() == WHOLE
+
+
+async def test_a_prompt_above_the_tokens_of_a_minute_is_cut_and_one_that_must_wait_is_not() -> None:
+    """Groq: 413 whenever prompt and answer together have more tokens than a minute allows."""
+    rows = [NewMessage(Role.USER, (TextPart("word " * 4_000),)), NewMessage(Role.ASSISTANT, (TextPart("so " * 4_000),))]
+    prompt = Prompt("", [*rows, NewMessage(Role.USER, (TextPart("and now?"),))], max_output_tokens=4_000)
+
+    def refuse(draft: Draft) -> str | None:
+        asked = size(draft.prompt.messages) + draft.answer_tokens
+        return f"tokens per minute (TPM): Limit 6000, Requested {asked}" if asked > 6_000 else None
+
+    accepted = await Server(refuse, 413).ask(prompt)
+    assert accepted.answer_tokens >= 1_000
+    assert size(accepted.prompt.messages) > 1_000
+    with pytest.raises(Refused):
+        await Server(lambda draft: "(TPM): Limit 6000, Used 5000, Requested 2000", 429).ask(prompt)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import os
 import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from executor.sandbox.archives import pack, unpack
 from executor.sandbox.bubblewrap import find_bubblewrap
-from executor.sandbox.running import Finished, Output, run
+from executor.sandbox.running import Finished, Output, SandboxFailed, run
+from executor.sandbox.server import serving
 from tests.servers.bubblewrap_install import HINT
 from tests.servers.process_tree import all_gone, descendants
 from tests.speed import limit
@@ -43,7 +46,7 @@ async def run_in(
         given.write(pack(files))
         given.seek(0)
         done = await run(BWRAP, command, given, out, seconds=seconds)
-        return done, unpack(out, files=100, size=1 << 27)[0] if done.packed else {}
+        return done, unpack(out, files=100, size=1 << 27).changed if done.packed else {}
 
 
 async def test_a_command_sees_the_files_and_what_it_changes_is_packed() -> None:
@@ -129,9 +132,32 @@ async def test_a_command_is_held_to_its_limits() -> None:
 
 
 async def test_links_and_pipes_are_not_packed_as_files() -> None:
-    done, files = await run_in("ln -s /etc/passwd link; ln a b; mkfifo pipe; ln -s .. up", {"a": b"1"})
+    done, files = await run_in("ln -s /etc/passwd link; ln a 0; ln a zz; mkfifo pipe; ln -s .. up", {"a": b"1"})
     assert done.packed
-    assert set(files) <= {"a", "b"}
+    assert files == {"a": b"1", "0": b"1", "zz": b"1"}  # hard links are files
+
+
+async def test_files_that_a_command_makes_unreadable_are_kept() -> None:
+    done, files = await run_in("chmod 000 d a .", {"a": b"1", "d/e/b": b"2"})
+    assert done.packed
+    assert files == {"a": b"1", "d/e/b": b"2"}
+
+
+async def test_no_exit_code_and_no_words_of_a_command_pass_for_a_failure_of_the_sandbox() -> None:
+    done, files = await run_in("echo 1 >a; exit 125")
+    assert (done.exit_code, files) == (125, {"a": b"1\n"})
+    done, files = await run_in("echo 1 >a; echo 'bwrap: no' >&2; exit 1")
+    assert (done.exit_code, done.stderr, files) == (1, "bwrap: no\n", {"a": b"1\n"})
+    with pytest.raises(SandboxFailed, match="could not be unpacked"):
+        await run_in("true", {"x" * 256: b""})
+
+
+async def test_only_a_socket_is_removed_for_a_new_sandbox(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(OSError, match="in use"):
+        async with serving(tmp_path / "notes", "/bin/false"):
+            pass
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 def test_an_output_keeps_its_beginning_and_its_end() -> None:
@@ -153,10 +179,24 @@ def test_archives_of_strangers_are_read_within_limits() -> None:
             archive.addfile(member, io.BytesIO(b"x"))
         archive.addfile(tarfile.TarInfo("last"), io.BytesIO())
     members.seek(0)
-    assert unpack(members, files=10, size=100) == ({"../../up": b"x", "last": b""}, False)
-    many = io.BytesIO(pack({str(number): b"12345" for number in range(20)}))
-    few, cut = unpack(many, files=4, size=100)
-    assert (len(few), cut) == (4, True)
-    assert unpack(io.BytesIO(many.getvalue()), files=100, size=11) == ({"0": b"12345", "1": b"12345"}, True)
-    assert unpack(io.BytesIO(b"no archive" * 100), files=1, size=1) == ({}, True)
-    assert unpack(io.BytesIO(many.getvalue()[:1_600]), files=100, size=100)[1] is True
+    found = unpack(members, files=10, size=100)
+    assert (found.changed, found.left_out, found.whole) == (
+        {"../../up": b"x", "last": b""}, ["link", "device"], True,
+    )  # fmt: skip
+    many = pack({str(number): b"12345" for number in range(20)})
+    few = unpack(io.BytesIO(many), files=4, size=100)
+    assert (len(few.changed), few.whole) == (4, False)
+    found = unpack(io.BytesIO(many), files=100, size=11)
+    assert (found.changed, found.whole) == ({"0": b"12345", "1": b"12345"}, False)
+    for damaged in (b"no archive" * 100, b"", many[:1_600], many[:1_024], b"\xff" * 5_000):
+        assert unpack(io.BytesIO(damaged), files=100, size=100).whole is False
+
+
+def test_of_files_that_are_known_only_the_paths_are_returned() -> None:
+    long = "/".join(["\u00e9" * 40] * 4)
+    known = {path: hashlib.sha256(b"old").hexdigest() for path in ("same", "changed", long)}
+    packed = io.BytesIO(pack({"same": b"old", "changed": b"new", long: b"old", "other": b"old"}))
+    found = unpack(packed, files=2, size=100, known=known)
+    assert (found.changed, found.same, found.whole) == (
+        {"changed": b"new", "other": b"old"}, {"same", long}, True,
+    )  # fmt: skip

@@ -10,9 +10,10 @@ import { More } from "./More";
 import { Problem } from "./Problem";
 import { day } from "./times";
 import { usePagedList } from "./usePagedList";
+import { untilLoaded } from "../loading";
 
-const RunsAndSchedules = lazy(() => import("./Runs"));
-const Comparison = lazy(() => import("./Comparison"));
+const RunsAndSchedules = lazy(() => untilLoaded(() => import("./Runs")));
+const Comparison = lazy(() => untilLoaded(() => import("./Comparison")));
 
 const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
 

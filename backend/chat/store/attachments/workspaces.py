@@ -7,7 +7,7 @@ conversation may use its workspace; the caller checks that.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -27,6 +27,8 @@ from backend.postgres import Connection
 ATTACHMENTS = "attachments"
 MAX_PATH, MAX_DEPTH = 200, 8
 """Characters of a path, and its folders with the name."""
+_MAX_NAME_BYTES = 255
+"""Bytes of one name: Linux refuses longer ones, so a sandbox could not unpack them."""
 MAX_WORKSPACE_FILES, MAX_WORKSPACE_BYTES = 200, 67_108_864
 """Files of a workspace and their bytes, without those of messages."""
 _ROOT = re.compile(r"^(?:/workspace(?=/|$)|\.(?=/|$))?/*")
@@ -54,21 +56,31 @@ class WorkspaceFile:
         return self.stored.part.size
 
 
+def relative_path(given: str) -> str:
+    """Returns a path without the `/workspace/`, `/` or `./` that may precede it."""
+    return _ROOT.sub("", given.strip(), count=1)
+
+
 def checked_path(given: str) -> str:
     """Returns a path in the form in which it is stored, such as `reports/may.csv`; `/workspace/` may precede it.
 
     Raises InvalidPath.
     """
-    path = _ROOT.sub("", given.strip(), count=1)
+    path = relative_path(given)
     segments = path.split("/")
     if (
         not 0 < len(path) <= MAX_PATH
         or len(segments) > MAX_DEPTH
-        or any(_SEGMENT.fullmatch(one) is None or one in (".", "..") or one != one.strip() for one in segments)
         or any("\ud800" <= character <= "\udfff" for character in path)
+        or not all(_is_name(one) for one in segments)
     ):
         raise InvalidPath
     return path
+
+
+def _is_name(text: str) -> bool:
+    fits = _SEGMENT.fullmatch(text) is not None and len(text.encode()) <= _MAX_NAME_BYTES
+    return fits and text not in (".", "..") and text == text.strip()
 
 
 def _written_path(given: str) -> str:
@@ -93,15 +105,24 @@ async def list_files(c: Connection, session_id: SessionId) -> list[WorkspaceFile
     return [found[path] for path in sorted(found)]
 
 
-def _free_path(filename: str, taken: object) -> str:
+def _free_path(filename: str, taken: Collection[str]) -> str:
     """Returns a path for a file of a message: its name, with a number if others have that name."""
-    name = "".join(one if _SEGMENT.fullmatch(one) else "_" for one in filename)[-100:].strip(" .") or "file"
-    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
+    name = "".join(one if _SEGMENT.fullmatch(one) else "_" for one in filename)
+    name = _end_of(name, 100, _MAX_NAME_BYTES) or "file"
+    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix[:15].rstrip()
     number, path = 1, f"{ATTACHMENTS}/{name}"
-    while path in taken:  # type: ignore[operator]
+    while path in taken:
         number += 1
-        path = f"{ATTACHMENTS}/{stem[-80:]} ({number}){suffix[:15]}"
+        path = f"{ATTACHMENTS}/{_end_of(stem, 75, _MAX_NAME_BYTES - 70)} ({number}){suffix}"
     return path
+
+
+def _end_of(text: str, characters: int, size: int) -> str:
+    """Returns the end of a text, of at most so many characters and bytes, without space and dots around it."""
+    cut = text[-characters:].encode("utf-8", "replace")[-size:].decode("utf-8", "ignore")
+    while cut != (stripped := cut.strip().strip(".")):
+        cut = stripped
+    return cut
 
 
 async def find_file(c: Connection, session_id: SessionId, path: str) -> WorkspaceFile:

@@ -101,6 +101,13 @@ async def test_allowed_origins_may_read(api: RunningApi, origin: str) -> None:
     assert "last-event-id" in preflight.headers["access-control-allow-headers"]
 
 
+@pytest.mark.parametrize("origin", ["https://chat.example.com", "https://evil.example", "null"])
+async def test_everyone_may_read_the_files_of_the_page(api: RunningApi, origin: str) -> None:
+    """Two such headers would forbid it, and a cache answers one origin with what it kept of another."""
+    answer = await api.http.get("/assets/x.js", headers={"origin": origin})
+    assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+
+
 async def test_a_page_may_send_headers_of_tracing_and_those_that_are_set(postgres_dsn: str, redis_dsn: str) -> None:
     origin = {"origin": "https://chat.example.com", "access-control-request-method": "POST"}
     changes: dict[str, Any] = {"cors_headers": "X-Csrf-Token, x-tenant", "cors_credentials": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -214,6 +215,16 @@ async def test_a_share_link_shows_a_copy_of_the_texts_until_it_is_withdrawn(api:
     gone = await api.http.get(f"/api/chat/shared/{link.removeprefix('/s/')}")
     assert (gone.status_code, gone.json()["code"]) == (404, "share_not_found")
     assert (await api.http.put(path, headers=mine)).json()["path"] != link
+
+
+async def test_the_log_has_no_share_link(api: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
+    secret = "S" * 43
+    with caplog.at_level(logging.INFO, "backend.api.middleware"):
+        for path in (f"/s/{secret}", f"/s/{secret}/", f"/api/chat/shared/{secret}"):
+            await api.http.get(path)
+    lines = [vars(record) for record in caplog.records if record.name == "backend.api.middleware"]
+    assert [line["path"] for line in lines] == ["/s/{share_token}", "unknown", "/api/chat/shared/{share_token}"]
+    assert secret not in str(lines)
 
 
 async def test_share_links_are_off_by_default_and_bounded_for_each_address(postgres_dsn: str, redis_dsn: str) -> None:

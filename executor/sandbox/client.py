@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, get_type_hints
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from backend.supervised import start_supervised
 from executor.sandbox.running import ARCHIVE_BYTES
@@ -94,7 +95,7 @@ class Sandbox:
                     await asyncio.to_thread(out.write, piece)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise SandboxUnavailable("nothing answers at SANDBOX_SOCKET") from error
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, ValueError, KeyError, OSError) as error:
             raise SandboxLost from error
         out.seek(0)
         return result

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from executor.sandbox.archives import pack
 from executor.sandbox.bubblewrap import find_bubblewrap
@@ -102,7 +103,10 @@ class Server:
 
 async def _read(request: web.Request, files: IO[bytes]) -> tuple[str, int]:
     """Copies the archive of a request to `files`. Returns the command and its seconds. Raises ValueError."""
-    line = await request.content.readline()
+    try:
+        line = await request.content.readline()
+    except HttpProcessingError as error:
+        raise ValueError("the first line is too long") from error
     if not line.endswith(b"\n"):
         raise ValueError("the body begins with a line of JSON")
     wanted = json.loads(line)

@@ -146,7 +146,7 @@ function Acts({ agent, drawn, onProblem, onPublished }: ActsProps) {
     <p className="row">
       {confirming ? (
         <>
-          <button type="button" className="danger" onClick={remove}>Delete the agent and all versions</button>
+          <button type="button" className="danger" onClick={remove}>Delete the agent, its versions, runs and schedules</button>
           <button key="cancel" type="button" autoFocus onClick={() => setConfirming(false)}>Cancel</button>
         </>
       ) : (

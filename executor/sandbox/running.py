@@ -94,14 +94,14 @@ async def run(program: str, command: str, files: IO[bytes], out: IO[bytes], *, s
             limits=" ".join(bubblewrap.limits(seconds + 1)),
             seconds=seconds,
         )
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *(program, "--args", str(options.fileno()), "--", "/bin/bash", "-c", script, "bash", command),
                 stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env={}, cwd="/", start_new_session=True,
                 pass_fds=(options.fileno(), given.fileno(), packed.fileno()), **_NOBODY,
-            )  # fmt: skip
-        except (OSError, ValueError) as error:
-            raise SandboxFailed(f"bubblewrap cannot be started ({type(error).__name__})") from error
+            )
+        )  # fmt: skip
+        process, cancelled = await _started(starting)
         for theirs in (options, given, packed):
             theirs.close()
         started = time.monotonic()
@@ -109,6 +109,8 @@ async def run(program: str, command: str, files: IO[bytes], out: IO[bytes], *, s
         taking = asyncio.create_task(asyncio.to_thread(_copy_out, packed_out, out))
         stdout, stderr, late = Output(), Output(), False
         try:
+            if cancelled:
+                raise asyncio.CancelledError
             async with asyncio.timeout(seconds + 2 * PACKED_WITHIN):
                 await asyncio.gather(_drain(process.stdout, stdout), _drain(process.stderr, stderr))
                 await process.wait()
@@ -124,6 +126,23 @@ async def run(program: str, command: str, files: IO[bytes], out: IO[bytes], *, s
         raise SandboxFailed("the files could not be unpacked")
     timed_out = late or (code in _KILLED_BY_TIMEOUT and lasted >= seconds)
     return Finished(code, timed_out, stdout.text, stderr.text, bool(size) and not late)
+
+
+async def _started(starting: asyncio.Future[Process]) -> tuple[Process, bool]:
+    """Returns a process, and whether this task was cancelled while it started.
+
+    A start of asyncio (Python 3.11) that is cancelled may wait forever and leave its pipes open, so it is not. Raises
+    SandboxFailed.
+    """
+    cancelled = False
+    try:
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            cancelled = True
+        return await starting, cancelled
+    except (OSError, ValueError) as error:
+        raise SandboxFailed(f"bubblewrap cannot be started ({type(error).__name__})") from error
 
 
 @contextmanager
@@ -164,7 +183,7 @@ async def _end(process: Process, feeding: asyncio.Task[None], taking: asyncio.Ta
     """Kills the sandbox if it runs: all that is in it ends with it. Returns what `_copy_out` does."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # the group, since bwrap's child may not yet end with bwrap
     for pipe in (process.stdout, process.stderr):
         assert pipe is not None
         while await pipe.read(_PIECE):  # asyncio waits for the end of the outputs, too

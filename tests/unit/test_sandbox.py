@@ -86,6 +86,20 @@ async def test_a_cancelled_command_ends_within_a_second() -> None:
     await all_gone(new, limit(1))
 
 
+async def test_a_command_that_is_cancelled_while_it_starts_leaves_nothing() -> None:
+    before, opened = descendants(os.getpid()), len(os.listdir("/proc/self/fd"))
+    for steps in range(12):
+        running = asyncio.create_task(run_in("sleep 300", seconds=60))
+        for _ in range(steps):
+            await asyncio.sleep(0)  # one step of the event loop
+        running.cancel()
+        async with asyncio.timeout(limit(10)):
+            with pytest.raises(asyncio.CancelledError):
+                await running
+    await all_gone(descendants(os.getpid()) - before, limit(5))
+    assert len(os.listdir("/proc/self/fd")) <= opened + 2  # what the event loop keeps
+
+
 async def test_a_command_has_no_network_and_sees_nothing_else_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "hidden")
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)

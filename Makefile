@@ -50,6 +50,7 @@ servers: python
 	@$(BIN)/python -m tests.servers.chromium_install
 	@$(BIN)/python -m tests.servers.firefox_install
 	@$(BIN)/python -m tests.servers.llama_install
+	@$(BIN)/python -m tests.servers.litellm_install
 	@$(BIN)/python -m tests.servers.mcp_install
 	@$(BIN)/python -m tests.servers.prometheus
 

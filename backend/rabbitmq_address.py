@@ -36,7 +36,7 @@ def _nodes_of(url: str) -> list[URL]:
     login, at, hosts = place.rpartition("@")
     try:
         return [_translated(URL(f"{scheme}://{login}{at}{host.strip()}{path}")) for host in hosts.split(",")]
-    except ValueError:  # its message may quote a part of the password
+    except (ValueError, IndexError):  # the message may quote a part of the password; yarl raises the latter, too
         raise ConfigError("RABBITMQ_URL: cannot be read; percent-encode special characters in it") from None
 
 

@@ -87,6 +87,7 @@ class ClusterRedis(Redis):
         if key is None:
             anywhere: Any = super()
             return await anywhere.execute_command(*args, **options)
+        failures = 0
         place = None if self._stale else self._owners[key_slot(key)]
         if place is not None and (node := self._nodes.get(place)) is not None:  # the usual case, without lists
             try:
@@ -98,7 +99,8 @@ class ClusterRedis(Redis):
                 self._stale = True
                 if not self._retries:
                     raise
-        (result,) = await self.run([(args, options)])
+                failures = 1
+        (result,) = await self.run([(args, options)], failures)
         if isinstance(result, Exception):
             raise result
         return result
@@ -112,13 +114,13 @@ class ClusterRedis(Redis):
             raise ValueError("a cluster has no transactions here")
         return _ClusterPipeline(self)
 
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Carries out the calls. A result is the reply to its call, or the error. A call without a key goes where the
-        call before it goes.
+    async def run(self, calls: Sequence[Call], failures: int = 0) -> list[Any]:
+        """Carries out the calls, which have got no answer `failures` times before. A result is the reply to its call,
+        or the error. A call without a key goes where the call before it goes.
         """
         slots = _slots_of(calls)
         results: list[Any] = [None] * len(calls)
-        left, redirects, failures = list(range(len(calls))), 0, 0
+        left, redirects = list(range(len(calls))), 0
         while left:
             try:
                 if self._stale:
@@ -278,8 +280,8 @@ def announcing(redis: Redis) -> str:
 
 
 def shard_of(redis: Redis, key: str) -> Hashable:
-    """Returns what two keys have in common if one server has both, as far as is known now."""
-    return redis.owner_of(key) if isinstance(redis, ClusterRedis) else None
+    """Returns what two keys have in common if one server has both, as far as is known now: the slot, if no more is."""
+    return (redis.owner_of(key) or key_slot(key.encode())) if isinstance(redis, ClusterRedis) else None
 
 
 async def info_of_servers(redis: Redis, *sections: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from backend.errors import (
     AppError,
     BadRequest,
     Forbidden,
+    InvalidJson,
     NotFound,
     StreamCut,
     TaskNotFound,
@@ -82,6 +83,14 @@ def failure(request_id: Json, error: Exception) -> Response:
         if isinstance(problem, kind):
             return _answer(_failed(request_id, code, reason, _sentence(problem), problem.code))
     return _answer(_internal(request_id, problem), problem.status, error_headers(problem))
+
+
+def refusal(error: Exception) -> Response:
+    """Returns the error of JSON-RPC for a request of which nothing was read, not even its id."""
+    problem = problem_of(error)
+    if isinstance(problem, InvalidJson):
+        return _answer(_failed(None, -32700, "PARSE_ERROR", _sentence(problem), problem.code))
+    return _answer(_failed(None, -32600, "INVALID_REQUEST", _sentence(problem), problem.code))
 
 
 def _internal(request_id: Json, problem: AppError) -> Json:

@@ -1,22 +1,35 @@
 """The requests of A2A 1.0 over JSON-RPC, as far as this server reads them.
 
 Source: `a2a.proto` 1.0 in its JSON form (https://a2a-protocol.org/latest/specification, 2026-11). As that form allows,
-members may have their names in camelCase or snake_case. Unknown members are ignored, because the protocol grows.
+members may have their names in camelCase or snake_case, null is the same as no member, and bytes may be in either
+alphabet of base64, with or without padding. Unknown members are ignored, because the protocol grows.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from backend.api.user_message import MAX_FILES, GivenFile, UserMessage
+from backend.api.webhook_schemas import MAX_URL
 from backend.chat.models import Json, ModelChoice
 from backend.chat.protocol.chunks import ascii_json
 from backend.chat.protocol.renderings.a2a_tasks import STATES
 from backend.errors import TooManyParts, UnsupportedPart, ValidationFailed
 from backend.ids import SESSION_ID_PATTERN
+from backend.setting_types import HttpUrl
 
 Id: TypeAlias = Annotated[str, StringConstraints(max_length=255)]
 PushId: TypeAlias = Annotated[str, StringConstraints(max_length=255, pattern=r"^[\x20-\x7e]*$")]
@@ -31,11 +44,19 @@ class RpcRequest(BaseModel):
     jsonrpc: Literal["2.0"]
     id: Annotated[str, StringConstraints(max_length=1_000)] | int | None = None
     method: Annotated[str, StringConstraints(max_length=100)] = Field(description="For example `SendMessage`.")
-    params: dict[str, Json] = {}
+    params: Annotated[dict[str, Json], BeforeValidator(lambda given: {} if given is None else given)] = {}
 
 
 class _Params(BaseModel):
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """Leaves out members that are null. Only `data` may be null itself."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None or name == "data"}
 
 
 class A2APart(_Params):
@@ -67,7 +88,7 @@ class A2AMessage(_Params):
             if part.text is not None:
                 texts.append(part.text)
             elif part.raw is not None:
-                files.append(GivenFile(None, f"data:{part.media_type};base64,{part.raw}", part.filename))
+                files.append(GivenFile(None, f"data:{part.media_type};base64,{_plain_base64(part.raw)}", part.filename))
             elif part.url is not None:
                 raise UnsupportedPart("This server fetches no URLs: send the file itself (`raw`).")
             elif "data" in part.model_fields_set:
@@ -95,7 +116,7 @@ class PushConfig(_Params):
 
     id: PushId = ""
     task_id: Id = ""
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2_000)]
+    url: Annotated[HttpUrl, StringConstraints(max_length=MAX_URL)]
     token: HeaderText = ""
     authentication: Authentication | None = None
 
@@ -133,6 +154,13 @@ class TaskParams(_Params):
     history_length: Annotated[int, Field(ge=0)] | None = None
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range") from None
+
+
 class ListParams(_Params):
     """Names a context whose tasks are listed, newest first. `page_token` is the last task's number, as text."""
 
@@ -145,6 +173,7 @@ class ListParams(_Params):
     page_size: Annotated[int, Field(ge=0, le=100)] = 0
     page_token: Annotated[str, StringConstraints(pattern=r"^[0-9]{0,18}$")] = ""
     history_length: Annotated[int, Field(ge=0)] | None = None
+    status_timestamp_after: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     include_artifacts: bool = False
 
     @property
@@ -164,6 +193,12 @@ class PushParams(_Params):
 
     task_id: Id
     id: PushId = ""
+
+
+def _plain_base64(raw: str) -> str:
+    """Returns base64 of either alphabet in the usual one, with its padding."""
+    text = raw.rstrip("=").replace("-", "+").replace("_", "/")
+    return text + "=" * (-len(text) % 4)
 
 
 def required_context(params: ListParams) -> str:

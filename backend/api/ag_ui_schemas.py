@@ -1,7 +1,8 @@
 """The input of a run of AG-UI 1.0, as far as this server reads it.
 
 Source: `RunAgentInput` of `@ag-ui/core` 1.0.0 (2026-11). Members that this server does not know are ignored: the
-protocol grows. Those that would change what the client gets are refused.
+protocol grows. `tools` of the page are ignored: they may be called, and this server calls its own. What would change
+what the client gets is refused.
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ class RunInput(_Part):
     thread_id: SessionIdField = Field(alias="threadId", description="The id of the session.")
     run_id: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(alias="runId")
     messages: list[ThreadMessage]
-    tools: list[Json] = []
     context: Annotated[list[RunContext], Field(max_length=100)] = []
     forwarded_props: ForwardedProps | None = Field(None, alias="forwardedProps")
     resume: list[Json] | None = None
@@ -81,7 +81,5 @@ class RunInput(_Part):
 
     def check_supported(self) -> None:
         """Raises UnsupportedParameter for a member whose effect the client would miss."""
-        if self.tools:
-            raise UnsupportedParameter("`tools`: this server runs its own tools and takes none from clients.")
         if self.resume:
             raise UnsupportedParameter("`resume`: runs of this server have no interrupts.")

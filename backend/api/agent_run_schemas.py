@@ -80,7 +80,10 @@ class NodeOut(_Out):
 
 
 class RunSummary(_Out):
-    """A run without its steps. `outputs` has a list of values for each name, and is null unless it has completed."""
+    """A run without its steps. `outputs` has a list of values for each name, and is null unless it has completed.
+
+    In a list it may be null, too, if it is large.
+    """
 
     execution_id: str
     version: int | None

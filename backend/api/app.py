@@ -65,7 +65,7 @@ from backend.api.routes_base import answer_head
 from backend.api.session_access import watching_owners
 from backend.api.state import ApiState, state_of
 from backend.api.timeouts import Timeouts
-from backend.api.uploads import Uploads
+from backend.api.uploads import Uploads, largest_upload
 from backend.chat.resources import Resources
 from backend.config import Settings
 from backend.errors import AppError, TooManyReads, TooManySessions
@@ -190,7 +190,7 @@ def _lifespan(
                 proxies,
                 bodies,
                 PerMinute(settings.max_new_sessions, TooManySessions),
-                Uploads(),
+                Uploads(largest_upload(settings)),
                 platform,
                 PerMinute(SHARED_READS, TooManyReads),
             )

@@ -1,4 +1,4 @@
-"""CORS headers. Only the origins of FRONTEND_BASE_URL may send cross-origin requests."""
+"""CORS headers. Only the origins of FRONTEND_BASE_URL may send cross-origin requests, except for files of the page."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ _EXPOSED = "x-resumable-stream-id, x-vercel-ai-ui-message-stream, x-request-id, 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _REQUEST_HEADERS = (
     "authorization", "content-type", "idempotency-key", "last-event-id", "user-agent", "x-api-key",
-    "baggage", "sentry-trace", "traceparent", "tracestate", "x-chat-session-id",
+    "a2a-extensions", "a2a-version", "baggage", "sentry-trace", "traceparent", "tracestate", "x-chat-session-id",
     *(f"x-stainless-{name}" for name in (
         "arch", "helper-method", "lang", "os", "package-version", "retry-count", "runtime", "runtime-version",
         "timeout",
     )),
 )  # fmt: skip
-"""Headers that pages may send: our own, `user-agent` (AI SDK 5 sets it), those of Sentry, OpenTelemetry and OpenAI's
-SDK.
+"""Headers that pages may send: our own, `user-agent` (AI SDK 5 sets it), those of A2A, Sentry, OpenTelemetry and
+OpenAI's SDK.
 """
+PAGE_FILES = "/assets/"
+"""The files of the page, which everyone may read: the frame that draws diagrams loads them, and has no origin."""
 
 
 class Cors:
@@ -32,8 +34,10 @@ class Cors:
         self._request_headers = ", ".join([*_REQUEST_HEADERS, *added]).encode()
         self._credentials: RawHeaders = [(b"access-control-allow-credentials", b"true")] if credentials else []
 
-    def headers(self, request: Headers) -> RawHeaders:
+    def headers(self, path: str, request: Headers) -> RawHeaders:
         """Returns the CORS headers of a response. `Vary` is sent to every origin, so that caches keep origins apart."""
+        if path.startswith(PAGE_FILES):
+            return [(b"access-control-allow-origin", b"*")]
         if not self._origins:
             return []
         given: RawHeaders = [(b"vary", b"Origin")]

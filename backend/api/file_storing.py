@@ -65,13 +65,14 @@ async def files_of(
         # in a thread: one that is escaped byte by byte takes most of a second
         decoded = await asyncio.to_thread(from_data_url, api.resources.settings, one.url, one.filename)
         with contextlib.closing(decoded) as upload:
+            arriving.take(upload.size)
             key = _key_of(session_id, message_id, place, upload) if message_id is not None else None
             return (await store_upload(api, caller, upload, key)).part
 
     if len(named) == len(given):
         return tuple(known[id] for id in named)
     parts: list[FilePart] = []
-    with api.uploads.one(caller.quota_key):
+    with api.uploads.one(caller.quota_key) as arriving:
         for start in range(0, len(given), CHILDREN):
             some = enumerate(given[start : start + CHILDREN], start)
             parts += await _all_of([part_of(place, one) for place, one in some])

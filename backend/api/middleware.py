@@ -24,6 +24,8 @@ from backend.logs import bound
 
 _CLIENT_GONE = 499
 _UNLOGGED_PATHS = frozenset({"/metrics", "/health", "/health/live", "/health/ready"})
+_SECRET_PATHS = ("/s/", "/api/chat/shared/")
+"""Paths that have the secret of a share link. The log has their route instead."""
 _FINISHED_SCOPE_KEYS = (
     "fastapi_inner_astack", "fastapi_function_astack", "fastapi_middleware_astack", "fastapi", HANDOVER,
 )  # fmt: skip
@@ -81,7 +83,7 @@ class RequestMiddleware:
         scope[HANDOVER] = None
         try:
             request = Headers(scope=scope)
-            exchange.headers += self._cors.headers(request)
+            exchange.headers += self._cors.headers(scope["path"], request)
             self._origins.check_host(scope["path"], request)
             if is_preflight(scope["method"], request):
                 exchange.headers += self._cors.preflight(request)
@@ -123,5 +125,6 @@ class RequestMiddleware:
         seconds = time.perf_counter() - exchange.begun
         self._metrics.count_request(scope["method"], self._route_of(scope), exchange.status, seconds)
         if scope["path"] not in _UNLOGGED_PATHS:
-            fields = {"method": scope["method"], "path": scope["path"], "status": exchange.status}
+            path = self._route_of(scope) if scope["path"].startswith(_SECRET_PATHS) else scope["path"]
+            fields = {"method": scope["method"], "path": path, "status": exchange.status}
             logger.info("request", extra=fields)

@@ -35,47 +35,95 @@ if TYPE_CHECKING:
 
 WITHIN = 120.0
 """Seconds in which the whole body must arrive."""
-AT_ONCE, OF_ONE = 8, 3
-"""Uploads of one process at a time, and those of one caller."""
+GRACE, LEAST_SPEED = 15.0, 16_000
+"""Seconds without a limit, and bytes that must arrive on average in each second after them."""
+AT_ONCE, OF_ONE = 64, 4
+"""Uploads of one process at a time, and those of one caller. A caller gets fewer while few are left."""
+LARGE_AT_ONCE, LARGE_OF_ONE = 8, 3
+"""Uploads of the largest size whose bytes one process takes at a time, and one caller: the disk may be memory."""
 MAX_DATA_URL_BYTES = 5_242_880
 FORM_BYTES = 16_384
 """Bytes of a form beside its file."""
 _DATA_URL = re.compile(r"data:[^,]{0,200}?(;base64)?,", re.IGNORECASE)
 
 
-class Uploads:
-    """Counts the files that arrive at this process, because each takes room on its disk."""
+class Arriving:
+    """One upload of a caller."""
 
-    def __init__(self) -> None:
+    def __init__(self, uploads: Uploads, caller: str) -> None:
+        self._uploads = uploads
+        self._caller = caller
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Counts bytes that are kept until the upload has ended. Raises ServerBusy if there is no room for them."""
+        self._uploads.take(self._caller, size)
+        self.size += size
+
+    async def counted(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yields the pieces of a body. Raises RequestTimeout if they come too slowly, ServerBusy without room."""
+        began = asyncio.get_running_loop().time()
+        try:
+            while True:
+                async with asyncio.timeout_at(began + min(WITHIN, GRACE + self.size / LEAST_SPEED)):
+                    piece = await anext(pieces)
+                self.take(len(piece))
+                yield piece
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise RequestTimeout from None
+
+
+class Uploads:
+    """Counts the files that arrive at this process and their bytes, because they take room on its disk.
+
+    `largest` is the size of the largest file that may be uploaded.
+    """
+
+    def __init__(self, largest: int) -> None:
         self._of: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._most, self._most_of_one = LARGE_AT_ONCE * largest, LARGE_OF_ONE * largest
 
     @contextmanager
-    def one(self, caller: str) -> Iterator[None]:
+    def one(self, caller: str) -> Iterator[Arriving]:
         """Counts one more. Raises ServerBusy if that is too many."""
-        if self._of.total() >= AT_ONCE or self._of[caller] >= OF_ONE:
+        free = AT_ONCE - self._of.total()
+        if free <= 0 or self._of[caller] >= min(OF_ONE, max(1, free // 4)):
             raise ServerBusy
+        arriving = Arriving(self, caller)
         self._of[caller] += 1
         try:
-            yield
+            yield arriving
         finally:
             self._of[caller] -= 1
+            self._bytes[caller] -= arriving.size
             self._of += Counter()  # drops the callers with none
+            self._bytes += Counter()
+
+    def take(self, caller: str, size: int) -> None:
+        """See `Arriving.take`."""
+        if self._bytes.total() + size > self._most or self._bytes[caller] + size > self._most_of_one:
+            raise ServerBusy
+        self._bytes[caller] += size
+
+
+def largest_upload(settings: Settings) -> int:
+    """Returns the bytes of the largest file that may be uploaded."""
+    return max(settings.max_image_bytes, settings.max_pdf_bytes, settings.max_text_bytes) + FORM_BYTES
 
 
 async def receive(settings: Settings, pieces: AsyncIterator[bytes], content_type: str, filename: str) -> Upload:
     """Reads the body of a request: a file, or a form with one. `filename` is used if the form gives none.
 
-    Raises BadRequest, RequestTimeout, UnsupportedFile, FileTooLarge, ValidationFailed.
+    Raises BadRequest, UnsupportedFile, FileTooLarge, ValidationFailed, and what `pieces` raises.
     """
     kind, options = parse_options_header(content_type)
-    is_form = kind == b"multipart/form-data"
     try:
-        async with asyncio.timeout(WITHIN):
-            if is_form:
-                return await _from_form(settings, pieces, options.get(b"boundary", b""), filename)
-            return await _from_body(settings, pieces, filename)
-    except TimeoutError:
-        raise RequestTimeout from None
+        if kind == b"multipart/form-data":
+            return await _from_form(settings, pieces, options.get(b"boundary", b""), filename)
+        return await _from_body(settings, pieces, filename)
     except AppError as error:
         error.closes_connection = True  # the rest of the body was not read
         raise

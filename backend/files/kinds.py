@@ -48,6 +48,10 @@ class Kind(StrEnum):
     """WAV or MP3. Only tools may answer with it."""
 
 
+WHOLE = frozenset({Kind.IMAGE, Kind.PDF, Kind.AUDIO})
+"""The kinds that a model may take as they are."""
+
+
 def kind_of(media_type: str) -> Kind:
     """Returns the kind of a type that `media_type_of` returned, or of BINARY."""
     if media_type.startswith("image/"):

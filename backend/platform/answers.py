@@ -127,7 +127,7 @@ def _block(given: dict[str, Json]) -> Block:
         id=_text(given, "id"),
         name=_text(given, "name"),
         description=(_maybe(given, "description") or "")[:MAX_TEXT_CHARS],
-        categories=tuple(one for one in given.get("categories") or () if isinstance(one, str)),
+        categories=tuple(_strings(given.get("categories"))),
         input_schema=_object(given, "inputSchema"),
         output_schema=_object(given, "outputSchema"),
         idempotent=given.get("idempotent") is True,
@@ -206,6 +206,10 @@ def read_schedule(document: Json) -> Schedule:
         paused=given.get("paused") is True,
         next_run_at=_maybe(given, "next_run_at"),
     )
+
+
+def _strings(value: Json) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _objects(value: Json, name: str, most: int) -> list[dict[str, Json]]:

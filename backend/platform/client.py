@@ -27,7 +27,7 @@ BLOCKS_KEPT = 600.0
 """Seconds for which the list of blocks is kept."""
 CALLS = (
     "blocks", "run_block", "put_graph", "execute", "results", "executions", "cancel", "make_schedule", "schedules",
-    "pause_schedule", "delete_schedule",
+    "pause_schedule", "delete_schedule", "delete_graph", "delete_user",
 )  # fmt: skip
 """The names under which calls are counted."""
 MAX_USER_CHARS = 200
@@ -113,9 +113,17 @@ class Platform:
         return await self._ask("results", Request("GET", path, _of(user_id)), answers.read_run)
 
     async def runs(self, user_id: UserId, graph_id: str, limit: int = 20) -> tuple[Run, ...]:
-        """Returns the newest runs of an agent, without their nodes."""
+        """Returns the newest runs of an agent, without their nodes, and perhaps without large outputs.
+
+        They are fewer than `limit` if so many outputs are too large for one answer.
+        """
         path = f"graphs/{_quoted(graph_id)}/executions?limit={limit}"
-        return await self._ask("executions", Request("GET", path, _of(user_id)), answers.read_runs)
+        try:
+            return await self._ask("executions", Request("GET", path, _of(user_id)), answers.read_runs)
+        except PlatformFailure as failure:
+            if failure.failure is not Failure.OUTPUT_TOO_LARGE or limit == 1:
+                raise
+        return await self.runs(user_id, graph_id, limit // 2)
 
     async def cancel(self, user_id: UserId, graph_id: str, run_id: str) -> Run:
         """Stops a run. Returns its state; a run that had ended before stays as it was."""
@@ -140,6 +148,21 @@ class Platform:
     async def delete_schedule(self, user_id: UserId, schedule_id: str) -> None:
         request = Request("DELETE", f"schedules/{_quoted(schedule_id)}", _of(user_id))
         await self._ask("delete_schedule", request, lambda document: None)
+
+    async def delete_graph(self, user_id: UserId, graph_id: str) -> None:
+        """Deletes all versions of an agent with its schedules and runs. It need not be known there."""
+        await self._delete("delete_graph", f"graphs/{_quoted(graph_id)}", user_id)
+
+    async def delete_user(self, user_id: UserId) -> None:
+        """Deletes everything of a user, who need not be known there."""
+        await self._delete("delete_user", "user", user_id)
+
+    async def _delete(self, call: str, path: str, user_id: UserId) -> None:
+        try:
+            await self._ask(call, Request("DELETE", path, _of(user_id)), lambda document: None)
+        except PlatformFailure as failure:
+            if failure.failure is not Failure.NOT_FOUND:
+                raise
 
     async def _ask(self, call: str, request: Request, read: Callable[[Json], _Read]) -> _Read:
         try:

@@ -52,7 +52,7 @@ def _problem(schema: Mapping[str, Json], name: str, value: Json) -> str | None:
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if value is None or not isinstance(kinds, list):
         return None
-    known = [kind for kind in kinds if kind in _IS_TYPE]
+    known = [kind for kind in kinds if isinstance(kind, str) and kind in _IS_TYPE]
     if known and not any(_IS_TYPE[kind](value) for kind in known):
         return f"must be of type {' or '.join(known)}"
     choices = field.get("enum")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_TIME = re.compile(r"\bat (\d{1,2})(?:[:.h](\d{2}))?\s*([ap])?\.?(?:m\b)?", re.IGNORECASE)
+_TIME = re.compile(r"\bat (\d{1,2})(?:[:.h](\d{2}))?\s*(?:([ap])\.?m\b)?", re.IGNORECASE)
+_AFTER_NOON = re.compile(r"\b(?:afternoons?|evenings?)\b", re.IGNORECASE)
+_NIGHT = re.compile(r"\bnights?\b", re.IGNORECASE)
 _HOURS = (
     (re.compile(r"\bmornings?\b", re.IGNORECASE), 8),
     (re.compile(r"\b(?:noon|midday|lunch\w*)\b", re.IGNORECASE), 12),
@@ -58,6 +60,8 @@ def _time_of(text: str) -> tuple[int, int]:
         hour, minute, half = int(found[1]), int(found[2] or 0), (found[3] or "").lower()
         if half and 1 <= hour <= 12:
             hour = hour % 12 + (12 if half == "p" else 0)
+        elif (1 <= hour < 12 and _AFTER_NOON.search(text)) or (6 <= hour < 12 and _NIGHT.search(text)):
+            hour += 12
         if hour < 24 and minute < 60:
             return minute, hour
     return 0, next((hour for word, hour in _HOURS if word.search(text)), 8)

@@ -89,6 +89,18 @@ class Graphs:
             raise not_found("webhook")
         return stored
 
+    async def forget(self, user_id: str, graph_id: str | None) -> None:
+        """Deletes all versions of a graph with its schedules and stored values, or all of a user."""
+
+        def act(c: Connection) -> None:
+            for table in ("schedules", "graphs", "stored_values"):
+                condition = "user_id = ? AND graph_id = coalesce(?, graph_id)"
+                c.execute(f"DELETE FROM {table} WHERE {condition}", [user_id, graph_id])  # noqa: S608 - constants
+            if graph_id is None:
+                c.execute("DELETE FROM calls WHERE user_id = ?", [user_id])
+
+        await self._database.transact(act)
+
     async def _one(self, condition: str, values: list[Any], what: str) -> StoredGraph:
         def act(c: Connection) -> Any:
             return c.execute(f"SELECT * FROM graphs WHERE {condition}", values).fetchone()  # noqa: S608 - a constant

@@ -29,7 +29,8 @@ class Limits:
     """Runs of all users that have not ended."""
     runs_of_user: int = 100
     """Runs of one user that have not ended."""
-    runs_kept: int = 10_000
+    runs_kept_of_user: int = 1_000
+    """Runs of one user that are kept when they have ended."""
     schedules_of_user: int = 100
     graphs_of_user: int = 2_000
 

@@ -21,6 +21,8 @@ from examples.agent_platform.runs import NewRun, Run, Runs, RunStatus
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a run goes on after an error of the database."""
+TOLD_AT_ONCE = 100
+"""Ends of runs that are delivered at the same time. Each has up to a megabyte, and a receiver may be away for long."""
 _BEGUN = NodeResult(NodeStatus.RUNNING)
 logger = logging.getLogger(__name__)
 
@@ -54,11 +56,12 @@ class Runner:
         self._at_once_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._carrying: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
+        self._telling = asyncio.Semaphore(TOLD_AT_ONCE)
 
     async def resume(self) -> None:
         """Goes on with the runs of an earlier process, and delivers the ends that it had not delivered."""
-        for run in await self._runs.untold():
-            self._tell(run)
+        for id in await self._runs.untold():
+            self._background(self._deliver(id))
         for run in await self._runs.unended():
             self._carry(run)
 
@@ -79,6 +82,12 @@ class Runner:
             task.cancel()
             self._tell(ended)
         return ended
+
+    async def forget(self, user_id: str, graph_id: str | None) -> None:
+        """Cancels and deletes the runs of a user, or those of one graph. Who asks for one of them is told 404."""
+        for run in await self._runs.unended_of(user_id, graph_id):
+            await self.cancel(run)
+        await self._runs.forget(user_id, graph_id)
 
     async def nodes_of(self, run: Run) -> list[dict[str, Any]]:
         """Returns the nodes of a run as JSON, in the order of its graph."""
@@ -149,14 +158,19 @@ class Runner:
 
     def _tell(self, run: Run) -> None:
         """Delivers the end of a run to the operation that waits for it."""
-        operation = run.operation
-        if operation is not None and operation.callback_url is not None and self._deliveries is not None:
-            order = Order(operation.id, operation.task_id or "", operation.callback_url, "webhook")
-            self._background(self._deliver(self._deliveries, order, run))
+        if run.operation is not None and run.operation.callback_url is not None:
+            self._background(self._deliver(run.id))
 
-    async def _deliver(self, deliveries: Deliveries, order: Order, run: Run) -> None:
-        await deliveries.complete(order, run.completion)
-        await self._runs.mark_told(run.id)
+    async def _deliver(self, id: str) -> None:
+        """Delivers the end of a run. Its outputs are read when it is its turn."""
+        async with self._telling:
+            run = await self._runs.find(id)
+            operation = None if run is None else run.operation
+            if run is None or operation is None or operation.callback_url is None or self._deliveries is None:
+                return
+            order = Order(operation.id, operation.task_id or "", operation.callback_url, "webhook")
+            await self._deliveries.complete(order, run.completion)
+            await self._runs.mark_told(id)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

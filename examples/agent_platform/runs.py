@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +18,7 @@ from examples.agent_platform.options import Limits
 from examples.agent_platform.problems import Problem, not_found, too_many
 
 MAX_ERROR = 10_000  # characters
+MAX_LISTED = 16_384  # characters of the JSON of an output in a list of runs
 
 
 class RunStatus(StrEnum):
@@ -139,10 +140,10 @@ class Runs:
                 " fingerprint, operation, told) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 new.row(id),
             )
-            kept = "SELECT max(number) - ? FROM runs"
             c.execute(
-                f"DELETE FROM runs WHERE ended_at IS NOT NULL AND number <= ({kept})",  # noqa: S608 - a constant
-                [self._limits.runs_kept],
+                "DELETE FROM runs WHERE user_id = ?1 AND ended_at IS NOT NULL AND told = 1 AND number <="
+                " (SELECT number FROM runs WHERE user_id = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
+                [new.user_id, self._limits.runs_kept_of_user],
             )
             return _run(_find(c, "id = ?", [id])), True
 
@@ -163,9 +164,15 @@ class Runs:
         return _run(row)
 
     async def newest(self, user_id: str, graph_id: str, limit: int) -> list[Run]:
+        """Returns the newest runs of a graph, without their inputs, and without outputs above MAX_LISTED."""
+
         def act(c: Connection) -> list[Run]:
-            statement = "SELECT * FROM runs WHERE user_id = ? AND graph_id = ? ORDER BY number DESC LIMIT ?"
-            return [_run(row) for row in c.execute(statement, [user_id, graph_id, limit])]
+            statement = (
+                "SELECT id, user_id, graph_id, version, '{}' AS node_input, 'null' AS payload, status, started_at,"
+                " ended_at, iif(length(output) <= ?, output, NULL) AS output, error, operation"
+                " FROM runs WHERE user_id = ? AND graph_id = ? ORDER BY number DESC LIMIT ?"
+            )
+            return [_run(row) for row in c.execute(statement, [MAX_LISTED, user_id, graph_id, limit])]
 
         return await self._database.transact(act)
 
@@ -173,14 +180,36 @@ class Runs:
         """Returns the runs that have not ended, oldest first."""
         return await self._all("ended_at IS NULL")
 
-    async def untold(self) -> list[Run]:
-        """Returns the runs that have ended, and whose end was not delivered yet."""
-        return await self._all("told = 0 AND ended_at IS NOT NULL")
+    async def unended_of(self, user_id: str, graph_id: str | None) -> list[Run]:
+        """Returns those of a user, or of one graph."""
+        values = [user_id, graph_id]
+        return await self._all("ended_at IS NULL AND user_id = ? AND graph_id = coalesce(?, graph_id)", values)
 
-    async def _all(self, condition: str) -> list[Run]:
+    async def untold(self) -> list[str]:
+        """Returns the ids of the runs that have ended, and whose end was not delivered yet, oldest first."""
+
+        def act(c: Connection) -> list[str]:
+            statement = "SELECT id FROM runs WHERE told = 0 AND ended_at IS NOT NULL ORDER BY number"
+            return [row["id"] for row in c.execute(statement)]
+
+        return await self._database.transact(act)
+
+    async def find(self, id: str) -> Run | None:
+        """Returns a run of any user. None if it has been deleted."""
+        row = await self._database.transact(lambda c: _find(c, "id = ?", [id]))
+        return None if row is None else _run(row)
+
+    async def forget(self, user_id: str, graph_id: str | None) -> None:
+        """Deletes the ended runs of a user, or those of one graph."""
+        await self._execute(
+            "DELETE FROM runs WHERE user_id = ? AND graph_id = coalesce(?, graph_id) AND ended_at IS NOT NULL",
+            [user_id, graph_id],
+        )
+
+    async def _all(self, condition: str, values: Sequence[Any] = ()) -> list[Run]:
         def act(c: Connection) -> list[Run]:
             statement = f"SELECT * FROM runs WHERE {condition} ORDER BY number"  # noqa: S608 - a constant
-            return [_run(row) for row in c.execute(statement)]
+            return [_run(row) for row in c.execute(statement, values)]
 
         return await self._database.transact(act)
 

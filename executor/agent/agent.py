@@ -7,8 +7,8 @@ tool call is stored before it runs, and after the results. The caller stores a c
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 
 from backend.chat.models import (
@@ -36,6 +36,8 @@ from executor.tools.context import Sampled
 from executor.tools.tool import Toolbox
 
 Row = Message | NewMessage
+Load = Callable[[Prompt], AbstractAsyncContextManager[Prompt]]
+"""Holds a prompt with the contents of its files while a model answers it."""
 WAITS = AnswerEnd("tool-calls")
 """The answer end of a turn that waits for the user. Its conversation continues after the user's answer."""
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class Agent:
     one takes its place until the attempt ends.
 
     `label` becomes part of every part id and must differ for each attempt at a stream. `load` reads
-    the files of a prompt.
+    the files of a prompt, and holds them while the model answers.
     """
 
     def __init__(
@@ -97,14 +99,14 @@ class Agent:
         limits: Limits,
         *,
         label: str,
-        load: Callable[[Prompt], Awaitable[Prompt]] | None = None,
+        load: Load | None = None,
     ) -> None:
         self._answerer, *self._fallbacks = answerers
         self._toolbox = toolbox
         self._host = host
         self._limits = limits
         self._label = label
-        self._load = load
+        self._load = load or nullcontext
         self._current: Response | Calls | DeliveredCall | ApprovedCall | None = None
         self._committed: Sequence[Row] = ()
         self._cited: set[str] = set()
@@ -230,9 +232,10 @@ class Agent:
         while True:
             try:
                 prompt = self.prompt = self._answerer.prompt_of(rows)
-                if self._load is not None:
-                    prompt = await self._load(prompt)
-                async with aclosing(self._answerer.model.stream(prompt)) as events:
+                async with (
+                    self._load(prompt) as loaded,
+                    aclosing(self._answerer.model.stream(loaded)) as events,
+                ):
                     async for event in events:
                         for chunk in response.take(event):
                             yield chunk

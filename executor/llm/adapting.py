@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from backend.chat.models import NewMessage, Role, TextPart
+from backend.files.kinds import WHOLE, Kind
 from executor.llm import refusals
 from executor.llm.failures import ModelCallError, of_response
-from executor.llm.files import has_files, only_named
+from executor.llm.files import kinds_of_files, only_named
 from executor.llm.fitting import fixed_tokens, messages_tokens, trimmed
 from executor.llm.history import compact_json
 from executor.llm.model import Prompt, ToolSpec
@@ -40,6 +41,12 @@ _DATA_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking
                 "provider_specific_fields", "reasoning_opaque")  # fmt: skip
 _FINAL = frozenset({"content_filter", "authentication", "quota_exceeded", "rate_limited", "overloaded", "timeout"})
 _STATUSES = frozenset({400, 404, 413, 422, 500, 501})
+_RAREST = (Kind.AUDIO, Kind.PDF, Kind.IMAGE)
+_TAKEN_AS = {
+    Kind.IMAGE: "pictures; it reads their names",
+    Kind.PDF: "PDFs; it reads their text",
+    Kind.AUDIO: "sounds; it reads their names",
+}
 T = TypeVar("T")
 
 
@@ -94,8 +101,8 @@ class Adapter(ServerMemory):
             tools = []
         answer_tokens = min(prompt.max_output_tokens, self.limit("answer") or prompt.max_output_tokens)
         prompt, answer_tokens = self._fitted(replace(prompt, tools=tools), answer_tokens)
-        if self.refuses("files"):
-            prompt = replace(prompt, messages=only_named(prompt.messages))
+        if refused := self.refused_kinds():
+            prompt = replace(prompt, messages=only_named(prompt.messages, refused))
         form = self.form_of(conversation_of(prompt.messages))
         return Draft(prompt, form if tools or not self.refuses("tools") else HistoryForm.TEXT, answer_tokens)
 
@@ -166,15 +173,20 @@ class Adapter(ServerMemory):
         response, said = error.response, error.body  # type: ignore[attr-defined]
         secrets = [*keys_of(response), *self._secrets]
         failure = of_response(response.status_code, said, response.headers, secrets=secrets)
+        reason = refusals.reason_of(error)
+        if failure.code == "rate_limited" and refusals.exceeds_a_minute(reason):
+            return self._fit_tokens(reason, draft)
         if response.status_code not in _STATUSES or failure.code in _FINAL:
             return False
-        reason = refusals.reason_of(error)
         logger.info("model %s refused a request", self.owner, extra={"error": failure.said})
         if "tool_use_failed" in reason:  # Groq: what the model wrote was no call
             return False
         if self._drop_files(reason, draft):
             return True
         if self._limit_tokens(reason, failure, draft) or dialect.concede(reason, body, draft):
+            return True
+        files = kinds_of_files(draft.prompt.messages)
+        if refusals.refuses_lists_of_blocks(reason) and self._without(files, draft, remembered=True):
             return True
         if self._fill_in(reason, draft) or self._drop_data(reason, body, draft) or self._drop_a_tool(reason, draft):
             return True
@@ -189,21 +201,38 @@ class Adapter(ServerMemory):
         if failure.code == "context_too_long":
             return self._cut(draft, None, None)
         unclear = failure.code == "bad_request" and response.status_code in (400, 422)
-        return unclear and self._write_plainer(draft)
+        return unclear and (self._write_plainer(draft) or self._without(files, draft, remembered=False))
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        """Returns the kinds of files that the model is known to refuse."""
+        return frozenset(kind for kind in WHOLE if self.refuses(_files_of(kind)))
 
     def _drop_files(self, reason: str, draft: Draft) -> bool:
-        """Leaves out the files if the refusal is about them, and remembers a model that takes none."""
-        if not has_files(draft.prompt.messages) or not refusals.is_about_files(reason):
+        """Leaves out the pictures or the PDFs, whatever the refusal is about, and remembers a model that takes none.
+
+        If it does not tell, what fewer models take goes first.
+        """
+        present = kinds_of_files(draft.prompt.messages)
+        if not present or not refusals.is_about_files(reason):
             return False
-        if refusals.refuses_files(reason):
-            self.remember("files", "it takes no files; it reads their names", draft)
-        draft.prompt = replace(draft.prompt, messages=only_named(draft.prompt.messages))
-        return True
+        refused = refusals.kinds_named(reason) & present or frozenset(
+            [next(kind for kind in _RAREST if kind in present)]
+        )
+        return self._without(refused, draft, remembered=refusals.refuses_files(reason))
+
+    def _without(self, kinds: frozenset[Kind], draft: Draft, *, remembered: bool) -> bool:
+        """Leaves out the files of these kinds. Returns False if there are none."""
+        for kind in kinds if remembered else ():
+            self.remember(_files_of(kind), f"it takes no {_TAKEN_AS[kind]}", draft)
+        draft.prompt = replace(draft.prompt, messages=only_named(draft.prompt.messages, kinds))
+        return bool(kinds)
 
     def _limit_tokens(self, reason: str, failure: ModelCallError, draft: Draft) -> bool:
         """Asks for a shorter answer, or cuts the prompt, as the numbers in the refusal say."""
-        if failure.code != "context_too_long" and not _SPEAKS_OF_LENGTH.search(reason):
-            return False
+        speaks_of_it = failure.code == "context_too_long" or _SPEAKS_OF_LENGTH.search(reason) is not None
+        return speaks_of_it and self._fit_tokens(reason, draft)
+
+    def _fit_tokens(self, reason: str, draft: Draft) -> bool:
         asked = draft.answer_tokens
         limits = refusals.token_limits(reason, asked)
         if limits.answer is not None:
@@ -336,6 +365,10 @@ class Adapter(ServerMemory):
             draft.form = HistoryForm.TEXT
             return True
         return False
+
+
+def _files_of(kind: Kind) -> str:
+    return f"files of the kind {kind}"
 
 
 def _last_exchange(messages: Sequence[NewMessage]) -> list[NewMessage]:

@@ -12,6 +12,7 @@ import anthropic
 
 from backend.chat.models import Json, Part, PromptFile, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
+from backend.files.kinds import Kind
 from executor.llm.adapting import Adapter
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.body_reader import Read, reader_of
@@ -90,6 +91,10 @@ class AnthropicModel:
     def room(self, prompt: Prompt) -> int | None:
         """See `Model.room`."""
         return self._adapter.room(prompt, prompt.max_output_tokens)
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        """See `Model.refused_kinds`."""
+        return self._adapter.refused_kinds()
 
     @asynccontextmanager
     async def _connect(self, draft: Draft) -> AsyncIterator[Read]:

@@ -2,7 +2,7 @@
 
 A delta must cost little. The SDK and its HTTP client would pass each piece through seven generators, and a timer for
 each read costs as much again. So the bytes are taken from aiohttp's own buffer, and one timer serves all reads of a
-body (decision 23).
+body (docs/decisions/0028-what-a-delta-costs.md).
 """
 
 from __future__ import annotations
@@ -59,17 +59,19 @@ class PatientReader:
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Task[Any] | None = None
         self._since = 0.0
-        self._cancelled_before: int | None = None
+        self._cancels = 0
+        self._too_long = False
         self._timer = self._loop.call_later(first, self._look)
 
     async def read(self) -> bytes:
         """Returns the next piece, or b"" at the end. Raises TimeoutError after `first` seconds, later after `later`."""
         job = self._waiting = asyncio.current_task(self._loop)
+        self._cancels = job.cancelling() if job is not None else 0
         self._since = self._loop.time()
         try:
             piece = await self._read()
         except asyncio.CancelledError:
-            if self._cancelled_before is not None and job is not None and job.uncancel() <= self._cancelled_before:
+            if self._too_long and job is not None and job.uncancel() <= self._cancels:
                 raise TimeoutError from None
             raise
         finally:
@@ -89,7 +91,7 @@ class PatientReader:
         if self._waiting is not None:
             left -= self._loop.time() - self._since
             if left <= 0:
-                self._cancelled_before = self._waiting.cancelling()
+                self._too_long = True
                 self._waiting.cancel()
                 return
         self._timer = self._loop.call_later(left, self._look)

@@ -53,7 +53,7 @@ _FILTERED = re.compile(
     r"content_filter|content_policy|content management policy|responsibleaipolicy|moderation|flagged"
     r"|bio_policy|policy_violation"
 )
-_NO_CREDIT = re.compile(r"insufficient_quota|insufficient.credit|credit balance|billing_error")
+_NO_CREDIT = re.compile(r"insufficient_quota|insufficient.credit|credit balance|billing_error|budget_exceeded")
 _TOO_FAST = re.compile(r"rate_limit_exceeded|tokens per min|requests per min|\b[tr]pm\b")
 _BAD_KEY = re.compile(
     r"api[ _-]?key( is)?( not valid|[ _]invalid| expired)|(invalid|incorrect|expired|missing)[ _]api[ _-]?key"

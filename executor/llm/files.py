@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from backend.chat.models import FilePart, NewMessage, Part, PromptFile, TextPart
@@ -102,13 +102,21 @@ def _quoted(name: str) -> str:
     return re.sub(r'[\[\]<>"]', "_", clean(name))
 
 
-def has_files(messages: Sequence[NewMessage]) -> bool:
-    return any(isinstance(part, PromptFile) for message in messages for part in message.parts)
+def kinds_of_files(messages: Sequence[NewMessage]) -> frozenset[Kind]:
+    """Returns the kinds of the files that are sent whole."""
+    return frozenset(_kind(part) for message in messages for part in message.parts if isinstance(part, PromptFile))
 
 
-def only_named(messages: Sequence[NewMessage]) -> list[NewMessage]:
-    """Returns the messages with a line in place of each file, for a server that refuses files."""
-    return [replace(message, parts=tuple(map(named, message.parts))) for message in messages]
+def only_named(messages: Sequence[NewMessage], kinds: Container[Kind]) -> list[NewMessage]:
+    """Returns the messages with a line in place of each file of these kinds, for a server that refuses them."""
+
+    def kept(part: Part) -> bool:
+        return not isinstance(part, PromptFile) or _kind(part) not in kinds
+
+    return [
+        replace(message, parts=tuple(part if kept(part) else named(part) for part in message.parts))
+        for message in messages
+    ]
 
 
 def named(part: Part) -> Part:
@@ -126,8 +134,12 @@ def data_url_of(file: PromptFile) -> str:
 
 
 def is_picture(file: PromptFile) -> bool:
-    return kind_of(file.file.media_type) is Kind.IMAGE
+    return _kind(file) is Kind.IMAGE
 
 
 def is_audio(file: PromptFile) -> bool:
-    return kind_of(file.file.media_type) is Kind.AUDIO
+    return _kind(file) is Kind.AUDIO
+
+
+def _kind(file: PromptFile) -> Kind:
+    return kind_of(file.file.media_type)

@@ -9,6 +9,7 @@ from functools import partial
 
 from backend.chat.models import Usage
 from backend.errors import ProviderError
+from backend.files.kinds import Kind
 from backend.tracing import Attributes, Span, part
 from executor.llm.events import Finished, ModelEvent, UsageSoFar
 from executor.llm.model import ON_RETRY, Model, Prompt
@@ -29,6 +30,10 @@ class MeasuredModel:
     def room(self, prompt: Prompt) -> int | None:
         """See `Model.room`."""
         return self._model.room(prompt)
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        """See `Model.refused_kinds`."""
+        return self._model.refused_kinds()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
         """See `Model.stream`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backend.chat.models import Json, NewMessage
+from backend.files.kinds import Kind
 from executor.llm.events import ModelEvent
 
 ON_RETRY: ContextVar[Callable[[str], None]] = ContextVar("ON_RETRY", default=lambda code: None)
@@ -56,6 +57,10 @@ class Model(Protocol):
 
     def room(self, prompt: Prompt) -> int | None:
         """Returns the tokens that messages may have beside the rest of the prompt. None if the server has not told."""
+        ...
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        """Returns the kinds of files that the server has refused for this model."""
         ...
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:

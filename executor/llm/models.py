@@ -49,7 +49,7 @@ class Models:
     """
 
     def __init__(
-        self, known: ModelList, opened: dict[str, OpenModel], title: Model | None, summary: OpenModel | None
+        self, known: ModelList, opened: dict[str, OpenModel], title: OpenModel | None, summary: OpenModel | None
     ) -> None:
         self._known = known
         self._opened = opened
@@ -65,8 +65,7 @@ class Models:
     @property
     def names(self) -> set[str]:
         """The names of all models at their providers, with those for titles and summaries."""
-        others = [] if self.summary is None else [self.summary.model]
-        others += [] if self.title is None else [self.title]
+        others = [opened.model for opened in (self.summary, self.title) if opened is not None]
         return {model.name for model in (*(opened.model for opened in self._opened.values()), *others)}
 
     def choose(self, id: str | None) -> OpenModel:
@@ -113,7 +112,7 @@ async def open_models(settings: Settings) -> AsyncIterator[Models]:
             opened[entry.id] = _opened(settings, known, entry, await stack.enter_async_context(opening))
         title = await _open_other(settings, known, known.title, opened, stack)
         summary = await _open_other(settings, known, known.summary, opened, stack)
-        yield Models(known, opened, None if title is None else title.model, summary)
+        yield Models(known, opened, title, summary)
 
 
 def _opened(settings: Settings, known: ModelList, entry: ModelEntry, model: Model) -> OpenModel:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import openai
 
 from backend.config import Settings
+from backend.files.kinds import Kind
 from executor.llm.adapting import Adapter, Dialect
 from executor.llm.body_reader import Read, reader_of
 from executor.llm.cache_marks import has_marks, mark_openai
@@ -104,6 +105,10 @@ class OpenAIModel:
     def room(self, prompt: Prompt) -> int | None:
         """See `Model.room`."""
         return self._adapter.room(prompt, prompt.max_output_tokens)
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        """See `Model.refused_kinds`."""
+        return self._adapter.refused_kinds()
 
     @asynccontextmanager
     async def _connect(self, draft: Draft) -> AsyncIterator[Read]:

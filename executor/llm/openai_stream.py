@@ -237,6 +237,8 @@ def _only_text(chunk: Any) -> str | None:
         return None
     if any(choice[name] for name in choice.keys() - {"index", "delta"}) or number_of(choice.get("index")):
         return None
+    if any(isinstance(place.get("usage"), dict) for place in (chunk, choice, chunk.get("x_groq") or {})):
+        return None  # a count replaces the one before, even if the same count came earlier
     text: str | None = delta["content"]
     return text if _error_in(chunk) is None and not chunk.keys() & _BESIDE_TEXT else None
 

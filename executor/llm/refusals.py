@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import httpx2
 
 from backend.chat.models import Json
+from backend.files.kinds import WHOLE, Kind
 from executor.llm.model import ToolSpec
 
 MAX_REASON = 20_000  # characters
@@ -39,6 +40,7 @@ _CONTEXT = tuple(
         rf"maximum prompt length is {_NUMBER}",
         rf"prompt is too long: [\d,_]{{1,20}} tokens > {_NUMBER}",
         rf"(?:n_ctx|max_model_len|context_length|max_context_length)\W{{1,4}}{_NUMBER}",
+        rf"limit {_NUMBER}, requested \d",
         rf"(?:max_new_tokens|total number of tokens)[^.<]{{0,60}}(?:<=|cannot exceed) {_NUMBER}",
     )
 )
@@ -174,6 +176,17 @@ def token_limits(reason: str, asked: int) -> TokenLimits:
     return TokenLimits(answer=answer) if LEAST_ANSWER <= answer < asked else TokenLimits()
 
 
+_A_MINUTE = re.compile(r"limit (\d{1,12}), requested (\d{1,12})\b")
+
+
+def exceeds_a_minute(reason: str) -> bool:
+    """Returns True if the request has more tokens than a minute allows, so that no wait helps. Groq says so with
+    413, OpenAI with 429.
+    """
+    told = _A_MINUTE.search(reason)
+    return told is not None and int(told[2]) > int(told[1])
+
+
 def _first(patterns: Sequence[re.Pattern[str]], reason: str) -> int | None:
     for pattern in patterns:
         if match := pattern.search(reason):
@@ -217,24 +230,49 @@ def refuses_lists_of_blocks(reason: str) -> bool:
     return _TEXT_ALONE.search(reason) is not None
 
 
+_KINDS = {
+    Kind.IMAGE: re.compile(r"\b(?:images?|pictures?|image_url|input_image|vision)\b"),
+    Kind.PDF: re.compile(r"\b(?:pdfs?|documents?|input_file|file_data)\b|[\"'`]file[\"'`]|\btype: file\b"),
+    Kind.AUDIO: re.compile(r"\b(?:audio|input_audio)\b"),
+}
 _ABOUT_FILES = re.compile(
     r"\bimages?\b|image_url|input_image|\bpdfs?\b|\bdocuments?\b|input_file|file_data|multimodal|vision"
-    r"|\baudio\b|input_audio"
+    r"|\baudio\b|input_audio|[\"'`]file[\"'`]|\bfile input|\btype: file\b|unsupported content\[\]\.type"
 )
 _NO_FILES = re.compile(
     r"(?:not|n't) (?:a multimodal|support[^.]{0,40}(?:image|vision|multimodal|pdf|file|document|audio))"
-    r"|(?:image|vision|pdf|file|document|audio|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?support"
-    r"|only supported by certain models|unknown variant .?(?:image_url|file|input_audio)"
-    r"|no endpoints found that support"
+    r"|(?:image|vision|pdf|file|document|audio|multimodal)[^.]{0,60}(?:not|n't|un)[ -]?(?:support|enabl)"
+    r"|only supported by certain models|no endpoints found that support|at most 0 (?:image|file|document|audio)"
+    r"|(?:unknown variant|unknown part type|invalid (?:value|type)\W|input tag)"
+    r"\W{0,4}(?:input_)?(?:image|image_url|file|document|pdf|audio)\b"
+    r"|unsupported (?:mime|media) type\W{1,4}application/pdf|unsupported content\[\]\.type"
 )
+_ALLOWED = re.compile(
+    r"\b(?:supported|allowed|valid|possible|accepted) (?:values|types|content types|options)\b"
+    r"|\bexpected (?:one of|tags?)|\b(?:must|should) be (?:one of|either)|\bonly supports?\b"
+)
+"""What follows names the kinds that the model does take."""
 
 
 def is_about_files(reason: str) -> bool:
     return _ABOUT_FILES.search(reason) is not None
 
 
+def kinds_named(reason: str) -> frozenset[Kind]:
+    """Returns the kinds of files that the refusal is about, as far as it tells."""
+    allowed = _ALLOWED.search(reason)
+    if allowed is None:
+        return _kinds_in(reason)
+    refused = _kinds_in(reason[: allowed.start()])
+    return refused or WHOLE - _kinds_in(reason[allowed.start() :])
+
+
+def _kinds_in(words: str) -> frozenset[Kind]:
+    return frozenset(kind for kind, pattern in _KINDS.items() if pattern.search(words))
+
+
 def refuses_files(reason: str) -> bool:
-    """Returns True if the model takes no pictures or PDFs at all, and not only this one."""
+    """Returns True if the model takes no files of a kind at all, and not only this one."""
     return _NO_FILES.search(reason) is not None
 
 

@@ -30,6 +30,7 @@ import orjson
 
 from backend.chat.models import Json, NewMessage, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart, Usage
 from backend.errors import ProviderError
+from backend.files.kinds import Kind
 from executor.llm.events import (
     Finished,
     ModelEvent,
@@ -105,6 +106,10 @@ class ScriptedModel:
     def room(self, prompt: Prompt) -> int | None:
         """See `Model.room`."""
         return None
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        """See `Model.refused_kinds`."""
+        return frozenset()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[ModelEvent, None]:
         """See `Model.stream`. Even without a delay, other jobs may run after every EVENTS_PER_BREATH events."""

@@ -42,27 +42,26 @@ def request_for_summary(tokens: int) -> NewMessage:
 
 
 class SummaryCall:
-    """A model call with a prompt that ends with `request_for_summary(tokens)`.
+    """A model call that asks for a summary of at most `tokens` tokens.
 
     `usage` is what the call has cost so far, even if it fails or is cancelled.
     """
 
-    def __init__(self, model: Model, prompt: Prompt, tokens: int) -> None:
+    def __init__(self, model: Model, tokens: int) -> None:
         self._model = model
-        self._prompt = prompt
         self._most = tokens * CHARACTERS_A_TOKEN
         self.usage = Usage()
 
-    async def run(self) -> str:
-        """Returns the summary. A text that is much too long ends the call, and is cut.
+    async def run(self, prompt: Prompt) -> str:
+        """Returns the summary. The prompt ends with `request_for_summary(tokens)`.
 
-        Raises ProviderError, and NoSummary if the answer is refused, has no text, or calls a tool: what a model writes
-        before a call is no summary.
+        A text that is much too long ends the call, and is cut. Raises ProviderError, and NoSummary if the answer is
+        refused, has no text, or calls a tool: what a model writes before a call is no summary.
         """
         said: list[str] = []
         calls = False
         length = 0
-        async with aclosing(self._model.stream(self._prompt)) as events:
+        async with aclosing(self._model.stream(prompt)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     said.append(event.text)

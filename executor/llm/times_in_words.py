@@ -9,6 +9,8 @@ TIMES = r"(?:every|each|daily|hourly|weekly)\b"
 _CLOCK = re.compile(r"\bat (\d{1,2})(?:[:.](\d{2}))?\s*(?:([ap])\.?m\b)?", re.IGNORECASE)
 _EVERY = re.compile(r"\b(?:every|each) (?:(\d{1,2}) )?(minute|hour)s?\b|\b(hourly)\b", re.IGNORECASE)
 _PARTS_OF_DAY = {"morning": 8, "noon": 12, "afternoon": 15, "evening": 18, "night": 22, "midnight": 0}
+_AFTER_NOON = {"afternoon": 1, "evening": 1, "night": 6}
+"""The first hour of the clock that means one after noon: “every night at 2” is early, “every night at 11” is late."""
 _DAYS = {"weekday": "1-5", "weekend": "0,6"} | {
     day: str(number)
     for number, day in enumerate(["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"])
@@ -34,6 +36,8 @@ def _time_in(text: str, words: list[str]) -> tuple[int, int]:
         minute, hour, half = int(found[2] or 0), int(found[1]), (found[3] or "").lower()
         if half:
             hour = hour % 12 + (12 if half == "p" else 0)
+        elif any(part in words and first <= hour < 12 for part, first in _AFTER_NOON.items()):
+            hour += 12
         if hour < 24 and minute < 60:
             return minute, hour
     return 0, next((hour for part, hour in _PARTS_OF_DAY.items() if part in words), 8)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 
-from backend.chat.models import NewMessage, Role, TextPart
+from backend.chat.models import NewMessage, Role, TextPart, Usage
 from backend.errors import ProviderError
-from executor.llm.events import TextDelta
+from executor.llm.events import Finished, TextDelta, UsageSoFar
 from executor.llm.model import Model, Prompt
 from executor.llm.think_tags import without_reasoning
 
@@ -25,8 +26,14 @@ _SYSTEM = (
 )
 
 
-async def make_title(model: Model | None, text: str, *, time_limit: float = TIME_LIMIT) -> str:
-    """Returns a title of 1 to MAX_TITLE characters.
+async def make_title(
+    model: Model | None,
+    text: str,
+    *,
+    time_limit: float = TIME_LIMIT,
+    count: Callable[[Usage], None] = lambda used: None,
+) -> str:
+    """Returns a title of 1 to MAX_TITLE characters. Calls `count` with the tokens as often as the provider tells them.
 
     Falls back to the first words of `text` without a model, on an error, and after `time_limit` seconds.
     """
@@ -39,6 +46,8 @@ async def make_title(model: Model | None, text: str, *, time_limit: float = TIME
             async for event in events:
                 if isinstance(event, TextDelta):
                     said += event.text
+                elif isinstance(event, UsageSoFar | Finished):
+                    count(event.usage)
     except (ProviderError, TimeoutError) as error:
         logger.info("model gave no title: %s", type(error).__name__)
         return first_words(text)

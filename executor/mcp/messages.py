@@ -229,7 +229,10 @@ def _request_id(given: Any) -> RequestId | None:
 def _id_at_an_edge(head: bytes, tail: bytes) -> RequestId | None:
     """Returns the id at the beginning or the end of an object, where all SDKs write it."""
     found = _FIRST_ID.match(head) or _LAST_ID.search(tail)
-    return _request_id(json.loads(found[1])) if found else None
+    try:
+        return _request_id(json.loads(found[1])) if found else None
+    except ValueError:  # a text with a control character, or with bytes that are no UTF-8
+        return None
 
 
 def _clean(value: Any) -> Any:

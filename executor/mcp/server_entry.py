@@ -143,13 +143,15 @@ class OAuth(BaseModel):
     """Each user signs in at the server. Without `client_id`, this service registers itself there.
 
     Asks for `scopes`; without them, for those that the server names. `private`: its sign-in server may be in a private
-    network.
+    network. `issuer` is the only sign-in server that may be used. Without it, `client_secret` is sent to none but the
+    host of the tool server itself: a tool server that is taken over could name another one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     client_id: str | None = Field(None, min_length=1, pattern=r"^[ -~]+$")
     client_secret: SecretStr | None = None
+    issuer: str | None = Field(None, pattern=r"^https?://[!-~]+$")
     scopes: tuple[Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")], ...] = ()
     private: bool = Field(False, strict=True)
 

@@ -35,7 +35,7 @@ _OTHER_NAMES = {
 _AUTH_NAMES = {
     "type": "type", "client_id": "client_id", "clientId": "client_id", "CLIENT_ID": "client_id",
     "client_secret": "client_secret", "clientSecret": "client_secret", "CLIENT_SECRET": "client_secret",
-    "scope": "scopes", "scopes": "scopes", "private": "private",
+    "scope": "scopes", "scopes": "scopes", "private": "private", "issuer": "issuer",
 }  # fmt: skip
 """Members of a sign-in under the names that other clients give them, and the names here."""
 _WITHOUT_EFFECT = frozenset(
@@ -130,6 +130,9 @@ def _server(file: Path, place: str, name: str, entry: Any, environment: Mapping[
         raise _wrong(file, place, "must be an object with either command or url")
     if own := {"name", "claim_headers"} & entry.keys():
         raise _wrong(file, f"{place}.{min(own)}", "Extra inputs are not permitted")
+    headers = known.get("headers")
+    if isinstance(headers, dict) and len({str(name).lower() for name in headers}) < len(headers):
+        raise _wrong(file, f"{place}.headers", "two headers have one name; case does not count")
     claiming = _headers_with_claims(known)
     filled: dict[str, Any] = {
         key: value if key == "instructions" else _filled(file, f"{place}.{key}", value, environment)

@@ -53,8 +53,8 @@ async def check_claims(resources: Resources, runner: TurnRunner) -> None:
                 claims = await tasks.claims_of(c, resources.me)
             clear_at = float("-inf") if claims else began
             _interrupt(working, claims)
-            idle = {claim.turn for claim in claims if not runner.works_on(claim.turn.task_id)}
-            for turn in idle_before & idle:  # idle in two checks, so not just between claim and attempt
+            idle = {claim.turn for claim in claims if not resources.claiming.on(claim.turn.task_id)}
+            for turn in idle_before & idle:  # idle in two checks: the first may have read a claim that was then ended
                 logger.warning("claim without an attempt is released", extra={"task_id": turn.task_id})
                 await runner.release(turn.task_id, in_hand=False)
                 await resources.outbox.publish(turn)

@@ -38,7 +38,7 @@ class FetchPage(Tool[WebFetchArgs]):
 
     async def run(self, call: WebFetchArgs, context: ToolContext) -> ToolResponse:
         try:
-            page = await self._fetcher.fetch(call.url, extract_text=call.extract_text)
+            page = await self._fetcher.fetch(call.url, extract_text=call.extract_text, owner=context.owner)
         except WebFailure as failure:
             self._count(self.name, failure)
             return ErrorResponse(message=str(failure), session_id=context.session_id, error=failure.code)

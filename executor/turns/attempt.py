@@ -39,7 +39,6 @@ from executor.turns.commits import Commits
 from executor.turns.context import ExecutorContext
 from executor.turns.continuation import choice_of, operation_of, outcome_of, with_call
 from executor.turns.cut_answers import with_notes_on_cut_answers
-from executor.turns.files import PromptFiles
 from executor.turns.history import read_history
 from executor.turns.summary import SummaryJob, is_full
 from executor.turns.takeover import take_over
@@ -112,8 +111,8 @@ class Attempt:
         await self._context.load_prices()
         await self._context.prepare_tools(self._task)
         writer, step_open = await self._open_stream(committed)
-        files = PromptFiles(self._resources, self._context.file_cache, self._task.session_id)
-        agent = self._context.agent(self._task, self._tool_host, operation, choice, told, files.load)
+        files = self._context.prompt_files(self._resources, self._task)
+        agent = self._context.agent(self._task, self._tool_host, operation, choice, told, files.loaded)
         approved = operation if operation is not None and operation.to_run else None
         delivered = operation is not None and approved is None and not self._task.steps
         outcome = outcome_of(operation) if operation is not None and delivered else None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from backend.chat.models import ModelChoice, Task
+from backend.chat.models import ModelChoice, Task, Usage
 from backend.chat.outcomes import Operation
+from backend.chat.resources import Resources
 from backend.chat.store.instructions import Instructions
 from backend.config import Settings
-from executor.agent.agent import Agent, Answerer, Limits, Row
+from executor.agent.agent import Agent, Answerer, Limits, Load, Row
 from executor.agent.calls import ToolHost
 from executor.heartbeat import Heartbeat
 from executor.llm.failures import CODES
@@ -33,7 +34,7 @@ from executor.tools.context import owner_of_session
 from executor.tools.remote_work import WorkServer
 from executor.tools.tool import Toolbox
 from executor.turns.continuation import about_operation
-from executor.turns.files import FileCache
+from executor.turns.files import FileCache, PromptFiles
 from executor.turns.page_tools import TurnToolbox
 from executor.turns.prompt import system_prompt, with_instructions
 
@@ -115,7 +116,7 @@ class ExecutorContext:
         operation: Operation | None,
         choice: ModelChoice,
         told: Instructions,
-        load: Callable[[Prompt], Awaitable[Prompt]] | None = None,
+        load: Load | None = None,
     ) -> Agent:
         """Returns the loop of model and tools for one attempt. `operation` is the one that a continuation is about,
         `load` reads the files of a prompt.
@@ -127,6 +128,10 @@ class ExecutorContext:
         asked = [opened for opened in (chosen, self._models.fallback_of(chosen)) if opened is not None]
         answerers = [self._answerer(opened, task, choice, told, operation) for opened in asked]
         return Agent(answerers, self._toolbox_of(task), host, limits, label=label, load=load)
+
+    def prompt_files(self, resources: Resources, task: Task) -> PromptFiles:
+        """Returns the reader of the files in the prompts of the task's conversation."""
+        return PromptFiles(resources, self.file_cache, task.session_id, owner_of(task))
 
     def summarising(self, task: Task, choice: ModelChoice, told: Instructions) -> SummaryModel:
         """Returns what a summary of the task's conversation needs."""
@@ -177,7 +182,8 @@ class ExecutorContext:
         rows: Sequence[Row],
     ) -> Prompt:
         cache_key = hashlib.sha256(task.session_id.encode()).hexdigest()[:32]
-        messages = planned(to_prompt_messages(rows), opened.accepts, opened.context_tokens)
+        accepts = opened.accepts - opened.model.refused_kinds()
+        messages = planned(to_prompt_messages(rows), accepts, opened.context_tokens)
         prompt = Prompt(system(), messages, toolbox.specs, opened.max_output_tokens, cache_key, effort=effort)
         about = prompt if operation is None else about_operation(prompt, operation, rows)
         return fit(about, opened.context_tokens, opened.model.room(about))
@@ -193,9 +199,13 @@ class ExecutorContext:
                 system += f"\n\n# Instructions of {whose}\n\n{text}"
         return system
 
-    async def title_of(self, text: str) -> str:
-        title = self._models.title
-        return await make_title(None if title is None else MeasuredModel(title, self.metrics.models), text)
+    async def title_of(self, text: str) -> tuple[str, Usage]:
+        """Returns a title, and what it has cost."""
+        opened, used = self._models.title, [Usage()]
+        if opened is None:
+            return await make_title(None, text), Usage()
+        title = await make_title(MeasuredModel(opened.model, self.metrics.models), text, count=used.append)
+        return title, self._models.priced(opened, used[-1]) if used[-1].total_tokens else Usage()
 
     def start_side_job(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Starts a side job of a turn. If it fails, that is only logged; if MAX_SIDE_JOBS run, it is cancelled."""

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class TurnRunner:
-    """The runner of one process; `running` holds its attempts by task, `pausing` the tasks between two attempts.
+    """The runner of one process; `running` holds its attempts by task.
 
     `processes` runs turns that seem to kill their process. It is None in a child process.
     """
@@ -42,7 +42,6 @@ class TurnRunner:
         self._context = context
         self._processes = processes
         self.running: dict[TaskId, Attempt] = {}
-        self.pausing: set[TaskId] = set()
         context.metrics.watch_running(lambda: len(self.running))
 
     async def run(self, turn: Turn) -> None:
@@ -52,7 +51,7 @@ class TurnRunner:
         """
         if self._resources.liveness.pulse.late:
             raise HandedBack  # others take this executor for dead and would take the turn over, or Redis is down
-        with self._resources.claiming.noted():
+        with self._resources.claiming.noted(turn.task_id):
             async with self._resources.database.connection() as c:
                 claimed = await tasks.claim_new_task(c, turn.task_id, self._resources.me)
             if claimed is None:
@@ -71,8 +70,8 @@ class TurnRunner:
         if task.status.ended:
             await self._complete_end(task)
             return None
-        if self.works_on(task.id):
-            return None
+        if task.id in self.running or (task.owner == self._resources.me and self._resources.claiming.on(task.id) > 1):
+            return None  # another delivery of the turn runs it here, or is about to
         if (
             task.owner is not None
             and task.owner != self._resources.me
@@ -166,16 +165,8 @@ class TurnRunner:
             await self._give_up(found[0], INTERNAL_ERROR)
             return None
         logger.warning("turn was fenced although its claim stands", extra={"attempt": claimed.attempt})
-        self.pausing.add(claimed.id)
-        try:
-            await asyncio.sleep(FENCED_PAUSE * 2 ** (fenced - 1))
-            return await self._claim(found[0])
-        finally:
-            self.pausing.discard(claimed.id)
-
-    def works_on(self, task_id: TaskId) -> bool:
-        """Returns True if an attempt at the task runs here, or is about to."""
-        return task_id in self.running or task_id in self.pausing
+        await asyncio.sleep(FENCED_PAUSE * 2 ** (fenced - 1))
+        return await self._claim(found[0])
 
     async def _give_up(self, claimed: Task, error: TaskError) -> None:
         """Fails a task that no attempt can end; only committed steps are kept."""
@@ -210,7 +201,7 @@ class TurnRunner:
 
         Raises AttemptEnded or Unavailable if the call must be repeated.
         """
-        with self._resources.claiming.noted():
+        with self._resources.claiming.noted(task_id):
             async with self._resources.database.connection() as c:
                 found = await tasks.find_tasks(c, [task_id])
             for task in found:
@@ -236,13 +227,13 @@ class TurnRunner:
             await self._resources.outbox.publish(Turn(active.id, active.session_id))
 
     async def release(self, task_id: TaskId, *, in_hand: bool) -> None:
-        """Releases this process's claim on a task, unless the task runs here. Counts no crash.
+        """Releases this process's claim on a task, unless work on it goes on here. Counts no crash.
 
         `in_hand`: the caller holds the turn's delivery and settles it. Otherwise it publishes the turn afterwards; if
         it dies before that, the sweeper does so without further delay.
         """
-        if not self.works_on(task_id):
-            async with self._resources.database.connection() as c:
+        async with self._resources.database.connection() as c:
+            if not self._resources.claiming.on(task_id):
                 await tasks.release_claim(c, task_id, self._resources.me, in_hand=in_hand)
 
     async def release_all(self) -> None:

@@ -26,7 +26,6 @@ from executor.llm.model import Prompt
 from executor.llm.summaries import NoSummary, SummaryCall, request_for_summary
 from executor.turns.context import ExecutorContext, SummaryModel
 from executor.turns.continuation import choice_of
-from executor.turns.files import PromptFiles
 from executor.turns.history import History, read_history
 from executor.turns.refused import exchanges_of
 
@@ -104,12 +103,11 @@ class SummaryJob:
 
     async def _make(self, claim: SummaryClaim, plan: SummaryPlan, by: SummaryModel, tokens: int) -> bool:
         prompt = by.maker.prompt_of([*plan.rows, request_for_summary(tokens)])
-        files = PromptFiles(self._resources, self._context.file_cache, self._task.session_id)
-        prompt = await files.load(prompt)
-        call, text, outcome = SummaryCall(by.maker.model, prompt, tokens), None, "made"
+        call, text, outcome = SummaryCall(by.maker.model, tokens), None, "made"
+        files = self._context.prompt_files(self._resources, self._task)
         try:
-            async with asyncio.timeout(self._limit):
-                text = await call.run()
+            async with asyncio.timeout(self._limit), files.loaded(prompt) as loaded:
+                text = await call.run(loaded)
         except (ProviderError, NoSummary, TimeoutError) as error:
             outcome = "too_late" if isinstance(error, TimeoutError) else "failed"
             reason = error.code if isinstance(error, ProviderError) else str(error) or "it took too long"

@@ -8,7 +8,7 @@ import contextlib
 from backend.chat.models import Task
 from backend.chat.protocol.chunks import Data
 from backend.chat.resources import Resources
-from backend.chat.store import sessions
+from backend.chat.store import sessions, tasks
 from backend.chat.streams.event_feed import Hint
 from backend.chat.streams.writer import StreamWriter
 from backend.errors import AttemptEnded
@@ -37,9 +37,14 @@ class SessionTitle:
         self._stream_ends = True
 
     async def _run(self, text: str) -> None:
-        title = await self._context.title_of(text)
-        async with self._resources.database.connection() as c:
+        title, usage = await self._context.title_of(text)
+        async with self._resources.database.transaction() as c:
+            await sessions.lock_session(
+                c, self._task.session_id
+            )  # first, as every transaction that writes rows of tasks
             changed = await sessions.set_title(c, self._task.session_id, title, only_if_untitled=True)
+            if usage.total_tokens:
+                await tasks.add_later_usage(c, self._task.id, usage)
         if changed:
             self._resources.feed.publish(Hint.TITLE_CHANGED, self._task.session_id, self._task.user_id, title=title)
         if changed and not self._stream_ends:

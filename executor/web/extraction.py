@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from executor.slots import NoSlot, Slots
 from executor.web.failures import WebFailure
 
 MAX_TEXT = 100_000
 """Bytes of the text of a page."""
 CHILDREN = 2
 """Children of one executor at a time."""
+WAITS = 60.0
+"""Seconds for which a page waits for a child."""
 RUNS = 20.0
 """Seconds that a child may take. Its limit of CPU time is shorter; this limit matters on a busy machine."""
 _MAX_OUTPUT = 8 * MAX_TEXT
@@ -48,19 +51,26 @@ class Extraction:
     """The children of one executor."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(CHILDREN)
+        self._slots = Slots(CHILDREN, wait=WAITS)
 
-    async def extract(self, kind: Kind, data: bytes, *, charset: str = "", url: str = "") -> Extracted:
-        """Returns the text of a page. Raises WebFailure."""
-        async with self._slots:
-            made = await _run(kind, data, charset, url)
-            if made is None and kind == "html":  # the better parser has failed or taken too long
-                made = await _run("lean", data, charset, url)
+    async def extract(self, kind: Kind, data: bytes, *, charset: str = "", url: str = "", owner: str = "") -> Extracted:
+        """Returns the text of a page that `owner` wants; owners take turns. Raises WebFailure."""
+        try:
+            async with self._slots.slot(owner):
+                made = await _run(kind, data, charset, url)
+                if made is None and kind == "html":  # the better parser has failed or taken too long
+                    made = await _run("lean", data, charset, url)
+        except NoSlot:
+            raise busy() from None
         code = made.get("error") if made is not None else "unreadable"
         if made is None or isinstance(code, str):
             raise WebFailure(str(code), _SAYINGS.get(str(code), _SAYINGS["unreadable"]))
         title = made.get("title")
         return Extracted(str(made.get("text", "")), str(title) if title else None, bool(made.get("cut")))
+
+
+def busy() -> WebFailure:
+    return WebFailure("busy", "Too many pages are being read at the moment. Try this one again in a minute.")
 
 
 async def _run(kind: Kind, data: bytes, charset: str, url: str) -> dict[str, object] | None:

@@ -19,9 +19,10 @@ from yarl import URL
 
 from backend.outside_addresses import OutsideAddresses
 from executor.outside_client import is_refused, open_outside_client
+from executor.slots import NoSlot, Slots
 from executor.web.bodies import ENCODINGS, PIECE, read_body
 from executor.web.content_types import Content, content_of, kind_of
-from executor.web.extraction import Extracted, Extraction
+from executor.web.extraction import Extracted, Extraction, busy
 from executor.web.failures import WebFailure
 from executor.web.urls import PORTS, page_url
 
@@ -31,7 +32,9 @@ MAX_BYTES = 2_000_000
 """Bytes of a page, after decompression."""
 MAX_REDIRECTS = 5
 AT_ONCE = 32
-"""Pages that one executor fetches at the same time. Others wait."""
+"""Pages that one executor fetches at the same time. Others wait, and users take turns."""
+WAITS = 30.0
+"""Seconds for which a page waits until it is fetched."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ACCEPT = "text/html,application/xhtml+xml,text/plain,application/json,application/pdf;q=0.9,*/*;q=0.1"
 _FAILURES = (
@@ -78,21 +81,30 @@ class Fetcher:
             "accept": _ACCEPT,
             "accept-encoding": ENCODINGS,
         }
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = Slots(AT_ONCE, wait=WAITS)
         self._extraction = Extraction()
 
-    async def fetch(self, url: str, *, extract_text: bool = True) -> FetchedPage:
-        """Returns the page: its main text as Markdown, or with `extract_text=False` its source. Raises WebFailure."""
+    async def fetch(self, url: str, *, extract_text: bool = True, owner: str = "") -> FetchedPage:
+        """Returns the page: its main text as Markdown, or with `extract_text=False` its source. Raises WebFailure.
+
+        `owner` is who wants it: pages of others are fetched and read in turn with theirs.
+        """
         target = page_url(url, self._ports)
-        async with self._slots:
-            try:
-                async with asyncio.timeout(TOTAL):
-                    fetched = await self._follow(target)
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise _failure_of(error) from error
-            made = await self._read(fetched, extract_text)
+        try:
+            async with self._slots.slot(owner):
+                fetched = await self._fetch(target)
+                made = await self._read(fetched, extract_text, owner)
+        except NoSlot:
+            raise busy() from None
         cut = made.cut or fetched.cut
         return FetchedPage(str(fetched.url), fetched.status, fetched.content.media_type, made.text, made.title, cut)
+
+    async def _fetch(self, target: URL) -> _Fetched:
+        try:
+            async with asyncio.timeout(TOTAL):
+                return await self._follow(target)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failure_of(error) from error
 
     async def _follow(self, url: URL) -> _Fetched:
         for _ in range(MAX_REDIRECTS + 1):
@@ -103,7 +115,7 @@ class Fetcher:
             url = page_url(location, self._ports, base=url)
         raise WebFailure("too_many_redirects", f"The address leads on more than {MAX_REDIRECTS} times.")
 
-    async def _read(self, fetched: _Fetched, extract_text: bool) -> Extracted:
+    async def _read(self, fetched: _Fetched, extract_text: bool, owner: str) -> Extracted:
         kind = kind_of(fetched.content, fetched.body)
         if not fetched.body.strip():
             return Extracted("", None, False)
@@ -113,7 +125,7 @@ class Fetcher:
             kind = "text"
         try:
             return await self._extraction.extract(
-                kind, fetched.body, charset=fetched.content.charset, url=str(fetched.url)
+                kind, fetched.body, charset=fetched.content.charset, url=str(fetched.url), owner=owner
             )
         except WebFailure:
             if fetched.status < HTTPStatus.BAD_REQUEST:

@@ -21,7 +21,7 @@ def page_url(text: str, ports: Container[int] = PORTS, base: URL | None = None) 
         url = URL(text.strip())
         url = (base.join(url) if base is not None else url).with_fragment(None)
         port = url.port
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError):  # yarl raises the last one for some unfinished hosts
         raise _refused("This is not a valid web address.") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise _refused("Only addresses that begin with http:// or https:// can be fetched.")

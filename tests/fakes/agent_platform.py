@@ -128,13 +128,15 @@ class FakePlatform:
             return _error(400, "invalid_request")
         key = request.headers.get("idempotency-key", "")
         routes = {
+            r"DELETE /graphs/([^/]+)": lambda graph: self._forget(user, graph),
+            r"DELETE /user": lambda: self._forget(user, None),
             r"GET /schedules": lambda: self._schedules(user, request),
             r"POST /blocks/([^/]+)/execute": lambda block: self._run_block(block, key, request.json()),
             r"PUT /graphs/([^/]+)/versions/(\d+)": lambda *of: self._put(user, *of, request.json()),
             r"POST /graphs/([^/]+)/execute/(\d+)": lambda *of: self._execute(user, *of, key, request.json()),
-            r"GET /graphs/([^/]+)/executions": lambda graph: self._executions(user, graph),
-            r"GET /graphs/([^/]+)/executions/([^/]+)/results": lambda _, run: self._run(user, run),
-            r"POST /graphs/([^/]+)/executions/([^/]+)/cancel": lambda _, run: self._cancel(user, run),
+            r"GET /graphs/([^/]+)/executions": lambda graph: self._executions(user, graph, request),
+            r"GET /graphs/([^/]+)/executions/([^/]+)/results": lambda *run: self._run(user, *run),
+            r"POST /graphs/([^/]+)/executions/([^/]+)/cancel": lambda *run: self._cancel(user, *run),
             r"POST /graphs/([^/]+)/schedules": lambda graph: self._make_schedule(user, graph, key, request.json()),
             r"(PATCH|DELETE) /schedules/([^/]+)": lambda method, one: self._change(user, method, one, request),
         }
@@ -143,6 +145,16 @@ class FakePlatform:
                 done: tuple[int, Any] = act(*found.groups())
                 return done
         return _error(404, "not_found")
+
+    def _forget(self, user: str, graph: str | None) -> tuple[int, Any]:
+        self.graphs = {of: one for of, one in self.graphs.items() if of[0] != user or graph not in (None, of[1])}
+        self.runs = {id: run for id, run in self.runs.items() if run.user != user or graph not in (None, run.graph_id)}
+        self.schedules = {
+            name: one
+            for name, one in self.schedules.items()
+            if not name.startswith(f"{user} ") or graph not in (None, one["graph_id"])
+        }
+        return 204, None
 
     def _run_block(self, block_id: str, key: str, inputs: Any) -> tuple[int, Any]:
         if not key:
@@ -175,20 +187,22 @@ class FakePlatform:
         result = {"execution_id": run.id, "status": status, "output": run.output}
         return {"success": status == "completed", "result": result, **({"error": error} if error else {})}
 
-    def _executions(self, user: str, graph: str) -> tuple[int, Any]:
+    def _executions(self, user: str, graph: str, request: Request) -> tuple[int, Any]:
+        most = int(parse_qs(urlsplit(request.path).query).get("limit", ["20"])[0])
         mine = [run for run in self.runs.values() if (run.user, run.graph_id) == (user, graph)]
-        listed = [{k: v for k, v in run.as_json().items() if k != "nodes"} for run in reversed(mine)]
+        listed = [{k: v for k, v in run.as_json().items() if k != "nodes"} for run in mine[: -most - 1 : -1]]
         return 200, {"executions": listed}
 
-    def _run(self, user: str, run_id: str) -> tuple[int, Any]:
+    def _run(self, user: str, graph: str, run_id: str) -> tuple[int, Any]:
         run = self.runs.get(run_id)
-        return (200, run.as_json()) if run is not None and run.user == user else _error(404, "not_found")
+        mine = run is not None and (run.user, run.graph_id) == (user, graph)
+        return (200, run.as_json()) if run is not None and mine else _error(404, "not_found")
 
-    def _cancel(self, user: str, run_id: str) -> tuple[int, Any]:
-        run = self.runs.get(run_id)
-        if run is not None and run.user == user and run.status == "running":
-            run.status = "cancelled"
-        return self._run(user, run_id)
+    def _cancel(self, user: str, graph: str, run_id: str) -> tuple[int, Any]:
+        status, found = self._run(user, graph, run_id)
+        if status == 200 and found["status"] == "running":
+            self.runs[run_id].status = "cancelled"
+        return self._run(user, graph, run_id)
 
     def _make_schedule(self, user: str, graph: str, key: str, body: Any) -> tuple[int, Any]:
         if len(body["cron"].split()) != 5:

@@ -7,7 +7,7 @@
 - Anthropic: `ImageBlockParam`, `DocumentBlockParam`, also in `ToolResultBlockParam`, of `anthropic` 2.12;
   docs.claude.com, "Vision" (5 MB in base64) and "PDF support".
 
-The model `blind` takes no files. It refuses pictures with OpenAI's words.
+The model `blind` takes no files, `pictures-only` no PDFs. They refuse them with OpenAI's words.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def openai_fault(content: Any, model: str) -> str | None:
         kind = block.get("type")
         if kind != "text" and model == "blind":
             return BLIND
+        if kind == "file" and model == "pictures-only":
+            return "Invalid value: 'file'. Supported values are: 'text', 'image_url', 'input_audio' and 'refusal'."
         if kind == "text":
             fault = None if block["text"] else "a text is empty"
         elif kind == "image_url" and not block["image_url"].keys() - {"url", "detail"}:

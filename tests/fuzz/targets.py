@@ -47,6 +47,8 @@ from executor.llm.responses_stream import ResponsesDecoder
 from executor.llm.sse import SseParser
 from executor.mcp.bodies import EventsBody, JsonBody, dumped
 from executor.mcp.messages import ClientErrorCode, decode
+from executor.web.failures import WebFailure
+from executor.web.urls import page_url
 
 Target = Callable[[bytes], None]
 MAX_VALUES = 10_000
@@ -316,6 +318,8 @@ def addresses(data: bytes) -> None:
         parse_redis_url(f"redis://{text}")
     with suppress(ConfigError):
         parse_rabbitmq_url(f"amqp://{text}")
+    with suppress(WebFailure):
+        assert page_url(f"https://{text}").host
     client = TrustedProxies("10.0.0.0/8, ::1").client_of("10.0.0.1", text.split("\n"))
     assert ip_address(client)
 

@@ -165,6 +165,10 @@ async def test_a_task_is_subscribed_to_and_cancelled(api: RunningApi) -> None:
             await follow()
         (ended,) = (await client.list_tasks(ListTasksRequest(context_id=task.context_id, status=CANCELED))).tasks
         assert ended.id == task.id
+        since = ListTasksRequest(context_id=task.context_id, status_timestamp_after=ended.status.timestamp)
+        assert ended.id in [one.id for one in (await client.list_tasks(since)).tasks]
+        since.status_timestamp_after.FromSeconds(since.status_timestamp_after.seconds + 3_600)
+        assert (await client.list_tasks(since)).total_size == 0
         newest = await client.list_tasks(ListTasksRequest(context_id=task.context_id, page_size=1))
         assert ([one.id for one in newest.tasks], newest.total_size) == ([waiting.id], 2)
         token = newest.next_page_token
@@ -278,7 +282,16 @@ async def test_what_is_not_supported_is_refused_by_its_error(api: RunningApi) ->
         ({}, {"a2a-version": "0.3"}, -32009),
         ({"method": "GetExtendedAgentCard"}, {}, -32007),
         ({"method": "ListTasks"}, {}, -32602),
+        ({"method": "GetExtendedAgentCard", "params": None}, {}, -32007),
         ({"params": {"id": 7}}, {}, -32602),
+        ({"method": "ListTasks", "params": {"statusTimestampAfter": "0001-01-01T00:00:00+14:00"}}, {}, -32602),
+        ({"method": "CreateTaskPushNotificationConfig", "params": {"taskId": "a", "url": "https://[::1"}}, {}, -32602),
+        ({"method": "CreateTaskPushNotificationConfig", "params": {"taskId": "a", "url": "https://"}}, {}, -32602),
+        (
+            {"method": "CreateTaskPushNotificationConfig", "params": {"taskId": "a", "url": "https://2130706433"}},
+            {},
+            -32602,
+        ),
     ],
 )
 async def test_a_wrong_call_is_an_error_of_json_rpc(
@@ -287,6 +300,33 @@ async def test_a_wrong_call_is_an_error_of_json_rpc(
     body = {"jsonrpc": "2.0", "id": "a", "method": "GetTask", "params": {}} | changes
     answer = await api.http.post(PATH, json=body, headers=api.as_user() | headers)
     assert (answer.status_code, answer.json()["id"], answer.json()["error"]["code"]) == (200, "a", code)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [("{", -32700), ("[]", -32600), ('{"jsonrpc": "1.0", "id": 1, "method": "GetTask"}', -32600),
+     ('{"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": []}', -32600),
+     ('{"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "\\u0000"}}', -32600)],
+)  # fmt: skip
+async def test_what_is_no_request_is_an_error_of_json_rpc(api: RunningApi, body: str, code: int) -> None:
+    headers = api.as_user() | {"content-type": "application/json"}
+    answer = await api.http.post(PATH, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["id"], answer.json()["error"]["code"]) == (200, None, code)
+
+
+async def test_null_is_no_member_and_bytes_have_either_alphabet(api: RunningApi) -> None:
+    """As the JSON form of protobuf has it."""
+    file = {"raw": "aGVsbG8_Pz8-", "filename": "a.txt", "mediaType": "text/plain", "text": None, "metadata": None}
+    unpadded = {"raw": "aGVsbG8", "filename": "b.txt", "mediaType": "text/plain", "data": None}
+    message = {"messageId": "m", "role": "ROLE_USER", "contextId": None, "taskId": None, "extensions": None}
+    message["parts"] = [{"text": "/say Hello", "filename": None}, file, unpadded]
+    config = {"returnImmediately": None, "historyLength": None, "taskPushNotificationConfig": None}
+    for configuration in (None, config):
+        params = {"message": message, "configuration": configuration, "metadata": None, "tenant": None}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params}
+        task = (await api.http.post(PATH, json=body, headers=api.as_user())).json()["result"]["task"]
+        assert task["artifacts"][0]["parts"] == [{"text": "Hello"}]
+        assert [part["filename"] for part in task["history"][0]["parts"][1:]] == ["a.txt", "b.txt"]
 
 
 async def test_the_card_is_a_card_of_the_protocol(api: RunningApi) -> None:

@@ -175,7 +175,6 @@ async def test_a_request_with_a_cursor_starts_no_turn(api: RunningApi) -> None:
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"tools": [{"name": "x", "description": "y"}]}, "unsupported_parameter"),
         ({"resume": [{"interruptId": "x", "status": "resolved"}]}, "unsupported_parameter"),
         ({"messages": []}, "empty_message"),
         ({"messages": [{"id": "a", "role": "assistant", "content": "x"}]}, "empty_message"),
@@ -191,3 +190,11 @@ async def test_a_run_that_is_not_supported_is_refused(api: RunningApi, changes: 
     body = {"threadId": new_id(), "runId": "r", "state": {}, "messages": [message], "tools": [], "context": []}
     answer = await api.http.post(PATH, json=body | changes, headers=api.as_user())
     assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+async def test_tools_of_the_page_are_ignored(api: RunningApi) -> None:
+    body = {"threadId": new_id(), "runId": "r", "messages": [{"id": "m", "role": "user", "content": "/say Hello"}]}
+    body["tools"] = [{"name": "paint", "description": "Paints the page.", "parameters": {"type": "object"}}]
+    answer = await api.http.post(PATH, json=body, headers=api.as_user())
+    assert answer.status_code == 200
+    assert "RUN_FINISHED" in answer.text

@@ -386,6 +386,33 @@ async def test_a_schedule_that_is_not_valid_is_refused(user: User) -> None:
         await user.ask("POST", "/graphs/g/schedules", {**good, **change}, status=status)
 
 
+async def test_a_deleted_graph_and_a_deleted_user_leave_nothing(user: User) -> None:
+    other = User(user.url, f"{user.id}-other")
+    runs = dict[str, list[str]]()
+    for one in (user, other):
+        for _ in range(2):
+            run = await one.start(adder(), {"a": 1, "b": 2})
+            await one.result(run)
+            schedule = {"version": 1, "name": "s", "cron": "0 8 * * *", "node_input": {"a": 1, "b": 2}}
+            await one.ask("POST", f"{run.partition('/executions')[0]}/schedules", schedule, status=201)
+            runs.setdefault(one.id, []).append(run)
+    slow = await user.start(graph([node("wait", "Delay", seconds=60)]))
+    first, second = runs[user.id]
+    for run in (first, slow):
+        await user.ask("DELETE", run.partition("/executions")[0], status=204)
+        await user.ask("GET", f"{run}/results", status=404)
+    await user.ask("GET", f"{second}/results")
+    assert len((await user.ask("GET", "/schedules"))["schedules"]) == 1
+    await user.ask("DELETE", "/user", status=204)
+    await user.ask("GET", f"{second}/results", status=404)
+    await user.ask("POST", f"{second.partition('/executions')[0]}/execute/1", {}, status=404)
+    assert (await user.ask("GET", "/schedules")) == {"schedules": []}
+    await user.ask("DELETE", "/user", status=204)
+    for run in runs[other.id]:
+        await other.ask("GET", f"{run}/results")
+    assert len((await other.ask("GET", "/schedules"))["schedules"]) == 2
+
+
 async def test_a_webhook_starts_a_run(user: User) -> None:
     document = graph(
         [

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from backend.api import platform_access
+from backend.api.routes import user
+from backend.chat.flows.delete import delete_user
 from tests.fakes.agent_platform import FakePlatform, fake_platform
 from tests.integration.agents import an_agent
 from tests.integration.running_api import RunningApi, new_user, running_api
@@ -94,6 +96,14 @@ async def test_an_agent_runs_without_a_conversation_and_shows_its_steps(owner: O
     (listed,) = (await owner.get(f"{owner.path}/runs"))["runs"]
     assert (listed["status"], listed["outputs"]) == ("completed", {"sum": [5]})
     assert "nodes" not in listed
+
+
+async def test_runs_with_outputs_of_megabytes_are_listed(owner: Owner, platform: FakePlatform) -> None:
+    for number in range(4):
+        run = platform.runs[(await owner.begin(a=number, b=0)).json()["execution_id"]]
+        run.status, run.output = "completed", {"text": ["x" * 3_000_000]}
+    runs = (await owner.get(f"{owner.path}/runs"))["runs"]
+    assert [len(run["outputs"]["text"][0]) for run in runs] == [3_000_000] * 2
 
 
 async def test_inputs_that_are_missing_or_wrong_are_named_by_field(owner: Owner, platform: FakePlatform) -> None:
@@ -203,3 +213,37 @@ async def test_without_a_platform_the_code_says_so(postgres_dsn: str, redis_dsn:
     async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
         owner = await an_owner(api)
         assert_problem(await owner.ask("GET", f"{owner.path}/runs"), 503, "platform_not_configured")
+
+
+@pytest.mark.parametrize("what", ["agent", "user"])
+async def test_what_is_deleted_here_is_deleted_at_the_platform(
+    api: RunningApi, owner: Owner, platform: FakePlatform, what: str
+) -> None:
+    other = await an_owner(api)
+    for one in (owner, other):
+        assert (await one.schedule()).status_code == 201
+        assert (await one.begin(a=1, b=2)).status_code == 202
+    path = owner.path if what == "agent" else "/api/chat/user"
+    platform.answers[f"DELETE {path.rsplit('/', 1)[-1] if what == 'user' else f'graph-of-{owner.user}'}"] += [
+        (500, {}) for _ in range(3)
+    ]
+    assert (await owner.ask("DELETE", path)).status_code == 503
+    assert (await owner.ask("GET", owner.path)).status_code == 200, "nothing was deleted"
+    platform.answers.clear()
+    assert (await owner.ask("DELETE", path)).status_code == 204
+    assert (await owner.ask("GET", owner.path)).status_code == 404
+    left = [*(of[0] for of in platform.graphs), *(run.user for run in platform.runs.values()), *platform.schedules]
+    assert not [one for one in left if one.startswith(owner.user)]
+    assert sum(one.startswith(other.user) for one in left) == 3
+
+
+async def test_a_schedule_that_a_turn_makes_while_its_user_is_deleted_is_deleted(
+    owner: Owner, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def delete_late(*what: Any) -> None:
+        assert (await owner.schedule()).status_code == 201
+        await delete_user(*what)
+
+    monkeypatch.setattr(user, "delete_user", delete_late)
+    assert (await owner.ask("DELETE", "/api/chat/user")).status_code == 204
+    assert not [name for name in platform.schedules if name.startswith(owner.user)]

@@ -25,6 +25,7 @@ from backend.api.tokens import LEEWAY
 from backend.chat.store.tool_servers import grants
 from backend.config import Settings
 from backend.errors import ConfigError, Unauthenticated, Unavailable
+from tests.fakes.agent_platform import fake_platform
 from tests.integration.agents import an_agent
 from tests.integration.running_api import (
     JWT_KEY,
@@ -37,6 +38,7 @@ from tests.integration.running_api import (
     running_api,
     token,
 )
+from tests.integration.test_agent_runs import SCHEMA
 from tests.speed import limit
 
 
@@ -365,6 +367,10 @@ BODIES = {
     ("patch", "/api/chat/folders/{folder_id}"): {"name": "mine now"},
     ("post", "/api/chat/operations/{operation_id}/answer"): {"answer": "x"},
     ("patch", "/api/chat/webhooks/{webhook_id}"): {"enabled": False},
+    ("post", "/api/library/agents/{agent_id}/runs"): {"inputs": {"a": 1, "b": 2}},
+    ("post", "/api/library/agents/{agent_id}/schedules"): {"cron": "0 8 * * *", "inputs": {"a": 1, "b": 2}},
+    ("patch", "/api/library/schedules/{schedule_id}"): {"paused": True},
+    ("put", "/api/library/agents/{agent_id}/publication"): {"version": 1},
 }
 NOT_FOUND = {
     "task_id": "task_not_found",
@@ -375,6 +381,7 @@ NOT_FOUND = {
     "file_id": "file_not_found",
     "folder_id": "folder_not_found",
     "server": "connection_not_found",
+    "schedule_id": "schedule_not_found",
 }
 FOR_SERVICES = {f"/api/chat/operations/{{operation_id}}/{what}" for what in ("complete", "progress")}
 PUBLIC = {
@@ -387,11 +394,18 @@ PUBLIC = {
     "/.well-known/agent-card.json", "/api/chat/a2a/.well-known/agent-card.json",
 }  # fmt: skip
 """Routes that show nothing of anybody."""
+SIGNED_IN = {
+    "/api/chat/sessions/{session_id}/assign-user", "/api/library/schedules/{schedule_id}",
+    "/api/library/published/{agent_id}", "/api/library/published/{agent_id}/copy",
+}  # fmt: skip
+"""Routes that an anonymous caller may not use at all."""
 BY_LINK = {"/api/chat/shared/{share_token}"}
 """Routes for everyone who has a secret link (test_api_whole_conversations)."""
 OF_THE_CALLER = {
     ("GET", "/api/chat/sessions"), ("POST", "/api/chat/sessions"), ("POST", "/api/chat"), ("GET", "/api/chat/events"),
-    ("GET", "/api/chat/transports"), ("GET", "/api/chat/models"), ("GET", "/api/library/agents"),
+    ("GET", "/api/chat/transports"), ("GET", "/api/chat/models"),
+    ("GET", "/api/library/agents"), ("POST", "/api/library/agents"),
+    ("GET", "/api/library/schedules"), ("GET", "/api/library/published"),
     ("GET", "/api/chat/instructions"), ("PUT", "/api/chat/instructions"),
     ("DELETE", "/api/chat/user"), ("GET", "/api/chat/search"),
     ("GET", "/api/chat/webhooks"), ("POST", "/api/chat/webhooks"), ("POST", "/api/chat/ag-ui"),
@@ -434,7 +448,10 @@ def routes_of(api: RunningApi) -> set[tuple[str, str]]:
 
 async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, redis_dsn: str) -> None:
     """A table of all routes, callers and ids. A new route is in it by itself, or fails here."""
-    async with running_api(postgres_dsn, redis_dsn, share_links=True) as api:
+    async with (
+        fake_platform() as platform,
+        running_api(postgres_dsn, redis_dsn, share_links=True, **platform.settings) as api,
+    ):
         user = new_user()
         owner, thief = api.as_user(user), api.as_user()
         session = await api.new_session(owner)
@@ -442,7 +459,7 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
         task = chunks[0]["messageId"].removeprefix("msg_")
         call = next(chunk["toolCallId"] for chunk in chunks if chunk["type"] == "tool-output-available")
         async with api.resources.database.connection() as c:
-            agent = (await an_agent(c, user, description="secret words")).agent.id
+            agent = (await an_agent(c, user, description="secret words", input_schema=SCHEMA)).agent.id
             await grants.save(c, f"user:{user}", "secret", "id", b"sealed", "words", None)
         hook = await api.http.post("/api/chat/webhooks", json={"url": "https://secret.invalid/"}, headers=owner)
         file = await api.http.post("/api/chat/files", content=b"secret words", headers=owner)
@@ -455,13 +472,20 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
         folder = await api.http.post("/api/chat/folders", json={"name": "secret words"}, headers=owner)
         shared = await api.http.put(f"/api/chat/sessions/{session}/share", headers=owner)
         assert shared.status_code == 200, shared.text
+        here, inputs = f"/api/library/agents/{agent}", {"a": 1, "b": 2}
+        run = await api.http.post(f"{here}/runs", json={"inputs": inputs}, headers=owner)
+        plan = {"cron": "0 8 * * *", "name": "secret words", "inputs": inputs}
+        schedule = await api.http.post(f"{here}/schedules", json=plan, headers=owner)
         theirs["file_id"], theirs["server"] = file.json()["id"], "secret"
         theirs["folder_id"], theirs["message_id"] = folder.json()["id"], f"msg_{task}"
+        theirs["execution_id"], theirs["schedule_id"] = run.json()["execution_id"], schedule.json()["id"]
+        theirs["path"] = "secret.txt"
         nowhere = "00000000-0000-4000-8000-000000000000"
         nobodys = {"session_id": new_id(), "task_id": nowhere, "agent_id": nowhere, "operation_id": nowhere}
         nobodys |= {"tool_call_id": call, "webhook_id": nowhere, "delivery_id": f"evt_{'0' * 32}"}
         nobodys["file_id"], nobodys["server"] = nowhere, "nowhere"
         nobodys["folder_id"], nobodys["message_id"] = nowhere, f"msg_{nowhere}"
+        nobodys["execution_id"] = nobodys["schedule_id"] = nobodys["path"] = nowhere
         objects = {
             (method, path)
             for method, path in routes_of(api)
@@ -491,6 +515,8 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
             "/api/chat/webhooks",
             "/api/chat/mcp/connections",
             "/api/chat/folders",
+            "/api/library/schedules",
+            "/api/library/published",
         ):
             for headers in (thief, {}):
                 answer = await api.http.get(path, headers=headers)
@@ -499,7 +525,9 @@ async def test_no_route_gives_access_to_objects_of_others(postgres_dsn: str, red
         mine = (await api.http.get(f"/api/chat/sessions/{session}", headers=owner)).json()
         assert len(mine["messages"]) == 4
         assert (await api.http.get(f"/api/chat/tasks/{task}/results/{call}", headers=owner)).status_code == 200
-        assert (await api.http.get(f"/api/library/agents/{agent}", headers=owner)).status_code == 200
+        assert (await api.http.get(here, headers=owner)).status_code == 200
+        assert [one.user for one in platform.runs.values()] == [user]
+        assert (await api.http.get("/api/library/schedules", headers=owner)).json()["schedules"] == [schedule.json()]
 
 
 async def _refuses(
@@ -514,7 +542,7 @@ async def _refuses(
     assert "secret" not in foreign.text
     if method in ("GET", "HEAD") and path.endswith("{session_id}/stream"):
         assert foreign.status_code == 204
-    elif path.endswith("assign-user") and "authorization" not in headers:
+    elif path in SIGNED_IN and "authorization" not in headers:
         assert foreign.status_code == 401
     elif method == "HEAD":
         assert foreign.status_code == 404

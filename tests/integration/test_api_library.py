@@ -110,7 +110,8 @@ async def test_a_published_agent_is_found_and_copied_by_others_until_it_is_unpub
     owner, other = api.as_user(user := new_user()), api.as_user()
     node = {"id": "in", "block_id": "b1", "input_default": {"api_key": "hunter2"}}
     for n in (1, 2):
-        saved = await saved_by(api, user, name=f"Agent {n} of {user}", nodes=[node], links=[])
+        words = "Reads postgres://me:hunter2@host/db"
+        saved = await saved_by(api, user, name=f"Agent {n} of {user}", description=words, nodes=[node], links=[])
     own, shared = f"{AGENTS}/{saved.agent.id}", f"/api/library/published/{saved.agent.id}"
     assert_problem(await api.http.get(shared, headers=other), 404, "agent_not_found")
     assert_problem(await api.http.put(f"{own}/publication", json={}, headers=other), 404, "agent_not_found")
@@ -122,6 +123,7 @@ async def test_a_published_agent_is_found_and_copied_by_others_until_it_is_unpub
     listed = (await api.http.get("/api/library/published", params={"q": user}, headers=other)).json()
     assert (listed["total"], listed["agents"][0]["name"]) == (1, f"Agent 2 of {user}")
     assert listed["agents"][0]["mine"] is False
+    assert listed["agents"][0]["description"] == "Reads postgres://[REDACTED]@host/db"
     read = (await api.http.get(shared, headers=other)).json()
     assert read["graph"]["nodes"][0]["input_default"] == {"api_key": "[REDACTED]"}
     copy = (await api.http.post(f"{shared}/copy", headers=other)).json()
@@ -131,6 +133,9 @@ async def test_a_published_agent_is_found_and_copied_by_others_until_it_is_unpub
     for _ in ("takes it back", "changes nothing"):
         assert (await api.http.delete(f"{own}/publication", headers=owner)).status_code == 204
     assert_problem(await api.http.post(f"{shared}/copy", headers=other), 404, "agent_not_found")
+    assert (await api.http.put(f"{own}/publication", json={}, headers=owner)).status_code == 200
+    assert (await api.http.delete("/api/chat/user", headers=owner)).status_code == 204
+    assert_problem(await api.http.get(shared, headers=other), 404, "agent_not_found")
     assert (await api.http.get(f"{AGENTS}/{copy['id']}", headers=other)).status_code == 200
 
 

@@ -101,6 +101,13 @@ async def test_allowed_origins_may_read(api: RunningApi, origin: str) -> None:
     assert "last-event-id" in preflight.headers["access-control-allow-headers"]
 
 
+@pytest.mark.parametrize("origin", ["https://chat.example.com", "https://evil.example", "null"])
+async def test_everyone_may_read_the_files_of_the_page(api: RunningApi, origin: str) -> None:
+    """Two such headers would forbid it, and a cache answers one origin with what it kept of another."""
+    answer = await api.http.get("/assets/x.js", headers={"origin": origin})
+    assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+
+
 async def test_a_page_may_send_headers_of_tracing_and_those_that_are_set(postgres_dsn: str, redis_dsn: str) -> None:
     origin = {"origin": "https://chat.example.com", "access-control-request-method": "POST"}
     changes: dict[str, Any] = {"cors_headers": "X-Csrf-Token, x-tenant", "cors_credentials": True}
@@ -124,16 +131,9 @@ async def test_every_route_that_answers_get_answers_head(api: RunningApi) -> Non
     """Uptime monitors ask by HEAD."""
     id = await api.new_session()
     paths = [context.path or "" for context in iter_route_contexts(api.app.routes) if "GET" in (context.methods or ())]
+    known_ids = {"session_id": id, "task_id": new_task_id(), "webhook_id": new_task_id(), "version": "1"}
     for path in paths:
-        ids = {
-            "session_id": id,
-            "task_id": new_task_id(),
-            "tool_call_id": "x",
-            "agent_id": "x",
-            "file_id": "x",
-            "version": 1,
-        }
-        known = path.replace(":path", "").format(**ids, name="x", model="copilot", webhook_id=new_task_id())
+        known = re.sub(r"{(\w+)(:path)?}", lambda name: known_ids.get(name[1], "x"), path)
         if path.endswith(("/stream", "/events")):
             continue  # tested with the streams
         got, head = await api.http.get(known), await api.http.head(known)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from backend.api.app import SHARED_READS
+from backend.api.importing import read_turns
+from backend.chat.models import Caller
+from backend.chat.store import sessions
+from backend.chat.store.conversations.imports import ImportedConversation, write_conversation
+from backend.ids import SessionId
 from tests.integration.running_api import RunningApi, new_id, new_user, running_api
 from tests.integration.test_api_chat import chat, user_message
 
@@ -211,6 +217,16 @@ async def test_a_share_link_shows_a_copy_of_the_texts_until_it_is_withdrawn(api:
     assert (await api.http.put(path, headers=mine)).json()["path"] != link
 
 
+async def test_the_log_has_no_share_link(api: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
+    secret = "S" * 43
+    with caplog.at_level(logging.INFO, "backend.api.middleware"):
+        for path in (f"/s/{secret}", f"/s/{secret}/", f"/api/chat/shared/{secret}"):
+            await api.http.get(path)
+    lines = [vars(record) for record in caplog.records if record.name == "backend.api.middleware"]
+    assert [line["path"] for line in lines] == ["/s/{share_token}", "unknown", "/api/chat/shared/{share_token}"]
+    assert secret not in str(lines)
+
+
 async def test_share_links_are_off_by_default_and_bounded_for_each_address(postgres_dsn: str, redis_dsn: str) -> None:
     async with running_api(postgres_dsn, redis_dsn, executor=False) as api:
         session = await api.new_session()
@@ -276,3 +292,25 @@ async def test_feedback_about_an_answer_is_in_the_history_and_in_the_export(api:
         assert (missing.status_code, missing.json()["code"]) == (404, "message_not_found")
     assert (await api.http.delete(path, headers=mine)).status_code == 204
     assert "feedback" not in (await shown(api, session, mine))[-1]["metadata"]
+
+
+async def test_an_import_finds_each_task_by_its_key(api: RunningApi) -> None:
+    """Also with the plans of a connection that were made when there were few tasks."""
+    session_id, count = SessionId(new_id()), 400
+    shown = [{"role": "user", "parts": [{"type": "text", "text": f"{n}"}]} for n in range(count)]
+    async with api.resources.database.transaction() as c:
+        await c.execute("DISCARD PLANS")
+        await c.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await c.execute("SET LOCAL enable_indexscan = off")
+        await c.execute("SET LOCAL enable_bitmapscan = off")
+        await sessions.create_session(c, first := SessionId(new_id()), None, {})
+        await write_conversation(
+            c, first, Caller(None, "a"), None, ImportedConversation.of(read_turns(shown[:1], None))
+        )
+        await c.execute("SET LOCAL enable_indexscan = on")
+        read = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'tasks'"
+        before = await c.fetchval(read)
+        await sessions.create_session(c, session_id, None, {})
+        conversation = ImportedConversation.of(read_turns(shown, None))
+        await write_conversation(c, session_id, Caller(None, "a"), None, conversation)
+        assert await c.fetchval(read) - before < count

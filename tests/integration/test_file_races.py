@@ -176,9 +176,10 @@ async def test_a_prompt_asks_a_storage_that_fails_once(api: RunningApi, monkeypa
 
     monkeypatch.setattr(api.resources.files, "get", get)
     parts = tuple(PromptFile(FilePart(FileId(one["id"]), "image/png", "p.png", one["size"]), 1) for one in given)
-    reading = PromptFiles(api.resources, FileCache(), SessionId(session))
-    loaded = await reading.load(Prompt("", [NewMessage(Role.USER, parts)]))
+    reading = PromptFiles(api.resources, FileCache(), SessionId(session), "a user")
+    async with reading.loaded(Prompt("", [NewMessage(Role.USER, parts)])) as loaded:
+        messages = loaded.messages
     assert len(asked) == 1
-    told = [part.text for message in loaded.messages for part in message.parts if isinstance(part, TextPart)]
+    told = [part.text for message in messages for part in message.parts if isinstance(part, TextPart)]
     assert len(told) == 3
     assert all("could not be read" in text for text in told)

@@ -37,6 +37,7 @@ async def api(
         entry("responses", "openai-responses", "gpt-6-sol", "responses", accepts=["image", "pdf"]),
         entry("plain", "openai-chat", "words-only", "openai"),
         entry("blind", "openai-chat", "blind", "openai", images=True),
+        entry("pictures", "openai-chat", "pictures-only", "openai", accepts=["image", "pdf"]),
         entry("small", "openai-chat", "gpt-6-mini", "openai", context_tokens=8_000, max_output_tokens=1_000),
     ]
     settings = {"chat_models": json.dumps(models), "chat_provider": None}
@@ -121,6 +122,25 @@ async def test_a_model_that_refuses_pictures_is_asked_again_without_them(api: Ru
     assert len(await bodies_of(urls["openai"], f"{mark}x")) == 1
 
 
+async def test_a_model_that_refuses_pdfs_still_sees_pictures_and_then_reads_the_text_of_pdfs(
+    api: RunningApi, urls: dict[str, str]
+) -> None:
+    user, mark = api.as_user(), new_id()
+    session = await api.new_session(user)
+    given = ((picture(), "p.png"), (pdf("First words", "Second page"), "d.pdf"))
+    files = [await upload(api, user, content, name) for content, name in given]
+    await api.say(session, f"{mark} look", user, file_ids=files, model="pictures")
+    first, second = (users(body)[0] for body in await bodies_of(urls["openai"], mark))
+    assert kinds(first) == ["image_url", "file", "text"]
+    assert kinds(second) == ["image_url", "text"]
+    assert "d.pdf, 1 kB, which the model cannot read" in second[-1]["text"]
+    await api.say(session, f"{mark}x again", user)
+    [body] = await bodies_of(urls["openai"], f"{mark}x")
+    shown, text = users(body)[0]
+    assert shown["type"] == "image_url"
+    assert "First words" in text["text"]
+
+
 async def test_the_newest_files_are_sent_and_a_small_context_gets_lines_for_the_rest(
     api: RunningApi, urls: dict[str, str]
 ) -> None:
@@ -151,5 +171,6 @@ async def test_the_list_of_models_tells_what_each_takes(api: RunningApi) -> None
         "responses": (["image", "pdf"], True),
         "plain": ([], False),
         "blind": (["image"], True),
+        "pictures": (["image", "pdf"], True),
         "small": (["image"], True),
     }

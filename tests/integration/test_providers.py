@@ -559,7 +559,8 @@ async def test_titles_come_from_the_title_model_and_else_from_the_first_words(ur
         assert models.title is None
         assert await make_title(models.title, "  How do I\nbake bread? ") == "How do I bake bread?"
     async with open_models(settings_of(**given, chat_title_model="small")) as models:
-        model = models.title
+        assert models.title is not None
+        model = models.title.model
         assert model is not None
         assert model.name == "small"
         assert await make_title(model, '/say "Baking Bread"') == "Baking Bread"

@@ -5,6 +5,7 @@ The fake refuses what OpenAI refuses (`tests/fakes/responses_refusals.py`).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
@@ -360,7 +361,7 @@ async def api(postgres_dsn: str, redis_dsn: str, url: str) -> AsyncIterator[Runn
         {**at, "id": "dear", "model": "m", "price": PRICE},
         {**at, "id": "wrong", "model": "m", "key": "wrong", "fallback": "dear"},
         {**at, "id": "small", "model": "caches", "context_tokens": 16_000, "max_output_tokens": 512},
-        {**at, "id": "titles", "model": "t", "hidden": True},
+        {**at, "id": "titles", "model": "t", "hidden": True, "price": {**PRICE, "currency": "EUR"}},
     ]
     settings = {"chat_provider": None, "chat_models": json.dumps(entries), "chat_title_model": "titles"}
     async with running_api(postgres_dsn, redis_dsn, **settings) as api:
@@ -377,9 +378,13 @@ async def test_a_turn_has_reasoning_tools_cost_and_a_title(api: RunningApi) -> N
     usage = metadata["usage"]
     assert (usage["inputTokens"], usage["cachedInputTokens"]) == (22, 8)
     assert metadata["cost"]["USD"] == pytest.approx((14 * 10 + 8 + usage["outputTokens"] * 100) / 1_000_000)
-    assert (await api.session(session))["title"] == "Looking"
-    shown = json.dumps(await api.session(session, format="ui"))
-    assert "gAAAA" not in shown, "clients do not see data of the provider"
+    async with asyncio.timeout(limit(10)):
+        while "EUR" not in (shown := await api.session(session))["usage"]["cost"]:
+            await asyncio.sleep(0.02)  # the title may come after the answer
+    assert shown["title"] == "Looking"
+    assert shown["usage"]["cost"]["USD"] == metadata["cost"]["USD"], "a title costs the session, and not the answer"
+    assert shown["usage"]["input_tokens"] > usage["inputTokens"]
+    assert "gAAAA" not in json.dumps(await api.session(session, format="ui")), "clients do not see data of the provider"
 
 
 async def test_a_fallback_answers_for_it(api: RunningApi) -> None:

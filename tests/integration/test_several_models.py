@@ -214,11 +214,11 @@ async def test_titles_come_from_a_model_of_the_list_and_hold_no_reasoning(urls: 
     small = {"id": "small", "model": "small", "base_url": f"{urls['openai']}/v1", "hidden": True}
     async with open_models(settings_of(*entries_of(urls)[:1], small, chat_title_model="small")) as models:
         assert models.title is not None
-        assert models.title.name == "small"
+        assert models.title.model.name == "small"
         for script in ("/think What is it about?", "/quirk details\n/think What?", "/quirk reasoning\n/think What?"):
-            assert await make_title(models.title, f'{script}\n/say "Baking Bread"') == "Baking Bread"
-        assert await make_title(models.title, "/say <think>What?</think> Baking Bread") == "Baking Bread"
-        assert await make_title(models.title, "/think Nothing but this") == "/think Nothing but this"
+            assert await make_title(models.title.model, f'{script}\n/say "Baking Bread"') == "Baking Bread"
+        assert await make_title(models.title.model, "/say <think>What?</think> Baking Bread") == "Baking Bread"
+        assert await make_title(models.title.model, "/think Nothing but this") == "/think Nothing but this"
 
 
 async def test_summaries_come_from_the_model_of_the_setting(urls: dict[str, str]) -> None:

@@ -19,7 +19,15 @@ from pydantic import SecretStr
 
 from backend.chat.oauth import token_endpoint
 from backend.chat.oauth.sealing import Seal
-from backend.chat.oauth.values import SignIn, grant_from_json, grant_json, hash_of, place_of_grant, place_of_sign_in
+from backend.chat.oauth.values import (
+    OAuthTokens,
+    SignIn,
+    grant_from_json,
+    grant_json,
+    hash_of,
+    place_of_grant,
+    place_of_sign_in,
+)
 from backend.chat.store.tool_servers import grants, sign_ins
 from backend.config import Settings
 from backend.resources import open_resources
@@ -228,6 +236,41 @@ async def test_signing_out_revokes_the_tokens_and_the_next_call_asks_again(chat:
     again = await service.api.http.delete(path, headers=chat.mine)
     assert (again.status_code, again.json()["code"]) == (404, "connection_not_found")
     assert await chat.asked_to_sign_in("docs_whoami")
+
+
+async def test_deleting_a_user_revokes_the_tokens(chat: Chat, service: Service) -> None:
+    await signed_in(chat)
+    before = (await service.seen())["revoked"]
+    assert (await service.api.http.delete("/api/chat/user", headers=chat.mine)).status_code == 204
+    assert (await service.seen())["revoked"] == before + 1
+
+
+@pytest.mark.parametrize("other_client", [True, False])
+async def test_a_new_sign_in_revokes_the_tokens_of_another_client_only(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch, other_client: bool
+) -> None:
+    await signed_in(chat)
+    seal, revoked = Seal.of(SecretStr(KEY)), list[str]()
+    assert seal is not None
+    async with service.api.resources.database.connection() as c:
+        owner = await c.fetchval("SELECT owner FROM tool_server_grants ORDER BY created_at DESC LIMIT 1")
+        grant = await grants.find(c, owner, "docs")
+        assert grant is not None
+        place = place_of_grant(owner, "docs")
+        authority, tokens = grant_from_json(seal.open(grant.sealed, place))
+        if other_client:
+            sealed = seal.seal(grant_json(replace(authority, client_id="other"), tokens), place)
+            assert await grants.renew(c, grant, sealed, tokens.scopes, 3_600)
+
+    async def revoke(_: Any, old: OAuthTokens) -> bool:
+        revoked.append(old.access)
+        return True
+
+    monkeypatch.setattr(token_endpoint, "revoke", revoke)
+    asked = await chat.asked_to_sign_in("docs_write")
+    assert (await chat.sign_in(link_in(asked))).status_code == 200
+    assert word(await chat.continued(asked)) == "written"
+    assert revoked == ([tokens.access] if other_client else [])
 
 
 async def test_a_token_that_has_ended_is_renewed_once_however_many_calls_need_it(chat: Chat, service: Service) -> None:

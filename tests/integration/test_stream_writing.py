@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 
 from backend.chat.keys import stream_key
 from backend.chat.protocol.chunks import END, Chunk, Data, Start, TextDelta, TextEnd, TextStart, encode
+from backend.chat.scripts import Appended, Batch, append
 from backend.chat.streams.streams import Entry, Streams
 from backend.chat.streams.writer import BUFFER_CAP, Flusher
 from backend.errors import Fenced, StreamGone, StreamUnavailable, Unavailable
@@ -418,3 +419,19 @@ async def test_an_unreachable_redis_raises_unavailable() -> None:
     async with Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0)) as client:
         with pytest.raises(Unavailable):
             await Streams(client, TTL).top(new_key())
+
+
+async def test_streams_are_written_although_their_channels_are_forbidden(
+    redis: Redis, redis_dsn: str, streams: Streams
+) -> None:
+    """Readers then find the chunks by looking. No stream of a call waits for the error of another."""
+    user = f"writer-{uuid.uuid4().hex}"
+    await redis.acl_setuser(user, enabled=True, nopass=True, keys=["*"], reset_channels=True, categories=["+@all"])
+    keys = [new_key() for _ in range(5)]
+    try:
+        async with Redis.from_url(redis_dsn, username=user, password="any") as client:
+            outcomes = await append(client, [Batch(key, 1001, 1, [b"x"], create=True) for key in keys], TTL)
+    finally:
+        await redis.acl_deluser(user)
+    assert outcomes == [Appended.NOW] * len(keys)
+    assert [len(await whole(streams, key)) for key in keys] == [1] * len(keys)

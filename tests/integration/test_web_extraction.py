@@ -100,3 +100,33 @@ async def test_deep_and_long_pages_end_in_a_text_or_a_reason(page: bytes) -> Non
     except WebFailure as failure:
         ended = failure.code
     assert ended.startswith("words") or ended in ("no_text", "unreadable")
+
+
+async def test_one_user_with_many_pages_leaves_children_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replace_child(monkeypatch, tmp_path, 'sys.stdin.buffer.read(); print(\'{"text": "words"}\')')
+    reader, read = Extraction(), list[str]()
+
+    async def wants(owner: str) -> None:
+        await reader.extract("text", b"x", owner=owner)
+        read.append(owner)
+
+    async with asyncio.timeout(limit(30)):
+        await asyncio.gather(*map(wants, ("greedy",) * 8 + ("modest",)))
+    assert "modest" in read[:5]  # two are read, two are next to be, and then it is the other's turn
+
+
+async def test_a_page_that_waits_too_long_for_a_child_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replace_child(monkeypatch, tmp_path, "time.sleep(600)")
+    monkeypatch.setattr(extraction, "WAITS", 0.01)
+    reader = Extraction()
+    jobs = [asyncio.create_task(reader.extract("text", b"x", owner=str(number))) for number in range(3)]
+    async with asyncio.timeout(limit(20)):
+        done, others = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+    assert [one.exception().code for one in done] == ["busy"]  # type: ignore[union-attr]
+    for one in others:
+        one.cancel()
+    await asyncio.wait(others)

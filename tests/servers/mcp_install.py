@@ -28,7 +28,7 @@ def find_or_install_fastmcp() -> Path | None:
     """Returns the interpreter that has fastmcp. None if it cannot be installed here."""
     python = FASTMCP / "bin" / "python"
     pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:", *PACKAGES]
-    return python if _install(FASTMCP, [[sys.executable, "-m", "venv", FASTMCP], pip]) else None
+    return python if install(FASTMCP, [[sys.executable, "-m", "venv", FASTMCP], pip]) else None
 
 
 def find_or_install_everything() -> Path | None:
@@ -37,10 +37,11 @@ def find_or_install_everything() -> Path | None:
         return None
     npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", EVERYTHING, PACKAGE]
     program = EVERYTHING / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-    return program if _install(EVERYTHING, [npm]) else None
+    return program if install(EVERYTHING, [npm]) else None
 
 
-def _install(home: Path, commands: Sequence[Sequence[str | Path]]) -> bool:
+def install(home: Path, commands: Sequence[Sequence[str | Path]]) -> bool:
+    """Runs the commands once for the folder `home`. Returns False if one of them fails."""
     home.mkdir(parents=True, exist_ok=True)
     with (home.parent / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -56,6 +57,6 @@ def _install(home: Path, commands: Sequence[Sequence[str | Path]]) -> bool:
 
 
 if __name__ == "__main__":
-    for install, hint in ((find_or_install_fastmcp, FASTMCP_HINT), (find_or_install_everything, EVERYTHING_HINT)):
-        if install() is None:
+    for find, hint in ((find_or_install_fastmcp, FASTMCP_HINT), (find_or_install_everything, EVERYTHING_HINT)):
+        if find() is None:
             print(hint, file=sys.stderr)

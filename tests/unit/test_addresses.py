@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from yarl import URL
 
 from backend.config import Settings
 from backend.errors import ConfigError
 from backend.postgres_address import Address
 from backend.rabbitmq_address import parse_rabbitmq_url
 from backend.redis_address import parse_redis_url, place_of_redis, seeds_of, sentinels_of
+from executor.web.failures import WebFailure
+from executor.web.urls import page_url
 
 SECRET = "s3cr3t@/:?#,"
 KINDS = [
@@ -146,3 +149,17 @@ def test_a_wrong_url_of_redis_is_told_without_its_login(dsn: str) -> None:
     with pytest.raises(ConfigError, match=r"^REDIS_URL: ") as told:
         sentinels_of(dsn)
     assert "s3cr3t" not in str(told.value)
+
+
+def test_a_host_that_the_library_cannot_split_is_a_wrong_setting_and_a_refused_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def split(url: str) -> URL:
+        raise IndexError(url)  # as yarl 1.25 does for some hosts that end too early
+
+    monkeypatch.setattr("backend.rabbitmq_address.URL", split)
+    monkeypatch.setattr("executor.web.urls.URL", split)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        parse_rabbitmq_url("amqp://host")
+    with pytest.raises(WebFailure, match="not a valid web address"):
+        page_url("https://host")

@@ -27,6 +27,7 @@ from backend.chat.protocol.chunks import (
 )
 from backend.chat.protocol.tool_responses import NoResults, ToolResponse
 from backend.errors import Fenced, ProviderError
+from backend.files.kinds import Kind
 from backend.ids import SessionId, TaskId
 from backend.postgres import Database
 from executor.agent.agent import WAITS, Agent, Answerer, Commit, Limits, Row
@@ -56,6 +57,9 @@ class FixedModel:
 
     def room(self, prompt: Prompt) -> int | None:
         return None
+
+    def refused_kinds(self) -> frozenset[Kind]:
+        return frozenset()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[events.ModelEvent, None]:
         self.prompts.append(prompt)

@@ -235,6 +235,28 @@ def test_a_token_limit_is_kept_and_a_numeric_password_is_redacted() -> None:
     assert redacted({"password": 1234, "token": 7}) == {"password": REDACTED, "token": REDACTED}
 
 
+def test_the_default_of_an_input_with_the_name_of_a_secret_is_redacted() -> None:
+    asked = {"name": "api_key", "type": "string", "default": "canary"}
+    assert redacted(asked) == {**asked, "default": REDACTED}
+    kept = [{**asked, "default": None}, {"name": "city", "default": "Rome"}]
+    assert redacted(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgres://me:canary@host/db", f"postgres://{REDACTED}@host/db"),
+        ("https://h/?q=x&api_key=canary#part", f"https://h/?q=x&api_key={REDACTED}#part"),
+        ("Authorization: Bearer canary-0123", f"Authorization: Bearer {REDACTED}"),
+        ("https://h:80/@a?q=token&page={{page}}", None),
+        ("https://h/?token={{token}} by Bearer {{token}}", None),
+        ("It takes a bearer authentication.", None),
+    ],
+)
+def test_secrets_in_texts_are_redacted_and_places_of_templates_kept(text: str, shown: str | None) -> None:
+    assert redacted({"x": [text]}) == {"x": [shown or text]}
+
+
 def test_a_secret_is_redacted_at_any_depth() -> None:
     value: Any = {"apiKey": "canary"}
     for n in range(50_000):

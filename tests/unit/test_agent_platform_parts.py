@@ -18,6 +18,7 @@ from examples.agent_generator.deliveries import may_call_back
 from examples.agent_platform import runner, schedules
 from examples.agent_platform.blocks.block import BlockFailed
 from examples.agent_platform.database import Connection, FolderInUse, open_database
+from examples.agent_platform.execution import Outcome
 from examples.agent_platform.model import ScriptedModel, open_model
 from examples.agent_platform.options import InvalidOption, Limits, PlatformOptions, read_platform_options
 from examples.agent_platform.parts import Platform, open_platform
@@ -51,7 +52,8 @@ async def opened(clock: Clock, limits: Limits = Limits(), folder: Path | None = 
 
 
 async def payloads(platform: Platform) -> list[Any]:
-    return [run.payload["scheduled_for"] for run in reversed(await platform.runs.newest("u", "g", 20))]
+    runs = [await platform.runs.get("u", "g", run.id) for run in await platform.runs.newest("u", "g", 20)]
+    return [run.payload["scheduled_for"] for run in reversed(runs)]
 
 
 def schedule(**changes: Any) -> NewSchedule:
@@ -208,15 +210,29 @@ async def test_runs_of_one_user_do_not_keep_others_waiting() -> None:
         assert (newest.status, oldest.status) == (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
+async def test_lists_of_runs_leave_large_outputs_out() -> None:
+    async with opened(Clock()) as platform:
+        for text in ("x", "x" * 20_000):
+            run = await platform.runner.start(NewRun("u", "slow", 1, {}))
+            await platform.runs.end(run.id, Outcome({"text": [text]}, None))
+        large, small = await platform.runs.newest("u", "slow", 2)
+        assert (large.output, small.output) == (None, {"text": ["x"]})
+        assert (await platform.runs.get("u", "slow", large.id)).output == {"text": ["x" * 20_000]}
+
+
 async def test_old_runs_are_forgotten() -> None:
-    async with opened(Clock(), Limits(runs_kept=3)) as platform:
+    async with opened(Clock(), Limits(runs_kept_of_user=3)) as platform:
         runs = []
+        await platform.graphs.put("v", "g", 1, adder())
+        other = await platform.runner.start(NewRun("v", "g", 1, {"a": 1}))
+        await platform.runner.cancel(other)
         for number in range(6):
             runs.append(await platform.runner.start(NewRun("u", "slow", 1, {}, payload=number)))
             if number != 0:
                 await platform.runner.cancel(runs[-1])
         kept = {run.id for run in await platform.runs.newest("u", "slow", 20)}
         assert kept == {runs[0].id, *(run.id for run in runs[-3:])}
+        assert (await platform.runs.get("v", "g", other.id)).id == other.id, "another user's runs do not count"
 
 
 async def test_a_transaction_that_fails_changes_nothing_and_a_folder_has_one_user(tmp_path: Path) -> None:

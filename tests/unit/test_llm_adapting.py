@@ -9,8 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from backend.chat.models import NewMessage, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.chat.models import FilePart, NewMessage, PromptFile, Role, TextPart, ToolCallPart, ToolResultPart
+from backend.files.kinds import WHOLE, Kind
+from backend.ids import FileId
 from executor.llm.adapting import Adapter
+from executor.llm.files import kinds_of_files
 from executor.llm.model import Prompt, ToolSpec
 from executor.llm.server_memory import Draft
 from executor.llm.trimming import message_tokens
@@ -22,17 +25,17 @@ Refuse = Callable[[Draft], str | None]
 
 
 class Refused(Exception):
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, status: int) -> None:
         super().__init__(words)
         self.body = {"error": {"message": words}}
-        self.response = httpx2.Response(400, json=self.body)
+        self.response = httpx2.Response(status, json=self.body)
 
 
 class Server:
     """A model's server that refuses a draft if `refuse` returns its words."""
 
-    def __init__(self, refuse: Refuse) -> None:
-        self._refuse = refuse
+    def __init__(self, refuse: Refuse, status: int = 400) -> None:
+        self._refuse, self._status = refuse, status
         self._adapter = Adapter("https://models.example m")
         self.drafts: list[Draft] = []
 
@@ -41,6 +44,10 @@ class Server:
 
     def concede(self, reason: str, body: dict[str, Any], draft: Draft) -> bool:
         return False
+
+    def known_kinds(self) -> frozenset[Kind]:
+        """Returns the kinds of files that the model may be sent, as far as is known."""
+        return WHOLE - self._adapter.refused_kinds()
 
     async def ask(self, prompt: Prompt) -> Draft:
         """Returns the draft that was accepted."""
@@ -52,7 +59,7 @@ class Server:
     @asynccontextmanager
     async def _send(self, body: dict[str, Any]) -> AsyncIterator[None]:
         if (words := self._refuse(body["draft"])) is not None:
-            raise Refused(words)
+            raise Refused(words, self._status)
         yield
 
 
@@ -156,3 +163,57 @@ async def test_the_call_that_a_continuation_is_about_is_never_cut_out(refuse: Re
         found = [part for message in draft.prompt.messages for part in message.parts]
         assert "seen 1" in [part.output for part in found if isinstance(part, ToolResultPart)]
         assert size(draft.prompt.messages) < size(rows) / 2
+
+
+def with_files() -> Prompt:
+    kinds = {"image/png": "p.png", "application/pdf": "d.pdf"}
+    files = [PromptFile(FilePart(FileId(name), kind, name, 9_000), 10, data=b"x") for kind, name in kinds.items()]
+    return Prompt("", [NewMessage(Role.USER, (*files, TextPart("look")))])
+
+
+@pytest.mark.parametrize(
+    ("refused", "words", "tries"),
+    [
+        ({Kind.PDF}, {Kind.PDF: "Invalid value: 'file'. Supported values are: 'text', 'image_url'."}, 2),
+        ({Kind.IMAGE}, {Kind.IMAGE: "image_url is only supported by certain models"}, 2),
+        ({Kind.IMAGE, Kind.PDF}, dict.fromkeys(Kind, "this is not a multimodal model"), 3),
+        ({Kind.IMAGE, Kind.PDF}, dict.fromkeys(Kind, "messages[1].content must be a string"), 2),
+        ({Kind.PDF}, {Kind.PDF: "unsupported content[].type"}, 2),
+    ],
+)
+async def test_a_model_that_refuses_one_kind_of_files_still_gets_the_other(
+    refused: set[Kind], words: dict[Kind, str], tries: int
+) -> None:
+    asked: list[frozenset[Kind]] = []
+
+    def refuse(draft: Draft) -> str | None:
+        asked.append(kinds_of_files(draft.prompt.messages))
+        return next((words[kind] for kind in words if kind in asked[-1]), None)
+
+    server = Server(refuse)
+    for number in (tries, tries + 1):  # the second call asks once
+        assert kinds_of_files((await server.ask(with_files())).prompt.messages) == {Kind.IMAGE, Kind.PDF} - refused
+        assert len(asked) == number
+
+
+async def test_a_refusal_without_a_reason_costs_the_files_of_that_prompt_alone() -> None:
+    server = Server(lambda draft: "bad request" if kinds_of_files(draft.prompt.messages) else None)
+    messages = (await server.ask(with_files())).prompt.messages
+    assert not kinds_of_files(messages)
+    assert server.known_kinds() == WHOLE
+
+
+async def test_a_prompt_above_the_tokens_of_a_minute_is_cut_and_one_that_must_wait_is_not() -> None:
+    """Groq: 413 whenever prompt and answer together have more tokens than a minute allows."""
+    rows = [NewMessage(Role.USER, (TextPart("word " * 4_000),)), NewMessage(Role.ASSISTANT, (TextPart("so " * 4_000),))]
+    prompt = Prompt("", [*rows, NewMessage(Role.USER, (TextPart("and now?"),))], max_output_tokens=4_000)
+
+    def refuse(draft: Draft) -> str | None:
+        asked = size(draft.prompt.messages) + draft.answer_tokens
+        return f"tokens per minute (TPM): Limit 6000, Requested {asked}" if asked > 6_000 else None
+
+    accepted = await Server(refuse, 413).ask(prompt)
+    assert accepted.answer_tokens >= 1_000
+    assert size(accepted.prompt.messages) > 1_000
+    with pytest.raises(Refused):
+        await Server(lambda draft: "(TPM): Limit 6000, Used 5000, Requested 2000", 429).ask(prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -125,4 +126,17 @@ async def test_a_cancelled_read_is_no_silence() -> None:
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
+    reader.close()
+
+
+async def test_a_cancel_that_comes_right_before_the_end_of_a_silence_counts() -> None:
+    reader = PatientReader(Pipe().read, 0.01, limit(20))
+    job = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    time.sleep(0.02)  # both fall into one turn of the event loop
+    job.cancel()
+    reader._look()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert job.cancelled()
     reader.close()

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.chat.models import Usage
 from executor.llm.answer_body import AnswerBody, Decoder
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.delta_template import MOST_LESSONS, DeltaTemplate
-from executor.llm.events import ModelEvent, TextDelta
+from executor.llm.events import ModelEvent, TextDelta, UsageSoFar
 from executor.llm.openai_stream import OpenAIDecoder
 
 TEXTS = st.one_of(
@@ -121,6 +122,21 @@ def test_equal_deltas_are_not_parsed_again(kind: str, monkeypatch: pytest.Monkey
         for event in decoder.feed(json.dumps(payload(text, 0), ensure_ascii=False).encode())
     ]
     assert events == [TextDelta("a "), TextDelta("tïme")]
+
+
+@pytest.mark.parametrize("place", ["chunk", "choice", "x_groq"])
+def test_a_count_of_tokens_that_comes_again_is_read_again(place: str) -> None:
+    decoder = OpenAIDecoder(set(), "me")
+
+    def say(text: str, tokens: int) -> list[ModelEvent]:
+        payload = chat({"content": text})
+        found = {"chunk": payload, "choice": payload["choices"][0], "x_groq": payload.setdefault("x_groq", {})}[place]
+        found["usage"] = {"prompt_tokens": tokens}
+        return decoder.feed(json.dumps(payload).encode())
+
+    for tokens in (1, 1, 2, 1):
+        said = say("hi", tokens)
+    assert UsageSoFar(Usage(1)) in said
 
 
 def test_a_server_whose_payloads_always_differ_is_not_studied_for_ever() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
+from backend.files.kinds import Kind
 from backend.json_client.redacting import safe_text
 from executor.llm import refusals
 from executor.llm.failures import of_error
@@ -47,6 +48,9 @@ def readings(text: str) -> list[Callable[[], object]]:
         lambda: refusals.refuses_tools(reason),
         lambda: refusals.refuses_system(reason),
         lambda: refusals.refuses_parallel_calls(reason),
+        lambda: refusals.is_about_files(reason),
+        lambda: refusals.refuses_files(reason),
+        lambda: refusals.kinds_named(reason),
         lambda: refusals.refuses_setting(reason, "max_tokens"),
         lambda: refusals.misses_reasoning("reasoning_content" + reason),
         lambda: safe_text(text),
@@ -151,3 +155,36 @@ def test_reasoning_that_is_refused_is_not_missing(reason: str, missed: bool) -> 
 def test_a_web_page_is_told_in_its_own_words_even_if_it_breaks_off(page: str, words: str) -> None:
     assert sentence_of(page) == words
     assert "bad gateway" in refusals.reason_of(Refused(httpx2.Response(400, text=page)))
+
+
+IMAGE, PDF, NO_PICTURES = frozenset({Kind.IMAGE}), frozenset({Kind.PDF}), frozenset({Kind.PDF, Kind.AUDIO})
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        ("Invalid content type. image_url is only supported by certain models.", IMAGE),
+        (
+            "Invalid value: 'file'. Supported values are: 'text', 'image_url', 'input_audio', 'refusal', and 'audio'.",
+            PDF,
+        ),
+        ("messages[1]: unknown variant `image_url`, expected `text` at line 1 column 213", IMAGE),
+        ("messages[1]: unknown variant `file`, expected one of `text`, `image_url`", PDF),
+        ("Input tag 'file' found using 'type' does not match any of the expected tags: 'text', 'image_url'", PDF),
+        ("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", IMAGE),
+        ("At most 0 image(s) may be provided in one prompt.", IMAGE),
+        ("Unknown part type: file", PDF),
+        ("Image input is not enabled for this model", IMAGE),
+        ("'claude-3-opus' does not support PDF input.", PDF),
+        ("No endpoints found that support image input", IMAGE),
+        ("Unsupported MIME type: application/pdf", PDF),
+        ("This model does not support document inputs; it only supports images and text.", PDF),
+        ("Files of this type are not supported: the model only supports text and images, no other file", NO_PICTURES),
+        ("this is not a multimodal model", frozenset()),
+        ("unsupported content[].type", frozenset()),
+    ],
+)
+def test_a_refusal_tells_which_files_a_model_does_not_take(words: str, kinds: frozenset[Kind]) -> None:
+    assert refusals.is_about_files(words.lower())
+    assert refusals.refuses_files(words.lower())
+    assert refusals.kinds_named(words.lower()) == kinds

@@ -80,6 +80,10 @@ def test_the_form_of_a_schedule_without_inputs_makes_the_schedule() -> None:
     [
         ("every morning at 8", "0 8 * * *"),
         ("every morning", "0 8 * * *"),
+        ("every evening at 8", "0 20 * * *"),
+        ("every afternoon at 12:30", "30 12 * * *"),
+        ("every night at 11", "0 23 * * *"),
+        ("every night at 2", "0 2 * * *"),
         ("every evening at 6:15 pm", "15 18 * * *"),
         ("daily at 12 am", "0 0 * * *"),
         ("every weekday at 7", "0 7 * * 1-5"),

@@ -92,6 +92,12 @@ def test_variables_of_the_environment_stand_in_for_secrets(tmp_path: Path) -> No
         ({"url": "https://host/${claim:sub}"}, "mcpServers.x.url: holds ${claim:...}"),
         ({"url": "https://host", "headers": {"A": f"{SECRET} ${{claim:a b}}"}}, "mcpServers.x.headers"),
         ({"url": "https://host", "headers": {"A": "${claim:a}\r\nB: c"}}, "mcpServers.x.headers"),
+        ({"url": "https://host", "headers": {"X-A": SECRET, "x-a": SECRET}}, "mcpServers.x.headers: two headers have"),
+        (
+            {"url": "https://host", "headers": {"A": "${claim:a}", "a": SECRET}},
+            "mcpServers.x.headers: two headers have",
+        ),
+        ({"url": "https://host", "auth": {"issuer": f"ftp://{SECRET}"}}, "mcpServers.x.auth.issuer: "),
         ({"url": "https://host", "claim_headers": {"A": [SECRET]}}, "mcpServers.x.claim_headers: "),
         ({"url": "https://host", "auth": "oauth", "headers": {"A": "${claim:a}"}}, "mcpServers.x.auth: "),
         ({"url": "https://host", "auth": "oauth", "per": "session"}, "mcpServers.x.auth: per must be"),

@@ -14,6 +14,7 @@ from backend.ids import TaskId, UserId
 from backend.platform.answers import Block, BlockKind, read_blocks, read_run, read_schedules
 from backend.platform.client import Platform, user_name
 from backend.platform.failures import Failure, PlatformFailure
+from backend.platform.inputs import missing_inputs, wrong_inputs
 from executor.llm.scripted_runs import requested_run
 from executor.tools.agent_runs import outcome_of_run, progress_of_run
 from executor.tools.context import ToolContext
@@ -93,6 +94,14 @@ def test_the_response_of_a_run_has_its_outputs_in_words() -> None:
     assert getattr(odd, "error", None) == "run_failed"
     assert len(words_for({"text": ["x" * 10_000]})) < MAX_WORDS + 10
     assert words_for(None) == "It has no output."
+
+
+@pytest.mark.parametrize("odd", [5, True, 1.5, "x", {}, [5, {}]])
+def test_a_platform_may_say_odd_things_about_blocks_and_inputs(odd: Any) -> None:
+    assert read_blocks([{**ADD_BLOCK, "categories": odd}])[0].categories == ()
+    for schema in ({"properties": {"a": {"type": odd}}}, {"properties": {"a": odd}}, {"required": odd}):
+        assert wrong_inputs(schema, {"a": 1}) == {}
+        assert missing_inputs(schema, {"a": 1}) == []
 
 
 def test_inputs_are_checked_against_the_schema() -> None:

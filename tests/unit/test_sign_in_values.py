@@ -15,7 +15,7 @@ from backend.chat.oauth.values import AuthorizationServer, NotReached, OAuthToke
 from backend.config import load_settings
 from backend.errors import ConfigError
 from executor.mcp.oauth.challenge import Challenge, challenge_of
-from executor.mcp.oauth.discovery import is_private, scopes_to_ask
+from executor.mcp.oauth.discovery import SignInImpossible, check_issuer, is_private, scopes_to_ask
 from executor.mcp.server_entry import HttpServer, OAuth
 from tests.servers.ports import free_port
 
@@ -126,3 +126,28 @@ def test_scopes_that_cannot_be_asked_for_are_left_out() -> None:
     )
     wanted = scopes_to_ask(OAuth(), Challenge("", 'read a\0b "x" é write ' + "x" * 9_000), None, metadata, "")
     assert wanted == "read write"
+
+
+@pytest.mark.parametrize(
+    ("auth", "issuer", "allowed"),
+    [
+        ("oauth", "https://login.example", True),
+        ({"client_id": "me"}, "https://login.example", True),
+        ({"client_id": "me", "client_secret": "s"}, "https://crm.example", True),
+        ({"client_id": "me", "client_secret": "s"}, "https://crm.example:8443/tenant", True),
+        ({"client_id": "me", "client_secret": "s"}, "https://login.example", False),
+        ({"client_id": "me", "client_secret": "s"}, "https://crm.example.login.example", False),
+        ({"client_id": "me", "client_secret": "s", "issuer": "https://login.example"}, "https://login.example", True),
+        ({"client_id": "me", "client_secret": "s", "issuer": "https://login.example"}, "https://crm.example", False),
+        ({"issuer": "https://login.example/a"}, "https://login.example/b", False),
+    ],
+)
+def test_a_client_secret_is_sent_to_the_named_sign_in_server_or_to_the_tool_server_alone(
+    auth: object, issuer: str, allowed: bool
+) -> None:
+    server = HttpServer.model_validate({"name": "crm", "url": "https://crm.example/mcp", "auth": auth})
+    if allowed:
+        check_issuer(server, issuer)
+    else:
+        with pytest.raises(SignInImpossible, match=r"auth\.issuer"):
+            check_issuer(server, issuer)

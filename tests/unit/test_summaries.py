@@ -153,7 +153,7 @@ def test_a_summary_cannot_close_its_tag() -> None:
 
 
 async def summary_of(*events: ModelEvent, tokens: int = 100) -> str:
-    return await SummaryCall(FixedModel(events), Prompt("", ()), tokens).run()
+    return await SummaryCall(FixedModel(events), tokens).run(Prompt("", ()))
 
 
 def end(reason: Any = "stop", usage: Usage = Usage(5, 5)) -> Finished:
@@ -186,9 +186,9 @@ async def test_a_call_that_fails_has_cost_what_the_provider_told() -> None:
             yield UsageSoFar(Usage(7))
             raise ProviderError("no", code="provider_error")
 
-    call = SummaryCall(Failing(), Prompt("", ()), 10)
+    call = SummaryCall(Failing(), 10)
     with pytest.raises(ProviderError):
-        await call.run()
+        await call.run(Prompt("", ()))
     assert call.usage == Usage(7)
 
 
@@ -196,7 +196,7 @@ async def test_the_scripted_model_remembers_the_beginnings_of_messages() -> None
     told = [SummaryPart("- The user wrote: “my name is Ada”"), NotePart("a note"), TextPart("/say hi, " + "and " * 20)]
     rows = [NewMessage(Role.USER, tuple(told)), NewMessage(Role.ASSISTANT, (TextPart("hi"),))]
     prompt = Prompt("", to_prompt_messages([*rows, request_for_summary(500)]))
-    text = await SummaryCall(ScriptedModel(word_delay=0), prompt, 500).run()
+    text = await SummaryCall(ScriptedModel(word_delay=0), 500).run(prompt)
     assert text.splitlines() == [
         "- The user wrote: “my name is Ada”",
         "- The user wrote: “/say hi, and and and and and and and and and and …”",

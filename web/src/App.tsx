@@ -7,9 +7,10 @@ import { newId } from "./ids";
 import { useCurrentTitle } from "./pageTitle";
 import { Link, navigate, useRoute } from "./route";
 import { Sidebar } from "./sidebar/Sidebar";
+import { untilLoaded } from "./loading";
 
-const Library = lazy(() => import("./library/Library").then((file) => ({ default: file.Library })));
-const AgentPage = lazy(() => import("./library/AgentPage").then((file) => ({ default: file.AgentPage })));
+const Library = lazy(() => untilLoaded(() => import("./library/Library")).then((file) => ({ default: file.Library })));
+const AgentPage = lazy(() => untilLoaded(() => import("./library/AgentPage")).then((file) => ({ default: file.AgentPage })));
 
 export function App() {
   const route = useRoute();

@@ -18,6 +18,10 @@ for (const [rhythm, time, cron, words] of CASES)
     assert.equal(inWords(cron), words);
   });
 
+test("without a time there is no expression", () => {
+  for (const rhythm of ["daily", "weekdays", "weekly", "hourly"]) assert.equal(cronOf(rhythm, "", "0 8 * * *"), "");
+});
+
 test("an expression is kept", () => {
   assert.equal(cronOf("cron", "08:00", " */5 * * * * "), "*/5 * * * *");
   for (const cron of ["*/5 * * * *", "0 8 1 * *", "0 8 * * 1-3", "nonsense", ""]) assert.equal(inWords(cron), cron);

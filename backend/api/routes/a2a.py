@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from backend.api.a2a_answers import (
@@ -17,6 +18,7 @@ from backend.api.a2a_answers import (
     UpdateStream,
     WholeTask,
     failure,
+    refusal,
     result,
 )
 from backend.api.a2a_schemas import (
@@ -48,7 +50,7 @@ from backend.chat.store.webhooks import pushes
 from backend.chat.store.webhooks.pushes import Push
 from backend.chat.streams.reader import RESET_STEP
 from backend.config import Settings
-from backend.errors import AppError
+from backend.errors import AppError, BadRequest, Unprocessable
 from backend.ids import SessionId, UserId, new_session_id
 from backend.postgres import Connection
 
@@ -82,6 +84,18 @@ class A2ARoute(CallerRoute):
     def arriving(self, request: Request, api: ApiState) -> AbstractContextManager[None]:
         """Counts the request as arriving for its caller, as its session is unknown until the body is read."""
         return api.arrivals.arriving(state_of(request).identity.caller.quota_key)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Answers a request that is none of JSON-RPC with an error of JSON-RPC, too."""
+        answer = super().get_route_handler()
+
+        async def check_and_answer(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except (BadRequest, Unprocessable, RequestValidationError) as error:
+                return refusal(error)
+
+        return check_and_answer
 
     def answers_within(self, api: ApiState, body: Json) -> float:
         """Adds the time that the files of a message may take to be stored."""
@@ -289,7 +303,12 @@ async def _list(api: ApiState, identity: Identity, body: RpcRequest) -> Json:
     async with api.resources.database.snapshot() as c:
         await sessions.get_session(c, session_id, identity.caller)
         page = await history_pages.tasks_of_session(
-            c, session_id, statuses=asked.statuses(), before=asked.before, limit=limit
+            c,
+            session_id,
+            statuses=asked.statuses(),
+            since=asked.status_timestamp_after,
+            before=asked.before,
+            limit=limit,
         )
         if asked.include_artifacts:
             shown = [await _with_answer(c, task, history=history) for task in page.tasks]

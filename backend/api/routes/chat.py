@@ -121,13 +121,14 @@ router.add_api_route("/{session_id}/stream", follow_session, methods=["HEAD"], i
 
 
 async def _edited(api: ApiState, caller: Caller, session_id: SessionId, body: ChatRequest) -> str | None:
-    """Returns the id of the message that a request without a trigger edits, or None if its message is new.
+    """Returns the id of the message that `{id, message}` without a trigger edits, or None if its message is new.
 
     A page that sends `{id, message}` (the AI SDK's own recipe) sends the same for `regenerate()` after it has changed a
     text. The message is then one that the server knows.
     """
     message = body.last_of_user
-    if "trigger" in body.model_fields_set or message is None or _PRINTABLE.fullmatch(message.id) is None:
+    alone = message is body.message and not body.messages
+    if "trigger" in body.model_fields_set or message is None or not alone or _PRINTABLE.fullmatch(message.id) is None:
         return None
     async with api.resources.database.connection() as c:
         try:

@@ -21,7 +21,7 @@ from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.api.schemas import Ok
 from backend.api.state import ApiState, state_of
-from backend.api.uploads import FORM_BYTES, WITHIN, receive
+from backend.api.uploads import WITHIN, largest_upload, receive
 from backend.chat.models import FilePart
 from backend.chat.store.attachments import files
 from backend.chat.store.attachments.files import StoredFile
@@ -55,7 +55,7 @@ class UploadRoute(CallerRoute):
     answer_timeout = WITHIN + 120
 
     def body_limit(self, settings: Settings) -> int:
-        return max(settings.max_image_bytes, settings.max_pdf_bytes, settings.max_text_bytes) + FORM_BYTES
+        return largest_upload(settings)
 
 
 class LinkedRoute(CallerRoute):
@@ -94,9 +94,9 @@ async def upload_file(
     Its type is told by its content. Pictures are written again, without their metadata, with sides of at most 2,000
     pixels. A file that no message uses is deleted after a day.
     """
-    with api.uploads.one(caller.quota_key):
+    with api.uploads.one(caller.quota_key) as arriving:
         content_type = request.headers.get("content-type", "")
-        upload = await receive(api.resources.settings, request.stream(), content_type, filename)
+        upload = await receive(api.resources.settings, arriving.counted(request.stream()), content_type, filename)
         with closing(upload):
             return _shown(await store_upload(api, caller, upload, key))
 

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Body, Path, Query
 
 from backend.api.agent_schemas import AgentList, AgentOut, AgentSummary, VersionList, VersionOut, VersionSummary
 from backend.api.deps import AgentsUser, AnAgent, AppState, AsCaller, AUser, Limit, Offset
+from backend.api.platform_access import asking_platform
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
 from backend.chat.store.published.agents import published_version
+from backend.errors import AgentNotFound
 
 
 class AgentRoute(CallerRoute):
@@ -103,6 +105,14 @@ async def restore_version(
 
 @router.delete("/{agent_id}", status_code=204, responses=MISSING)
 async def delete_agent(api: AppState, user_id: AgentsUser, agent_id: AnAgent) -> None:
-    """Deletes an agent with all its versions."""
+    """Deletes an agent with all its versions; at the agent platform also its schedules and runs.
+
+    If the platform cannot be reached, nothing is deleted: a schedule would go on without its agent.
+    """
+    async with api.resources.database.connection() as c:
+        graph_id = await library.graph_id_of(c, user_id, agent_id)
+    if api.platform is not None:
+        async with asking_platform(api, AgentNotFound) as platform:
+            await platform.delete_graph(user_id, graph_id)
     async with api.resources.database.connection() as c:
         await library.delete_agent(c, user_id, agent_id)

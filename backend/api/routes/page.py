@@ -134,9 +134,7 @@ async def theme(request: Request) -> Response:
 
 @router.get("/assets/{name}")
 async def asset(request: Request, name: str) -> Response:
-    served = _named(_hashed(), name).served(request, _IMMUTABLE)
-    served.headers["access-control-allow-origin"] = "*"  # for the frame, which has no origin
-    return served
+    return _named(_hashed(), name).served(request, _IMMUTABLE)
 
 
 @router.get("/try")

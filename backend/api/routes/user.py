@@ -5,9 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from backend.api.deps import AppState, AsCaller, AUser
+from backend.api.platform_access import asking_platform
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
+from backend.api.state import ApiState
 from backend.chat.flows.delete import delete_user
+from backend.chat.oauth.sealing import Seal
+from backend.errors import NotFound
+from backend.ids import UserId
 
 
 class DeletionRoute(CallerRoute):
@@ -23,6 +28,15 @@ router = APIRouter(prefix="/user", tags=["user"], route_class=DeletionRoute, res
 async def delete_everything(api: AppState, caller: AsCaller, user_id: AUser) -> None:
     """Deletes all that is stored about the caller: conversations, agents, facts, webhooks. It cannot be undone.
 
-    Whatever still runs is cancelled. Takes some seconds for many conversations. An anonymous caller gets a 401.
+    Whatever still runs is cancelled. Takes some seconds for many conversations. An anonymous caller gets a 401. If the
+    agent platform cannot be reached, nothing is deleted, because its schedules would go on.
     """
-    await delete_user(api.resources, caller, user_id)
+    await _delete_at_platform(api, user_id)
+    await delete_user(api.resources, caller, user_id, Seal.of(api.resources.settings.mcp_token_keys))
+    await _delete_at_platform(api, user_id)  # a turn under way may have made a schedule meanwhile
+
+
+async def _delete_at_platform(api: ApiState, user_id: UserId) -> None:
+    if api.platform is not None:
+        async with asking_platform(api, NotFound) as platform:
+            await platform.delete_user(user_id)

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from backend.chat import keys
 from backend.chat.flows import cancel
+from backend.chat.flows.sign_in import revoke_grants
 from backend.chat.models import Caller, Task
+from backend.chat.oauth.sealing import Seal
 from backend.chat.resources import Resources
 from backend.chat.store import sessions, tasks
 from backend.chat.streams.event_feed import Hint
@@ -30,11 +32,11 @@ async def delete_session(resources: Resources, caller: Caller, session_id: Sessi
     await _delete(resources, caller, session_id, until=time.monotonic() + cancel.CANCEL_WAIT)
 
 
-async def delete_user(resources: Resources, caller: Caller, user_id: UserId) -> None:
+async def delete_user(resources: Resources, caller: Caller, user_id: UserId, seal: Seal | None = None) -> None:
     """Deletes all that is stored of a user: sessions with their tasks, messages and streams, agents, and facts.
 
     Cancels what still runs in all of them before it deletes any, and waits up to CANCEL_WAIT once. Can be called again
-    after a failure. Raises Unavailable.
+    after a failure. Last of all, revokes the user's tokens for tool servers, which `seal` opens. Raises Unavailable.
     """
     until = time.monotonic() + cancel.CANCEL_WAIT
     async with resources.database.transaction() as c:
@@ -45,9 +47,10 @@ async def delete_user(resources: Resources, caller: Caller, user_id: UserId) -> 
         async with resources.database.transaction() as c:
             found = await sessions.sessions_of(c, user_id, AT_ONCE)
             if not found:
-                await sessions.forget_user(c, user_id)
-                return
+                forgotten = await sessions.forget_user(c, user_id)
+                break
         await asyncio.gather(*(_delete_if_there(resources, caller, session_id, until) for session_id in found))
+    await revoke_grants(seal, forgotten)
 
 
 async def delete_expired(resources: Resources, days: int, found: Sequence[SessionId]) -> int:

@@ -117,7 +117,7 @@ async def end_unowned(resources: Resources, task: Task, status: TaskStatus, erro
     Returns False if the task has an owner or no longer exists. If this process dies after the claim, the sweeper
     releases it, because the claim's owner has no heartbeat.
     """
-    with resources.claiming.noted():
+    with resources.claiming.noted(task.id):
         return await _end_unowned(resources, task, status, error)
 
 

@@ -8,12 +8,13 @@ cookie too. So nobody can have somebody else sign in for them without that page.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import secrets
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -39,6 +40,7 @@ from backend.chat.oauth.values import (
 from backend.chat.outcomes import Outcome
 from backend.chat.resources import Resources
 from backend.chat.store.tool_servers import clients, grants, sign_ins
+from backend.chat.store.tool_servers.grants import Grant
 from backend.chat.store.tool_servers.sign_ins import SignInRow
 from backend.errors import AlreadyCompleted, OperationGone, OperationNotFound
 
@@ -74,6 +76,8 @@ class SignInVisit:
 
 
 GONE = SignInVisit(VisitState.GONE)
+REVOKED_WITHIN = 20.0
+"""Seconds in which tokens are revoked, at all servers together."""
 Cookies = Callable[[str], str | None]
 _BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -153,9 +157,12 @@ class SignInFlow:
             )
         except (GrantRefused, NotReached) as error:
             return SignInVisit(VisitState.FAILED, row.server, why=str(error))
-        if not await self._store(row, sign_in.authority, tokens):
+        try:
+            replaced = await self._store(row, sign_in.authority, tokens)
+        except _Deleted:
             await _revoke(sign_in.authority, tokens)
             return GONE
+        await self._revoke_replaced(replaced, sign_in.authority)
         return SignInVisit(
             VisitState.SIGNED_IN, row.server, next_turn=await self._answer(row, sign_in, {"approved": True})
         )
@@ -182,14 +189,21 @@ class SignInFlow:
             raise
         return replace(tokens, scopes=tokens.scopes or sign_in.scopes)
 
-    async def _store(self, row: SignInRow, authority: AuthorizationServer, tokens: OAuthTokens) -> bool:
-        """Stores the tokens. Returns False if the session or the user has been deleted meanwhile."""
+    async def _store(self, row: SignInRow, authority: AuthorizationServer, tokens: OAuthTokens) -> Grant | None:
+        """Stores the tokens. Returns the grant that they replace. Raises _Deleted if the session or the user has been
+        deleted meanwhile."""
         sealed = self._seal.seal(grant_json(authority, tokens), place_of_grant(row.owner, row.server))
         async with self._resources.database.transaction() as c:
             if not await sign_ins.mark_done(c, row.id):
-                return False
-            await grants.save(c, row.owner, row.server, uuid.uuid4().hex, sealed, tokens.scopes, tokens.lives)
-        return True
+                raise _Deleted
+            return await grants.save(c, row.owner, row.server, uuid.uuid4().hex, sealed, tokens.scopes, tokens.lives)
+
+    async def _revoke_replaced(self, replaced: Grant | None, authority: AuthorizationServer) -> None:
+        """Revokes the replaced tokens if the new ones cannot end with them. Keycloak and Google end all tokens of a
+        user and client when one of them is revoked."""
+        opened = None if replaced is None else _opened_grant(self._seal, replaced)
+        if opened is not None and (opened[0].issuer, opened[0].client_id) != (authority.issuer, authority.client_id):
+            await _revoke(*opened)
 
     async def _answer(self, row: SignInRow, sign_in: SignIn, answer: Mapping[str, bool]) -> Turn | None:
         """Answers the question that shows the link, if it is still open. Returns the turn that may run now."""
@@ -215,6 +229,10 @@ class SignInFlow:
 
 class _Denied(Exception):
     """The user has denied the access."""
+
+
+class _Deleted(Exception):
+    """There is nobody any longer for whom tokens could be stored."""
 
 
 def _cookie_of(row: SignInRow) -> str:
@@ -257,11 +275,24 @@ async def disconnect(resources: Resources, seal: Seal | None, owner: str, server
         grant = await grants.delete(c, owner, server)
     if grant is None:
         return False
-    if seal is not None:
-        with suppress(Unreadable):
-            authority, tokens = grant_from_json(seal.open(grant.sealed, place_of_grant(owner, server)))
-            await _revoke(authority, tokens)
+    await revoke_grants(seal, [grant])
     return True
+
+
+async def revoke_grants(seal: Seal | None, deleted: Sequence[Grant]) -> None:
+    """Revokes the tokens of these grants at their servers, where that works within REVOKED_WITHIN."""
+    opened = [] if seal is None else [_opened_grant(seal, grant) for grant in deleted]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(REVOKED_WITHIN):
+            await asyncio.gather(*(_revoke(*one) for one in opened if one is not None))
+
+
+def _opened_grant(seal: Seal, grant: Grant) -> tuple[AuthorizationServer, OAuthTokens] | None:
+    """Returns None if the grant's key is gone."""
+    try:
+        return grant_from_json(seal.open(grant.sealed, place_of_grant(grant.owner, grant.server)))
+    except Unreadable:
+        return None
 
 
 async def _revoke(authority: AuthorizationServer, tokens: OAuthTokens) -> None:

@@ -36,6 +36,14 @@ _SECRET = re.compile(
     r"(?:value|pem|hash|base64)?\d*$"
 )
 _SAYS_WHAT_VALUE_IS = ("name", "key", "header", "field")
+_NAMED_VALUES = frozenset({"value", "default"})
+_IN_TEXT = re.compile(
+    r"(?P<before>://)[^/\s:@{]*:[^/\s@{]+(?=@)"  # user and password in a URL
+    r"|(?P<bearer>\bbearer\s+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
+    r"|(?P<member>[?&](?P<name>[\w.-]{1,100})=)[^&\s#{]+",  # a member of a query
+    re.IGNORECASE,
+)
+"""Secrets in a text. What begins with `{` is a place where a template fills one in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,8 @@ def redacted(value: Json) -> Json:
     """Returns a copy in which each member with the name of a secret has the value REDACTED, at any depth.
 
     Such names are `apiKey`, `client-secret` or `TOKEN`. The value of a pair such as `{"name": "Authorization", "value":
-    ...}` is redacted, too. A number whose name ends with "tokens" is a count, so it is kept.
+    ...}` is redacted, too, and so is the default of an input with such a name. A number whose name ends with "tokens"
+    is a count, so it is kept. In texts, passwords in URLs, secrets in queries and bearer tokens are redacted.
     """
     top: list[Json] = [value]
     boxes: list[list[Json] | dict[str, Json]] = [top]
@@ -112,6 +121,8 @@ def redacted(value: Json) -> Json:
             elif isinstance(item, dict | list):
                 box[key] = copy = item.copy()
                 boxes.append(copy)
+            elif isinstance(item, str):
+                box[key] = _IN_TEXT.sub(_redacted_match, item)
     return top[0]
 
 
@@ -119,8 +130,15 @@ def _secret_members(box: dict[str, Json]) -> frozenset[str]:
     named = {key for key, item in box.items() if _names_secret(key) and not _is_count(key, item)}
     told = (box.get(key) for key in _SAYS_WHAT_VALUE_IS)
     if any(isinstance(name, str) and _names_secret(name) for name in told):
-        named.add("value")
+        named |= {key for key in _NAMED_VALUES if box.get(key) is not None}
     return frozenset(named)
+
+
+def _redacted_match(found: re.Match[str]) -> str:
+    name = found["name"]
+    if name is not None and not _names_secret(name):
+        return found[0]
+    return f"{found['before'] or found['bearer'] or found['member']}{REDACTED}"
 
 
 def _names_secret(name: str) -> bool:

@@ -1,8 +1,8 @@
 -- append: adds batches to streams under their explicit ids, announces them and refreshes the TTLs. Each batch is added
 -- as a whole or not at all, whatever happens to the others.
 --   KEYS     the streams; the channel of each has the same name
---   ARGV     the command that announces, TTL in s, then for each stream: "create fence first-seq bodies" (create is 1 if a missing stream is to be
---            created, bodies is their number), body, body, ...
+--   ARGV     the command that announces, TTL in s, then for each stream: "create fence first-seq bodies" (create is 1
+--            if a missing stream is to be created, bodies is their number), body, body, ...
 -- Returns for each: 1 appended | 2 already there | 3 fenced: a newer attempt has written | 4 gone: the stream does not
 -- exist, or earlier entries of this attempt are missing from it | an error about this key alone. Any other error, such
 -- as that of a server that takes no writes, is the reply as a whole; some batches may have been added then.
@@ -61,7 +61,7 @@ local function append(key, create, fence, first, size, at)
   end
   redis.call('EXPIRE', key, ttl)
   local ids = fence .. '-' .. first .. ' ' .. fence .. '-' .. last .. ' '
-  redis.call(announce, key, ids .. table.concat(ARGV, '\n', at, at + size - 1))
+  redis.pcall(announce, key, ids .. table.concat(ARGV, '\n', at, at + size - 1))  -- without it, readers find the batch
   return 1
 end
 

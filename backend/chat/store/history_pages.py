@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from backend.chat.models import Caller, Message, Task, ToolResultPart
 from backend.chat.part_json import parse_parts
@@ -164,18 +165,21 @@ class TaskPage:
     total: int
 
 
-_OF_SESSION = "session_id = $1 AND status = ANY($2::text[])"
+_OF_SESSION = """session_id = $1 AND status = ANY($2::text[])
+  AND ($3::timestamptz IS NULL OR coalesce(finished_at, started_at, created_at) >= $3)"""
 _TASK_PAGE = with_usage(
-    f"SELECT {COLUMNS} FROM tasks t WHERE {_OF_SESSION} AND number < $3 ORDER BY number DESC LIMIT $4", "t.number DESC"
+    f"SELECT {COLUMNS} FROM tasks t WHERE {_OF_SESSION} AND number < $4 ORDER BY number DESC LIMIT $5", "t.number DESC"
 )
 _TASK_TOTAL = f"SELECT count(*) FROM tasks WHERE {_OF_SESSION}"
 
 
 async def tasks_of_session(
-    c: Connection, session_id: SessionId, *, statuses: Sequence[str], before: int, limit: int
+    c: Connection, session_id: SessionId, *, statuses: Sequence[str], since: datetime | None, before: int, limit: int
 ) -> TaskPage:
-    """Returns up to `limit` tasks with these statuses, whose numbers are below `before`."""
-    rows = [parse_task(row) for row in await c.fetch(_TASK_PAGE, session_id, statuses, before, limit + 1)]
+    """Returns up to `limit` tasks whose numbers are below `before`, and which got one of these statuses at `since` or
+    later (None: at any time).
+    """
+    rows = [parse_task(row) for row in await c.fetch(_TASK_PAGE, session_id, statuses, since, before, limit + 1)]
     shown = rows[:limit]
-    total: int = await c.fetchval(_TASK_TOTAL, session_id, statuses)
+    total: int = await c.fetchval(_TASK_TOTAL, session_id, statuses, since)
     return TaskPage(shown, shown[-1].number if len(rows) > limit else None, total)

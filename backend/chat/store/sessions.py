@@ -13,6 +13,7 @@ from backend.chat.models import Caller, Json, ModelChoice, Session
 from backend.chat.store.attachments import files
 from backend.chat.store.published import feature_requests
 from backend.chat.store.tool_servers import grants, sign_ins
+from backend.chat.store.tool_servers.grants import Grant
 from backend.chat.store.webhooks import deliveries, endpoints
 from backend.errors import SessionNotFound
 from backend.ids import SessionId, TaskId, UserId
@@ -274,17 +275,18 @@ UPDATE tasks t SET user_id = NULL, quota_key = 'session:' || session_id
 WHERE user_id = $1 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = t.session_id AND s.user_id = $1)"""
 
 
-async def forget_user(c: Connection, user_id: UserId) -> None:
+async def forget_user(c: Connection, user_id: UserId) -> list[Grant]:
     """Deletes the user's agents, folders, facts, instructions, webhooks, files, feature requests and tokens of servers.
 
     Removes the user from tasks in anonymous sessions.
 
-    The user's earlier sessions are deleted. Requires a transaction.
+    The user's earlier sessions are deleted. Returns the tokens, which can be revoked. Requires a transaction.
     """
     await endpoints.delete_endpoints(c, user_id)
     await files.expire_files_of_user(c, user_id)
     await sign_ins.forget_user(c, user_id)  # first: a sign-in marks its link before it stores tokens
-    await grants.forget_user(c, user_id)
+    forgotten = await grants.forget_user(c, user_id)
     await feature_requests.forget_user(c, user_id)
     for statement in (_FORGET_AGENTS, _FORGET_FOLDERS, _FORGET_FACTS, _FORGET_INSTRUCTIONS, _FORGET_TASKS):
         await c.execute(statement, user_id)
+    return forgotten

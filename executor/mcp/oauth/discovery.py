@@ -73,6 +73,19 @@ def is_private(server: HttpServer) -> bool:
     return not OutsideAddresses("").permit(host)
 
 
+def check_issuer(server: HttpServer, issuer: str) -> None:
+    """Raises SignInImpossible if the server names an authorization server that its entry does not allow."""
+    auth = server.auth
+    assert auth is not None, "only such servers are signed in at"
+    if auth.issuer is not None:
+        if not issuers_match(issuer, auth.issuer):
+            raise SignInImpossible("it names another sign-in server than auth.issuer does")
+    elif (
+        auth.client_secret is not None and urlsplit(issuer).hostname != urlsplit(server.url.get_secret_value()).hostname
+    ):
+        raise SignInImpossible("set auth.issuer: auth.client_secret is sent to no other host without it")
+
+
 class Discovery:
     """Finds the authority of one server. `base` is the URL of this service, as browsers reach it."""
 
@@ -109,6 +122,7 @@ class Discovery:
     ) -> tuple[AuthorizationServer, str]:
         described = await self._resource(client, challenge)
         metadata, issuer = await self._metadata(client, described)
+        check_issuer(self._server, issuer)
         if "S256" not in (metadata.code_challenge_methods_supported or ()):
             raise SignInImpossible("its sign-in server does not offer PKCE with S256, which MCP requires")
         resource = resource_url_from_server_url(self._url) if described is None else str(described.resource)

@@ -1,5 +1,5 @@
 import { isToolUIPart, type UIMessage } from "ai";
-import { lazy, memo, Suspense, useContext, useEffect, useId, useRef, useState } from "react";
+import { memo, Suspense, useContext, useEffect, useId, useRef, useState } from "react";
 import { Boundary } from "../Boundary";
 import { CopyButton } from "../CopyButton";
 import { Icon } from "../Icon";
@@ -13,8 +13,9 @@ import { MessageIdContext, ToolActionsContext } from "../tools/toolActions";
 import { ToolCard } from "../tools/ToolCard";
 import { Files } from "./Files";
 import { Versions } from "./Versions";
+import { optional } from "../loading";
 
-const Thumbs = lazy(() => import("./Thumbs").then((file) => ({ default: file.Thumbs })));
+const Thumbs = optional(() => import("./Thumbs").then((file) => ({ default: file.Thumbs })));
 const CONTINUE = "Continue where you stopped.";
 
 interface Props {

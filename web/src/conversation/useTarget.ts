@@ -1,6 +1,7 @@
 // Shows the message to which the address leads, such as one that a search found.
 import { useCallback, useEffect, useState, type RefObject } from "react";
 import type { Found } from "./ConversationStore";
+import { untilLoaded } from "../loading";
 
 const PROBLEMS: Record<Exclude<Found, "here">, string> = {
   missing: "The message was not found here. It may have been deleted.",
@@ -33,7 +34,7 @@ export function useTarget({ id, ready, box, lookFor, beforeScroll, onShown, onPr
       const found = await lookFor(id);
       if (gone.signal.aborted || found !== "here") return found;
       setRendered(id);
-      const { reveal } = await import("../scroll/reveal");
+      const { reveal } = await untilLoaded(() => import("../scroll/reveal"));
       if (gone.signal.aborted) return found;
       beforeScroll();
       return box.current !== null && (await reveal(box.current, id, gone.signal)) ? "here" : "unread";

@@ -10,9 +10,10 @@ import { More } from "./More";
 import { Problem } from "./Problem";
 import { day } from "./times";
 import { usePagedList } from "./usePagedList";
+import { untilLoaded } from "../loading";
 
-const RunsAndSchedules = lazy(() => import("./Runs"));
-const Comparison = lazy(() => import("./Comparison"));
+const RunsAndSchedules = lazy(() => untilLoaded(() => import("./Runs")));
+const Comparison = lazy(() => untilLoaded(() => import("./Comparison")));
 
 const counted = (n: number, what: string) => `${n} ${what}${n === 1 ? "" : "s"}`;
 
@@ -145,7 +146,7 @@ function Acts({ agent, drawn, onProblem, onPublished }: ActsProps) {
     <p className="row">
       {confirming ? (
         <>
-          <button type="button" className="danger" onClick={remove}>Delete the agent and all versions</button>
+          <button type="button" className="danger" onClick={remove}>Delete the agent, its versions, runs and schedules</button>
           <button key="cancel" type="button" autoFocus onClick={() => setConfirming(false)}>Cancel</button>
         </>
       ) : (

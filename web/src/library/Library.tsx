@@ -67,7 +67,7 @@ function Shared({ query, delay }: { query: string; delay: number }) {
   );
 }
 
-const MOST_BYTES = 1_000_000;
+const MOST_BYTES = 8_000_000; // of a file, which has more spaces than what is sent; the server has the limit of agents
 
 // Saves an agent from a file, as an agent's page exports it.
 function Import() {

@@ -76,6 +76,7 @@ function Steps({ agent, id, shown, onEnded }: { agent: string; id: string; shown
   return (
     <>
       {failure && <Problem text={failure.message} onAgain={reload} />}
+      {shown.outputs === null && value && value.outputs !== null && <Outputs outputs={asRow(value.outputs)} />}
       <ul className="steps">
         {value?.nodes?.map((node, place) => (
           <li key={place} className={node.status}>{node.name} <span className="note">{node.error ?? displayName(node.status)}</span></li>

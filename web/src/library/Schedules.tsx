@@ -74,8 +74,9 @@ function NewSchedule({ agent, inputs, onDone }: { agent: string; inputs: Inputs;
         )}
         <span className="note">{when.timezone}</span>
       </p>
-      <InputsForm inputs={inputs} act="Make the schedule" send={async (given, key) => {
-        await agentApi.makeSchedule(agent, inputs.version, when, given, `${key} ${when.cron}`);
+      <InputsForm inputs={inputs} act="Make the schedule" about={when.cron} send={async (given, key) => {
+        if (!when.cron) throw new Error("Choose a time.");
+        await agentApi.makeSchedule(agent, inputs.version, when, given, key);
         onDone();
       }} />
       <p><button type="button" onClick={onDone}>Cancel</button></p>

@@ -13,8 +13,10 @@ export const RHYTHMS = {
 export type Rhythm = keyof typeof RHYTHMS;
 const DAYS = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-// Returns the cron expression of a rhythm, at a time such as `08:00`. Weekly schedules run on Mondays.
+// Returns the cron expression of a rhythm, at a time such as `08:00`. Weekly schedules run on Mondays. It is empty if no
+// time was chosen.
 export function cronOf(rhythm: Rhythm, time: string, cron: string): string {
+  if (!time && rhythm !== "cron") return "";
   const [hour = 8, minute = 0] = time.split(":").map(Number);
   return {
     daily: `${minute} ${hour} * * *`, weekdays: `${minute} ${hour} * * 1-5`, weekly: `${minute} ${hour} * * 1`,

@@ -1,4 +1,4 @@
-// Loads the parser of Markdown once. If that fails, it is tried again with the next conversation.
+// Loads the parser of Markdown once. If that fails, it is tried again with the next conversation, or with the network.
 import type { Parsed } from "./Parsed";
 
 let loaded: typeof Parsed | null = null;
@@ -21,6 +21,7 @@ export function loadParser(): Promise<void> {
     },
     () => {
       loading = null;
+      addEventListener("online", () => void loadParser(), { once: true });
     },
   ));
 }

@@ -1,8 +1,9 @@
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { Icon } from "../Icon";
 import { useAccess } from "../net/token";
+import { optional } from "../loading";
 
-const Instructions = lazy(() => import("./Instructions").then((file) => ({ default: file.Instructions })));
+const Instructions = optional(() => import("./Instructions").then((file) => ({ default: file.Instructions })));
 
 // Shown to users whom the server knows: instructions belong to a user.
 export function InstructionsButton() {

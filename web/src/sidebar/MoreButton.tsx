@@ -1,11 +1,12 @@
 // Opens the menu of a conversation in the list. The menu and its dialogs are loaded with the first use.
-import { lazy, Suspense, useId, useRef, useState } from "react";
+import { Suspense, useId, useRef, useState } from "react";
 import { Icon } from "../Icon";
 import type { Place, Session } from "../net/api";
 import type { Dialog } from "./Menu";
+import { optional } from "../loading";
 
-const Menu = lazy(() => import("./Menu").then((file) => ({ default: file.Menu })));
-const Dialogs = lazy(() => import("./Menu").then((file) => ({ default: file.Dialogs })));
+const Menu = optional(() => import("./Menu").then((file) => ({ default: file.Menu })));
+const Dialogs = optional(() => import("./Menu").then((file) => ({ default: file.Dialogs })));
 
 interface MoreProps {
   session: Session;

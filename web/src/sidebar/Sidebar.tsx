@@ -1,4 +1,4 @@
-import { lazy, Suspense, useMemo, useState } from "react";
+import { Suspense, useMemo, useState } from "react";
 import { Icon } from "../Icon";
 import type { Place, Session } from "../net/api";
 import { useAccess } from "../net/token";
@@ -10,9 +10,10 @@ import { NoticeButton } from "./NoticeButton";
 import { SignIn } from "./SignIn";
 import { ThemeButton } from "./ThemeButton";
 import { useSessions } from "./useSessions";
+import { optional } from "../loading";
 
-const FolderPicker = lazy(() => import("./FolderPicker").then((file) => ({ default: file.FolderPicker })));
-const FoundMessages = lazy(() => import("./FoundMessages").then((file) => ({ default: file.FoundMessages })));
+const FolderPicker = optional(() => import("./FolderPicker").then((file) => ({ default: file.FolderPicker })));
+const FoundMessages = optional(() => import("./FoundMessages").then((file) => ({ default: file.FoundMessages })));
 
 export function Sidebar({ current, onClose }: { current: string | null; onClose: () => void }) {
   const [query, setQuery] = useState("");

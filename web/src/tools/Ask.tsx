@@ -1,13 +1,14 @@
 // What a tool asks the user: a text, choices, a form, or whether a call may run. The answer goes to the operation.
 import { getToolName } from "ai";
-import { lazy, Suspense, useContext, useId, useState, type FormEvent } from "react";
+import { Suspense, useContext, useId, useState, type FormEvent } from "react";
 import type { Answer, Json } from "../net/api";
 import type { ToolPart } from "../parts";
 import type { Output } from "./output";
 import { displayName } from "./requests";
 import { ToolActionsContext } from "./toolActions";
+import { optional } from "../loading";
 
-const PageTool = lazy(() => import("./PageTool")); // few conversations have one
+const PageTool = optional(() => import("./PageTool")); // few conversations have one
 
 interface Titled {
   const: string;

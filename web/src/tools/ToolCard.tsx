@@ -1,5 +1,5 @@
 import { getToolName } from "ai";
-import { lazy, Suspense, useContext, useState } from "react";
+import { Suspense, useContext, useState } from "react";
 import { Icon, type IconName } from "../Icon";
 import { asGraph } from "../library/graph";
 import { GraphView } from "../library/GraphView";
@@ -13,9 +13,10 @@ import { Questions } from "./Questions";
 import { displayName, repeatRequest } from "./requests";
 import { MessageIdContext, useSendOnce } from "./toolActions";
 import { Working } from "./Working";
+import { optional } from "../loading";
 
-const PlatformCard = lazy(() => import("./PlatformCard")); // few conversations have one
-const WorkspaceCard = lazy(() => import("./WorkspaceCard"));
+const PlatformCard = optional(() => import("./PlatformCard")); // few conversations have one
+const WorkspaceCard = optional(() => import("./WorkspaceCard"));
 
 const CANCELLED = "The work was cancelled."; // the error text that the server stores for a cancelled operation
 

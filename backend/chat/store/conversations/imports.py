@@ -58,6 +58,8 @@ INSERT INTO messages (session_id, sequence, task_id, step, part, role, parts, me
 SELECT $1, (m->>'sequence')::int, m->>'task', (m->>'step')::int, (m->>'part')::int, m->>'role', m->'parts',
   m->>'message_id', CASE WHEN NOT (m->>'is_current')::boolean THEN m->>'task' END
 FROM json_array_elements($2::json) AS m"""
+# PostgreSQL looks up the task of each message. A plan from the time when there were few tasks reads all of them.
+_PLAN_AGAIN = "DISCARD PLANS"
 _PLACE = """
 UPDATE sessions SET last_sequence = $2, title = $3, updated_at = now(),
   unsearched_since = CASE WHEN user_id IS NOT NULL THEN now() END
@@ -92,6 +94,7 @@ async def write_conversation(
     """Writes all messages of a session that has none. Requires a transaction, in which the session was created."""
     for some in conversation.tasks:
         await c.execute(_TASKS, session_id, caller.user_id, caller.quota_key, some)
+    await c.execute(_PLAN_AGAIN)
     for some in conversation.messages:
         await c.execute(_MESSAGES, session_id, some)
     await c.execute(_PLACE, session_id, conversation.last, title)

@@ -51,7 +51,8 @@ async def publish(c: Connection, user_id: UserId, agent_id: str, version: int | 
     async with c.transaction():
         agent = (await library.get_agent(c, user_id, agent_id)).agent
         found, graph = await library.get_version(c, user_id, agent.id, version or agent.version)
-        texts = str(graph.get("name") or agent.name), str(graph.get("description") or "")
+        shown = redacted(graph)
+        texts = str(shown.get("name") or agent.name), str(shown.get("description") or "")
         row = await c.fetchrow(_PUBLISH, user_id, agent.id, found.version, *texts)
     assert row is not None
     return _parse(row)

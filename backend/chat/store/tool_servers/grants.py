@@ -56,7 +56,9 @@ _DELETE = f"""
 DELETE FROM tool_server_grants WHERE owner = $1 AND server = $2
 RETURNING {_COLUMNS}, false AS has_expired"""
 _DELETE_VERSION = "DELETE FROM tool_server_grants WHERE owner = $1 AND server = $2 AND version = $3"
-_FORGET = "DELETE FROM tool_server_grants WHERE owner = 'user:' || $1"
+_FORGET = f"""
+DELETE FROM tool_server_grants WHERE owner = 'user:' || $1
+RETURNING {_COLUMNS}, false AS has_expired"""
 
 
 async def find(c: Connection, owner: str, server: str) -> Grant | None:
@@ -68,9 +70,13 @@ async def of_owner(c: Connection, owner: str) -> list[Grant]:
     return [_parse(row) for row in await c.fetch(_LIST, owner)]
 
 
-async def save(c: Connection, owner: str, server: str, id: str, sealed: bytes, scopes: str, lives: int | None) -> None:
-    """Stores the grant of a sign-in, in place of an earlier one."""
+async def save(
+    c: Connection, owner: str, server: str, id: str, sealed: bytes, scopes: str, lives: int | None
+) -> Grant | None:
+    """Stores the grant of a sign-in. Returns the one that it replaces, if there is one. Requires a transaction."""
+    replaced = await c.fetchrow(f"{_FIND} FOR UPDATE", owner, server)
     await c.execute(_SAVE, owner, server, id, sealed, scopes, lives)
+    return None if replaced is None else _parse(replaced)
 
 
 async def lease(c: Connection, grant: Grant) -> bool:
@@ -99,5 +105,6 @@ async def delete(c: Connection, owner: str, server: str) -> Grant | None:
     return None if row is None else _parse(row)
 
 
-async def forget_user(c: Connection, user_id: UserId) -> None:
-    await c.execute(_FORGET, user_id)
+async def forget_user(c: Connection, user_id: UserId) -> list[Grant]:
+    """Deletes the user's grants and returns them."""
+    return [_parse(row) for row in await c.fetch(_FORGET, user_id)]

@@ -15,7 +15,7 @@ MOST_OF_USER = 200
 """Pushes of one user. When there is no room, those that are over are deleted."""
 MOST_OF_TASK = 10
 _COLUMNS = "id, task_id, push_id, url, token, credentials"
-_LOCKS = 7_273_006
+_LOCKS = 7_273_017
 """The class of the advisory locks that `set_push` takes, one for each user."""
 
 

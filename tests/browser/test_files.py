@@ -58,3 +58,12 @@ async def test_files_are_picked_pasted_dropped_and_kept_by_a_reload_and_an_edit(
     await page.reload()
     await page.until_idle()
     await page.tab.shows(_NAMES, ["", "t.txt"])
+
+
+async def test_files_that_tools_wrote_are_linked(open_page: OpenPage) -> None:
+    page = await open_page()
+    write = '/tool write_workspace_file {"path": "notes/may.md", "content": "# May"}'
+    await page.send(f"{write}\n/then\n/tool list_workspace_files {{}}\n/then\n/say Done")
+    await page.tab.until("document.querySelector('.tool .files a[href]')?.innerText === 'notes/may.md'")
+    await page.until_idle()
+    assert await page.serious_faults() == []

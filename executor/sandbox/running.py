@@ -10,6 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from executor.sandbox import bubblewrap
@@ -179,11 +180,22 @@ def _copy_out(pipe: IO[bytes], out: IO[bytes]) -> int | None:
     return size
 
 
+def _kill_with_children(pid: int) -> None:
+    """Kills bwrap, and its child, which does not end with bwrap while it starts: in bwrap's group or in its own."""
+    children: list[str] = []
+    with suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+
+
 async def _end(process: Process, feeding: asyncio.Task[None], taking: asyncio.Task[int | None]) -> int | None:
     """Kills the sandbox if it runs: all that is in it ends with it. Returns what `_copy_out` does."""
     if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the group, since bwrap's child may not yet end with bwrap
+        _kill_with_children(process.pid)
     for pipe in (process.stdout, process.stderr):
         assert pipe is not None
         while await pipe.read(_PIECE):  # asyncio waits for the end of the outputs, too

@@ -227,7 +227,9 @@ async def _start_all(children: Sequence[Child]) -> None:
 
 
 async def _stop_all(children: Sequence[Child], patience: float) -> None:
-    await asyncio.gather(*(child.stop(patience) for child in children))
+    """Stops API and executor, which are the first two, and then what running turns may still use."""
+    for some in (children[:2], children[2:]):
+        await asyncio.gather(*(child.stop(patience) for child in some))
 
 
 async def _keep_running(child: Child, say: Say) -> None:

@@ -15,7 +15,7 @@ from tests.servers.generator import GeneratorNode
 
 MODELS = [
     {"id": "quick", "label": "Quick one", "provider": "scripted", "price": {"input": 1000, "output": 1000},
-     "context_tokens": 6_000, "max_output_tokens": 512},
+     "context_tokens": 8_500, "max_output_tokens": 512},
     {"id": "deep", "label": "Deep one", "provider": "scripted", "efforts": ["low", "high"]},
 ]  # fmt: skip
 MODEL, EFFORT = 'select[aria-label="Model"]', 'select[aria-label="Effort"]'

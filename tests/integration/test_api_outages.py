@@ -126,7 +126,8 @@ async def _code(api: RunningApi, call: tuple[str, str], headers: dict[str, str])
         if answer.is_success:
             return str(answer.status_code)
         await answer.aread()
-        return str(answer.json()["code"])
+        body = answer.json()
+        return str(body["code"] if "code" in body else body["error"]["code"])  # JSON-RPC has it elsewhere
 
 
 def _body(path: str) -> dict[str, Any]:
@@ -140,6 +141,8 @@ def _body(path: str) -> dict[str, Any]:
         return {"any": "text"}
     if "/folders" in path:
         return {"name": "x"}
+    if path.endswith("/a2a"):
+        return {"jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": {"contextId": new_id()}}
     if path.endswith("/feedback"):
         return {"rating": "up"}
     if path.endswith(("/stream", "/pending")):

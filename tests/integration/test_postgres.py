@@ -131,6 +131,11 @@ async def test_a_transaction_that_raises_leaves_nothing(database: Database, c: C
     assert await c.fetchval("SELECT count(*) FROM sessions WHERE id = $1", session_id) == 0
 
 
+_SLEEPS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND state = 'active' AND query = 'SELECT pg_sleep(30)'"""
+
+
 async def test_a_transaction_that_is_cancelled_leaves_nothing_and_gives_its_connection_back(
     empty_postgres_dsn: str,
 ) -> None:
@@ -148,6 +153,9 @@ async def test_a_transaction_that_is_cancelled_leaves_nothing_and_gives_its_conn
             inserted.clear()
             writing = asyncio.create_task(write())
             await inserted.wait()
+            async with database.connection() as c:  # Postgres ignores a cancel that comes before its statement
+                while not await c.fetchval(_SLEEPS):
+                    await asyncio.sleep(0.01)  # between two checks of a bounded wait
             writing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await writing

@@ -26,20 +26,18 @@ from backend.failpoints import reach
 from executor.agent.agent import Agent, Commit
 from executor.turns import attempt
 
-_REFUSAL = "if tonumber(top_fence) > tonumber(fence) then return 3 end"
-_NO_REFUSAL = """
-  if tonumber(top_fence) > tonumber(fence) then
-    fence, first = top_fence, top_seq + 1
-    last = first + size - 1
-    return nil, first
-  end"""
+_BATCH = "local last = first + size - 1"
+_OWN_PLACE = """
+  local newer, seq = top(key)
+  if newer and tonumber(newer) > tonumber(fence) then fence, first = newer, seq + 1 end
+  """
 _CHECK = "AND attempt = $2 AND owner = $3 AND status = 'running'"
 _NO_CHECK = "AND $2::int IS NOT NULL AND $3::text IS NOT NULL"
 
 
 def no_fence() -> None:
     script = scripts.Script("append")
-    object.__setattr__(script, "text", _without(script.text, _REFUSAL, _NO_REFUSAL))
+    object.__setattr__(script, "text", _without(script.text, _BATCH, _OWN_PLACE + _BATCH))
     object.__setattr__(script, "digest", sha1(script.text.encode(), usedforsecurity=False).hexdigest())
     _patch(scripts, "_APPEND", script)
 

@@ -150,11 +150,17 @@ async def test_a_task_is_subscribed_to_and_cancelled(api: RunningApi) -> None:
         waiting = (await sent(client, asking("/say Later", task.context_id, return_immediately=True)))[0].task
         assert waiting.status.state == TaskState.TASK_STATE_SUBMITTED
 
+        follows = asyncio.Event()
+
         async def follow() -> list[StreamResponse]:
-            return [update async for update in other.subscribe(SubscribeToTaskRequest(id=task.id))]
+            updates: list[StreamResponse] = []
+            async for update in other.subscribe(SubscribeToTaskRequest(id=task.id)):
+                updates.append(update)
+                follows.set()
+            return updates
 
         following = asyncio.create_task(follow())
-        await api.reading(1)
+        await asyncio.wait_for(follows.wait(), LIMIT)
         cancelled = await client.cancel_task(CancelTaskRequest(id=task.id))
         assert cancelled.status.state == CANCELED
         updates = await asyncio.wait_for(following, LIMIT)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Event
 
 import pytest
 
 from backend.api.body_memory import CALLERS_SHARE, FREE_BYTES
+from backend.api.json_body import load_conversation
+from backend.chat.models import Json
 from tests.e2e.stack import Servers, open_stack
 from tests.faults.gauges import rss
 from tests.integration.running_api import LIMIT, RawAnswer, RunningApi, new_id, running_api, send_raw
@@ -52,29 +55,32 @@ async def test_a_body_of_very_many_values_is_refused_before_it_is_decoded(
     assert answer.headers["connection"] == "close"
 
 
-async def test_while_a_large_body_is_decoded_others_are_answered(api: RunningApi) -> None:
-    """The health request begins after the body has arrived whole, and is answered first.
+async def test_while_a_large_body_is_decoded_others_are_answered(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body is decoded only when a health request was answered, which began after the body had arrived whole.
 
     The bytes of this body count as less than a caller's share. Its values are added when the last byte has arrived, and
     then it counts as the whole share.
     """
+    begun, answered = Event(), Event()
+
+    def load(body: bytes, max_values: int) -> Json:
+        begun.set()
+        assert answered.wait(LIMIT), "the event loop waits for the decoding"
+        return load_conversation(body, max_values)
+
+    monkeypatch.setattr("backend.api.routes.chat.load_conversation", load)
     body = filled(b'{"id":"aaaaaaaaaaaaaaaaaaaa","messages":[', b"{},", SHARE + FREE_BYTES - 10_000, b"]}")
-    order: list[str] = []
-
-    async def decode() -> None:
-        answer = await api.http.post("/api/chat", content=body, headers=JSON)
-        assert (answer.status_code, answer.json()["code"]) == (422, "empty_message")
-        order.append("large")
-
-    large = asyncio.create_task(decode())
+    large = asyncio.create_task(api.http.post("/api/chat", content=body, headers=JSON))
     async with asyncio.timeout(LIMIT):
-        while _counted(api) < SHARE:
-            await asyncio.sleep(0)
-        while not large.done():
-            assert (await api.http.get("/health/live")).status_code == 200
-            order.append("health")
-        await large
-    assert order[0] == "health"
+        while not begun.is_set():
+            await asyncio.sleep(0.01)  # between two checks of a bounded wait
+        assert _counted(api) == SHARE
+        assert (await api.http.get("/health/live")).status_code == 200
+        answered.set()
+        answer = await large
+    assert (answer.status_code, answer.json()["code"]) == (422, "empty_message")
 
 
 def _counted(api: RunningApi) -> float:

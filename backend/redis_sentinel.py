@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from functools import lru_cache
 from typing import Any
 
@@ -12,15 +10,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from backend.errors import NoMaster
 from backend.logs import why_away
 from backend.redis_address import Sentinels, place_name, place_of_redis, sentinels_of
+from backend.redis_majority import ANSWER_LIMIT, majority
 from backend.redis_moves import ConnectionGroup, group_at
-
-ANSWER_LIMIT = 1.0
-"""Seconds to connect to a Sentinel, and again for its answer."""
-FIND_LIMIT = 2.0
-"""Seconds in which all Sentinels are asked."""
 
 
 class MasterFinder:
@@ -39,28 +32,8 @@ class MasterFinder:
         If the master has changed, cuts all connections of the group: a frozen or unreachable server would keep them
         open. Raises NoMaster.
         """
-        named: Counter[tuple[str, int]] = Counter()
-        reasons: list[str] = []
-        asking = [asyncio.ensure_future(self._answer_of(place)) for place in self._places]
-        try:
-            async with asyncio.timeout(FIND_LIMIT):
-                for answered in asyncio.as_completed(asking):
-                    answer = await answered
-                    if isinstance(answer, str):
-                        reasons.append(answer)
-                        continue
-                    named[answer] += 1
-                    if 2 * named[answer] > len(self._places):
-                        break
-        except TimeoutError:
-            reasons.append("the others do not answer")
-        finally:
-            for one in asking:
-                one.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-        if not named:
-            raise NoMaster(f"no Sentinel names a master: {'; '.join(reasons)}")
-        [(master, _)] = named.most_common(1)
+        answers = (self._answer_of(place) for place in self._places)
+        master = await majority(answers, "no Sentinel names a master")
         if self._last not in (None, master):
             self._group.cut_all()
         self._last = master

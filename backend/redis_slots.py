@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,14 +12,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from backend.errors import NoMaster
 from backend.logs import why_away
 from backend.redis_address import Place, parse_redis_url, place_name, seeds_of
+from backend.redis_majority import ANSWER_LIMIT, majority
 
-ANSWER_LIMIT = 1.0
-"""Seconds to connect to a node, and again for its answer."""
-FIND_LIMIT = 2.0
-"""Seconds in which all nodes are asked."""
 ASKED_SEEDS, ASKED_OTHERS = 3, 5
 """Nodes of the URL, and other ones, that are asked at the same time."""
 NO_CLUSTER = "it is no node of a cluster"
@@ -54,31 +48,11 @@ class SlotFinder:
 
         Raises NoMaster.
         """
-        told: Counter[tuple[Layout, tuple[Place, ...]]] = Counter()
-        reasons: list[str] = []
         known, seeds = list(self._known), list(self._seeds)
         places = {*random.sample(known, min(ASKED_OTHERS, len(known)))}
         places |= {*random.sample(seeds, min(ASKED_SEEDS, len(seeds)))}
-        asking = [asyncio.ensure_future(self._answer_of(place)) for place in places]
-        try:
-            async with asyncio.timeout(FIND_LIMIT):
-                for answered in asyncio.as_completed(asking):
-                    answer = await answered
-                    if isinstance(answer, str):
-                        reasons.append(answer)
-                        continue
-                    told[answer] += 1
-                    if 2 * told[answer] > len(places):
-                        break
-        except TimeoutError:
-            reasons.append("the others do not answer")
-        finally:
-            for one in asking:
-                one.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-        if not told:
-            raise NoMaster(f"no node of the cluster tells its slots: {'; '.join(reasons)}")
-        [((layout, nodes), _)] = told.most_common(1)
+        answers = (self._answer_of(place) for place in places)
+        layout, nodes = await majority(answers, "no node of the cluster tells its slots")
         self._known = nodes
         return layout
 

@@ -35,11 +35,23 @@ def pins(lock: str) -> dict[str, str]:
     return dict(lines)
 
 
-def test_the_compose_file_is_valid() -> None:
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/sandbox.compose.yml"])
+def test_the_compose_files_are_valid(file: str) -> None:
     """Validates against the schema of compose-spec.io, taken from check-jsonschema 0.39."""
     schema = json.loads((Path(__file__).parent / "schemas" / "compose-spec.json").read_text())
-    problems = [error.message for error in Draft202012Validator(schema).iter_errors(COMPOSE)]
+    content = yaml.safe_load((ROOT / file).read_text())
+    problems = [error.message for error in Draft202012Validator(schema).iter_errors(content)]
     assert problems == []
+
+
+def test_the_sandbox_has_no_network_and_no_settings_and_the_executor_finds_its_socket() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "sandbox.compose.yml").read_text())["services"]
+    sandbox, executor = services["sandbox"], services["executor"]
+    assert (sandbox["network_mode"], sandbox["cap_drop"], sandbox["read_only"]) == ("none", ["ALL"], True)
+    assert "environment" not in sandbox
+    assert sandbox["command"][-1] == executor["environment"]["SANDBOX_SOCKET"]
+    assert sandbox["volumes"] == executor["volumes"]
+    assert set(executor["environment"]) <= {name.upper() for name in Settings.model_fields}
 
 
 def test_the_compose_file_has_the_stores_both_processes_and_the_migrations() -> None:

@@ -51,6 +51,7 @@ servers: python
 	@$(BIN)/python -m tests.servers.firefox_install
 	@$(BIN)/python -m tests.servers.llama_install
 	@$(BIN)/python -m tests.servers.litellm_install
+	@$(BIN)/python -m tests.servers.claude_install
 	@$(BIN)/python -m tests.servers.mcp_install
 	@$(BIN)/python -m tests.servers.prometheus
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from backend.errors import ConfigError
 from backend.failpoints import Failpoint
-from backend.model_list import ONLY_ID, ModelEntry, ModelList, known_to_accept, read_models
+from backend.model_list import ANTHROPIC_FORMAT, ONLY_ID, ModelEntry, ModelList, known_to_accept, read_models
 from backend.setting_types import (
     LONGEST_S,
     AllowedHosts,
@@ -52,7 +52,7 @@ _NEAR_WITH_PREFIX, _NEAR = 0.77, 0.9
 DB_PASSWORD and DB_PASS: 0.78; RABBITMQ_SERVICE_PORT, which Kubernetes sets, and RABBITMQ_PORT: 0.76."""
 FILES = (Path(".env.default"), Path(".env"))
 logger = logging.getLogger(__name__)
-Provider = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
+Provider = Literal["openai", "openai-chat", "openai-responses", "anthropic", "claude_agent", "scripted"]
 """The formats of models."""
 
 
@@ -135,6 +135,7 @@ class Settings(BaseModel):
     chat_summary_model: str | None = None
     chat_summary_tokens: int = Field(4_000, ge=200, le=100_000)
     chat_summary_timeout: float = Field(120, gt=0, le=3_600)
+    claude_engine_turns: int = Field(4, ge=1, le=64)
     chat_first_byte_timeout: float | None = Field(None, gt=0, le=7_200)
     docs_dir: Path | None = None
     mcp_servers_file: Path | None = None
@@ -387,7 +388,7 @@ def accepted_file_kinds(entry: ModelEntry, settings: Settings) -> frozenset[str]
         return frozenset(settings.chat_accepts.split(",")) - {"none"}
     if settings.models.listed:
         return known_to_accept(entry.provider, entry.base_url, entry.model)
-    base_url = settings.chat_base_url if settings.provider == "anthropic" else settings.model_base_url
+    base_url = settings.chat_base_url if settings.provider in ANTHROPIC_FORMAT else settings.model_base_url
     return known_to_accept(settings.provider, base_url, entry.model)
 
 

@@ -34,7 +34,11 @@ ONLY_ID = "default"
 """The id of the one model of the other settings. It stays the same when CHAT_MODEL changes."""
 DEFAULT_NAME = "copilot"
 """The name of the default model at `/v1`, whichever it is: clients keep it in their settings."""
-ListedProvider: TypeAlias = Literal["openai", "openai-chat", "openai-responses", "anthropic", "scripted"]
+ListedProvider: TypeAlias = Literal[
+    "openai", "openai-chat", "openai-responses", "anthropic", "claude_agent", "scripted"
+]
+ANTHROPIC_FORMAT = ("anthropic", "claude_agent")
+"""The providers that speak Anthropic's format."""
 ModelId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,99}$")]
 Effort: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Accepted: TypeAlias = Literal["image", "pdf", "audio"]
@@ -158,7 +162,7 @@ def known_to_accept(provider: str, base_url: str | None, model: str) -> frozense
     sees = _SEES.search(model.lower()) is not None if model else official
     if not sees:
         return hears
-    return hears | frozenset({"image", "pdf"} if official or provider == "anthropic" else {"image"})
+    return hears | frozenset({"image", "pdf"} if official or provider in ANTHROPIC_FORMAT else {"image"})
 
 
 def replaced(text: str, variables: Mapping[str, str]) -> str:
@@ -236,6 +240,8 @@ def _entry(place: int, given: Any, faults: list[str]) -> ModelEntry | None:
 def _faults_of(entry: ModelEntry) -> Iterator[str]:
     if not entry.model and entry.provider != "scripted":
         yield "model: is missing"
+    if entry.provider == "claude_agent" and (entry.body or entry.omit):
+        yield "body and omit: the Claude Agent SDK writes the requests itself"
     if entry.provider == "anthropic" and "max_tokens" in entry.omit:
         yield "omit: max_tokens is required in Anthropic's format"
     if not entry.knows(entry.effort):

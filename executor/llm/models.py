@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from backend.chat.models import Usage
 from backend.config import Settings, accepted_file_kinds, variables_of_models
-from backend.model_list import ModelEntry, ModelList
+from backend.model_list import ANTHROPIC_FORMAT, ModelEntry, ModelList
 from executor.llm.model import Model
 from executor.llm.prices import PriceTable, cost_at
 from executor.llm.providers import open_listed, open_model
@@ -128,10 +128,10 @@ def _server_of(settings: Settings, entry: ModelEntry, known: ModelList) -> str:
     provider = entry.provider if known.listed else settings.provider
     if provider == "scripted":
         return ""
-    usual = "https://api.anthropic.com" if provider == "anthropic" else "https://api.openai.com/v1"
+    usual = "https://api.anthropic.com" if provider in ANTHROPIC_FORMAT else "https://api.openai.com/v1"
     if known.listed:
         return entry.base_url or usual
-    return (settings.chat_base_url if provider == "anthropic" else settings.model_base_url) or usual
+    return (settings.chat_base_url if provider in ANTHROPIC_FORMAT else settings.model_base_url) or usual
 
 
 async def _open_other(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from backend.config import Settings, variables_of_models
 from backend.errors import ConfigError
-from backend.model_list import SETTING, ModelEntry, replaced
+from backend.model_list import ANTHROPIC_FORMAT, SETTING, ModelEntry, replaced
 from executor.llm.extras import NO_EXTRAS, Extras
 from executor.llm.model import Model
 
@@ -44,7 +45,11 @@ def _name_of(settings: Settings, name: str | None = None) -> str:
     chosen = name or settings.chat_model
     if settings.provider == "scripted":
         return chosen
-    if settings.provider == "anthropic":
+    if settings.provider in ANTHROPIC_FORMAT:
+        if settings.provider == "claude_agent" and find_spec("claude_agent_sdk") is None:
+            raise ConfigError(
+                "CHAT_PROVIDER=claude_agent needs the Claude Agent SDK: pip install 'copilot-chat[claude]'"
+            )
         if settings.chat_api_key is None and settings.anthropic_api_key is None and not settings.chat_base_url:
             raise ConfigError("ANTHROPIC_API_KEY (or CHAT_API_KEY) is not set")
         return chosen or "claude-sonnet-5-5"
@@ -81,6 +86,11 @@ async def open_model(
             from executor.llm.anthropic import open_anthropic
 
             async with open_anthropic(settings, chosen, extras=extras) as model:
+                yield model
+        case "claude_agent":
+            from executor.llm.claude_agent import open_claude_agent
+
+            async with open_claude_agent(settings, chosen, extras=extras) as model:
                 yield model
 
 
@@ -156,7 +166,7 @@ def _key_of(settings: Settings, entry: ModelEntry, variables: Mapping[str, str])
     """Returns the model's own key, or the one of the setting for its server: keys of settings go to no other server."""
     if entry.key is not None:
         return _secret(entry, "key", entry.key, variables)
-    usual = "api.anthropic.com" if entry.provider == "anthropic" else "api.openai.com"
+    usual = "api.anthropic.com" if entry.provider in ANTHROPIC_FORMAT else "api.openai.com"
     host = urlsplit(entry.base_url).hostname if entry.base_url is not None else usual
     keys = {
         "api.openai.com": ("OPENAI_API_KEY", settings.openai_api_key),
@@ -191,7 +201,7 @@ def _efforts(entry: ModelEntry) -> dict[str, dict[str, object]]:
 
 
 def _usual_effort(entry: ModelEntry, level: str) -> dict[str, object]:
-    if entry.provider == "anthropic":
+    if entry.provider in ANTHROPIC_FORMAT:
         return {"output_config": {"effort": level}}
     if speaks_responses(entry.provider, entry.base_url):
         return {"reasoning": {"effort": level}}

@@ -173,6 +173,11 @@ def refused_setting(body: dict[str, Any]) -> str | None:
     return None
 
 
+def _is_said(block: dict[str, Any]) -> bool:
+    """Returns True for a text of the user. Claude Code adds reminders to messages."""
+    return block["type"] == "text" and not block["text"].startswith("<system-reminder>")
+
+
 async def handle(exchange: Exchange) -> None:
     if not await FAKE.remember(exchange):
         return
@@ -186,7 +191,7 @@ async def handle(exchange: Exchange) -> None:
         await exchange.answer(400, {"type": "error", "error": {"type": "invalid_request_error", "message": fault}})
         return
     messages = body["messages"]
-    texts = [[block["text"] for block in message["content"] if block["type"] == "text"] for message in messages]
+    texts = [[block["text"] for block in message["content"] if _is_said(block)] for message in messages]
     place = max(place for place, message in enumerate(messages) if message["role"] == "user" and texts[place])
     since = messages[place + 1 :]
     step = sum(message["role"] == "assistant" for message in since)

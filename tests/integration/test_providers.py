@@ -25,6 +25,7 @@ from backend.chat.models import (
 )
 from backend.config import Settings
 from backend.errors import ConfigError, ProviderError
+from executor.llm import providers
 from executor.llm.arguments import parse_arguments
 from executor.llm.events import (
     Finished,
@@ -520,6 +521,10 @@ def settings_of(**given: Any) -> Settings:
     [
         ({"chat_provider": "openai"}, "CHAT_API_KEY"),
         ({"chat_provider": "anthropic"}, "ANTHROPIC_API_KEY"),
+        (
+            {"chat_provider": "claude_agent", "chat_api_key": "k"},
+            r"^CHAT_PROVIDER=claude_agent needs [^\n]+\[claude\]'$",
+        ),
         ({"chat_provider": "openai", "chat_base_url": "http://127.0.0.1:1/v1"}, "CHAT_MODEL"),
         (
             {"chat_provider": "openai", "openai_base_url": "http://127.0.0.1:1/v1"},
@@ -532,6 +537,7 @@ def settings_of(**given: Any) -> Settings:
     ],
 )
 async def test_a_missing_setting_is_named(given: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "find_spec", lambda _: None)
     for name in ("CHAT_API_KEY", "OPENAI_API_KEY", "OPEN_ROUTER_API_KEY", "ANTHROPIC_API_KEY", "CHAT_MODEL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match=named):

@@ -85,7 +85,7 @@ def test_an_empty_value_means_not_set(nothing_set: Path, monkeypatch: pytest.Mon
         ("AUTH_MODE", "sometimes"),
         ("JWT_ALGORITHM", "none"),
         ("CHAT_PROVIDER", "oracle"),
-        ("CHAT_PROVIDER", "claude_agent"),
+        ("CLAUDE_ENGINE_TURNS", "0"),
         ("EXECUTOR_CONCURRENCY", "0"),
         ("TURN_TIMEOUT", "-1"),
         ("LOG_FORMAT", "xml"),

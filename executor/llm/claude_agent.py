@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import orjson
 
 from backend.chat.models import Json
 from backend.config import Settings
@@ -36,7 +35,7 @@ from executor.llm.claude_cli import ClaudeCli
 from executor.llm.events import ModelEvent
 from executor.llm.extras import NO_EXTRAS, Extras
 from executor.llm.failures import ModelCallError, of_error
-from executor.llm.history import call_ids
+from executor.llm.history import call_ids, compact_json
 from executor.llm.model import Prompt
 from executor.llm.provider_data import made_by
 from executor.llm.retrying import ModelCallLimits, stream_events
@@ -273,13 +272,14 @@ async def _messages_of(client: Any, cli: ClaudeCli) -> AsyncGenerator[dict[str, 
 
 
 def _raise_for(result: Mapping[str, Any]) -> None:
-    """Raises ModelCallError if the result is that of a failed request."""
+    """Raises ModelCallError if the result is that of a failed request. There is no status if there was no answer, or if
+    the program has refused the prompt itself, as too long."""
     if not result["is_error"]:
         return
-    status = result["status"]
-    if status is None:
-        raise ModelCallError("connection", again=True, note="Claude Code got no answer", said=str(result["said"])[:500])
-    raise of_error({"error": {"message": result["said"]}}, status=status)
+    failure = of_error({"error": {"message": result["said"]}}, status=result["status"])
+    if result["status"] is None and failure.code == "provider_error":
+        raise ModelCallError("connection", again=True, note="Claude Code got no answer", said=failure.said)
+    raise failure
 
 
 async def _as_body(messages: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[bytes, None]:
@@ -295,7 +295,7 @@ async def _as_body(messages: AsyncGenerator[dict[str, Any], None]) -> AsyncGener
         block = event.get("content_block")
         if isinstance(block, dict) and block.get("type") == "tool_use":
             event = {**event, "content_block": {**block, "name": str(block.get("name")).removeprefix(PREFIX)}}
-        yield b"data: " + orjson.dumps(event) + b"\n\n"
+        yield b"data: " + compact_json(event).encode() + b"\n\n"
         if event.get("type") == "message_stop":
             return
 

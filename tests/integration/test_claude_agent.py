@@ -16,12 +16,16 @@ import pytest
 
 from backend.chat.models import NewMessage, Part, Role, TextPart, ToolCallPart, ToolResultPart
 from backend.config import Settings
+from executor.llm import claude_agent
 from executor.llm.events import Finished, ModelEvent, TextDelta, ToolCallStart
 from executor.llm.failures import ModelCallError
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Model, Prompt, ToolSpec
 from executor.llm.providers import open_model
+from executor.slots import Slots
+from tests import ROOT
 from tests.fakes.running import bodies_of, fake_server
+from tests.integration.running_api import running_api
 from tests.servers.claude_install import HINT, find_or_install
 from tests.speed import limit
 
@@ -224,3 +228,122 @@ async def test_its_environment_has_nothing_of_the_executor(url: str, monkeypatch
     assert "sk-of-the-tests" in environment
     assert "sk-of-the-tests" not in command
     assert "My system." not in command
+
+
+async def test_a_conversation_longer_than_one_turn_arrives_in_its_order(model: Model, url: str) -> None:
+    mark = uuid.uuid4().hex
+    rows = []
+    for number in range(10):
+        rows += [user(f"question {number}"), NewMessage(Role.ASSISTANT, (TextPart(f"answer {number}"),))]
+    await hear(model, [*rows, user(f"{mark}\n/say Yes")])
+    (body,) = await bodies_of(url, mark)
+    texts = [message["content"][0]["text"] for message in body["messages"][:-1]]
+    assert texts == [f"{kind} {number}" for number in range(10) for kind in ("question", "answer")]
+
+
+async def test_a_prompt_that_the_program_finds_too_long_is_told_as_such(model: Model, url: str) -> None:
+    mark = uuid.uuid4().hex
+    with pytest.raises(ModelCallError) as caught:
+        await hear(model, [user(f"{mark} {'z' * 1_000_000}")])
+    assert caught.value.code == "context_too_long"
+    assert not await bodies_of(url, mark)
+
+
+async def test_odd_characters_pass(model: Model) -> None:
+    events = await hear(model, [user(f'{uuid.uuid4().hex}\n/raw "a\\ud800b\\u2028c"')])
+    assert said(events) == "a\ufffdb\u2028c"
+
+
+async def test_calls_wait_for_a_slot_and_not_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claude_agent, "_slots", lambda most: Slots(most, wait=0.2))
+    async with open_model(settings_of(url, claude_engine_turns=1)) as model:
+        prompt = Prompt("", to_prompt_messages([user(f"{uuid.uuid4().hex}\n/say One\n/hang")]), TOOLS)
+        async with asyncio.timeout(LIMIT), aclosing(model.stream(prompt)) as stream:
+            await anext(stream)
+            with pytest.raises(ModelCallError) as caught:
+                await hear(model, [user("/say Two")])
+            assert caught.value.code == "overloaded"
+            assert len(children()) == 1
+        assert said(await hear(model, [user(f"{uuid.uuid4().hex}\n/say Two")])) == "Two"
+
+
+async def test_the_program_dies_with_a_killed_executor_and_its_folder_goes_later(
+    url: str, packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from tests.integration.test_claude_agent import *\n"
+        "async def main():\n"
+        "    async with open_model(settings_of(sys.argv[1])) as model:\n"
+        "        prompt = Prompt('', to_prompt_messages([user('/say One\\n/hang')]), TOOLS)\n"
+        "        async for event in model.stream(prompt):\n"
+        "            if isinstance(event, TextDelta):\n"
+        "                print(*children(), flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    path = os.pathsep.join([str(ROOT), str(packages)])
+    environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(tmp_path)}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, url), stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(LIMIT):
+            child = int(await process.stdout.readline())
+            assert is_alive(child)
+            process.kill()
+            await process.wait()
+            while is_alive(child):
+                await asyncio.sleep(0.01)  # between two looks of a bounded wait
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    assert len(list(tmp_path.glob("copilot-claude-*"))) == 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with open_model(settings_of(url)):
+        assert not list(tmp_path.glob("copilot-claude-*"))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_turns_with_tools_run_through_it(url: str, postgres_dsn: str, redis_dsn: str) -> None:
+    given = {
+        "chat_provider": "claude_agent",
+        "chat_base_url": url,
+        "chat_api_key": "k",
+        "chat_model": "claude-sonnet-4-5",
+    }
+    calls = "\n".join(f'/tool mcp__copilot__search_docs {{"query":"{word}"}}' for word in ("redis", "queue", "model"))
+    async with running_api(postgres_dsn, redis_dsn, **given) as api:
+        mine = api.as_user()
+        session = await api.new_session(mine)
+        async with asyncio.timeout(LIMIT):
+            first = await api.say(session, f"/say Looking\n{calls}\n/then\n/say Found", mine)
+            second = await api.say(session, "/say Again", mine)
+        assert (first.text, second.text) == ("LookingFound", "Again")
+        rows = (await api.session(session, mine))["messages"]
+        assert [row["role"] for row in rows] == [
+            "user",
+            "assistant",
+            "tool",
+            "tool",
+            "tool",
+            "assistant",
+            "user",
+            "assistant",
+        ]
+        task = asyncio.create_task(api.say(session, "/say Much\n/hang", mine))
+        async with asyncio.timeout(LIMIT):
+            while not children():
+                await asyncio.sleep(0.02)  # between two looks of a bounded wait
+            active = await api.active_stream(session, mine)
+            answer = await api.http.post(f"/api/chat/tasks/{active['task_id']}/cancel", headers=mine)
+            assert answer.status_code == 200, answer.text
+            await task
+        assert not children()

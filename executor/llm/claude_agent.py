@@ -4,7 +4,8 @@ The loop of model and tools stays ours (decision 31). The program gets the histo
 tools, passes on the raw events of Anthropic's stream, and is killed when the model's message has ended. A tool of it
 never runs: its handler waits until the program is gone, and the executor runs the call under its own rules.
 
-Behaviour of claude-agent-sdk 0.2.184 with Claude Code 2.1.327, run on 2026-12-01: `findings/claude_sdk_history.sh`.
+Behaviour of claude-agent-sdk 0.2.184 with Claude Code 2.1.327, run on 2026-12-01:
+`findings/claude-sdk-history-needs-turns.sh`.
 """
 
 from __future__ import annotations

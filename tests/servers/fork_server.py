@@ -144,8 +144,10 @@ async def start(
     program: Sequence[str], *, cwd: Path, environment: Mapping[str, str], log: Path, errors: Path | None = None
 ) -> Process:
     """Starts `python -m PROGRAM` with that environment alone and its output in the log. Its standard error is in
-    `errors` if given, and its standard input is empty."""
-    if not _active or "LD_PRELOAD" in environment:  # only a new program reads LD_PRELOAD
+    `errors` if given, and its standard input is empty. With LD_PRELOAD or several folders in PYTHONPATH it is a new
+    process, since only such a one reads them."""
+    read_at_start = "LD_PRELOAD" in environment or os.pathsep in environment.get("PYTHONPATH", "")
+    if not _active or read_at_start:
         return await start_command(program, cwd=cwd, environment=environment, log=log, errors=errors)
     return await _active[-1].fork(
         program=list(program), cwd=str(cwd), environment=dict(environment), log=str(log), errors=str(errors or log)

@@ -242,6 +242,8 @@ def _faults_of(entry: ModelEntry) -> Iterator[str]:
         yield "model: is missing"
     if entry.provider == "claude_agent" and (entry.body or entry.omit):
         yield "body and omit: the Claude Agent SDK writes the requests itself"
+    if entry.provider == "claude_agent" and any(members is not None for members in entry.efforts.values()):
+        yield "efforts: the Claude Agent SDK takes levels without members"
     if entry.provider == "anthropic" and "max_tokens" in entry.omit:
         yield "omit: max_tokens is required in Anthropic's format"
     if not entry.knows(entry.effort):

@@ -184,6 +184,8 @@ async def handle(exchange: Exchange) -> None:
     body = exchange.request.json()
     wire = AnthropicWire(body)
     sent = exchange.request.headers
+    if "anthropic-beta" in sent:  # Claude Code puts reminders into messages of their own, for newer models
+        body = {**body, "messages": [message for message in body["messages"] if message["role"] != "system"]}
     if "wrong" in (sent.get("x-api-key"), sent.get("authorization", "").removeprefix("Bearer ")):
         await exchange.answer(401, wire.refusal(401))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import sys
@@ -26,10 +27,13 @@ from executor.slots import Slots
 from tests import ROOT
 from tests.fakes.running import bodies_of, fake_server
 from tests.integration.running_api import running_api
+from tests.pictures import pdf, picture
 from tests.servers.claude_install import HINT, find_or_install
 from tests.speed import limit
 
 LIMIT = limit(60)
+PICTURE = base64.b64encode(picture(width=600, height=400)).decode()
+DOCUMENT = base64.b64encode(pdf("Hello")).decode()
 TOOLS = (ToolSpec("look", "Looks", {"type": "object", "properties": {"at": {"type": "string"}}}),)
 
 
@@ -59,8 +63,8 @@ async def model(url: str) -> AsyncIterator[Model]:
 
 
 def settings_of(url: str, **given: Any) -> Settings:
-    key = {"chat_api_key": "sk-of-the-tests", **given}
-    return Settings(chat_provider="claude_agent", chat_base_url=url, chat_model="claude-sonnet-4-5", **key)
+    usual = {"chat_api_key": "sk-of-the-tests", "chat_model": "claude-sonnet-4-5"}
+    return Settings(chat_provider="claude_agent", chat_base_url=url, **{**usual, **given})
 
 
 def user(text: str) -> NewMessage:
@@ -252,6 +256,37 @@ async def test_a_prompt_that_the_program_finds_too_long_is_told_as_such(model: M
 async def test_odd_characters_pass(model: Model) -> None:
     events = await hear(model, [user(f'{uuid.uuid4().hex}\n/raw "a\\ud800b\\u2028c"')])
     assert said(events) == "a\ufffdb\u2028c"
+
+
+@pytest.mark.parametrize("name", ["claude-sonnet-5-5", "claude-opus-5"])
+async def test_newer_models_get_the_same_history_and_their_effort(url: str, name: str) -> None:
+    mark = uuid.uuid4().hex
+    rows = [user("Hi"), NewMessage(Role.ASSISTANT, (TextPart("Hello."),)), user(f"{mark}\n/think Hm\n/say Yes")]
+    async with open_model(settings_of(url, chat_model=name)) as model:
+        prompt = Prompt("Be kind.", to_prompt_messages(rows), TOOLS, 4_000, effort="low")
+        async with asyncio.timeout(LIMIT), aclosing(model.stream(prompt)) as stream:
+            assert said([event async for event in stream]) == "Yes"
+    (body,) = await bodies_of(url, mark)
+    assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user", "system"]
+    assert body["messages"][-1]["content"]
+    assert body["output_config"] == {"effort": "low"}
+
+
+async def test_pictures_and_documents_arrive_whole(model: Model, url: str) -> None:
+    mark = uuid.uuid4().hex
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PICTURE}}
+    document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": DOCUMENT}}
+    (first, last) = (
+        {"role": "user", "content": [image, document, {"type": "text", "text": text}]} for text in ("Hi", mark)
+    )
+    answer = {"role": "assistant", "content": [{"type": "text", "text": "Hello."}]}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(claude_agent, "anthropic_messages", lambda *_: [first, answer, last])
+        await hear(model, [user("Hi")])
+    (body,) = await bodies_of(url, mark)
+    for message in (body["messages"][0], body["messages"][2]):
+        sent = [block["source"] for block in message["content"] if block["type"] in ("image", "document")]
+        assert sent == [image["source"], document["source"]]
 
 
 async def test_calls_wait_for_a_slot_and_not_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -306,11 +306,6 @@ def _remove_folders_of_the_dead() -> None:
     """Removes the folders that killed executors have left behind. They hold system prompts."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
-        if pid.isdecimal() and not Path("/proc", pid).exists() and folder.owner() == _own_name():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _own_name() -> str:
-    import pwd
-
-    return pwd.getpwuid(os.getuid()).pw_name
+        with contextlib.suppress(FileNotFoundError):  # another executor was faster
+            if pid.isdecimal() and not Path("/proc", pid).exists() and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)

@@ -160,7 +160,7 @@ class Sweeper:
         for one in sessions_found:
             if time.monotonic() >= end:
                 return
-            async with self._resources.database.transaction() as c:
+            async with self._resources.database.connection() as c:
                 await search.add_entries(c, one, SEARCH_BATCH)
 
     async def _mark_missed(self) -> None:

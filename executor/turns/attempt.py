@@ -27,7 +27,6 @@ from backend.chat.models import (
 from backend.chat.protocol.chunks import END, Start, StartStep
 from backend.chat.protocol.chunks_from_rows import steering_chunks, step_chunks, terminal_chunks
 from backend.chat.resources import Resources
-from backend.chat.store import tasks
 from backend.chat.store.instructions import instructions_of
 from backend.chat.streams.writer import StreamWriter
 from backend.errors import AttemptEnded, Fenced, ProviderError, Unavailable
@@ -99,7 +98,6 @@ class Attempt:
         async with self._resources.database.connection() as c:
             history = await read_history(c, self._task, summarised=self._summarises)
             operation = self._tool_host.operation = await operation_of(c, self._task)
-            stopped = await tasks.stopped_tasks(c, self._task.session_id)
             choice = await choice_of(c, self._task)
             told = await instructions_of(c, self._task.session_id)
         rows = history.rows
@@ -126,7 +124,7 @@ class Attempt:
         rows = history.prompt_rows(history.newer)
         self._notice = history.notice
         shown = rows if operation is None else with_call(rows, operation)
-        return await self._answer(agent, writer, with_notes_on_cut_answers(shown, stopped))
+        return await self._answer(agent, writer, with_notes_on_cut_answers(shown, history.stopped))
 
     async def _open_stream(self, committed: Sequence[Row]) -> tuple[StreamWriter, bool]:
         """Returns the writer of the stream, and whether a step is open in it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backend.chat.models import (
@@ -13,12 +13,14 @@ from backend.chat.models import (
     Role,
     SummaryPart,
     Task,
+    TaskStatus,
     ToolCallPart,
     ToolResultPart,
 )
 from backend.chat.store import branches, tasks
 from backend.chat.store.derived import summaries
 from backend.chat.store.derived.summaries import Summary
+from backend.ids import TaskId
 from backend.postgres import Connection
 from executor.turns.refused import without_refused
 
@@ -33,12 +35,14 @@ FEWEST_ROWS = 4
 class History:
     """The rows of a task's branch in order, its own last, without exchanges that a provider refused.
 
-    `places` are the sequences of all rows of the branch. `summary` is the last one on the branch, or None.
+    `places` are the sequences of all rows of the branch. `summary` is the last one on the branch, or None. `stopped`
+    are the tasks of the session that failed or were cancelled, if there are rows of other tasks.
     """
 
     rows: list[Message]
     places: list[int]
     summary: Summary | None
+    stopped: Mapping[TaskId, TaskStatus]
 
     @property
     def newer(self) -> list[Message]:
@@ -71,8 +75,10 @@ async def read_history(c: Connection, task: Task, *, summarised: bool) -> Histor
     places = [row.sequence for row in rows]
     looked_for = summarised and len(rows) >= FEWEST_ROWS
     summary = await summaries.newest_summary(c, task.session_id, places) if looked_for else None
-    refused = await tasks.refused_tasks(c, task.session_id)
-    return History(without_refused(from_a_fixed_step(rows) if summary is None else rows, refused), places, summary)
+    is_first = all(row.task_id == task.id for row in rows)
+    unanswered = tasks.Unanswered() if is_first else await tasks.unanswered_tasks(c, task.session_id)
+    kept = without_refused(from_a_fixed_step(rows) if summary is None else rows, unanswered.refused)
+    return History(kept, places, summary, unanswered.stopped)
 
 
 def from_a_fixed_step(rows: list[Message]) -> list[Message]:

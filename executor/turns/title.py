@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from backend.chat.models import Task
+from backend.chat.models import Task, Usage
 from backend.chat.protocol.chunks import Data
 from backend.chat.resources import Resources
 from backend.chat.store import sessions, tasks
@@ -38,15 +38,20 @@ class SessionTitle:
 
     async def _run(self, text: str) -> None:
         title, usage = await self._context.title_of(text)
-        async with self._resources.database.transaction() as c:
-            await sessions.lock_session(
-                c, self._task.session_id
-            )  # first, as every transaction that writes rows of tasks
-            changed = await sessions.set_title(c, self._task.session_id, title, only_if_untitled=True)
-            if usage.total_tokens:
-                await tasks.add_later_usage(c, self._task.id, usage)
+        changed = await self._store(title, usage)
         if changed:
             self._resources.feed.publish(Hint.TITLE_CHANGED, self._task.session_id, self._task.user_id, title=title)
         if changed and not self._stream_ends:
             with contextlib.suppress(AttemptEnded):
                 await self._writer.append(Data("title", {"title": title}, transient=True))
+
+    async def _store(self, title: str, usage: Usage) -> bool:
+        """Returns False if the session has a title, or is gone."""
+        database, session = self._resources.database, self._task.session_id
+        if not usage.total_tokens:
+            async with database.connection() as c:
+                return await sessions.set_title(c, session, title, only_if_untitled=True)
+        async with database.transaction() as c:
+            await sessions.lock_session(c, session)  # first, as every transaction that writes rows of tasks
+            await tasks.add_later_usage(c, self._task.id, usage)
+            return await sessions.set_title(c, session, title, only_if_untitled=True)

@@ -158,9 +158,11 @@ async def test_no_text_stops_the_search_from_learning(c: Connection, text: str) 
 async def test_words_that_postgres_refuses_stop_no_others(c: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     one = await _store(c, new_user(), [text_message("x")])
     monkeypatch.setattr(search, "vector_of", lambda *_: " ".join(f"{n:0100d}" for n in range(20_000)))
-    async with c.transaction():
-        assert await search.add_entries(c, one, 10) == 1
+    assert await search.add_entries(c, one, 10) == 1
     assert one.session_id not in {left.session_id for left in await search.unsearched_sessions(c, 100_000)}
+    pooled = await _store(c, new_user(), [text_message("x")])
+    async with c.transaction():  # as over a pooler
+        assert await search.add_entries(c, pooled, 10) == 1
 
 
 async def test_the_index_has_the_words_of_each_user_apart(c: Connection) -> None:

@@ -76,6 +76,11 @@ async def _newest_name(c: Connection, session_id: SessionId, *, ahead: bool) -> 
     return ""
 
 
+def follows_the_leaf(request: TurnRequest) -> bool:
+    """Returns True if a new message names no place: it goes to the end of the branch that is the current one then."""
+    return request.text is not None and request.revises is None and not request.parent and not request.branches
+
+
 async def place_of(c: Connection, task: Task) -> int:
     """Returns the place that the messages of a task will follow. The task is about to become active.
 

@@ -248,10 +248,13 @@ async def store_user_message(c: Connection, task: Task) -> None:
     If a user asked for the turn, its branch becomes the current one.
     """
     request = task.request
-    place = await placing.place_of(c, task)
-    await branches.begin_at(c, task, place)
-    if placing.is_asked_for(task) and await branches.make_current(c, task.session_id, place, task.id):
-        await questions.withdraw_superseded_questions(c, task.session_id, task.id)
+    if placing.follows_the_leaf(request):
+        await branches.begin_at_leaf(c, task)
+    else:
+        place = await placing.place_of(c, task)
+        await branches.begin_at(c, task, place)
+        if placing.is_asked_for(task) and await branches.make_current(c, task.session_id, place, task.id):
+            await questions.withdraw_superseded_questions(c, task.session_id, task.id)
     if request.text is not None:
         said = [NewMessage(Role.USER, user_parts(task))]
         await messages.append_messages(c, task.session_id, task.id, 0, said, message_ids=[request.message_id])

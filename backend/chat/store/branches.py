@@ -246,6 +246,17 @@ async def begin_at(c: Connection, task: Task, place: int) -> None:
     await c.execute(_BEGIN, task.id, place)
 
 
+_BEGIN_AT_LEAF = f"UPDATE tasks SET parent_sequence = ({_LEAF}) WHERE id = $2"
+
+
+async def begin_at_leaf(c: Connection, task: Task) -> None:
+    """Makes the messages of a task, which has none yet, follow the last message of the current branch.
+
+    The caller holds the session's lock.
+    """
+    await c.execute(_BEGIN_AT_LEAF, task.session_id, task.id)
+
+
 _LEAVE = """
 UPDATE messages SET superseded_by = $3 WHERE session_id = $1 AND sequence > $2 AND superseded_by IS NULL"""
 _SWITCH = f"""{_LINE}, branch AS (
@@ -282,10 +293,11 @@ async def is_task_on_current(c: Connection, task: Task) -> bool:
     return place is None or place == await leaf_of(c, task.session_id)
 
 
+# A task without a parent, which an older version made active, gets its own messages alone.
 _HISTORY_ON_CURRENT = f"""
-SELECT {COLUMNS} FROM messages
-WHERE session_id = $1 AND ((superseded_by IS NULL AND sequence <= $2) OR task_id = $4)
-ORDER BY sequence DESC LIMIT $3"""
+SELECT {COLUMNS}, ({_PARENT.replace("$1", "$3")}) AS parent FROM messages
+WHERE session_id = $1 AND ((superseded_by IS NULL AND sequence <= ({_PARENT.replace("$1", "$3")})) OR task_id = $3)
+ORDER BY sequence DESC LIMIT $2"""
 _HISTORY = f"""{_LINE}, branch AS (
     SELECT m.sequence FROM line JOIN messages m ON m.task_id = line.task_id AND m.sequence <= line.last
 )
@@ -299,13 +311,12 @@ async def history_of(c: Connection, task: Task, *, limit: int) -> list[Message]:
 
     That may be another branch than the current one, if the user has switched since.
     """
-    parent: int | None = await c.fetchval(_PARENT, task.id)
+    rows = await c.fetch(_HISTORY_ON_CURRENT, task.session_id, limit, task.id)
+    parent: int | None = rows[0]["parent"] if rows else await c.fetchval(_PARENT, task.id)
     if parent is None:
         return await visible_messages(c, task.session_id, limit=limit)
-    key = (task.session_id, parent, limit, task.id)
-    rows = await c.fetch(_HISTORY_ON_CURRENT, *key)
     before = [row["sequence"] for row in rows if row["task_id"] != task.id]
     is_whole = before[0] == parent if before else parent == 0 or len(rows) == limit
     if not is_whole:
-        rows = await c.fetch(_HISTORY, *key)
+        rows = await c.fetch(_HISTORY, task.session_id, parent, limit, task.id)
     return [parse_message(row) for row in reversed(rows)]

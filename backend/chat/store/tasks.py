@@ -6,8 +6,8 @@ of an attempt checks that the attempt is still the current one, and raises Fence
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from backend.chat.models import AnswerEnd, Caller, Task, TaskError, TaskStatus, Turn, TurnRequest, Usage
 from backend.chat.store.task_rows import (
@@ -63,6 +63,14 @@ class Claim:
 
     turn: Turn
     cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Tasks that failed or were `stopped`, each with its status, and those whose exchange a provider `refused`."""
+
+    stopped: Mapping[TaskId, TaskStatus] = field(default_factory=dict)
+    refused: Collection[TaskId] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,22 +565,14 @@ async def finish_task(
     return FinishedTask(replace(ended, usage=ended.usage + usage), row["others_wait"])
 
 
-_REFUSED = """
-SELECT id FROM tasks WHERE session_id = $1
-  AND (answer_end->'refused' = 'true' OR (status = 'failed' AND error->>'code' = 'content_filter'))
+_UNANSWERED = """
+SELECT id, status, coalesce(answer_end->'refused' = 'true' OR error->>'code' = 'content_filter', false) AS refused
+FROM tasks WHERE session_id = $1 AND (status IN ('failed', 'cancelled') OR answer_end->'refused' = 'true')
 ORDER BY number DESC LIMIT 1000"""
 
 
-async def refused_tasks(c: Connection, session_id: SessionId) -> set[TaskId]:
-    """Returns the session's newest tasks whose exchange a model's provider refused."""
-    return {TaskId(row["id"]) for row in await c.fetch(_REFUSED, session_id)}
-
-
-_STOPPED = """
-SELECT id, status FROM tasks WHERE session_id = $1 AND status IN ('failed', 'cancelled')
-ORDER BY number DESC LIMIT 1000"""
-
-
-async def stopped_tasks(c: Connection, session_id: SessionId) -> dict[TaskId, TaskStatus]:
-    """Returns the session's newest tasks that failed or were cancelled, each with its status."""
-    return {TaskId(row["id"]): TaskStatus(row["status"]) for row in await c.fetch(_STOPPED, session_id)}
+async def unanswered_tasks(c: Connection, session_id: SessionId) -> Unanswered:
+    """Returns the session's newest 1,000 tasks whose question got no whole answer."""
+    rows = await c.fetch(_UNANSWERED, session_id)
+    stopped = {TaskId(row["id"]): TaskStatus(row["status"]) for row in rows if row["status"] != TaskStatus.COMPLETED}
+    return Unanswered(stopped, frozenset(TaskId(row["id"]) for row in rows if row["refused"]))

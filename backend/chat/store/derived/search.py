@@ -8,6 +8,7 @@ the words of one user only, even when it looks for a beginning of words.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -90,21 +91,24 @@ WITH read AS (
     SELECT *, sum(octet_length(parts::text)) OVER (ORDER BY sequence) - octet_length(parts::text) AS before FROM read
 )
 SELECT sequence, parts, created_at FROM added WHERE before < {MAX_BATCH} ORDER BY sequence"""
-_ADD = """
-INSERT INTO search_entries (session_id, sequence, user_id, words, created_at)
-SELECT $1, new.sequence, $2, new.words::tsvector, new.created_at
-FROM unnest($3::int[], $4::text[], $5::timestamptz[]) AS new (sequence, words, created_at)
-ON CONFLICT DO NOTHING"""
 _SKIP = "UPDATE sessions SET unsearched_since = NULL WHERE id = $1 AND (user_id IS NULL OR expires_at IS NOT NULL)"
 _SEARCHED = """
 UPDATE sessions SET searched_sequence = $3, unsearched_since = CASE WHEN last_sequence > $3 THEN unsearched_since END
 WHERE id = $1 AND user_id = $2 AND searched_sequence = $4 RETURNING 1"""
+_ADD = f"""
+WITH searched AS ({_SEARCHED}), added AS (
+    INSERT INTO search_entries (session_id, sequence, user_id, words, created_at)
+    SELECT $1, new.sequence, $2, new.words::tsvector, new.created_at
+    FROM searched, unnest($5::int[], $6::text[], $7::timestamptz[]) AS new (sequence, words, created_at)
+    ON CONFLICT DO NOTHING
+)
+SELECT 1 FROM searched"""
 
 
 async def add_entries(c: Connection, one: Unsearched, limit: int) -> int:
     """Adds the next `limit` messages of a session, or fewer if they are long. Returns how many messages it read.
 
-    Requires a transaction. Changes nothing if another executor was quicker, or the session is gone.
+    Changes nothing if another executor was quicker, or the session is gone.
     """
     if one.user_id is None:
         await c.execute(_SKIP, one.session_id)
@@ -112,16 +116,20 @@ async def add_entries(c: Connection, one: Unsearched, limit: int) -> int:
     rows = await c.fetch(_NEXT, one.session_id, one.searched, limit)
     newest = rows[-1]["sequence"] if rows else one.searched
     told = await asyncio.to_thread(_told, rows, _tag_of(one.user_id))  # a long text takes a while
-    if await c.fetchval(_SEARCHED, one.session_id, one.user_id, newest, one.searched) is None:
-        return 0
+    key = (one.session_id, one.user_id, newest, one.searched)
+    added = None
     if told:
         columns = [list(column) for column in zip(*told, strict=True)]
+        savepoint = c.transaction() if c.is_in_transaction() else contextlib.nullcontext()  # it is one over a pooler
         try:
-            async with c.transaction():
-                await c.execute(_ADD, one.session_id, one.user_id, *columns)
+            async with savepoint:
+                added = await c.fetchval(_ADD, *key, *columns)
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:  # it would stop all that follow
             logger.warning("messages cannot be searched", extra={"session_id": one.session_id, "why": str(error)[:200]})
-    return len(rows)
+            added = await c.fetchval(_SEARCHED, *key)
+    else:
+        added = await c.fetchval(_SEARCHED, *key)
+    return 0 if added is None else len(rows)
 
 
 def _told(rows: Sequence[Row], tag: str) -> list[tuple[int, str, datetime]]:

@@ -12,6 +12,7 @@ enters a namespace: `python -m tests.servers.hosts NAMESPACE MODULE [ARGUMENT ..
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import ipaddress
 import os
@@ -99,6 +100,7 @@ async def open_hosts(count: int) -> AsyncIterator[Network]:
     gateway, switch = addresses[0], _switch_of(f"{tag}-0")
     async with AsyncExitStack() as cleanup:
         cleanup.push_async_callback(_remove, "ip", "link", "del", switch)
+        await _remove("ip", "link", "del", switch)  # of a test process with the same pid that was killed
         await _run("ip", "link", "add", switch, "type", "bridge")
         await _run("ip", "address", "add", f"{gateway}/24", "dev", switch)
         await _run("ip", "link", "set", switch, "up")
@@ -111,6 +113,7 @@ async def open_hosts(count: int) -> AsyncIterator[Network]:
 
 async def _connect(host: Host, switch: str) -> None:
     inside = ("ip", "-n", host.name)
+    await _remove("ip", "netns", "del", host.name)
     await _run("ip", "netns", "add", host.name)
     await _run("ip", "link", "add", host.name, "type", "veth", "peer", "name", _INTERFACE, "netns", host.name)
     await _run("ip", "link", "set", host.name, "master", switch, "up")
@@ -141,8 +144,8 @@ async def _run(*command: str) -> None:
 
 async def _remove(*command: str) -> None:
     """Removes what may not exist."""
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
-    await process.wait()
+    with contextlib.suppress(OSError):
+        await _run(*command)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ JWT_KEY = "the-key-of-the-end-to-end-tests-0123456789"
 START_LIMIT = limit(60)
 STOP_LIMIT = limit(45)
 _LOG_TAIL = 8_000
-_PROGRAMS = {"api": ("backend", "serve"), "executor": ("executor",)}
+PROGRAMS = {"api": ("backend", "serve"), "executor": ("executor",)}
 _PORT_OF = {"api": "PORT", "executor": "EXECUTOR_PORT"}
 
 
@@ -139,7 +139,7 @@ class Stack:
             "DATA_DIR": str(self.folder), **self.servers.environment, **self.settings, _PORT_OF[kind]: str(port),
             **settings,
         }  # fmt: skip
-        process = await start(program or _PROGRAMS[kind], cwd=self.folder, environment=environment, log=log)
+        process = await start(program or PROGRAMS[kind], cwd=self.folder, environment=environment, log=log)
         child = Child(kind, number, port, process, log)
         self.children.append(child)
         return child

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable
 from pathlib import Path
 from random import Random
 
@@ -14,37 +13,13 @@ from tests.faults.figures import record
 from tests.faults.rig.checker import check, summary
 from tests.faults.rig.load import Answers, Schedule, ask_quickly, keep_asking
 from tests.faults.rig.nemesis import ALL, KILLS, Nemesis
-from tests.faults.rig.snapshot import Snapshot, quiet, take_snapshot
-from tests.faults.rig.supervisor import STORM_SETTINGS, Rig, Stores, open_rig
+from tests.faults.rig.supervisor import STORM_SETTINGS, Stores, open_rig
 from tests.faults.scale import FULL, scale
-from tests.speed import limit
+from tests.faults.storms import storm
 
 pytestmark = pytest.mark.timeout(scale(180, 3600))
 PAUSE = (scale(0.3, 2.0), scale(1.7, 6.0))
 ANSWERS = Answers(chunks=scale(10, 20), delay_ms=scale(40, 20))
-DRAINED_WITHIN = limit(scale(90, 900))
-
-
-async def storm(rig: Rig, striking: Awaitable[None], load: Awaitable[object], *, to_the_end: bool = False) -> Snapshot:
-    """Runs the load while the nemesis strikes, then repairs everything and waits for the end of the work. With
-    `to_the_end` the strikes continue until the load is done."""
-    strikes, work = asyncio.ensure_future(striking), asyncio.ensure_future(load)
-    try:
-        done, _ = await asyncio.wait({strikes, work}, return_when=asyncio.FIRST_COMPLETED)
-        for job in done:  # raises if it failed
-            job.result()
-        await (work if to_the_end else strikes)
-        strikes.cancel()
-        await asyncio.wait({strikes})
-        await rig.heal()
-        async with asyncio.timeout(DRAINED_WITHIN):
-            await work
-            await quiet(rig)
-            return await take_snapshot(rig)
-    finally:
-        for job in (strikes, work):
-            job.cancel()
-        await asyncio.gather(strikes, work, return_exceptions=True)
 
 
 async def test_no_accepted_message_is_lost_or_answered_twice(stores: Stores, tmp_path: Path, chance: Random) -> None:

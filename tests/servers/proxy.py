@@ -68,12 +68,15 @@ class FaultProxy:
         await asyncio.sleep(0)  # lets the transports close their sockets
 
     @staticmethod
-    def before(dsn: str) -> FaultProxy:
-        """Returns a proxy for the server that a DSN names, or for a cluster. The proxy's `dsn` leads through it."""
+    def before(dsn: str, *, host: str = "127.0.0.1") -> FaultProxy:
+        """Returns a proxy for the server that a DSN names, or for a cluster. The proxy's `dsn` leads through it.
+
+        It listens at `host`. A proxy for a cluster has an address of its own on loopback.
+        """
         if "+cluster://" in dsn:
             return ClusterProxy(dsn)
         url = URL(dsn)
-        proxy = FaultProxy(*_target_of(url))
+        proxy = FaultProxy(*_target_of(url), at=(host, free_port()))
         if "host" in url.query:
             proxy._dsn = str(url.update_query(sslmode="disable").without_query_params("host").with_host(proxy.host))
         elif url.scheme == "unix":

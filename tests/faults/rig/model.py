@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.fakes.running import fake_server
+from tests.servers.proxy import FaultProxy
 
 _COUNT = re.compile(r"^/count (\S+) (\d+)", re.MULTILINE)
 
@@ -23,7 +24,8 @@ def answer_to(text: str) -> str:
 
 
 @asynccontextmanager
-async def model_settings() -> AsyncIterator[dict[str, str]]:
-    """Starts a model provider as a process. Yields the settings with which executors use it."""
-    async with fake_server("openai") as url:
-        yield {"CHAT_PROVIDER": "openai", "CHAT_BASE_URL": url, "CHAT_API_KEY": "of-the-rig", "CHAT_MODEL": "fake"}
+async def model_settings(host: str = "127.0.0.1") -> AsyncIterator[dict[str, str]]:
+    """Starts a model provider as a process. Yields the settings with which executors use it at that address."""
+    async with fake_server("openai") as url, FaultProxy.before(url, host=host) as proxy:
+        reached = url if host == "127.0.0.1" else proxy.dsn
+        yield {"CHAT_PROVIDER": "openai", "CHAT_BASE_URL": reached, "CHAT_API_KEY": "of-the-rig", "CHAT_MODEL": "fake"}

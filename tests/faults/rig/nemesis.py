@@ -16,6 +16,8 @@ from typing import Any
 
 from tests.faults.rig.slots import ProcessSlot
 from tests.faults.rig.supervisor import Rig
+from tests.faults.scale import scale
+from tests.servers.hosts import DIRECTIONS
 from tests.servers.proxy import Mode
 
 Repair = Coroutine[Any, Any, None]
@@ -25,9 +27,13 @@ Strike = Callable[[Rig, Random], Awaitable[tuple[str, Repair | None]]]
 KILLS = ("kill-rabbitmq", "kill-api", "kill-executor", "kill-redis", "kill-postgres")
 FREEZES = ("freeze-api", "freeze-executor", "freeze-rabbitmq", "freeze-redis", "freeze-postgres")
 CUTS = ("cut-api", "cut-executor")
+PARTITIONS = ("partition-api", "partition-executor")
+"""Only for a rig whose processes have hosts of their own."""
 ALL = (*KILLS, "empty-redis", *FREEZES, *CUTS)
 _DURATION = (1.0, 5.0)
 """The shortest and the longest time, in seconds, for which a victim stays frozen or cut off."""
+_CUT_OFF = (1.0, scale(8.0, 20.0))
+"""The same for a host that no packet reaches or leaves: some times are too short to be noticed, others end leases."""
 _FAILURES = (Mode.RESET, Mode.BLACKHOLE, Mode.LOSE_REPLIES)
 
 
@@ -69,7 +75,7 @@ def _strike_of(kind: str) -> Strike:
     verb, _, victim = kind.partition("-")
     if verb == "empty":
         return _empty_redis
-    of_a_process = {"kill": _kill_slot, "freeze": _freeze_slot, "cut": _cut_slot}
+    of_a_process = {"kill": _kill_slot, "freeze": _freeze_slot, "cut": _cut_slot, "partition": _cut_off_host}
     of_a_store = {"kill": _kill_store, "freeze": _freeze_store}
     return (of_a_process if victim in ("api", "executor") else of_a_store)[verb](victim)
 
@@ -102,6 +108,16 @@ def _cut_slot(victim: str) -> Strike:
         store, mode = chance.choice(sorted(slot.proxies)), chance.choice(_FAILURES)
         await slot.cut_off(store, mode)
         return f"{slot.url} {store} {mode}", _later(duration, slot.heal)
+
+    return strike
+
+
+def _cut_off_host(victim: str) -> Strike:
+    async def strike(rig: Rig, chance: Random) -> tuple[str, Repair]:
+        slot, duration, direction = _one_of(rig, victim, chance), chance.uniform(*_CUT_OFF), chance.choice(DIRECTIONS)
+        assert slot.host is not None
+        await slot.host.partition(direction)
+        return f"{slot.url} {direction} {duration:.1f} s", _later(duration, slot.host.heal)
 
     return strike
 

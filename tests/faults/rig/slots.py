@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import httpx
 
-from tests.e2e.stack import Child, Stack
+from tests.e2e.stack import PROGRAMS, Child, Stack
 from tests.faults.rig.history import History
 from tests.plain_http import http_client
+from tests.servers.hosts import Host
 from tests.servers.ports import free_port
 from tests.servers.proxy import FaultProxy, Mode
 from tests.speed import limit
@@ -29,9 +30,16 @@ _EXECUTOR_ID = re.compile(r"executor (?:is ready|has started).* executor_id=(\S+
 
 class ProcessSlot:
     """A place for one process, which is started again when it ends. `proxies` holds the fault proxies by store, `child`
-    the newest process, and `starts` the number of processes so far."""
+    the newest process, and `starts` the number of processes so far. `host` is where they run, if not here."""
 
-    def __init__(self, stack: Stack, kind: str, proxies: Mapping[str, FaultProxy], history: History) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        kind: str,
+        proxies: Mapping[str, FaultProxy],
+        history: History,
+        host: Host | None = None,
+    ) -> None:
         self._stack = stack
         self._history = history
         self._program: Sequence[str] | None = None
@@ -40,7 +48,10 @@ class ProcessSlot:
         self._supervising: asyncio.Task[None] | None = None
         self._restarts_disabled = False
         self._changed = asyncio.Condition()
+        if host is not None:
+            self._settings["HOST"] = host.address
         self.kind = kind
+        self.host = host
         self.proxies = proxies
         self.port = free_port()
         self.child: Child | None = None
@@ -48,7 +59,7 @@ class ProcessSlot:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host.address if self.host else '127.0.0.1'}:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -81,7 +92,10 @@ class ProcessSlot:
     async def _supervise(self) -> None:
         while True:
             settings, self._next_settings = {**self._settings, **self._next_settings}, {}
-            self.child = await self._stack.spawn(self.kind, port=self.port, program=self._program, **settings)
+            program = self._program
+            if self.host is not None:
+                program = self.host.program(*(program or PROGRAMS[self.kind]))
+            self.child = await self._stack.spawn(self.kind, port=self.port, program=program, **settings)
             self.starts += 1
             self._history.note(self.child.name, "process", str(self.port), "invoke")
             began = time.monotonic()
@@ -133,8 +147,10 @@ class ProcessSlot:
         await self.proxies[store].switch(mode)
 
     async def heal(self) -> None:
-        """Thaws the process and lets its proxies pass everything."""
+        """Thaws the process, and lets its host and its proxies pass everything."""
         self.thaw()
+        if self.host is not None:
+            await self.host.heal()
         for proxy in self.proxies.values():
             await proxy.switch(Mode.PASS)
 

@@ -20,6 +20,7 @@ from tests.e2e.stack import Servers, Stack
 from tests.faults.rig.history import History
 from tests.faults.rig.model import model_settings
 from tests.faults.rig.slots import ProcessSlot
+from tests.servers.hosts import Network
 from tests.servers.postgres import PostgresNode
 from tests.servers.proxy import FaultProxy
 from tests.servers.rabbitmq import RabbitNode
@@ -111,23 +112,26 @@ async def open_rig(
     executors: int = 3,
     history: History | None = None,
     started: bool = True,
+    network: Network | None = None,
     **settings: str,
 ) -> AsyncIterator[Rig]:
     """Migrates the database and starts everything. `settings` are environment variables. With `started=False` the slots
-    stay empty until the test calls `ProcessSlot.start` and `Rig.ready`."""
+    stay empty until the test calls `ProcessSlot.start` and `Rig.ready`. With a `network`, each slot has a host of its
+    own there, in their order: first the APIs."""
     history = history or History(folder / "history.jsonl")
     await migrate(stores.postgres.dsn)
     async with AsyncExitStack() as cleanup:
-        model = await cleanup.enter_async_context(model_settings())
+        here = network.gateway if network else "127.0.0.1"
+        model = await cleanup.enter_async_context(model_settings(here))
         servers = Servers(*(stores.all[name].dsn for name in ("postgres", "redis", "rabbitmq")))
         stack = Stack(servers, folder, {"LOG_FORMAT": "console", **model, **settings})
         slots = []
-        for kind in ["api"] * apis + ["executor"] * executors:
+        for number, kind in enumerate(["api"] * apis + ["executor"] * executors):
             proxies = {
-                name: await cleanup.enter_async_context(FaultProxy.before(node.dsn))
+                name: await cleanup.enter_async_context(FaultProxy.before(node.dsn, host=here))
                 for name, node in stores.all.items()
             }
-            slots.append(ProcessSlot(stack, kind, proxies, history))
+            slots.append(ProcessSlot(stack, kind, proxies, history, network.hosts[number] if network else None))
         rig = Rig(stores, stack, history, slots[:apis], slots[apis:])
         cleanup.push_async_callback(_stop, rig)
         if started:

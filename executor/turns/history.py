@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from backend.chat.models import (
     SUMMARY_NOTICE,
@@ -42,7 +42,7 @@ class History:
     rows: list[Message]
     places: list[int]
     summary: Summary | None
-    stopped: Mapping[TaskId, TaskStatus]
+    stopped: Mapping[TaskId, TaskStatus] = field(default_factory=dict)
 
     @property
     def newer(self) -> list[Message]:

@@ -213,12 +213,13 @@ def chosen_model(models: ModelList, before: ModelChoice, wanted: ModelChoice) ->
 async def _create_session(
     c: Connection, caller: Caller, session_id: SessionId, lives: float | None, history: Sequence[NewMessage]
 ) -> bool:
-    """Creates the session with its history. Returns False if it exists."""
-    created = await sessions.create_session(c, session_id, caller.user_id, {}, lives=lives)
-    if created.is_new and history:
+    """Creates the session with its history. Returns False if it exists, whoever owns it."""
+    if await sessions.insert_session(c, session_id, caller.user_id, {}, lives=lives) is None:
+        return False
+    if history:
         imported = await tasks.insert_ended_task(c, new_task_id(), session_id, caller)
         await messages.append_messages(c, session_id, imported, 0, history)
-    return created.is_new
+    return True
 
 
 def _known(resources: Resources, task: Task, steers: TaskId | None) -> Started:

@@ -54,16 +54,24 @@ VALUES ($1, $2, $3, now() + make_interval(secs => $4))
 ON CONFLICT (id) DO NOTHING RETURNING {_COLUMNS}"""
 
 
-async def create_session(
+async def insert_session(
     c: Connection, session_id: SessionId, user_id: UserId | None, metadata: Json, *, lives: float | None = None
-) -> CreatedSession:
-    """Creates a session, or returns the one that has this id. Raises SessionNotFound if that one is another user's.
+) -> Session | None:
+    """Creates a session. Returns None if one with this id exists, whoever owns it.
 
     With `lives`, it is in no list, and is deleted after `lives` seconds, once nothing runs or waits in it.
     """
     row = await c.fetchrow(_CREATE, session_id, user_id, metadata, lives)
-    if row is not None:
-        return CreatedSession(parse_session(row), is_new=True)
+    return None if row is None else parse_session(row)
+
+
+async def create_session(
+    c: Connection, session_id: SessionId, user_id: UserId | None, metadata: Json, *, lives: float | None = None
+) -> CreatedSession:
+    """Creates a session, or returns the one that has this id. Raises SessionNotFound if that one is another user's."""
+    created = await insert_session(c, session_id, user_id, metadata, lives=lives)
+    if created is not None:
+        return CreatedSession(created, is_new=True)
     row = await c.fetchrow(_GET, session_id, user_id)
     if row is None:
         raise SessionNotFound

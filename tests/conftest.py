@@ -33,6 +33,7 @@ from tests.e2e.sdk import SdkClients, open_sdk_clients
 from tests.e2e.stack import Servers, Stack, open_stack
 from tests.faults.figures import FiguresAtTheEnd
 from tests.faults.scale import FULL
+from tests.process_logs import logs_of
 from tests.reporting import FAILURES, ShortFailures
 from tests.servers.fork_server import fork_server
 from tests.servers.postgres import PostgresNode, empty_database, migrated_database, postgres_node
@@ -249,7 +250,5 @@ def _keys_without_ttl(dsn: str) -> set[str]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """Adds the logs of the processes to the report of a failed test."""
     report = (yield).get_result()
-    values = getattr(item, "funcargs", {}).values()
-    for stack in (value for value in values if isinstance(value, Stack)):
-        if report.failed:
-            report.sections.append(("the processes", stack.logs()))
+    if report.failed:
+        report.sections += logs_of(getattr(item, "funcargs", {}))

@@ -21,6 +21,8 @@ VERSION = 1
 MAX_EXPORT_BYTES = 16 * 1_048_576
 """The largest number of bytes that the messages of an export have as JSON."""
 _ROWS = 500
+_COMPARED = 50_000
+"""Characters of an answer in which the words of its tools are looked for."""
 
 
 async def read_conversation(c: Connection, session: Session) -> list[Json]:
@@ -106,10 +108,13 @@ def as_json(session: Session, instructions: str | None, messages: list[Json], tr
 
 
 def as_markdown(session: Session, messages: list[Json]) -> bytes:
-    """Returns the texts as Markdown: a heading for each message, a line for each call of a tool, without reasoning."""
+    """Returns the texts as Markdown: a heading for each message, a line for each call of a tool, without reasoning.
+
+    What a tool has told is left out if an answer to the same message of the user repeats it.
+    """
     lines = [f"# {session.title or 'Conversation'}", ""]
-    for message in messages:
-        blocks = list(blocks_of(message))
+    for message, said in zip(messages, _said_of(messages), strict=True):
+        blocks = list(blocks_of(message, said))
         if blocks:
             lines += [f"## {'You' if message['role'] == 'user' else 'Assistant'}", ""]
             lines += [line for block in blocks for line in (block, "")]
@@ -123,17 +128,40 @@ def content_disposition(session: Session, extension: str) -> str:
     return f"attachment; filename=\"{plain}.{extension}\"; filename*=UTF-8''{quote(title)}.{extension}"
 
 
-def blocks_of(message: Json) -> Iterator[str]:
-    """Yields the paragraphs of a UIMessage."""
+def _said_of(messages: list[Json]) -> list[str]:
+    """Returns for each message all texts of the answers from the user's message before to the next one."""
+    turns: list[list[str]] = []
+    said: list[str] = []
+    for message in messages:
+        if message["role"] == "user":
+            said = []
+        else:
+            said += [part["text"] for part in message["parts"] if part["type"] == "text"]
+        turns.append(said)
+    whole: dict[int, str] = {}
+    return [whole.setdefault(id(texts), _spaced("\n".join(texts))[:_COMPARED]) for texts in turns]
+
+
+def _repeats(said: str, told: str) -> bool:
+    words = _spaced(told).rstrip(".")
+    return len(words) <= len(said) and re.search(rf"(?<!\w){re.escape(words)}(?!\w)", said) is not None
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+def blocks_of(message: Json, said: str = "") -> Iterator[str]:
+    """Yields the paragraphs of a UIMessage. `said` are the texts of the answer, with single spaces."""
     for part in message["parts"]:
         kind = part["type"]
         if kind == "text" and part["text"].strip():
             yield part["text"].strip("\n")
         elif kind == "data-steering":
-            said = [line for block in blocks_of(part["data"]) for line in block.split("\n")]
-            yield "\n".join(f"> {line}" for line in ["**You:**", *said])
+            lines = [line for block in blocks_of(part["data"]) for line in block.split("\n")]
+            yield "\n".join(f"> {line}" for line in ["**You:**", *lines])
         elif kind == "dynamic-tool":
-            yield f"*Tool {part['toolName']}: {_end_of(part)}*"
+            yield f"*Tool {part['toolName']}: {_end_of(part, said)}*"
         elif kind == "file":
             yield f"File: {part['filename']}"
         elif kind == "source-url":
@@ -142,9 +170,11 @@ def blocks_of(message: Json) -> Iterator[str]:
             yield f"*{part['data'].get('message', 'The answer failed.')}*"
 
 
-def _end_of(part: Json) -> str:
+def _end_of(part: Json, said: str) -> str:
     if part["state"] == "output-error":
         return "failed"
     output = part.get("output")
-    said = output.get("message") if isinstance(output, dict) else None
-    return said if isinstance(said, str) else "done" if part["state"] == "output-available" else "not ended"
+    told = output.get("message") if isinstance(output, dict) else None
+    if isinstance(told, str) and told.strip() and not _repeats(said, told):
+        return told
+    return "done" if part["state"] == "output-available" else "not ended"

@@ -14,8 +14,9 @@ It follows the commands in the last user message, in their order. A command stan
 
 “Create an agent that …”, “Change the agent ID like this: …” and “Customize the template ID like this: …” call the tool
 for that, if there is one; so do “Run it with 2 and 3”, “Run the agent ID with {"a": 2}” and “Run it every morning at
-8”. A step without commands comments on the results of the step before. A message without commands gets an answer of a
-sentence or two. A summary has the first words of the user's messages.
+8”. A step without commands comments on the results of the step before. “What can you do?” is answered with such
+messages, and another message without commands with a sentence or two. A summary has the first words of the user's
+messages.
 """
 
 from __future__ import annotations
@@ -92,6 +93,12 @@ def code(of: str, lines: int = 2) -> str:
 
 That is all.
 """
+_ASKS_FOR_HELP = re.compile(r"(?:what can (?:you|i) do|help)\b", re.IGNORECASE)
+_HELP = (
+    "I am the scripted model, which answers while no API key is set. Write “Create an agent that adds two numbers”, "
+    "then “Run it with 2 and 3” and “Run it every morning at 8”. /markdown shows what an answer can look like. Set an "
+    "API key to get answers from a language model."
+)
 _NO_NUMBER = "/stream takes a whole number above 0, optionally followed by a delay in milliseconds. "
 
 
@@ -242,6 +249,8 @@ def _answer(asked: str) -> str:
     words = _COMMAND.sub("", asked).split()
     if not words:
         return "I am here. Write me something."
+    if _ASKS_FOR_HELP.match(asked):
+        return _HELP
     quoted = _beginning(" ".join(words))
     end = "" if quoted.endswith((".", "!", "?", "…")) else "."
     return (

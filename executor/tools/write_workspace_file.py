@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backend.chat.models import FILES_PATH
 from backend.chat.protocol.tool_responses import ToolResponse, WorkspaceFileWritten
 from backend.chat.store.attachments.workspaces import checked_path
 from executor.tools.context import ToolContext
@@ -31,7 +32,11 @@ class WriteWorkspaceFile(WorkspaceTool[WriteWorkspaceFileArgs]):
 
     async def use(self, call: WriteWorkspaceFileArgs, context: ToolContext) -> ToolResponse:
         path, data = checked_path(call.path), call.content.encode("utf-8", "replace")
-        await self.workspace.write(context.session_id, {path: data})
+        written = await self.workspace.write(context.session_id, {path: data})
         return WorkspaceFileWritten(
-            message=f"Wrote {path}.", session_id=context.session_id, path=path, size_bytes=len(data)
+            message=f"Wrote {path}.",
+            session_id=context.session_id,
+            path=path,
+            size_bytes=len(data),
+            url=f"{FILES_PATH}{written[path]}",
         )

@@ -64,6 +64,9 @@ async def test_files_that_tools_wrote_are_linked(open_page: OpenPage) -> None:
     page = await open_page()
     write = '/tool write_workspace_file {"path": "notes/may.md", "content": "# May"}'
     await page.send(f"{write}\n/then\n/tool list_workspace_files {{}}\n/then\n/say Done")
-    await page.tab.until("document.querySelector('.tool .files a[href]')?.innerText === 'notes/may.md'")
+    await page.tab.until("document.querySelectorAll('.tool .files a[href]').length === 2")  # of each call
+    links = "[...document.querySelectorAll('.tool .files a')]"
+    assert await page.tab.js(f"{links}.map((one) => one.innerText)") == ["notes/may.md"] * 2
+    assert await page.tab.js(f"fetch({links}[0].href).then((answer) => answer.text())") == "# May"
     await page.until_idle()
     assert await page.serious_faults() == []

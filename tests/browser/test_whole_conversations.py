@@ -60,13 +60,20 @@ async def test_an_exported_conversation_is_imported_from_its_file(open_page: Ope
         input.files = data.files;
         input.dispatchEvent(new Event('change', { bubbles: true }));
     }"""
+    told = "document.querySelector('.sidebar [role=alert]')"
     await page.tab.js(f"({drop})('not a conversation')")
-    await page.tab.until("document.querySelector('.sidebar [role=alert]')?.innerText.startsWith('Not imported:')")
+    await page.tab.until(f"{told}?.innerText.startsWith('“conversation.json” is not a conversation that CoPilot')")
+    assert await page.serious_faults() == []
+    await page.tab.click(".sidebar [role=alert] [aria-label=Close]")
+    await page.tab.until(f"{told} === null")
+    await page.tab.js(f"({drop})('{{}}')")
+    await page.tab.until(f"{told}?.innerText.includes('is not a conversation')")
     await page.tab.js(f"({drop})({json.dumps(document)})")
     await page.tab.until("location.pathname.startsWith('/c/')")
     await page.until_idle()
     assert await page.answers() == [stream_text(3)]
     assert await page.session() != session
+    assert await page.tab.js(f"{told} === null")
 
 
 async def test_a_conversation_moves_into_a_folder_and_a_failed_export_says_so(open_page: OpenPage) -> None:

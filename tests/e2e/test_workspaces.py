@@ -109,6 +109,7 @@ async def test_tools_write_list_read_and_delete_files(stack: Stack) -> None:
             5,
         )
         assert again["size_bytes"] == 12
+        assert again["url"] == listed["files"][1]["url"] != written["url"]
         assert [file["path"] for file in listed["files"]] == ["attachments/a b.csv", "notes/may.md"]
         assert (read["content"], part["content"], given["content"]) == ("# May, again", "again", "x,y\n1,2\n")
         assert read["mime_type"] == "text/markdown"

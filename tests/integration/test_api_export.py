@@ -32,7 +32,9 @@ async def test_a_conversation_is_exported_as_markdown_for_people(api: RunningApi
     assert lines[0] == '# Grüße / "mail"'
     assert [line for line in lines if line.startswith("## ")] == ["## You", "## Assistant"] * 2
     assert "/stream 3" in lines
-    assert any(line.startswith("*Tool find_library_agent: ") for line in lines)
+    told = "No agent in your library fits that."
+    assert "*Tool find_library_agent: done*" in lines
+    assert [line for line in lines if told in line] == [f"The tool find_library_agent answered: {told}"]
 
 
 async def test_the_json_of_an_export_has_the_messages_of_the_history(api: RunningApi) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,6 +99,14 @@ def test_an_agent_that_adds_has_two_inputs_arithmetic_and_an_output() -> None:
     agent = made("an agent that adds two numbers")
     assert names(agent) == ["Agent Input", "Agent Input", "Arithmetic", "Agent Output"]
     assert agent["name"] == "Adds two numbers"
+
+
+def test_the_suggestions_of_the_page_make_agents_that_run_at_once() -> None:
+    page = (ROOT / "web/src/conversation/Conversation.tsx").read_text()
+    suggested = re.findall(r'^  "(Create an agent that .+)",$', page, re.MULTILINE)
+    assert suggested
+    for description in suggested:
+        assert parse_graph(made(description), BLOCKS, Limits()).trigger is None
 
 
 def test_a_time_becomes_a_schedule_trigger() -> None:

@@ -144,6 +144,11 @@ async def test_source_cites_a_page() -> None:
     assert text_of(await events_of("/source https://a.b/"))
 
 
+@pytest.mark.parametrize("asked", ["What can you do for me?", "help"])
+async def test_what_it_can_do_is_answered_with_messages_that_work(asked: str) -> None:
+    assert "“Create an agent that adds two numbers”" in text_of(await events_of(asked))
+
+
 async def test_anything_else_is_answered_word_by_word() -> None:
     mark = uuid.uuid4().hex
     events = await events_of(f"What is {mark}?")

@@ -19,6 +19,7 @@ from backend.chat.models import (
     Part,
     ReasoningPart,
     Role,
+    Session,
     SourcePart,
     Task,
     TaskError,
@@ -220,6 +221,30 @@ def test_a_file_of_a_message_that_a_turn_took_in_is_shown_with_its_link() -> Non
     (native,) = ui_with_steering_messages([answer])[0]["parts"][2]["parts"]
     assert native == shown
     assert list(export.blocks_of(answer)) == ["one", "> **You:**\n> File: a.png"]
+
+
+def test_markdown_tells_a_result_of_a_tool_once() -> None:
+    def called(told: str) -> dict[str, Any]:
+        output = {"message": told}
+        return {"type": "dynamic-tool", "toolName": "t", "state": "output-available", "output": output}
+
+    def of(role: str, *parts: dict[str, Any]) -> dict[str, Any]:
+        return {"id": role, "role": role, "parts": list(parts)}
+
+    def text(words: str) -> dict[str, Any]:
+        return {"type": "text", "text": words}
+
+    messages = [
+        of("user", text("Found 15.")),
+        of("assistant", called("Found  15."), called("Saved it."), called("5")),
+        of("assistant", text("The tool answered: Found 15. It is 15")),
+        of("user", text("again")),
+        of("assistant", called("Found 15."), called(" ")),
+    ]
+    session = Session(SESSION, None, None, {}, NOW, NOW)
+    lines = [line for line in export.as_markdown(session, messages).decode().split("\n") if line.startswith("*")]
+    done, told = "*Tool t: done*", "*Tool t: Found 15.*"
+    assert lines == [done, "*Tool t: Saved it.*", "*Tool t: 5*", told, done]
 
 
 async def test_a_client_that_asks_for_steering_messages_gets_each_once() -> None:

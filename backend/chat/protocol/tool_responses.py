@@ -332,6 +332,8 @@ class WorkspaceFileWritten(ToolResponse):
     type: Literal["workspace_file_written"] = "workspace_file_written"
     path: str
     size_bytes: int | None = None
+    url: str | None = None
+    """The file's address at this server, without the host, until the file is replaced."""
 
 
 class WorkspaceFileDeleted(ToolResponse):

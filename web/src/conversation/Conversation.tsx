@@ -21,10 +21,11 @@ import { useConversation } from "./useConversation";
 import { useTarget } from "./useTarget";
 import type { PageCallbacks } from "./ViewStore";
 
+// Each of them works at the first click, with the scripted model as well.
 const SUGGESTIONS = [
-  "Create an agent that reads my mail every morning at 8 and sends me a summary",
+  "Create an agent that adds two numbers",
+  "Create an agent that takes a name and says hello",
   "What can you do for me?",
-  "Explain in a few words how an answer survives a restart of the server",
 ];
 
 interface Props extends PageCallbacks {

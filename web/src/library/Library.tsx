@@ -1,4 +1,5 @@
 import { useState, type ChangeEvent } from "react";
+import { importProblem } from "../importProblem";
 import { api, type Agent } from "../net/api";
 import { usePageTitle } from "../pageTitle";
 import { Link, navigate, useRoute } from "../route";
@@ -78,27 +79,19 @@ function Import() {
     if (!file) return;
     setProblem(null);
     try {
-      if (file.size > MOST_BYTES) throw new Error("This file is too large for an agent.");
-      const { id } = await agentApi.importAgent(documentIn(await file.text()));
+      if (file.size > MOST_BYTES) throw { status: 413 };
+      const { id } = await agentApi.importAgent(JSON.parse(await file.text()));
       navigate(`/library/agents/${id}`);
     } catch (failure) {
-      setProblem((failure as Error).message);
+      setProblem(importProblem("agent", file.name, failure));
     }
   };
   return (
     <>
-      {problem && <Problem text={problem} />}
+      {problem && <Problem text={problem} onClose={() => setProblem(null)} />}
       <p><label className="button">Import an agent<input className="unseen" type="file" accept="application/json,.json" onChange={pick} /></label></p>
     </>
   );
-}
-
-function documentIn(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new Error("This file is not JSON.");
-  }
 }
 
 function Agents({ query, delay }: { query: string; delay: number }) {

@@ -91,6 +91,7 @@ function Result({ output, part }: { output: Output; part: ToolPart }) {
       return <Suspense fallback={<p className="why">{output.message}</p>}><PlatformCard output={output} /></Suspense>;
     case "bash_exec":
     case "workspace_file_list":
+    case "workspace_file_written":
       return <Suspense fallback={<p className="why">{output.message}</p>}><WorkspaceCard output={output} input={part.input} /></Suspense>;
     case "agents_found":
       return <Agents output={output} />;

@@ -1,6 +1,6 @@
 // Cards of the tools that use the files of a conversation: a list with downloads, and a command with its outputs.
 import type { Json } from "../net/api";
-import { rows, type Output } from "./output";
+import { rows, type Output, type Row } from "./output";
 import { ToolFiles } from "./ToolFiles";
 
 const MOST = 20; // each link is a request
@@ -10,7 +10,8 @@ export default function WorkspaceCard({ output, input }: { output: Output; input
 }
 
 function List({ output }: { output: Output }) {
-  const files = rows(output.files).slice(0, MOST).map((file) => ({
+  const listed = output.type === "workspace_file_written" ? [output as Row] : rows(output.files);
+  const files = listed.filter(({ url }) => typeof url === "string").slice(0, MOST).map((file) => ({
     file_id: String(file.url).split("/").pop() ?? "", filename: file.path ?? "", media_type: "", // by name, pictures too
   }));
   return (

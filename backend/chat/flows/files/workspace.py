@@ -16,7 +16,7 @@ from backend.config import Settings
 from backend.errors import FileTooLarge, InvalidPath, SessionNotFound, TooManyFiles, Unavailable, UnsupportedFile
 from backend.files.kinds import BINARY, Kind, kind_of, media_type_of, require_text
 from backend.files.storage import FileStorage
-from backend.ids import SessionId, new_file_id
+from backend.ids import FileId, SessionId, new_file_id
 from backend.postgres import Database
 
 MAX_FILE = 20_971_520
@@ -47,10 +47,13 @@ class Workspace:
         """Returns the bytes of a file. Raises ObjectGone, Unavailable."""
         return await self._storage.get(file.id)
 
-    async def write(self, session_id: SessionId, given: Mapping[str, bytes], gone: Sequence[str] = ()) -> None:
+    async def write(
+        self, session_id: SessionId, given: Mapping[str, bytes], gone: Sequence[str] = ()
+    ) -> dict[str, FileId]:
         """Writes or replaces files, and deletes those at the paths in `gone`: all of it, or nothing.
 
-        Raises InvalidPath, FileTooLarge, TooManyFiles, SessionNotFound, Unavailable.
+        Returns the id of each written file. Raises InvalidPath, FileTooLarge, TooManyFiles, SessionNotFound and
+        Unavailable.
         """
         new = [(path, await asyncio.to_thread(_described, path, data)) for path, data in given.items()]
         for start in range(0, len(new), AT_ONCE):
@@ -64,6 +67,7 @@ class Workspace:
             with suppress(Unavailable):  # then a sweep deletes them, as it does whenever the rows are missing
                 await _all(self._storage.delete(file.id) for _, file in new)
             raise
+        return {path: file.id for path, file in new}
 
     async def delete(self, session_id: SessionId, path: str) -> None:
         """Raises InvalidPath, FileNotFound."""

@@ -9,6 +9,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from fastapi import Response
+
+from backend.api.schema_base import Reply
 from backend.api.state import ApiState
 from backend.errors import (
     AgentNotRunnable,
@@ -32,6 +35,16 @@ PLATFORM_SECONDS = 6.0
 """Seconds that a request of the API waits for the platform, all calls included. It must answer within 7 s."""
 
 
+class KeptAtPlatform(Reply):
+    kept_at_platform: bool = True
+    message: str = "Deleted here. The agent platform could not delete all that it has: ask its operator."
+
+
+MAY_BE_KEPT: dict[int | str, dict[str, Any]] = {
+    200: {"model": KeptAtPlatform, "description": "Deleted here; the agent platform could not delete all of it."}
+}
+
+
 @asynccontextmanager
 async def asking_platform(
     api: ApiState, missing: type[NotFound], *, wrong: type[AppError] = InvalidInputs
@@ -50,6 +63,13 @@ async def asking_platform(
         raise PlatformUnavailable from None
     except PlatformFailure as failure:
         raise _error_of(failure, missing, wrong) from None
+
+
+def deleted(*, also_there: bool) -> Response:
+    """Returns the answer to a deletion: 204, or 200 with a KeptAtPlatform if the platform may keep some of it."""
+    if also_there:
+        return Response(status_code=204)
+    return Response(KeptAtPlatform().model_dump_json(), media_type="application/json")
 
 
 def platform_key(given: str | None) -> str:
@@ -73,7 +93,7 @@ def _error_of(failure: PlatformFailure, missing: type[NotFound], wrong: type[App
             return wrong(detail, **more)
         case Failure.CONFLICT:
             return PlatformConflict(detail, **more)
-        case Failure.NO_CREDIT | Failure.DISABLED:
+        case Failure.NO_CREDIT | Failure.DISABLED | Failure.UNSUPPORTED:
             return PlatformRefused(failure.message)
         case Failure.TOO_LARGE:
             return PayloadTooLarge(failure.message)

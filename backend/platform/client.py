@@ -149,20 +149,46 @@ class Platform:
         request = Request("DELETE", f"schedules/{_quoted(schedule_id)}", _of(user_id))
         await self._ask("delete_schedule", request, lambda document: None)
 
-    async def delete_graph(self, user_id: UserId, graph_id: str) -> None:
-        """Deletes all versions of an agent with its schedules and runs. It need not be known there."""
-        await self._delete("delete_graph", f"graphs/{_quoted(graph_id)}", user_id)
+    async def delete_graph(self, user_id: UserId, graph_id: str) -> bool:
+        """Deletes all versions of an agent with its schedules and runs. It need not be known there.
 
-    async def delete_user(self, user_id: UserId) -> None:
-        """Deletes everything of a user, who need not be known there."""
-        await self._delete("delete_user", "user", user_id)
+        Returns False if the platform has no such request (405, 501). Then only the schedules are deleted, if it can.
+        """
+        return await self._delete("delete_graph", f"graphs/{_quoted(graph_id)}", user_id, graph_id)
 
-    async def _delete(self, call: str, path: str, user_id: UserId) -> None:
+    async def delete_user(self, user_id: UserId) -> bool:
+        """Deletes everything of a user, who need not be known there. Returns False as `delete_graph` does."""
+        return await self._delete("delete_user", "user", user_id)
+
+    async def _delete(self, call: str, path: str, user_id: UserId, graph_id: str | None = None) -> bool:
         try:
             await self._ask(call, Request("DELETE", path, _of(user_id)), lambda document: None)
         except PlatformFailure as failure:
-            if failure.failure is not Failure.NOT_FOUND:
+            if failure.failure is Failure.NOT_FOUND:
+                return True
+            if failure.failure is not Failure.UNSUPPORTED:
                 raise
+        else:
+            return True
+        logger.warning("the agent platform cannot delete this; only schedules are deleted there", extra={"call": call})
+        await self._delete_schedules(user_id, graph_id)
+        return False
+
+    async def _delete_schedules(self, user_id: UserId, graph_id: str | None) -> None:
+        """Deletes the schedules, because each would go on. A platform that has no such requests has no schedules."""
+        try:
+            found = await self.schedules(user_id, graph_id)
+        except PlatformFailure as failure:
+            if failure.failure in (Failure.NOT_FOUND, Failure.UNSUPPORTED):
+                return
+            raise
+        for schedule in found:
+            if graph_id in (None, schedule.graph_id):
+                try:
+                    await self.delete_schedule(user_id, schedule.id)
+                except PlatformFailure as failure:
+                    if failure.failure not in (Failure.NOT_FOUND, Failure.UNSUPPORTED):
+                        raise
 
     async def _ask(self, call: str, request: Request, read: Callable[[Json], _Read]) -> _Read:
         try:

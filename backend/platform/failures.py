@@ -19,6 +19,7 @@ class Failure(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     TOO_LARGE = "too_large"
+    UNSUPPORTED = "unsupported"
     INVALID_GRAPH = "invalid_graph"
     INVALID_INPUT = "invalid_input"
     BLOCK_FAILED = "block_failed"
@@ -38,6 +39,7 @@ SENTENCES: Final[dict[Failure, str]] = {
     Failure.CONFLICT: "The agent platform has another agent under this id and version. Save the agent as a new version "
     "and try again.",
     Failure.TOO_LARGE: "This is too large for the agent platform.",
+    Failure.UNSUPPORTED: "The agent platform does not offer this.",
     Failure.INVALID_GRAPH: "The agent platform cannot run this agent as it is. Change the agent and try again.",
     Failure.INVALID_INPUT: "The agent platform refused the inputs.",
     Failure.BLOCK_FAILED: "The block has failed.",

@@ -23,11 +23,13 @@ _OF_STATUS = {
     402: Failure.NO_CREDIT,
     403: Failure.DISABLED,
     404: Failure.NOT_FOUND,
+    405: Failure.UNSUPPORTED,
     408: Failure.TIMEOUT,
     409: Failure.CONFLICT,
     413: Failure.TOO_LARGE,
     422: Failure.INVALID_INPUT,
     429: Failure.TOO_MANY,
+    501: Failure.UNSUPPORTED,
     502: Failure.UNAVAILABLE,
     503: Failure.UNAVAILABLE,
     504: Failure.TIMEOUT,
@@ -107,7 +109,7 @@ def _read(body: bytes) -> Json:
 
 
 def _refused(status: int, body: bytes, retry_after: float | None) -> PlatformFailure:
-    """Returns the failure of an error answer. Statuses from 500 on, except 503, leave open whether it was done."""
+    """Returns the failure of an error answer. From 500 on, except 501 and 503, it may have been done nevertheless."""
     failure = _OF_STATUS.get(status, Failure.PLATFORM_ERROR)
     said = _said(body)
     if status == 422 and said.get("code") in (Failure.INVALID_GRAPH, Failure.BLOCK_FAILED):
@@ -117,7 +119,7 @@ def _refused(status: int, body: bytes, retry_after: float | None) -> PlatformFai
         failure,
         details=safe_details(given) if given and status != 401 else None,
         note=f"status {status}",
-        sent=status >= 500 and status != 503,
+        sent=status >= 500 and status not in (501, 503),
         retry_after=retry_after,
     )
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from backend.chat.models import Json
 from backend.chat.outcomes import AGENT_PLATFORM, AGENT_RUN, AGENT_SCHEDULE, Operation, Outcome, ToolWork
 from backend.chat.protocol.tool_responses import AgentSchedules, ErrorResponse, NeedLogin, ToolResponse
-from backend.chat.store.library import RunnableAgent, runnable_agent
+from backend.chat.store.library import RunnableAgent, graph_id_of, runnable_agent
 from backend.errors import AgentNotFound
 from backend.ids import UserId
 from backend.platform.failures import Failure, PlatformFailure
@@ -21,6 +21,7 @@ from executor.tools.remote_work import StillRunning
 from executor.tools.tool import OperationAccepted, StoredResponse, Tool
 
 if TYPE_CHECKING:  # an executor without a platform starts faster without it
+    from backend.platform.answers import Schedule
     from backend.platform.client import Platform
 
 LONGEST_WAIT = 120
@@ -181,6 +182,8 @@ class RunAgent(Tool[RunAgentArgs]):
                 words = "The agent platform did not answer; whether the schedule was made is unknown."
                 return Outcome(False, {"error_type": UNKNOWN_EFFECT}, words)
             return failure.outcome
+        if (gone := await self._withdrawn(operation, made, context)) is not None:
+            return gone
         first = f" It runs first at {made.next_run_at}." if made.next_run_at else ""
         response = AgentSchedules(
             message=f"The agent “{order['agent_name']}” runs by the schedule “{made.name}” ({made.cron}, "
@@ -189,6 +192,24 @@ class RunAgent(Tool[RunAgentArgs]):
             count=1,
         )
         return Outcome(True, response.model_dump(mode="json", exclude_none=True))
+
+    async def _withdrawn(self, operation: Operation, made: Schedule, context: ToolContext) -> Outcome | None:
+        """Deletes the schedule if its agent was deleted while it was made. Returns None if the agent is there.
+
+        Then its deletion deletes the schedule: it asks the platform again after its own commit.
+        """
+        assert operation.user_id is not None, "only users run agents"
+        try:
+            async with context.database.connection() as c:
+                await graph_id_of(c, operation.user_id, str(order_of(operation)["agent_id"]))
+        except AgentNotFound:
+            try:
+                await self._platform.delete_schedule(operation.user_id, made.id)
+            except PlatformFailure as failure:
+                if failure.failure is not Failure.NOT_FOUND:
+                    return failure.outcome
+            return Outcome(False, {"error_type": AgentNotFound.code}, "The agent was deleted meanwhile.")
+        return None
 
 
 def failure_response(failure: PlatformFailure, session: str, *, repeatable: bool = True) -> ErrorResponse:

@@ -15,6 +15,7 @@ import pytest
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store.library import save_agent
 from backend.ids import UserId
+from backend.platform.client import Platform
 from backend.postgres import Connection
 from executor.side_jobs import remote_tasks
 from executor.tools import agent_runs
@@ -315,6 +316,22 @@ async def test_a_schedule_is_made_paused_resumed_and_deleted(user: User, platfor
     assert (await user.call("agent_schedules"))["type"] == "no_results"
     gone = await user.call("agent_schedules", action="pause", schedule_id=schedule["id"])
     assert gone["error"] == "schedule_not_found"
+
+
+async def test_a_schedule_of_an_agent_that_was_deleted_meanwhile_is_deleted(
+    user: User, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Platform.make_schedule
+
+    async def make_late(*what: Any) -> Any:
+        gone = await user.api.http.delete(f"/api/library/agents/{user.agent_id}", headers=user.mine)
+        assert gone.status_code == 204
+        return await make(*what)
+
+    monkeypatch.setattr(Platform, "make_schedule", make_late)
+    answer = await user.run(schedule={"cron": "0 8 * * *"})
+    assert answer["error"] == "agent_not_found", answer
+    assert not [name for name in platform.schedules if name.startswith(user.name)]
 
 
 async def test_a_conversation_makes_a_limited_number_of_schedules(user: User) -> None:

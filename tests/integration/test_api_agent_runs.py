@@ -13,6 +13,8 @@ import pytest
 from backend.api import platform_access
 from backend.api.routes import user
 from backend.chat.flows.delete import delete_user
+from backend.chat.store import library
+from backend.platform.client import Platform
 from tests.fakes.agent_platform import FakePlatform, fake_platform
 from tests.integration.agents import an_agent
 from tests.integration.running_api import RunningApi, new_user, running_api
@@ -235,6 +237,73 @@ async def test_what_is_deleted_here_is_deleted_at_the_platform(
     left = [*(of[0] for of in platform.graphs), *(run.user for run in platform.runs.values()), *platform.schedules]
     assert not [one for one in left if one.startswith(owner.user)]
     assert sum(one.startswith(other.user) for one in left) == 3
+
+
+@pytest.mark.parametrize("what", ["agent", "user"])
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_platform_that_cannot_delete_blocks_no_deletion(
+    api: RunningApi, owner: Owner, platform: FakePlatform, what: str, status: int
+) -> None:
+    other = await an_owner(api)
+    for one in (owner, other):
+        assert (await one.schedule()).status_code == 201
+    path, end = (owner.path, f"graph-of-{owner.user}") if what == "agent" else ("/api/chat/user", "user")
+    platform.answers[f"DELETE {end}"] += [(status, {}) for _ in range(2)]
+    answer = await owner.ask("DELETE", path)
+    assert answer.status_code == (204 if status == 404 else 200), answer.text
+    if status != 404:
+        assert answer.json()["kept_at_platform"] is True
+        assert not [name for name in platform.schedules if name.startswith(owner.user)], "they would go on"
+    assert (await owner.ask("GET", owner.path)).status_code == 404
+    assert [name for name in platform.schedules if name.startswith(other.user)]
+
+
+async def test_a_platform_without_schedules_blocks_no_deletion(owner: Owner, platform: FakePlatform) -> None:
+    platform.answers["DELETE user"] += [(405, {}) for _ in range(2)]
+    platform.answers["GET schedules"] += [(501, {}), (404, {})]
+    assert (await owner.ask("DELETE", "/api/chat/user")).status_code == 200
+
+
+async def test_a_platform_that_is_away_for_its_schedules_blocks_the_deletion(
+    owner: Owner, platform: FakePlatform
+) -> None:
+    platform.answers["DELETE user"] += [(405, {})]
+    platform.answers["GET schedules"] += [(503, {}) for _ in range(3)]
+    assert_problem(await owner.ask("DELETE", "/api/chat/user"), 503, "platform_unavailable")
+    assert (await owner.ask("GET", owner.path)).status_code == 200
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_schedule_that_is_made_while_its_agent_is_deleted_is_deleted(
+    owner: Owner, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    delete = library.delete_agent
+
+    async def delete_late(*what: Any) -> None:
+        assert (await owner.schedule()).status_code == 201
+        await delete(*what)
+
+    monkeypatch.setattr(library, "delete_agent", delete_late)
+    if away:
+        platform.answers[f"DELETE graph-of-{owner.user}"] += [(None, {}), *((503, {}) for _ in range(3))]
+    answer = await owner.ask("DELETE", owner.path)
+    assert answer.status_code == (200 if away else 204), answer.text
+    assert (await owner.ask("GET", owner.path)).status_code == 404
+    assert bool([name for name in platform.schedules if name.startswith(owner.user)]) is away
+
+
+async def test_a_schedule_that_is_made_after_the_deletion_of_its_agent_is_deleted(
+    owner: Owner, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Platform.make_schedule
+
+    async def make_late(*what: Any) -> Any:
+        assert (await owner.ask("DELETE", owner.path)).status_code == 204
+        return await make(*what)
+
+    monkeypatch.setattr(Platform, "make_schedule", make_late)
+    assert_problem(await owner.schedule(), 404, "agent_not_found")
+    assert not [name for name in platform.schedules if name.startswith(owner.user)]
 
 
 async def test_a_schedule_that_a_turn_makes_while_its_user_is_deleted_is_deleted(

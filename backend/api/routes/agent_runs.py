@@ -28,7 +28,7 @@ from backend.chat.store import library
 from backend.chat.store.library import RunnableAgent
 from backend.errors import AgentNotFound, InvalidInputs, InvalidSchedule, RunNotFound, ScheduleNotFound
 from backend.ids import UserId
-from backend.platform.answers import Graph
+from backend.platform.answers import Graph, Schedule
 from backend.platform.inputs import fields_of, missing_inputs, wrong_inputs
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ async def make_schedule(
     async with asking_platform(api, AgentNotFound, wrong=InvalidSchedule) as platform:
         await _checked(platform, user_id, agent, new.inputs)
         made = await platform.make_schedule(user_id, agent.graph_id, body, platform_key(key))
+        await _require_agent(api, platform, user_id, agent, made)
     return ScheduleOut.of(made)
 
 
@@ -154,6 +155,20 @@ async def _agent(api: ApiState, user_id: UserId, agent_id: str, version: int | N
 async def _graph_id(api: ApiState, user_id: UserId, agent_id: str) -> str:
     async with api.resources.database.connection() as c:
         return await library.graph_id_of(c, user_id, agent_id)
+
+
+async def _require_agent(
+    api: ApiState, platform: Platform, user_id: UserId, agent: RunnableAgent, made: Schedule
+) -> None:
+    """Raises AgentNotFound, after the schedule's deletion, if the agent was deleted while the schedule was made.
+
+    If the agent is still there, its deletion deletes the schedule: it asks the platform again after its own commit.
+    """
+    try:
+        await _graph_id(api, user_id, agent.id)
+    except AgentNotFound:
+        await platform.delete_schedule(user_id, made.id)
+        raise
 
 
 async def _uploaded(platform: Platform, user_id: UserId, agent: RunnableAgent) -> Graph:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
 
 from backend.api.agent_schemas import AgentList, AgentOut, AgentSummary, VersionList, VersionOut, VersionSummary
 from backend.api.deps import AgentsUser, AnAgent, AppState, AsCaller, AUser, Limit, Offset
-from backend.api.platform_access import asking_platform
+from backend.api.platform_access import MAY_BE_KEPT, asking_platform, deleted
 from backend.api.problems import responses
 from backend.api.routes_base import CallerRoute
+from backend.api.state import ApiState
 from backend.chat.protocol.agent_json import parse_agent
 from backend.chat.store import library
 from backend.chat.store.published.agents import published_version
-from backend.errors import AgentNotFound
+from backend.errors import AgentNotFound, AppError
+from backend.ids import GraphId, UserId
 
 
 class AgentRoute(CallerRoute):
@@ -28,6 +31,7 @@ REFUSALS = responses(401, 413, 422, 503)
 router = APIRouter(prefix=PREFIX, tags=["library"], route_class=CallerRoute, responses=REFUSALS)
 imports = APIRouter(prefix=PREFIX, tags=["library"], route_class=AgentRoute, responses=REFUSALS)
 MISSING = responses(404)
+logger = logging.getLogger(__name__)
 
 
 @router.get("")
@@ -103,16 +107,29 @@ async def restore_version(
         return AgentOut.of_saved(saved, await published_version(c, saved.agent.id))
 
 
-@router.delete("/{agent_id}", status_code=204, responses=MISSING)
-async def delete_agent(api: AppState, user_id: AgentsUser, agent_id: AnAgent) -> None:
+@router.delete("/{agent_id}", status_code=204, response_class=Response, responses={**MISSING, **MAY_BE_KEPT})
+async def delete_agent(api: AppState, user_id: AgentsUser, agent_id: AnAgent) -> Response:
     """Deletes an agent with all its versions; at the agent platform also its schedules and runs.
 
-    If the platform cannot be reached, nothing is deleted: a schedule would go on without its agent.
+    If the platform cannot be reached, nothing is deleted: a schedule would go on without its agent. If it cannot delete
+    agents (405, 501), the agent is deleted here, and the answer is 200 with `kept_at_platform`.
     """
     async with api.resources.database.connection() as c:
         graph_id = await library.graph_id_of(c, user_id, agent_id)
-    if api.platform is not None:
-        async with asking_platform(api, AgentNotFound) as platform:
-            await platform.delete_graph(user_id, graph_id)
+    await _delete_at_platform(api, user_id, graph_id)
     async with api.resources.database.connection() as c:
         await library.delete_agent(c, user_id, agent_id)
+    try:
+        also_there = await _delete_at_platform(api, user_id, graph_id)  # a schedule may have been made meanwhile
+    except AppError as error:  # the agent is gone, so the request cannot be repeated
+        logger.warning("an agent is deleted, but perhaps not at the platform", extra={"code": error.code})
+        also_there = False
+    return deleted(also_there=also_there)
+
+
+async def _delete_at_platform(api: ApiState, user_id: UserId, graph_id: GraphId) -> bool:
+    """Returns False if the platform cannot delete agents."""
+    if api.platform is None:
+        return True
+    async with asking_platform(api, AgentNotFound) as platform:
+        return await platform.delete_graph(user_id, graph_id)

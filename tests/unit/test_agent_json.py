@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 
 from backend.chat.models import MAX_DEPTH
 from backend.chat.protocol import agent_json
-from backend.chat.protocol.agent_json import REDACTED, UNNAMED, AgentGraph, parse_agent, redacted
+from backend.chat.protocol.agent_json import REDACTED, UNNAMED, AgentGraph, parse_agent, redacted, without_secrets
 from backend.errors import InvalidAgent
 from backend.ids import GraphId
+from examples.agent_platform.blocks import BLOCKS
+from examples.agent_platform.options import Limits
+from examples.agent_platform.validation import parse_graph
 
 
 def an_agent(**changes: Any) -> dict[str, Any]:
@@ -299,3 +302,57 @@ def test_redaction_leaves_no_secret_and_does_not_change_its_input(value: Any) ->
 @given(VALUES)
 def test_anything_can_be_redacted(value: Any) -> None:
     redacted(value)
+
+
+def test_what_was_redacted_is_no_value_of_a_copy() -> None:
+    header = {"name": "Authorization", "value": "canary"}
+    given = {
+        "nodes": [
+            {"id": "a", "input_default": {"name": "api_key", "type": "string", "default": "canary"}},
+            {"id": "b", "input_default": {"url": "https://h/?api_key=canary", "method": "GET", "headers": [header]}},
+            {"id": "c", "input_default": None},
+        ],
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "api_key": {"type": "string", "title": "Key", "default": "canary", "examples": ["canary"]},
+                "token": {"type": "string"},
+                "page": {"type": "string", "default": "https://me:canary@h"},
+                "n": {"type": "number", "default": 3},
+            },
+            "required": ["page"],
+        },
+    }
+    before = orjson.dumps(given)
+    shown = without_secrets(given)
+    assert [node["input_default"] for node in shown["nodes"]] == [
+        {"name": "api_key", "type": "string"},
+        {"method": "GET"},
+        None,
+    ]
+    schema = shown["input_schema"]
+    assert schema["properties"] == {
+        "api_key": {"type": "string", "title": "Key"},
+        "token": {"type": "string"},
+        "page": {"type": "string"},
+        "n": {"type": "number", "default": 3},
+    }
+    assert schema["required"] == ["page", "api_key"]
+    assert b"canary" not in orjson.dumps(shown)
+    assert orjson.dumps(given) == before, "the published agent stays as it is"
+    assert without_secrets({"nodes": 1, "input_schema": "x"}) == {"nodes": 1, "input_schema": "x"}
+
+
+def test_a_copy_asks_for_what_was_redacted() -> None:
+    block = {
+        name: next(one.id for one in BLOCKS.values() if one.name == name) for name in ("Agent Input", "Agent Output")
+    }
+    inputs = {"name": "api_key", "type": "string", "default": "canary"}
+    nodes = [
+        {"id": "in", "block_id": block["Agent Input"], "input_default": inputs},
+        {"id": "out", "block_id": block["Agent Output"], "input_default": {"name": "out"}},
+    ]
+    link = {"source_id": "in", "source_name": "result", "sink_id": "out", "sink_name": "value", "is_static": False}
+    graph = parse_agent({"name": "x", "nodes": nodes, "links": [link]}).document
+    before, after = (parse_graph(one, BLOCKS, Limits()).input_schema for one in (graph, without_secrets(graph)))
+    assert (before.get("required", []), after["required"]) == ([], ["api_key"])

@@ -51,7 +51,7 @@ async def list_published(
 
 @router.get("/published/{agent_id}", responses=MISSING)
 async def read_published(api: AppState, user_id: AUser, agent_id: AnAgent) -> PublishedOut:
-    """Returns a published agent with its graph, in which secrets are redacted."""
+    """Returns a published agent with its graph. Secrets are redacted, and left out where a run would use them."""
     async with api.resources.database.connection() as c:
         found, graph = await publications.get_published(c, user_id, agent_id)
     return PublishedOut(**PublishedSummary.model_validate(found).model_dump(), graph=graph)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -36,6 +36,7 @@ _SECRET = re.compile(
     r"(?:value|pem|hash|base64)?\d*$"
 )
 _SAYS_WHAT_VALUE_IS = ("name", "key", "header", "field")
+_VALUES_OF_SCHEMA = frozenset({"default", "const", "enum", "examples"})
 _NAMED_VALUES = frozenset({"value", "default"})
 _IN_TEXT = re.compile(
     r"(?P<before>://)[^/\s:@{]*:[^/\s@{]+(?=@)"  # user and password in a URL
@@ -124,6 +125,53 @@ def redacted(value: Json) -> Json:
             elif isinstance(item, str):
                 box[key] = _IN_TEXT.sub(_redacted_match, item)
     return top[0]
+
+
+def without_secrets(document: Mapping[str, Json]) -> dict[str, Json]:
+    """Returns the JSON of an agent for others: redacted, and no REDACTED is left that a run would take for a value.
+
+    A value of a node (`input_default`) with a secret anywhere in it is left out, so that an input asks for it. In the
+    agent's `input_schema`, such an input keeps its schema without values, and is required.
+    """
+    shown: dict[str, Json] = redacted(dict(document))
+    for node in shown["nodes"] if isinstance(shown.get("nodes"), list) else ():
+        if isinstance(node, dict) and isinstance(node.get("input_default"), dict):
+            node["input_default"] = {
+                pin: item for pin, item in node["input_default"].items() if not _has_redacted(item)
+            }
+    if "input_schema" in document:
+        shown["input_schema"] = _asking(document["input_schema"])
+    return shown
+
+
+def _asking(schema: Json) -> Json:
+    """Returns the schema of inputs, redacted. Inputs whose default was a secret have none, and are required."""
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(schema, dict) or not isinstance(fields, dict):
+        return redacted(schema)
+    asked: dict[str, Json] = {}
+    required = list(schema["required"]) if isinstance(schema.get("required"), list) else []
+    for name, field in fields.items():
+        said = redacted({"name": name, **field})["default"] if isinstance(field, dict) and "default" in field else None
+        secret = _names_secret(name) or _has_redacted(said)
+        if not isinstance(field, dict):
+            asked[name] = field if isinstance(field, bool) else {}
+            continue
+        asked[name] = redacted({key: item for key, item in field.items() if not (secret and key in _VALUES_OF_SCHEMA)})
+        if _has_redacted(said) and name not in required:
+            required.append(name)
+    rest = redacted({key: item for key, item in schema.items() if key not in ("properties", "required")})
+    return {**rest, "properties": asked, **({"required": required} if required else {})}
+
+
+def _has_redacted(value: Json) -> bool:
+    boxes = [value]
+    while boxes:  # no recursion: the depth is unchecked input
+        item = boxes.pop()
+        if isinstance(item, str) and REDACTED in item:
+            return True
+        boxes += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return False
 
 
 def _secret_members(box: dict[str, Json]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from backend.chat.models import Json
-from backend.chat.protocol.agent_json import redacted
+from backend.chat.protocol.agent_json import redacted, without_secrets
 from backend.chat.store import library
 from backend.chat.store.library import MAX_LISTED_DESCRIPTION, words_in
 from backend.errors import AgentNotFound
@@ -104,11 +104,11 @@ WHERE p.library_agent_id = $2"""
 
 
 async def get_published(c: Connection, user_id: UserId, agent_id: str) -> tuple[PublishedAgent, dict[str, Json]]:
-    """Returns a published agent with its graph, in which secrets are redacted. Raises AgentNotFound."""
+    """Returns a published agent with its graph `without_secrets`. Raises AgentNotFound."""
     row = await c.fetchrow(_GET, user_id, agent_id)
     if row is None:
         raise AgentNotFound
-    return _parse(row), redacted(row["graph"])
+    return _parse(row), without_secrets(row["graph"])
 
 
 _VERSION = "SELECT version FROM published_agents WHERE library_agent_id = $1"

@@ -48,7 +48,7 @@ _SEES = re.compile(
 )
 """Names of models that take pictures, as their providers document them (read 2026-11-30)."""
 _HEARS = re.compile(r"gemini|voxtral|\baudio\b|omni")
-"""Names of models that take sounds in chat completions, the only format that has them here."""
+"""Names of models that take sounds. Only the chat completions format can send sounds here."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _OWN_MEMBERS = frozenset({"model", "messages", "input", "stream", "tools", "system", "instructions"})
@@ -153,7 +153,7 @@ class ModelList:
 def known_to_accept(provider: str, base_url: str | None, model: str) -> frozenset[str]:
     """Returns the kinds of files that a model of this name takes. An empty name means the provider's default model.
 
-    PDFs are taken by OpenAI itself and in Anthropic's format, by models that take pictures.
+    A model that takes pictures also takes PDFs if its server is OpenAI's own or speaks Anthropic's format.
     """
     if provider == "scripted":
         return frozenset()

@@ -331,7 +331,7 @@ def _text(word: str | bytes) -> str:
 
 
 def _target(redirection: AskError, asked: Place | None) -> Place:
-    """Returns the node that a redirection names. A node that hides its address is where the one that was asked is."""
+    """Returns the node that a redirection names. If the redirection hides the host, it is that of the asked node."""
     host = redirection.host if redirection.host not in HIDDEN_HOSTS or asked is None else asked[0]
     return host, redirection.port
 

@@ -89,7 +89,7 @@ class SlotFinder:
 
 
 def _place(node: Any, asked: Place) -> Place:
-    """Reads `[address, port, id, ...]`. A node without an address is where the one that was asked is."""
+    """Reads `[address, port, id, ...]`. A node without an address has that of the node which was asked."""
     host = (node[0] or b"").decode()
     return host if host not in HIDDEN_HOSTS else asked[0], int(node[1])
 

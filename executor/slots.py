@@ -21,10 +21,10 @@ class NoSlot(Exception):
 
 
 class Slots:
-    """Owners (sessions or users) take turns: of those that wait, the one that was served longest ago is next, with its
-    oldest wish. One of them has at most four fifths of the slots; the last fifth is for those that have none.
+    """Slots that owners (sessions or users) share fairly.
 
-    `wait` is in seconds.
+    If several owners wait, the one that was served longest ago gets the next slot, for its oldest call. One owner holds
+    at most four fifths of the slots. Only owners that hold none may take the last fifth. `wait` is in seconds.
     """
 
     def __init__(self, most: int, *, wait: float = MAX_WAIT) -> None:
@@ -57,7 +57,10 @@ class Slots:
 
     @asynccontextmanager
     async def lent(self, owner: str) -> AsyncIterator[None]:
-        """Gives the slot of a call to others while the block runs. The call has it back at once, whoever has it."""
+        """Gives the slot of a call to others while the block runs.
+
+        The call continues at once afterwards, even if another one has the slot: for a while too many are taken.
+        """
         self._leave(owner, 1)
         try:
             yield

@@ -106,7 +106,7 @@ class CompletionRequest(_Body):
         refused = next((name for name in _REFUSED if extra.get(name)), None)
         if refused is not None:
             raise UnsupportedParameter(f"`{refused}` is not supported.")
-        for name in ("tool_choice", "function_call"):  # tools that may be called need not be, so they are ignored
+        for name in ("tool_choice", "function_call"):  # `auto` lets the model call no tool, so it may be ignored
             if extra.get(name) not in (None, "auto", "none"):
                 raise UnsupportedParameter(f"`{name}`: this server runs its own tools and calls none of clients.")
         if self.n not in (None, 1):

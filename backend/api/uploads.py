@@ -230,7 +230,7 @@ class _Form:
 
 
 def from_data_url(settings: Settings, url: str, filename: str) -> Upload:
-    """Returns the file of a data URL. Raises ForeignFileUrl if it is none, FileTooLarge, UnsupportedFile."""
+    """Returns the file of a data URL. Raises ForeignFileUrl for any other URL, FileTooLarge, UnsupportedFile."""
     found = _DATA_URL.match(url)
     if found is None:
         raise ForeignFileUrl

@@ -27,12 +27,12 @@ class ToolWork:
 
     `turn` is the task whose model called the tool. `order` is the request to the other service, kept so that it can be
     sent again; None if there is no such request. `graph_id` is the agent to change, or None. `base_version` is the
-    version of it that the change starts from; None if there is no such agent, or the row is older than the value.
-    `runner` is the executor that does the work itself, next to its turns; None if another service does it. `asks` is
-    the question whose answer is the outcome; None if the outcome does not come from the user. The runner of a question
-    is the executor whose call waits for the answer. `resume` is what the call needs to go on with the answer later.
-    `remote` is the tool server that does the work as a task of its own, which executors ask for the outcome; None if
-    there is none. `notes` tells the model of questions of that server which the user has not answered.
+    version of it that the change starts from; None if there is no such agent, or the row was written before this field
+    existed. `runner` is the executor that does the work itself, next to its turns; None if another service does it.
+    `asks` is the question whose answer is the outcome; None if the outcome does not come from the user. The runner of a
+    question is the executor whose call waits for the answer. `resume` is what the call needs to go on with the answer
+    later. `remote` is the tool server that does the work as a task of its own, which executors ask for the outcome;
+    None if there is none. `notes` tells the model of questions of that server which the user has not answered.
     """
 
     turn: TaskId

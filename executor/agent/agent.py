@@ -192,7 +192,10 @@ class Agent:
         return self._current is None and not await self._is_one_of_several(calls_made)
 
     async def _is_one_of_several(self, calls_made: int) -> bool:
-        """Returns True if this continues a question, and the model goes on after another one of the same turn."""
+        """Returns True if this turn continues a question, and other questions of the same turn are still open.
+
+        The model is then asked in the turn that continues the last of them.
+        """
         return calls_made == 1 and await self._host.other_questions_wait()
 
     def take_in(self, messages: Sequence[Row]) -> None:

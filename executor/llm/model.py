@@ -56,7 +56,7 @@ class Model(Protocol):
         ...
 
     def room(self, prompt: Prompt) -> int | None:
-        """Returns the tokens that messages may have beside the rest of the prompt. None if the server has not told."""
+        """Returns the tokens that messages may have beside the rest of the prompt, or None if that is unknown."""
         ...
 
     def refused_kinds(self) -> frozenset[Kind]:

@@ -150,7 +150,9 @@ async def stream_events(
 
 
 def _wait_before(attempt: int, failure: ModelCallError, limits: ModelCallLimits) -> float:
-    """Returns seconds: exponential, less a random part of up to a quarter, but at least what the provider asks for."""
+    """Returns the pause in seconds. It doubles each time, is shortened at random by up to a quarter, and is never
+    shorter than what the provider asks for.
+    """
     backoff: float = min(limits.backoff * 2 ** (attempt - 2), _LONGEST_BACKOFF_S)
     return max(jitter(backoff, 0.75), failure.retry_after or 0.0)
 

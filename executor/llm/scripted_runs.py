@@ -1,8 +1,8 @@
 """The scripted model's runs: “Run it with 2 and 3”, “Run the agent ID with {"a": 2}”, “Run the block ID with {"a": 2}”.
 
-“Run it every morning at 8” makes a schedule; without values, it has those of the last run. Values without names are
-those of the agent's inputs in their order, which the conversation tells: the agent was saved there, or a call of the
-tool was answered with `setup_requirements`. If neither is there, the model first calls the tool without them.
+“Run it every morning at 8” makes a schedule. A schedule without values has those of the last run. Values without names
+are given to the agent's inputs in their order. The model reads that order in the conversation, where the agent was
+saved or a call was answered with `setup_requirements`. If it finds neither, it first calls the tool without values.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _schedule(when: str, zone: str | None) -> dict[str, Json]:
 
 
 def _newest_agent(messages: Sequence[NewMessage]) -> str | None:
-    """Returns the id of the agent of which a tool has told last, or None."""
+    """Returns the id of the agent in the newest result of a tool that names one, or None."""
     for result in _results(messages):
         match result.output:
             case {"type": "agent_saved", "library_agent_id": str(agent_id)}:
@@ -81,7 +81,7 @@ def _newest_agent(messages: Sequence[NewMessage]) -> str | None:
 
 
 def _known_inputs(messages: Sequence[NewMessage], agent_id: str) -> _Schema | None:
-    """Returns what a tool has told last of the agent's inputs: `input_schema` and `property_order`, or None."""
+    """Returns `input_schema` and `property_order` of the agent, from the newest result that has them, or None."""
     for result in _results(messages):
         output: dict[str, Any] = result.output if isinstance(result.output, dict) else {}
         if output.get("library_agent_id") == agent_id and isinstance(output.get("input_schema"), dict):

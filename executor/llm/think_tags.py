@@ -41,7 +41,7 @@ class ThinkTags:
         self._close = ""
         self._strip = False
         self.opening = ""
-        """The opening tag, once there was one."""
+        """The opening tag. Empty until one was read."""
 
     @property
     def plain(self) -> bool:

@@ -64,9 +64,10 @@ def trim(messages: Sequence[NewMessage], budget_tokens: int) -> list[NewMessage]
 
 
 class _Window:
-    """The messages that are kept: the first one, and all from a start on. The start moves in large steps.
+    """The messages that are kept: the first one, and all from the place `start()` on, which moves in large steps.
 
-    It is the beginning of an exchange or of a step. In the middle of an exchange, its question is kept too.
+    That place is the beginning of an exchange or of a step. If it is in the middle of an exchange, the question of the
+    exchange is kept too.
     """
 
     def __init__(self, messages: Sequence[NewMessage], budget: int) -> None:

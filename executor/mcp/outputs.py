@@ -99,7 +99,7 @@ def failed(message: str, session_id: str | None) -> ErrorResponse:
 
 
 def _size_of(outputs: Json) -> int | None:
-    """Returns bytes. None if the output cannot be stored: too deep, integers over 64 bits, or lone surrogates."""
+    """Returns the size in bytes. None if the output cannot be stored: too deep, too large integers, lone surrogates."""
     try:
         return None if is_too_deep(outputs) else len(orjson.dumps(outputs))
     except TypeError:

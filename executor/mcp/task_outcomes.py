@@ -43,9 +43,10 @@ async def look_at(tasks: ServerTasks, task: RemoteTask, context: ToolContext) ->
 async def answer_to(
     tasks: ServerTasks, task: RemoteTask, state: TaskState, call: ToolCallPart, context: ToolContext, notes: list[str]
 ) -> ToolResponse | None:
-    """Answers what a task waits for, as long as the user takes. Returns a response if the task has ended, else None.
+    """Answers the requests for which a task waits. Returns a response if the task has ended, otherwise None.
 
-    A task that asks for what it does not get is stopped. Questions that the user has not answered are added to `notes`.
+    Waits for the user as long as the server's entry allows. Stops the task if one of its requests cannot be answered.
+    Adds the questions that the user did not answer to `notes`.
     """
     inputs = Inputs(tasks.server, context, call, tasks.server.wait, notes)
     try:

@@ -39,7 +39,7 @@ archive: the files could not be unpacked."""
 
 
 _NOBODY: dict[str, Any] = {"user": 65_534, "group": 65_534, "extra_groups": ()} if os.geteuid() == 0 else {}
-"""The user of sandboxes if this process runs as root, whose number of processes Linux does not limit."""
+"""The user of sandboxes if this process runs as root: Linux does not limit how many processes root has."""
 _KILLED_BY_TIMEOUT, _NOT_UNPACKED = (124, 137), 125
 
 

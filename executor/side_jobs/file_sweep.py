@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class FileSweep:
-    """Deletes files beside the sweeper of one executor, which wakes it while it is the one that sweeps.
+    """Deletes files. The sweeper of this executor wakes it in each of its rounds. One executor sweeps at a time.
 
-    The sweeper must not wait for it: an object storage that is away answers late, and turns would wait with it.
+    It is a job of its own: if the object storage is unavailable, a sweeper that waits for it would delay turns.
     """
 
     def __init__(self, resources: Resources) -> None:

@@ -46,18 +46,18 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteTasks:
-    """The remote tasks for which one executor asks, over its connections to tool servers."""
+    """Asks tool servers for the outcomes of remote tasks, over the connections of one executor."""
 
     def __init__(self, resources: Resources, context: ExecutorContext) -> None:
         self._resources = resources
         self._context = context
         self._servers = {one.name: one for one in context.work_servers()}
         self._asked: dict[TaskId, str] = {}
-        """The server of each task for which it asks now."""
+        """The servers of the tasks whose outcome is being asked for at this moment."""
         self._waiting: set[TaskId] = set()
         """The tasks that wait for input from the user."""
         self._unstopped: dict[TaskId, float] = {}
-        """When a server could first not be told to stop a task, on the clock of the event loop."""
+        """The time of the first failed try to stop each task, by the clock of the event loop."""
         self._waits = WaitingCalls(MOST_WAITING)
         """The questions of these tasks, which hold no slots of turns. If this process stops, another one asks them."""
 

@@ -37,7 +37,7 @@ class AgentRuns:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._missing: dict[str, float] = {}
-        """When a run that shall stop was first not found, on the clock of the event loop."""
+        """The first time that each run to stop was not found, by the clock of the event loop."""
 
     async def begin(self, operation: Operation, context: ToolContext) -> str:
         """Has the platform begin the run of an operation, or find the one that it has begun. Returns the run's id.

@@ -15,7 +15,7 @@ from executor.tools.context import ToolContext
 from executor.tools.run_agent import failure_response
 from executor.tools.tool import Tool
 
-if TYPE_CHECKING:  # an executor without a platform starts faster without it
+if TYPE_CHECKING:  # an executor that has no platform starts faster if it is not imported
     from backend.platform.client import Platform
 
 MAX_FOUND = 10

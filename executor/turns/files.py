@@ -141,7 +141,7 @@ class PromptFiles:
 
 
 def _room_for(planned: Sequence[PromptFile]) -> int:
-    """Returns bytes: of the files that are sent, and of the largest one that is only read for its text."""
+    """Returns the bytes that the files take: those that are sent, and the largest one that is only read for text."""
     texts = [one.file.size for one in planned if one.as_text]
     return max(1, sum(one.file.size for one in planned if not one.as_text) + max(texts, default=0))
 

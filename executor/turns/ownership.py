@@ -54,7 +54,7 @@ async def is_dead(resources: Resources, owner: ExecutorId) -> bool:
     if verdict is not Verdict.UNKNOWN:
         return verdict is Verdict.DEAD
     if resources.liveness.slow_pulse.lapsed_since(clock() - BEATS_AGAIN):
-        return False  # Postgres was unavailable, perhaps to all; those alive will update their rows soon
+        return False  # Postgres was unavailable, perhaps to every executor; those that live will update their rows soon
     async with resources.database.connection() as c:
         seen = await executors.last_seen(c, owner)
     return seen is None or seen > executors.DEAD_AFTER

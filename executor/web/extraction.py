@@ -76,7 +76,9 @@ def busy() -> WebFailure:
 async def _run(kind: Kind, data: bytes, charset: str, url: str) -> dict[str, object] | None:
     """Returns what a child has made; None if it has met a limit or crashed. Ends the child in any case."""
     command = ("-I", "-B", str(_CHILD), kind, str(MAX_TEXT))
-    about = json.dumps({"charset": charset, "url": url}).encode() + b"\n"  # others can read arguments
+    about = (
+        json.dumps({"charset": charset, "url": url}).encode() + b"\n"
+    )  # not an argument: other users of the machine can read those
     child = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, env={}, cwd="/", start_new_session=True
     )

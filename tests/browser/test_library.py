@@ -19,7 +19,7 @@ def _graph(id: str, steps: int) -> str:
 
 
 async def _fill(stack: Stack, user: str, agents: int, versions: int = 1) -> None:
-    """Saves so many agents, `Agent 1` last. Version N of each has N steps."""
+    """Saves `agents` agents, `Agent 1` last. Version N of each has N steps."""
     connection = await asyncpg.connect(stack.servers.postgres)
     try:
         ids = [f"{user}-{n}" for n in range(1, agents + 1)]

@@ -121,7 +121,7 @@ async def test_abuse_by_some_leaves_others_served(postgres_dsn: str, redis_dsn: 
         f"{health.p99 * 1000:.0f} ms of {len(health.times)}, memory {memory:.0f} MB (before: {before:.0f}), "
         f"recovered in {recovered:.1f} s",
     )
-    if FULL:  # make test runs beside other tests, which delay health more than the abuse does
+    if FULL:  # in `make test`, the other tests delay health more than the abuse does
         assert health.p99 < limit(HEALTH_P99_S)
     assert memory < MEMORY_MB
     assert answered

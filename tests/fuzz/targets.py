@@ -155,7 +155,7 @@ def completion(data: bytes) -> None:
 
 
 def agent(data: bytes) -> None:
-    """The JSON of an agent: refused, or a graph whose links name its nodes, and which is read as it is written."""
+    """Parses the JSON of an agent. It is refused, or gives a graph that survives a round trip and has valid links."""
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -321,7 +321,7 @@ async def test_what_is_no_request_is_an_error_of_json_rpc(api: RunningApi, body:
 
 
 async def test_null_is_no_member_and_bytes_have_either_alphabet(api: RunningApi) -> None:
-    """As the JSON form of protobuf has it."""
+    """The JSON form of protobuf demands both: null counts as absent, and base64 may use either alphabet."""
     file = {"raw": "aGVsbG8_Pz8-", "filename": "a.txt", "mediaType": "text/plain", "text": None, "metadata": None}
     unpadded = {"raw": "aGVsbG8", "filename": "b.txt", "mediaType": "text/plain", "data": None}
     message = {"messageId": "m", "role": "ROLE_USER", "contextId": None, "taskId": None, "extensions": None}

@@ -1,4 +1,4 @@
-"""Anonymous callers behind a proxy of ours have limits of their own; a header that anyone wrote gives nobody more."""
+"""Anonymous callers behind a trusted proxy have limits of their own. A forged header raises no limit."""
 
 from __future__ import annotations
 

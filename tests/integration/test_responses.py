@@ -188,7 +188,7 @@ async def test_another_models_reasoning_is_not_sent(url: str) -> None:
 
 @pytest.mark.parametrize("name", ["new-key", "late-key"])
 async def test_reasoning_that_the_server_cannot_read_is_left_out_for_the_conversation(url: str, name: str) -> None:
-    """As after a change of the organisation, whose key is needed to read it."""
+    """That happens after a change of the organisation: its key is needed to read the reasoning."""
     talk = Talk()
     async with asked(url, name) as model:
         assert await talk.ask(model, f"/think deep\n{LOOKS}\n/then\n/say Done") == "Done"

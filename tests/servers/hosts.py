@@ -29,7 +29,7 @@ from typing import Literal
 from tests.speed import limit
 
 Direction = Literal["both", "out", "in"]
-"""Whose packets a partition loses: all, those of the host, or those to the host."""
+"""The packets that a partition loses: all, those of the host, or those to the host."""
 DIRECTIONS: tuple[Direction, ...] = ("both", "out", "in")
 NETWORKS = ipaddress.ip_network("198.18.0.0/15")
 """Addresses that RFC 2544 reserves for tests of networks. Each test process takes 256 of them, by its pid."""

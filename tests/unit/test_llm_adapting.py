@@ -191,7 +191,7 @@ async def test_a_model_that_refuses_one_kind_of_files_still_gets_the_other(
         return next((words[kind] for kind in words if kind in asked[-1]), None)
 
     server = Server(refuse)
-    for number in (tries, tries + 1):  # the second call asks once
+    for number in (tries, tries + 1):  # the second call makes one request
         assert kinds_of_files((await server.ask(with_files())).prompt.messages) == {Kind.IMAGE, Kind.PDF} - refused
         assert len(asked) == number
 

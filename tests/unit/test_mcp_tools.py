@@ -1,4 +1,4 @@
-"""MCP tools as tools of ours: names and schemas that every provider takes, answers that can be kept."""
+"""Tests of MCP tools as the model sees them: every provider takes their names and schemas, and answers can be kept."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class A2ARoute(CallerRoute):
         return api.arrivals.arriving(state_of(request).identity.caller.quota_key)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Answers a request that is none of JSON-RPC with an error of JSON-RPC, too."""
+        """Answers with an error of JSON-RPC, even if the request is not JSON-RPC."""
         answer = super().get_route_handler()
 
         async def check_and_answer(request: Request) -> Response:

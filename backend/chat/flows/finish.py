@@ -1,7 +1,8 @@
 """Ends a turn: end_task for its owner, end_unowned if no executor runs it. No other code ends a turn.
 
-The store also ends tasks of operations that were answered at once or never opened (`store/operations.py`). Those have
-no stream, no usage and no turn that waits for them.
+Two modules of the store end other tasks, which have no stream, no usage and no turn that waits for them:
+`store/operations.py` those of operations that were answered at once or never opened, and of questions for which a
+running call waits; `take_steers` in `store/tasks.py` those of messages that a running turn takes in.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class SignInFlow:
         return SignInVisit(VisitState.OPEN, row.server, row.owner.removeprefix("user:"), host, cookie=cookie, go=go)
 
     async def leave(self, ticket: str, go: str, cookies: Cookies) -> str | SignInVisit:
-        """Returns the URL at the authorization server, or what to say instead. Raises Unavailable."""
+        """Returns the URL at the authorization server, or the page to show instead. Raises Unavailable."""
         async with self._resources.database.connection() as c:
             row = await sign_ins.find(c, hash_of(ticket))
         if row is None:

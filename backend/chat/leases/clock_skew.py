@@ -35,7 +35,10 @@ class ClockSkew:
 
     @contextmanager
     def measured(self) -> Iterator[ClockReading]:
-        """Yields a reading to fill while the store is asked. The store read its clock somewhere in this time."""
+        """Yields a reading, which the caller fills with the clock that the store reports.
+
+        Compares it with the middle of the block, since the store read its clock at some moment in between.
+        """
         before, reading = time.time(), ClockReading()
         yield reading
         after = time.time()

@@ -17,7 +17,7 @@ _SESSION, _USER = "session:", "user:"
 
 _ENSURE = """
 INSERT INTO understanding (owner, session_id, facts) VALUES ($1, $2, '{}') ON CONFLICT (owner) DO NOTHING"""
-# An assignment of the session waits for this lock, and this statement waits for an assignment.
+# The lock lets no assignment of the session to a user run at the same time: each waits for the other to commit.
 _SESSION_USER = "SELECT user_id FROM sessions WHERE id = $1 FOR SHARE"
 _LOCKED = "SELECT facts FROM understanding WHERE owner = $1 FOR UPDATE"
 _WRITE = "UPDATE understanding SET facts = $2, updated_at = now() WHERE owner = $1"

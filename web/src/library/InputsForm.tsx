@@ -11,7 +11,7 @@ import { Problem } from "./Problem";
 interface InputsFormProps {
   inputs: Inputs;
   act: string;
-  about?: string; // what else the request has: with another one, it is another request
+  about?: string; // the rest of the request; if it changes, the same inputs are a new request
   send: (given: Row, key: string) => Promise<void>;
 }
 

@@ -159,8 +159,9 @@ async def write_files(
 ) -> None:
     """Writes and replaces files at their paths, whose objects are stored, and deletes those at the paths in `gone`.
 
-    They count to the limits of the conversation's user, `files` and the `total` of their bytes, or else of the
-    conversation. Raises InvalidPath, SessionNotFound, TooManyFiles. Requires a transaction.
+    `files` and `total` limit the number of files, and their bytes together, of the conversation's user. If it has no
+    user, they limit those of the conversation. Raises InvalidPath, SessionNotFound, TooManyFiles. Requires a
+    transaction.
     """
     paths = [_written_path(path) for path, _ in new]
     row = await c.fetchrow(_SESSION, session_id)

@@ -81,7 +81,9 @@ class Heartbeat:
         try:
             async with self._resources.database.connection() as c:
                 with self._resources.liveness.skew.measured() as reading:
-                    reading.clock = await executors.beat(c, self._resources.me)
+                    beat = await executors.beat(c, self._resources.me)
+                    reading.clock = beat.clock
+            self._resources.claiming.found |= beat.has_claims
             self._resources.liveness.slow_pulse.beat(began)
             self._no_postgres.over()
             self._log_skew()

@@ -3,6 +3,7 @@
 The check in Postgres also stops attempts whose claim is gone, because another executor has taken the task over or its
 session was deleted. It releases claims that no attempt works on, which remain if Postgres failed during a hand-back.
 This process asks Postgres every second while it does work that may claim a task, and for CHECK_AFTER seconds more.
+After that it asks only if the heartbeat in Postgres has found a claim (`executors.beat`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ CHECK_EVERY = 1.0
 """Seconds between two checks of this executor's claims."""
 CHECK_AFTER = 10.0
 """Seconds for which the checks continue after the last work: Postgres may commit a claim whose reply was lost."""
-IDLE_CHECK_EVERY = 10.0
-"""Seconds between two checks after that."""
+_NEVER = float("-inf")
 logger = logging.getLogger(__name__)
 
 
@@ -42,16 +42,17 @@ async def listen_for_cancels(resources: Resources, runner: TurnRunner) -> None:
 async def check_claims(resources: Resources, runner: TurnRunner) -> None:
     """Compares this executor's claims in Postgres with its attempts. Runs until cancelled."""
     idle_before: set[Turn] = set()
-    clear_at = float("-inf")
+    clear_at = _NEVER
     while True:
         await asyncio.sleep(CHECK_EVERY)
         if _is_quiet(resources, clear_at):
             continue
         with contextlib.suppress(Unavailable):  # the next check comes soon
             began, working = time.monotonic(), dict(runner.running)
+            resources.claiming.found = False  # before the check: a later heartbeat may find what it does not see
             async with resources.database.connection() as c:
                 claims = await tasks.claims_of(c, resources.me)
-            clear_at = float("-inf") if claims else began
+            clear_at = _NEVER if claims else began
             _interrupt(working, claims)
             idle = {claim.turn for claim in claims if not resources.claiming.on(claim.turn.task_id)}
             for turn in idle_before & idle:  # idle in two checks: the first may have read a claim that was then ended
@@ -63,8 +64,8 @@ async def check_claims(resources: Resources, runner: TurnRunner) -> None:
 
 def _is_quiet(resources: Resources, clear_at: float) -> bool:
     """Returns True if the check at `clear_at` found no claim, and none can have been made since."""
-    settled = not resources.claiming.running and clear_at - resources.claiming.ended_at >= CHECK_AFTER
-    return settled and time.monotonic() - clear_at < IDLE_CHECK_EVERY
+    claiming = resources.claiming
+    return not claiming.running and not claiming.found and clear_at - claiming.ended_at >= CHECK_AFTER
 
 
 def _interrupt(working: Mapping[TaskId, Attempt], claims: Sequence[Claim]) -> None:

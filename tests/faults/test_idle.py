@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,10 +19,9 @@ from tests.servers.redis import RedisNode
 from tests.speed import limit
 
 BEATS = scale(16, 120)
-SECONDS = BEATS * HEARTBEAT_EVERY
 CALM_AFTER = 48
 """Beats until the claims are checked seldom, and PostgreSQL has counted all that came before: ten seconds each."""
-REDIS_COMMANDS_A_SECOND = 14.0
+REDIS_COMMANDS_A_SECOND = 11.0
 """A beat, the reads of the queue and of the completions, and the checks for dead executors, are needed all the time."""
 _ASKED = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
 
@@ -50,10 +50,12 @@ async def test_an_idle_stack_asks_its_stores_seldom(alone: Stack, private_redis:
             return now
 
         before = await after_beats(CALM_AFTER)
-        asked = await c.fetchval(_ASKED)
+        began, asked = time.monotonic(), await c.fetchval(_ASKED)
         after = await after_beats(BEATS)
+        seconds = time.monotonic() - began
         sent = sum(after.values()) - sum(before.values())
         looks = 1
         asked = await c.fetchval(_ASKED) - asked - looks
-    assert sent < REDIS_COMMANDS_A_SECOND * SECONDS
-    assert asked <= SECONDS
+    print(f"in {seconds:.1f} s: {sent} Redis commands, {asked} transactions")
+    assert sent < REDIS_COMMANDS_A_SECOND * seconds
+    assert asked <= seconds

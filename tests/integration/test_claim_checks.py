@@ -19,6 +19,7 @@ from backend.errors import Unavailable
 from backend.ids import ExecutorId, TaskId, new_task_id
 from backend.postgres import Connection
 from backend.resources import open_resources
+from executor import heartbeat
 from executor.heartbeat import Heartbeat
 from executor.llm.models import open_models
 from executor.side_jobs import cancel_listener
@@ -30,7 +31,6 @@ from tests.integration.rows import a_claimed_task, a_session, a_task
 from tests.speed import limit
 
 LIMIT = limit(20)
-NEVER = 3600.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ async def executor(postgres_dsn: str, redis_dsn: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tasks, "claims_of", claims_of)
     monkeypatch.setattr(cancel_listener, "CHECK_EVERY", 0.02)
     monkeypatch.setattr(cancel_listener, "CHECK_AFTER", 0.0)
-    monkeypatch.setattr(cancel_listener, "IDLE_CHECK_EVERY", NEVER)
+    monkeypatch.setattr(heartbeat, "ROW_EVERY", 0.1)
     settings = load_settings(
         files=(), database_url=postgres_dsn, redis_url=redis_dsn, queue="redis", chat_provider="scripted"
     )
@@ -106,10 +106,7 @@ async def test_a_claim_is_released_if_the_end_of_an_unowned_task_failed(
     assert await released(resources, task)
 
 
-async def test_a_claim_whose_commit_came_late_is_released(
-    resources: Resources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cancel_listener, "IDLE_CHECK_EVERY", 0.5)
+async def test_a_claim_whose_commit_came_late_is_found_by_the_heartbeat(resources: Resources) -> None:
     async with resources.database.connection() as c:
         task = await a_claimed_task(c, resources.me)
     assert await released(resources, task)

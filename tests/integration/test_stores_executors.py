@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from backend.chat.store import executors, sessions
+from backend.chat.store import executors, sessions, tasks
 from backend.chat.store.business_profile import MAX_LIST, merge_understanding
 from backend.errors import SessionNotFound
 from backend.ids import new_executor_id, new_session_id
 from backend.postgres import Connection, Database
-from tests.integration.rows import a_session, new_user
+from tests.integration.rows import a_claimed_task, a_session, new_user
 from tests.speed import limit
 
 
@@ -26,6 +26,16 @@ async def test_a_heartbeat_updates_when_an_executor_was_seen(c: Connection) -> N
     assert 0 <= (await executors.last_seen(c, executor_id) or 0) < 60
     await executors.forget(c, executor_id)
     assert await executors.last_seen(c, executor_id) is None
+
+
+async def test_a_heartbeat_tells_whether_the_executor_has_claims(c: Connection) -> None:
+    mine, other = new_executor_id(), new_executor_id()
+    assert not (await executors.beat(c, mine)).has_claims
+    task = await a_claimed_task(c, mine)
+    assert (await executors.beat(c, mine)).has_claims
+    assert not (await executors.beat(c, other)).has_claims
+    await tasks.release_claim(c, task.id, mine)
+    assert not (await executors.beat(c, mine)).has_claims
 
 
 async def test_executors_without_recent_heartbeats_are_pruned(c: Connection) -> None:

@@ -1,4 +1,7 @@
-"""The work of a process that may claim tasks. While there is none, its claims need not be checked."""
+"""The work of a process that may claim tasks.
+
+While there is none, its claims are checked only if a heartbeat has found one.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ class ClaimActivity:
     def __init__(self) -> None:
         self._work: Counter[TaskId] = Counter()
         self.ended_at = time.monotonic()
+        self.found = False
+        """True if a heartbeat has found a claim in Postgres since the last check of the claims."""
 
     @property
     def running(self) -> bool:

@@ -35,6 +35,9 @@ READ_WAITS = 1.0
 """Seconds that a read waits in the server. Stopping a consumer may take as long."""
 INHERIT_EVERY, INHERIT_LETTERS_EVERY = 0.25, 1.0
 """Seconds between two checks for dead executors, which may hold turns, or dead letters."""
+INHERIT_IDLE_EVERY = 1.0
+"""The same while no other executor holds an entry. This delays no takeover: the heartbeat of an executor that dies lapses
+HEARTBEAT_TTL - HEARTBEAT_EVERY later at the earliest, which is as long."""
 FORGET_IDLE_AFTER = 60.0
 """Seconds after which an idle consumer of the group is checked too, although nothing is pending with it."""
 MAX_REDIS_DEAD_LETTERS = 10_000
@@ -284,17 +287,22 @@ class Consumer(Generic[S]):
                 await found.hand_back()
 
     async def _inherit(self) -> None:
-        while not await self.intake.closes_within(self._inherit_every):
+        pause = self._inherit_every
+        while not await self.intake.closes_within(pause):
+            pause = self._inherit_every
             with suppress(RedisError, OSError, Unavailable):  # `_take` meets the same failure and logs it
                 async with answered():
-                    await self._inherit_once()
+                    if not await self._inherit_once():
+                        pause = max(pause, INHERIT_IDLE_EVERY)
 
-    async def _inherit_once(self) -> None:
-        others = []
+    async def _inherit_once(self) -> bool:
+        """Takes over the entries of dead executors. Returns False if no other executor held an entry."""
+        others, held = [], False
         for consumer in await self._clients.quick.xinfo_consumers(self.key, GROUP):
             name = consumer["name"].decode()
             if name != self._me and (consumer["pending"] or consumer["idle"] > FORGET_IDLE_AFTER * 1000):
                 others.append(ExecutorId(name))
+                held = held or bool(consumer["pending"])
         for dead in await self._dead(others) if others else ():
             arguments: list[Argument] = [GROUP, dead, self._me, max(0, self.intake.free)]
             try:
@@ -304,6 +312,7 @@ class Consumer(Generic[S]):
                 self._caught_up = False
             logger.info("took over the queue entries of a dead executor", extra={"dead": dead, "entries": len(entries)})
             await self._put_in(QueueEntry(id_, _pairs(flat)) for id_, flat in entries)
+        return held
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from backend.ids import ExecutorId
 from backend.postgres import Connection
@@ -15,16 +16,29 @@ DEAD_AFTER = 20.0
 _SWEEP_LOCK = 7_273_001
 """The number of the advisory lock that the sweeping executor holds."""
 
+
+@dataclass(frozen=True)
+class Beat:
+    """The answer to a heartbeat."""
+
+    clock: float
+    """The time of Postgres, in seconds since 1970."""
+    has_claims: bool
+    """True if the executor has claimed a task that has not ended."""
+
+
 _BEAT = """
 INSERT INTO executors (id, seen_at) VALUES ($1, clock_timestamp())
 ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
-RETURNING extract(epoch FROM clock_timestamp())::float8"""
+RETURNING extract(epoch FROM clock_timestamp())::float8 AS clock,
+  EXISTS (SELECT FROM tasks WHERE owner = $1) AS has_claims"""
 
 
-async def beat(c: Connection, executor_id: ExecutorId) -> float:
-    """Records that this executor is alive now. Returns the time of Postgres, in seconds since 1970."""
-    clock: float = await c.fetchval(_BEAT, executor_id)
-    return clock
+async def beat(c: Connection, executor_id: ExecutorId) -> Beat:
+    """Records that this executor is alive now."""
+    row = await c.fetchrow(_BEAT, executor_id)
+    assert row is not None
+    return Beat(row["clock"], row["has_claims"])
 
 
 _LAST_SEEN = "SELECT extract(epoch FROM clock_timestamp() - seen_at)::float8 FROM executors WHERE id = $1"

@@ -191,8 +191,13 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    """Connections that may wait. With the default of 5, Linux answers a burst with SYN cookies, which may lose some."""
+
+
 if __name__ == "__main__":
     if sys.argv[1:]:
-        ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+        Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
     else:
         serve_lines()

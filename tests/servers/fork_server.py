@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +69,8 @@ class _Forked:
 
     def send_signal(self, number: int, /) -> None:
         if not self.code.done():
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and the report of that is on its way
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -179,7 +180,8 @@ def _serve(channel: socket.socket) -> dict[str, Any] | None:
     except OSError:  # the other side closed the connection, perhaps without reading every report
         pass
     for pid in waiting.values():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return None
 
 

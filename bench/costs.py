@@ -1,12 +1,13 @@
 """Measures what a turn, a chunk, an open stream and a process cost, in CPU time and memory, for several checkouts.
 
 Usage: python -m bench.costs [--rounds N] [--streams N] [--per-second N]
-[--seconds N] [--rabbitmq] [--deltas] [CHECKOUT ...]
+[--seconds N] [--rabbitmq] [--deltas | --turns] [CHECKOUT ...]
 
 Each round runs every CHECKOUT (this one without any) once, one after the other, over the same private servers, then a
 bare client of aiohttp and orjson that reads the same streams of the same fake model. CPU time depends on other work of
 the machine far less than wall time, but not nothing: compare the figures of one run. Prints the median of the rounds
-and, in brackets, the lowest and the highest. `--deltas` measures only what a delta costs.
+and, in brackets, the lowest and the highest. `--deltas` measures only what a delta costs, `--turns` only
+what a turn costs.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from tests import ROOT
 from tests.e2e.stack import JWT_KEY, Servers, bearer, new_session, new_user
 from tests.servers.ports import free_port
 
-TURNS = 60
-"""Short turns that are measured, after ten that are not."""
+WARM_UP = 60
+"""Short turns before those that are measured: connections are made, statements are prepared, modules are imported."""
+TURNS = 300
+"""Short turns that are measured."""
 FIRSTS = 15
 """First chunks that are measured in a conversation."""
 _PROGRAMS = {"API": ("PORT", "backend", "serve"), "executor": ("EXECUTOR_PORT", "executor")}
@@ -146,7 +149,7 @@ async def long_conversation(dsn: str, user: str, count: int) -> str:
 
 
 async def turns(running: Running, figures: Figures, servers: Servers, but: set[int]) -> None:
-    for _ in range(10):
+    for _ in range(WARM_UP):
         await ask(running.base, new_user(), new_session(), "/stream 5")
     for name, pid in running.pids.items():
         figures.add(f"memory, idle {name}, MB", resident_bytes(pid) / 1e6)
@@ -222,6 +225,8 @@ def show(of: dict[str, Figures], bare_ones: list[float]) -> None:
         others = list(of.values())[1:]
         ratios = [f"{statistics.median(one.rows[row]) / statistics.median(before):.2f}" for one in others]
         print(f"| {row:44} | {' | '.join(f'{one:>24}' for one in shown)} | {' '.join(ratios)} |")
+    if not bare_ones:
+        return
     print(f"| {'bare client, CPU µs a delta':44} | {_shown(bare_ones):>24} |")
     for name, one in of.items():
         ratio = [mine / other for mine, other in zip(one.rows["executor, CPU µs a delta"], bare_ones, strict=True)]
@@ -258,9 +263,11 @@ async def main(given: argparse.Namespace) -> None:
                         of[name].add(f"start of the {process}, CPU s", cpu)
                     if not given.deltas:
                         await turns(running, of[name], servers, but)
-                    await chunks(running, of[name], given.streams, given.seconds)
+                    if not given.turns:
+                        await chunks(running, of[name], given.streams, given.seconds)
                 await _forget_turns(servers)
-            bare_ones.append(await bare(model, given.streams, given.seconds))
+            if not given.turns:
+                bare_ones.append(await bare(model, given.streams, given.seconds))
             print(f"round {number + 1} of {given.rounds}, {time.strftime('%H:%M:%S')}", file=sys.stderr, flush=True)
     show(of, bare_ones)
 
@@ -290,7 +297,9 @@ if __name__ == "__main__":
     parser.add_argument("--per-second", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rabbitmq", action="store_true")
-    parser.add_argument("--deltas", action="store_true")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--deltas", action="store_true")
+    only.add_argument("--turns", action="store_true")
     parser.add_argument("checkouts", nargs="*", type=Path)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     uvloop.run(main(parser.parse_args()))

@@ -208,11 +208,26 @@ async def _closing(authenticator: Authenticator) -> AsyncIterator[None]:
 
 
 def _add_routes(app: ChatApp) -> None:
-    # chat comes last, because its paths begin with a parameter
+    # routes are matched in this order: those of messages come first, as they are used most; the paths of chat begin
+    # with a parameter and come last
     modules = (
-        *(sessions, export, folders, feedback, shares, search, user, instructions, models, autogpt, tasks, operations),
+        *(
+            streams,
+            sessions,
+            export,
+            folders,
+            feedback,
+            shares,
+            search,
+            user,
+            instructions,
+            models,
+            autogpt,
+            tasks,
+            operations,
+        ),
         questions,
-        *(tool_servers, webhooks, events, files, workspace, health, schema, streams, ag_ui, a2a),
+        *(tool_servers, webhooks, events, files, workspace, health, schema, ag_ui, a2a),
         chat,
     )
     answer_head(tool_servers.pages)
@@ -220,6 +235,7 @@ def _add_routes(app: ChatApp) -> None:
     answer_head(a2a.cards)
     for module in (*modules, library, agent_runs, publications, openai, page):
         answer_head(module.router)
+    app.include_router(chat.posting, prefix=PREFIX)
     for module in modules:
         app.include_router(module.router, prefix=PREFIX)
     app.include_router(tool_servers.pages, prefix=PREFIX)

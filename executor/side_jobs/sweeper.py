@@ -50,8 +50,10 @@ RETENTION_EVERY, RETENTION_FOUND, RETENTION_BATCH = 600.0, 1_000, 50
 deletes at most. An index finds the sessions with an end of their own; with RETENTION_DAYS, the search for the others
 reads every session, 0.8 s for a million.
 """
-SEARCH_FOR, SEARCH_BATCH = 0.3, 200
-"""Seconds in which one sweep adds messages to the search, and the messages of a session that it adds at a time."""
+SEARCH_FOR, SEARCH_SESSIONS, SEARCH_BATCH = 0.3, 16, 200
+"""Seconds in which one sweep adds messages to the search, the sessions whose messages are added in one statement, and
+the messages of each that are added at a time.
+"""
 MISSED_EVERY, MISSED_FOUND = 3600.0, 10_000
 """Seconds between two searches for messages that an older version stored without telling the search, and the sessions
 that each finds at most. Each reads every session.
@@ -157,11 +159,11 @@ class Sweeper:
     async def _add_to_search(self, sessions_found: Sequence[Unsearched]) -> None:
         """Adds new messages to the search, for about SEARCH_FOR: the next sweeps go on."""
         end = time.monotonic() + SEARCH_FOR
-        for one in sessions_found:
+        for first in range(0, len(sessions_found), SEARCH_SESSIONS):
             if time.monotonic() >= end:
                 return
             async with self._resources.database.connection() as c:
-                await search.add_entries(c, one, SEARCH_BATCH)
+                await search.add_entries(c, sessions_found[first : first + SEARCH_SESSIONS], SEARCH_BATCH)
 
     async def _mark_missed(self) -> None:
         if time.monotonic() >= self._next_missed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from backend.chat.models import Caller, NewMessage, Role, TextPart, ToolCallPart
 from backend.chat.store import messages
 from backend.chat.store.derived import search
 from backend.errors import SearchTooBroad
-from backend.ids import UserId
-from backend.postgres import Connection
+from backend.ids import UserId, new_session_id
+from backend.postgres import Connection, Database
 from tests.integration.rows import NOBODY, a_session, a_task, new_user, text_message
 from tests.integration.running_api import RunningApi, running_api
 from tests.speed import limit
@@ -110,14 +111,40 @@ async def test_entries_are_added_once_in_batches_and_know_texts_only(c: Connecti
     new = [text_message(f"kestrel {n}", Role.USER if n % 2 else Role.ASSISTANT) for n in range(4)]
     one = await _store(c, caller, [*new, NewMessage(Role.ASSISTANT, (call,)), text_message("kestrel", Role.TOOL)])
     assert one in await search.unsearched_sessions(c, 100_000)
-    assert await search.add_entries(c, one, 4) == 4
-    assert await search.add_entries(c, one, 4) == 0, "another executor was quicker"
+    assert await search.add_entries(c, [one], 4) == 4
+    assert await search.add_entries(c, [one], 4) == 0, "another executor was quicker"
     rest = search.Unsearched(one.session_id, one.user_id, 4)
-    assert await search.add_entries(c, rest, 4) == 2
+    assert await search.add_entries(c, [rest], 4) == 2
     assert one.session_id not in {left.session_id for left in await search.unsearched_sessions(c, 100_000)}
     assert caller.user_id is not None
     found = await search.find_messages(c, caller.user_id, "kestrel", limit=50, offset=0)
     assert sorted(hit.message.sequence for hit in found) == [1, 2, 3, 4]
+
+
+async def test_entries_of_several_sessions_are_added_together(c: Connection) -> None:
+    some = [await _store(c, new_user(), [text_message(f"grebe {n}"), text_message("x")]) for n in range(3)]
+    nobodys = await _store(c, NOBODY, [text_message("grebe")])
+    gone = search.Unsearched(new_session_id(), some[0].user_id, 0)
+    quicker = replace(some[1], searched=1)
+    assert await search.add_entries(c, [some[0], quicker, nobodys, some[2], gone], 10) == 4
+    left = await search.unsearched_sessions(c, 100_000)
+    assert [one in left for one in some] == [False, True, False]
+    for n, one in enumerate(some):
+        assert one.user_id is not None
+        found = await search.find_messages(c, one.user_id, "grebe", limit=50, offset=0)
+        assert len(found) == (n != 1)
+    assert await search.add_entries(c, some, 1) == 1, "the one that was left, and one message of it"
+
+
+async def test_a_session_that_a_turn_has_locked_is_left_for_the_next_sweep(database: Database) -> None:
+    async with database.transaction() as c:
+        one = await _store(c, new_user(), [text_message("a dotterel")])
+        await c.execute("UPDATE sessions SET unsearched_since = NULL WHERE id = $1", one.session_id)  # ours alone
+    async with database.transaction() as turn, database.connection() as c:
+        await turn.execute("SELECT FROM sessions WHERE id = $1 FOR UPDATE", one.session_id)
+        assert await search.add_entries(c, [one], 10) == 0
+    async with database.connection() as c:
+        assert await search.add_entries(c, [one], 10) == 1
 
 
 async def test_messages_of_an_older_version_are_found_later(c: Connection) -> None:
@@ -127,7 +154,7 @@ async def test_messages_of_an_older_version_are_found_later(c: Connection) -> No
     await search.mark_missed_sessions(c, 100_000)
     assert one in await search.unsearched_sessions(c, 100_000)
     assert nobodys not in await search.unsearched_sessions(c, 100_000)
-    assert await search.add_entries(c, one, 10) == 1
+    assert await search.add_entries(c, [one], 10) == 1
     await search.mark_missed_sessions(c, 100_000)
     assert one.session_id not in {left.session_id for left in await search.unsearched_sessions(c, 100_000)}
 
@@ -136,33 +163,35 @@ async def test_messages_that_nobody_can_search_do_not_stay_in_the_list(c: Connec
     one = await _store(c, NOBODY, [text_message("an anonymous plover")])
     await c.execute("UPDATE sessions SET unsearched_since = now() WHERE id = $1", one.session_id)  # as migrated
     assert one in await search.unsearched_sessions(c, 100_000)
-    await search.add_entries(c, one, 10)
+    await search.add_entries(c, [one], 10)
     assert one not in await search.unsearched_sessions(c, 100_000)
 
 
 async def test_long_messages_are_added_a_few_at_a_time(c: Connection) -> None:
     long = "dunnock " * 20_000
     one = await _store(c, new_user(), [*[text_message(long)] * 5, text_message(long, Role.TOOL)])
-    assert await search.add_entries(c, one, 10) == 4, "as many as have half a megabyte"
+    assert await search.add_entries(c, [one], 10) == 4, "as many as have half a megabyte"
     rest = search.Unsearched(one.session_id, one.user_id, 4)
-    assert await search.add_entries(c, rest, 10) == 2
+    assert await search.add_entries(c, [rest], 10) == 2
     assert one.session_id not in {left.session_id for left in await search.unsearched_sessions(c, 100_000)}
 
 
 @pytest.mark.parametrize("text", ["ﷺ" * 100_000, "x" * 100_000, " ".join(f"{n:x}" for n in range(100_000)), "\ud800\0"])
 async def test_no_text_stops_the_search_from_learning(c: Connection, text: str) -> None:
     one = await _store(c, new_user(), [text_message(text)])
-    assert await search.add_entries(c, one, 10) == 1
+    assert await search.add_entries(c, [one], 10) == 1
 
 
 async def test_words_that_postgres_refuses_stop_no_others(c: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     one = await _store(c, new_user(), [text_message("x")])
     monkeypatch.setattr(search, "vector_of", lambda *_: " ".join(f"{n:0100d}" for n in range(20_000)))
-    assert await search.add_entries(c, one, 10) == 1
+    assert await search.add_entries(c, [one], 10) == 1
     assert one.session_id not in {left.session_id for left in await search.unsearched_sessions(c, 100_000)}
     pooled = await _store(c, new_user(), [text_message("x")])
+    others = [await _store(c, new_user(), [text_message("y")]) for _ in range(2)]
+    assert await search.add_entries(c, others, 10) == 2
     async with c.transaction():  # as over a pooler
-        assert await search.add_entries(c, pooled, 10) == 1
+        assert await search.add_entries(c, [pooled], 10) == 1
 
 
 async def test_the_index_has_the_words_of_each_user_apart(c: Connection) -> None:
@@ -170,7 +199,7 @@ async def test_the_index_has_the_words_of_each_user_apart(c: Connection) -> None
     for _ in range(2):
         one = await _store(c, new_user(), [text_message("a whimbrel, a whimbrel")])
         assert one.user_id is not None
-        await search.add_entries(c, one, 10)
+        await search.add_entries(c, [one], 10)
         found = await search.find_messages(c, one.user_id, "w", limit=50, offset=0)
         assert [hit.message.session_id for hit in found] == [one.session_id]
         words = "SELECT tsvector_to_array(words) FROM search_entries WHERE session_id = $1"

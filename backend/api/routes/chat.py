@@ -67,12 +67,14 @@ def _data_urls(value: Json) -> list[str]:
 
 FILE_SECONDS = 6.0
 """Seconds in which a file that came as a data URL is stored."""
-router = APIRouter(tags=["AI SDK"], route_class=ChatRoute, responses=responses(401, 413, 422, 429, 503))
+_COMMON = responses(401, 413, 422, 429, 503)
+posting = APIRouter(tags=["AI SDK"], route_class=ChatRoute, responses=_COMMON)
+router = APIRouter(tags=["AI SDK"], route_class=ChatRoute, responses=_COMMON)
 _NOTHING = UserMessage("")
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-@router.post("", response_class=Response, responses={200: STREAM[200], **POSTED})
+@posting.post("", response_class=Response, responses={200: STREAM[200], **POSTED})
 async def chat(api: AppState, identity: AsIdentity, body: ChatRequest, key: AKey, accepts: Accepts) -> Response:
     """Sends a message, edits an earlier message, or asks for another answer, and streams the answer.
 

@@ -36,7 +36,7 @@ READ_WAITS = 1.0
 INHERIT_EVERY, INHERIT_LETTERS_EVERY = 0.25, 1.0
 """Seconds between two checks for dead executors, which may hold turns, or dead letters."""
 INHERIT_IDLE_EVERY = 1.0
-"""The same while no other executor holds an entry. This delays no takeover: the heartbeat of an executor that dies lapses
+"""The same while no other executor holds an entry. It delays no takeover: the heartbeat of an executor that dies lapses
 HEARTBEAT_TTL - HEARTBEAT_EVERY later at the earliest, which is as long."""
 FORGET_IDLE_AFTER = 60.0
 """Seconds after which an idle consumer of the group is checked too, although nothing is pending with it."""

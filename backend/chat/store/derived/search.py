@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,8 @@ from backend.postgres import Connection, Row
 MAX_TEXT = 100_000
 """Characters of a message that can be found. Postgres refuses a text whose words take over 1 MB."""
 MAX_BATCH = 500_000
-"""Bytes of messages that are added together, or one message. The session is locked meanwhile."""
+"""Bytes of messages that are added together. Each of their sessions gets its share, or one message. The sessions are
+locked meanwhile."""
 CANDIDATES = 200
 """The newest messages with all words that are ranked. The limit keeps a search for a common word quick."""
 TIME_LIMIT_MS = 2_000
@@ -84,57 +85,83 @@ async def mark_missed_sessions(c: Connection, limit: int) -> None:
 
 
 _NEXT = f"""
-WITH read AS (
-    SELECT sequence, created_at, CASE WHEN role = '{Role.TOOL}' THEN '[]' ELSE parts END AS parts
-    FROM messages WHERE session_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
-), added AS (
-    SELECT *, sum(octet_length(parts::text)) OVER (ORDER BY sequence) - octet_length(parts::text) AS before FROM read
+WITH wanted AS (
+    SELECT * FROM unnest($1::text[], $2::int[]) AS wanted (session_id, searched)
+), read AS (
+    SELECT session_id, sequence, created_at, CASE WHEN role = '{Role.TOOL}' THEN '[]' ELSE parts END AS parts
+    FROM wanted CROSS JOIN LATERAL (
+        SELECT sequence, created_at, role, parts FROM messages
+        WHERE messages.session_id = wanted.session_id AND sequence > searched ORDER BY sequence LIMIT $3
+    ) AS next
+), sized AS (
+    SELECT *, sum(octet_length(parts::text)) OVER (PARTITION BY session_id ORDER BY sequence)
+      - octet_length(parts::text) AS before FROM read
 )
-SELECT sequence, parts, created_at FROM added WHERE before < {MAX_BATCH} ORDER BY sequence"""
-_SKIP = "UPDATE sessions SET unsearched_since = NULL WHERE id = $1 AND (user_id IS NULL OR expires_at IS NOT NULL)"
+SELECT session_id, sequence, parts, created_at FROM sized WHERE before < $4 ORDER BY session_id, sequence"""
+_SKIP = """
+UPDATE sessions SET unsearched_since = NULL WHERE id = ANY($1) AND (user_id IS NULL OR expires_at IS NOT NULL)"""
+# A session that a turn has locked is left for the next sweep, so that locks of several sessions cannot deadlock.
 _SEARCHED = """
-UPDATE sessions SET searched_sequence = $3, unsearched_since = CASE WHEN last_sequence > $3 THEN unsearched_since END
-WHERE id = $1 AND user_id = $2 AND searched_sequence = $4 RETURNING 1"""
+UPDATE sessions
+SET searched_sequence = newest, unsearched_since = CASE WHEN last_sequence > newest THEN unsearched_since END
+FROM (
+    SELECT sessions.id, newest FROM sessions
+    JOIN unnest($1::text[], $2::text[], $3::int[], $4::int[]) AS done (id, user_id, searched, newest)
+      ON sessions.id = done.id AND sessions.user_id = done.user_id AND searched_sequence = searched
+    FOR NO KEY UPDATE OF sessions SKIP LOCKED
+) AS free WHERE sessions.id = free.id RETURNING sessions.id, sessions.user_id"""
 _ADD = f"""
 WITH searched AS ({_SEARCHED}), added AS (
     INSERT INTO search_entries (session_id, sequence, user_id, words, created_at)
-    SELECT $1, new.sequence, $2, new.words::tsvector, new.created_at
-    FROM searched, unnest($5::int[], $6::text[], $7::timestamptz[]) AS new (sequence, words, created_at)
+    SELECT id, new.sequence, user_id, new.words::tsvector, new.created_at FROM searched
+    JOIN unnest($5::text[], $6::int[], $7::text[], $8::timestamptz[]) AS new (session_id, sequence, words, created_at)
+      ON id = session_id
     ON CONFLICT DO NOTHING
 )
-SELECT 1 FROM searched"""
+SELECT id FROM searched"""
 
 
-async def add_entries(c: Connection, one: Unsearched, limit: int) -> int:
-    """Adds the next `limit` messages of a session, or fewer if they are long. Returns how many messages it read.
+async def add_entries(c: Connection, some: Sequence[Unsearched], limit: int) -> int:
+    """Adds the next `limit` messages of each of these sessions, or fewer if they are long. Returns how many it added.
 
-    Changes nothing if another executor was quicker, or the session is gone.
+    Changes nothing in a session that is gone, that is locked, or in which another executor was quicker.
     """
-    if one.user_id is None:
-        await c.execute(_SKIP, one.session_id)
+    if nobodys := [one.session_id for one in some if one.user_id is None]:
+        await c.execute(_SKIP, nobodys)
+    owned = [one for one in some if one.user_id is not None]
+    if not owned:
         return 0
-    rows = await c.fetch(_NEXT, one.session_id, one.searched, limit)
-    newest = rows[-1]["sequence"] if rows else one.searched
-    told = await asyncio.to_thread(_told, rows, _tag_of(one.user_id))  # a long text takes a while
-    key = (one.session_id, one.user_id, newest, one.searched)
-    added = None
-    if told:
-        columns = [list(column) for column in zip(*told, strict=True)]
-        savepoint = c.transaction() if c.is_in_transaction() else contextlib.nullcontext()  # it is one over a pooler
-        try:
-            async with savepoint:
-                added = await c.fetchval(_ADD, *key, *columns)
-        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:  # it would stop all that follow
-            logger.warning("messages cannot be searched", extra={"session_id": one.session_id, "why": str(error)[:200]})
-            added = await c.fetchval(_SEARCHED, *key)
-    else:
-        added = await c.fetchval(_SEARCHED, *key)
-    return 0 if added is None else len(rows)
+    sizes = (limit, MAX_BATCH // len(owned))
+    rows = await c.fetch(_NEXT, [one.session_id for one in owned], [one.searched for one in owned], *sizes)
+    newest = {one.session_id: one.searched for one in owned} | {row["session_id"]: row["sequence"] for row in rows}
+    tags = {one.session_id: _tag_of(one.user_id) for one in owned if one.user_id is not None}
+    told = await asyncio.to_thread(_told, rows, tags)  # a long text takes a while
+    done = [(one.session_id, one.user_id, one.searched, newest[one.session_id]) for one in owned]
+    savepoint = c.transaction() if c.is_in_transaction() else contextlib.nullcontext()  # it is one over a pooler
+    try:
+        async with savepoint:
+            added = await c.fetch(_ADD, *_columns(done, 4), *_columns(told, 4))
+    except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:  # it would stop all that follow
+        if len(owned) > 1:
+            return sum([await add_entries(c, [one], limit) for one in owned])
+        session_id = owned[0].session_id
+        logger.warning("messages cannot be searched", extra={"session_id": session_id, "why": str(error)[:200]})
+        added = await c.fetch(_SEARCHED, *_columns(done, 4))
+    ids = {row["id"] for row in added}
+    return sum(row["session_id"] in ids for row in rows)
 
 
-def _told(rows: Sequence[Row], tag: str) -> list[tuple[int, str, datetime]]:
-    vectors = ((row["sequence"], _vector(row["parts"], tag), row["created_at"]) for row in rows)
-    return [entry for entry in vectors if entry[1]]
+def _columns(rows: Sequence[tuple[object, ...]], count: int) -> list[list[object]]:
+    return [[row[n] for row in rows] for n in range(count)]
+
+
+def _told(rows: Sequence[Row], tags: Mapping[SessionId, str]) -> list[tuple[str, int, str, datetime]]:
+    """Returns session, sequence, words and time of each row that has words."""
+    vectors = (
+        (row["session_id"], row["sequence"], _vector(row["parts"], tags[row["session_id"]]), row["created_at"])
+        for row in rows
+    )
+    return [entry for entry in vectors if entry[2]]
 
 
 def _vector(parts: Sequence[Any], tag: str) -> str:

@@ -54,6 +54,7 @@ servers: python
 	@$(BIN)/python -m tests.servers.claude_install
 	@$(BIN)/python -m tests.servers.mcp_install
 	@$(BIN)/python -m tests.servers.prometheus
+	@$(BIN)/python -m tests.servers.kubernetes_install
 
 web-test: page
 	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)

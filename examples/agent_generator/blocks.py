@@ -31,7 +31,7 @@ _BY_NAME = {block.name: block for block in BLOCKS.values()}
 _CHAINED = frozenset(
     {MANUAL, EVENT, TIMED, "Webhook Trigger", "AI Text Generator", "Run Agent"} | {name for _, name in _BY_WORD}
 )
-"""The blocks of steps that need nothing but an instruction."""
+"""The blocks whose only input is an instruction."""
 
 
 def block_for(text: str) -> str:

@@ -6,10 +6,10 @@ Commands are read from the terminal: `help` lists them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -84,7 +84,7 @@ async def _obey_lines(bed: Bed, rig: Rig) -> None:
     loop, lines = asyncio.get_running_loop(), asyncio.StreamReader()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    with contextlib.suppress(ValueError, PermissionError):  # standard input is a file or closed
+    if sys.stdin.isatty() or stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     waiting = asyncio.create_task(ended.wait())
     reading = asyncio.create_task(_each_line(bed, rig, lines))

@@ -76,7 +76,7 @@ class HostedRabbit:
         self.broker.send(signal.SIGCONT)
 
     async def ctl(self, *arguments: str) -> str:
-        command = (self.scripts / "rabbitmqctl", "-n", self.node, "--quiet", *arguments)
+        command: tuple[str | Path, ...] = (self.scripts / "rabbitmqctl", "-n", self.node, "--quiet", *arguments)
         return await output_of(*self.host.inside(*command), environment=self.environment)
 
     async def eval(self, expression: str) -> str:

@@ -24,6 +24,8 @@ class Cuts:
     pause: tuple[float, float]
     lasting: tuple[float, float]
     struck: Counter[str] = field(default_factory=Counter)
+    restarted: list[str] = field(default_factory=list)
+    """The nodes of RabbitMQ that did not find each other again by themselves."""
     _healing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def make(self, times: int) -> None:
@@ -54,16 +56,15 @@ class Cuts:
     async def _heal(self, kind: str, name: str, duration: float) -> None:
         await asyncio.sleep(duration)  # how long the host is cut off
         await self.bed.hosts[name].heal()
-        await whole(self.bed, kind)
+        await self._whole(kind)
         self.history.note("cuts", kind, name, "ok")
 
-
-async def whole(bed: Bed, kind: str) -> None:
-    """Waits until the stores of that kind have all their members again, without help."""
-    async with asyncio.timeout(limit(120)):
-        if kind == "redis":
-            await bed.redis.heal()
-        elif kind == "rabbitmq":
-            await bed.rabbitmq.whole()
-        elif kind == "postgres":
-            await bed.postgres.commit_on_both()
+    async def _whole(self, kind: str) -> None:
+        """Waits until the stores of that kind have all their members again."""
+        async with asyncio.timeout(limit(240)):
+            if kind == "redis":
+                await self.bed.redis.heal()
+            elif kind == "rabbitmq":
+                self.restarted += await self.bed.rabbitmq.mend()
+            elif kind == "postgres":
+                await self.bed.postgres.commit_on_both()

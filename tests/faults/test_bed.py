@@ -68,10 +68,13 @@ async def test_turns_go_on_while_leaders_of_stores_move_and_processes_are_replac
             rig.history.note("moves", store, way, "ok", waited=waited)
             waits[store].append(waited)
             await repair()
+        await rig.ready()
+    except BaseException:
+        asking.cancel()
+        raise
     finally:
         rolling.cancel()
         await asyncio.wait({rolling})
-    await rig.ready()
     snapshot = await _end(rig, users, asking)
     told = "; ".join(f"{store}: {_figures(found)}" for store, found in waits.items())
     record(
@@ -88,13 +91,17 @@ async def test_every_accepted_message_is_answered_once_while_any_host_is_cut_off
 ) -> None:
     users, cuts = Users(rig, USERS), Cuts(bed, chance, rig.history, PAUSE, LASTING)
     asking = asyncio.create_task(users.run())
-    await cuts.make(CUTS)
-    await rig.ready()
+    try:
+        await cuts.make(CUTS)
+        await rig.ready()
+    except BaseException:
+        asking.cancel()
+        raise
     snapshot = await _end(rig, users, asking)
     record(
         "I1",
         f"bed: {CUTS} partitions ({', '.join(DIRECTIONS)}) of hosts of {dict(cuts.struck)}, {len(users.took)} turns: "
-        f"0 lost, 0 twice; answered in {_figures(users.took)} s",
+        f"0 lost, 0 twice; answered in {_figures(users.took)} s; restarted: {cuts.restarted}",
     )
     assert Counter(task.status for task in snapshot.tasks).keys() == {"completed"}
 

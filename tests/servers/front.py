@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +38,11 @@ _LOADED = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "ssl", "
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A proxy that runs. `http2`: it speaks HTTP/2 to clients."""
+    """A proxy that runs. `http2`: it speaks HTTP/2 to clients. `output` returns the end of what it has printed."""
 
     base: str
     http2: bool
+    output: Callable[[], str]
 
 
 @asynccontextmanager
@@ -55,7 +56,7 @@ async def front(name: str, api_port: int, folder: Path) -> AsyncIterator[Front]:
         )
         try:
             await until_ready(process, name, lambda: listens(port), output_file.tail)
-            yield Front(f"http{'s' if http2 else ''}://localhost:{port}", http2)
+            yield Front(f"http{'s' if http2 else ''}://localhost:{port}", http2, output_file.tail)
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -28,7 +28,8 @@ from backend.rabbitmq_address import parse_rabbitmq_url
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT = 10  # seconds
+HEARTBEAT = 5
+"""Seconds. The broker gives the messages of a silent consumer to others after two to three times as long."""
 ANSWER_LIMIT, DECLARE_LIMIT = 5.0, 10.0
 """Seconds until a broker counts as unavailable: for one answer, and for declaring everything that must exist."""
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.1, 5.0, 10.0

@@ -6,8 +6,11 @@ import asyncio
 import json
 import sys
 import time
+import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -15,6 +18,7 @@ import pytest
 
 from tests import ROOT
 from tests.e2e.chat_api import asked, open_session
+from tests.e2e.sse import counted, text_of
 from tests.e2e.stack import Servers, Stack, new_user, open_stack
 from tests.faults.figures import record
 from tests.faults.gauges import open_files, open_streams, rss
@@ -48,17 +52,39 @@ class Health:
         return sorted(self.times)[int(len(self.times) * 0.99)]
 
 
-async def talk(stack: Stack, over: asyncio.Event, times: list[float]) -> None:
-    """Is a healthy user: has one message after the other answered exactly, until `over` is set."""
-    async with stack.client(new_user()) as http:
-        session = await open_session(http)
-        while not over.is_set():
-            began = time.monotonic()
-            async with asked(http, session, "/stream 20 20") as stream:
+@dataclass
+class Talk:
+    """What healthy users got: the seconds of each exact answer, and the refusals (503) by their codes."""
+
+    times: list[float] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    async def go_on(self, stack: Stack, over: asyncio.Event) -> None:
+        """Is a healthy user: has one message after the other answered exactly, until `over` is set."""
+        async with stack.client(new_user()) as http:
+            session = await open_session(http)
+            while not over.is_set():
+                began, key = time.monotonic(), uuid.uuid4().hex
+                try:
+                    async with asyncio.timeout(limit(60)):
+                        while not await self._answered(http, session, key):
+                            await asyncio.sleep(0.2)  # between two tries of a refused message
+                except TimeoutError:
+                    raise AssertionError(f"a message was not answered; refused: {self.refused}") from None
+                self.times.append(time.monotonic() - began)
+
+    async def _answered(self, http: httpx.AsyncClient, session: str, key: str) -> bool:
+        """Sends the message, perhaps once more. Returns False if it was refused. Anything else but the exact answer
+        fails the test, with what came."""
+        async with asked(http, session, "/stream 20 20", message_id=key) as stream:
+            if stream.status == 200:
                 events = await stream.rest()
-            deltas = [event.chunk["delta"] for event in events if event.chunk and event.chunk["type"] == "text-delta"]
-            assert "".join(deltas) == "".join(f"{n} " for n in range(20))
-            times.append(time.monotonic() - began)
+                assert (stream.done, text_of(events)) == (True, counted(20)), [event.data for event in events]
+                return True
+            body = (await stream.response.aread()).decode()
+        assert stream.status == 503, (stream.status, body)
+        self.refused[json.loads(body)["code"]] += 1
+        return False
 
 
 @asynccontextmanager
@@ -99,14 +125,14 @@ async def test_abuse_by_some_leaves_others_served(postgres_dsn: str, redis_dsn: 
         open_stack(Servers(postgres_dsn, redis_dsn), tmp_path, **limits) as stack,
         stack.client() as http,
     ):
-        session, over, health, answered = await open_session(http), asyncio.Event(), Health(), list[float]()
+        session, over, health, talk = await open_session(http), asyncio.Event(), Health(), Talk()
         files, before = open_files(stack.apis[0]), sum(map(rss, stack.children))
         async with asyncio.TaskGroup() as group:
             probe = group.create_task(health.ask(http))
             for _ in range(HEALTHY):
-                group.create_task(talk(stack, over, answered))
+                group.create_task(talk.go_on(stack, over))
             async with asyncio.timeout(limit(30)):
-                while len(answered) < HEALTHY:  # so many answers before the abuse begins
+                while len(talk.times) < HEALTHY:  # so many answers before the abuse begins
                     await asyncio.sleep(0.1)
             async with abuse(stack.apis[0].port, session) as seen:
                 memory = await _watch(stack, lasting(LASTS))
@@ -117,14 +143,15 @@ async def test_abuse_by_some_leaves_others_served(postgres_dsn: str, redis_dsn: 
     record(
         "I28",
         f"{LASTS:.0f} s of {SLOW} slow connections, {LARGE} large bodies and {READERS} readers that reconnect "
-        f"({seen}): {len(answered)} answers of {HEALTHY} users exact (slowest {max(answered):.1f} s), health p99 "
+        f"({seen}): {len(talk.times)} answers of {HEALTHY} users exact (slowest {max(talk.times):.1f} s; refused "
+        f"and sent again: {dict(talk.refused)}), health p99 "
         f"{health.p99 * 1000:.0f} ms of {len(health.times)}, memory {memory:.0f} MB (before: {before:.0f}), "
         f"recovered in {recovered:.1f} s",
     )
     if FULL:  # in `make test`, the other tests delay health more than the abuse does
         assert health.p99 < limit(HEALTH_P99_S)
     assert memory < MEMORY_MB
-    assert answered
+    assert talk.times
 
 
 async def _watch(stack: Stack, seconds: float) -> float:

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class Api:
         self._stack = stack
         self.port = port
         self.kills = 0
+        self.start_took = 0.0
+        """Seconds until the newest process was ready, or had ended."""
 
     async def start(self, **settings: str) -> None:
         self.child = await self._stack.spawn("api", port=self.port, **settings)
@@ -68,9 +70,11 @@ class Api:
         self.child.send(signal.SIGKILL)
         await self.child.ended()
         self.kills += 1
+        began = time.monotonic()
         self.child = await self._stack.spawn("api", port=self.port, **settings)
         with contextlib.suppress(RuntimeError):  # it may be killed before it is ready
             await ready(self.child)
+        self.start_took = time.monotonic() - began
 
 
 async def delivered(client: httpx.AsyncClient, base: str, operation: str, body: dict[str, Any]) -> int:
@@ -159,29 +163,30 @@ async def begin_several(client: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def killing(apis: list[Api], chance: random.Random, *, every: float) -> AsyncIterator[None]:
-    """Kills the APIs in turn while the block runs, either between a commit and its answer or at any time."""
+    """Kills each API again and again while the block runs, either between a commit and its answer or at any time.
 
-    async def kill() -> None:
-        for api in endless(apis):
+    Each API has a pace of its own: it serves about as long as its start took, or `every` seconds if that is longer. So
+    senders find one, however slow a start is.
+    """
+
+    async def kill(api: Api) -> None:
+        while True:
             with contextlib.suppress(TimeoutError):
-                await api.child.ended(chance.uniform(0.5, 1.5) * every)
+                await api.child.ended(chance.uniform(0.5, 1.5) * max(every, api.start_took))
             await api.kill_and_restart(FAILPOINTS=f"after_completion_commit={chance.randint(1, 20)}:kill")
 
-    job = asyncio.create_task(kill())
+    jobs = [asyncio.create_task(kill(api)) for api in apis]
     try:
         yield
     finally:
-        job.cancel()
-        await asyncio.gather(job, return_exceptions=True)
+        for job in jobs:
+            job.cancel()
+        ends = await asyncio.gather(*jobs, return_exceptions=True)
         for api in apis:
             if not api.child.running:
                 api.kills += 1
                 await api.start()
-
-
-def endless(apis: list[Api]) -> Iterator[Api]:
-    while True:
-        yield from apis
+        assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
 
 
 async def until_all_completed(servers: Servers, tasks: list[str]) -> None:

@@ -132,7 +132,8 @@ async def accepted(client: httpx.AsyncClient, url: str, body: dict[str, Any]) ->
 
 @asynccontextmanager
 async def killing_executors(stack: Stack, chance: random.Random) -> AsyncIterator[list[str]]:
-    """Kills executors in turn while the block runs, and starts others. Yields the names of those killed."""
+    """Kills executors in turn while the block runs, each after the one before was replaced. Yields the names of those
+    killed."""
     killed: list[str] = []
 
     async def kill() -> None:
@@ -142,7 +143,7 @@ async def killing_executors(stack: Stack, chance: random.Random) -> AsyncIterato
             child.send(signal.SIGKILL)
             killed.append(child.name)
             await child.ended()
-            await stack.spawn("executor", program=marking_executor.PROGRAM)
+            await ready(await stack.spawn("executor", program=marking_executor.PROGRAM))
 
     job = asyncio.create_task(kill())
     try:

@@ -10,10 +10,11 @@ from functools import partial
 
 import pytest
 
+from backend.chat.queue.rabbitmq import open_rabbit_turns
 from backend.chat.queue.rabbitmq_consumer import CHECK_EVERY, message_of
 from backend.chat.queue.turn_queue import TurnQueue
 from backend.errors import Unavailable
-from backend.rabbitmq import ANSWER_LIMIT, BrokerConnection, SessionRunner
+from backend.rabbitmq import ANSWER_LIMIT, HEARTBEAT, BrokerConnection, SessionRunner
 from tests.faults.rig.losses import unreadable_queue
 from tests.integration.turn_queues import RabbitRig, new_turn, published, rig_for, soon, until, until_healthy
 from tests.servers.proxy import Mode
@@ -253,3 +254,21 @@ async def test_a_turn_is_handed_back_only_when_the_broker_confirms_it(rig: Rabbi
         assert not await soon(delivery.hand_back())
         await rig.proxy.switch(Mode.PASS)
         await (await soon(anext(deliveries), limit(30))).ack()
+
+
+async def test_a_turn_that_a_silent_executor_holds_comes_to_another(rig: RabbitRig) -> None:
+    """The broker learns of an executor that is frozen or cut off only by its silence: its connection stays open."""
+    turn = new_turn()
+    async with (
+        open_rabbit_turns(rig.dsn, rig.topology) as other,
+        rig.open("a") as queue,
+        queue.consume(2) as deliveries,
+    ):
+        await other.publish(turn)
+        assert (await soon(anext(deliveries))).turn == turn
+        await rig.proxy.switch(Mode.BLACKHOLE)
+        async with other.consume(2) as others:
+            again = await soon(anext(others), limit(3 * HEARTBEAT + 3))
+            assert again.turn == turn
+            await again.ack()
+        await rig.proxy.switch(Mode.PASS)

@@ -24,6 +24,8 @@ from tests.integration.running_api import LIMIT, RunningApi, running_api
 from tests.servers.front import NAMES, Front, front
 from tests.speed import limit
 
+COMES_WITHIN = limit(5)
+"""Seconds within which a reader gets what it waits for."""
 HEARTBEATS = Timeouts(heartbeat_every=0.3, tick=0.1)
 NEVER_ENDS = {"vite"}
 """Proxies that do not tell their client that a stream was cut."""
@@ -50,17 +52,30 @@ async def proxy(request: pytest.FixtureRequest, api: RunningApi, tmp_path_factor
 class Reader:
     """curl, which asks for compressed answers, as browsers do, and hands on each byte that it gets."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, through: Front) -> None:
         self._process = process
+        self._through = through
         self.data = b""
 
     async def until(self, wanted: bytes, times: int = 1) -> None:
         assert self._process.stdout is not None
-        async with asyncio.timeout(LIMIT):
-            while self.data.count(wanted) < times:
-                piece = await self._process.stdout.read(65536)
-                assert piece, f"the stream ended before {wanted!r}: {self.data[-500:]!r}"
-                self.data += piece
+        try:
+            async with asyncio.timeout(COMES_WITHIN):
+                while self.data.count(wanted) < times:
+                    piece = await self._process.stdout.read(65536)
+                    if not piece:
+                        pytest.fail(
+                            f"the stream ended before {wanted!r}; {self.came}; curl: {await self._process.wait()}"
+                        )
+                    self.data += piece
+        except TimeoutError:
+            pytest.fail(f"{wanted!r} did not come within {COMES_WITHIN:.0f} s; {self.came}")
+
+    @property
+    def came(self) -> str:
+        """The end of what came without the heartbeats, and what the proxy has printed, for a failure's message."""
+        came = self.data.replace(b": keep-alive\n\n", b"")[-500:]
+        return f"{came!r} came; the proxy printed {self._through.output()}"
 
     async def to_the_end(self) -> int:
         """Returns curl's exit code: 0 if the stream ended properly."""
@@ -83,11 +98,12 @@ class Reader:
 @asynccontextmanager
 async def reading(proxy: Front, path: str, *options: str) -> AsyncIterator[Reader]:
     process = await asyncio.create_subprocess_exec(
-        "curl", "-skN", "-H", "accept-encoding: gzip, br", "--http2" if proxy.http2 else "--http1.1",
-        *options, proxy.base + path, stdout=asyncio.subprocess.PIPE, env={**os.environ, "no_proxy": "*"},
+        "curl", "-skSN", "-H", "accept-encoding: gzip, br", "--http2" if proxy.http2 else "--http1.1",
+        *options, proxy.base + path, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT, env={**os.environ, "no_proxy": "*"},
     )  # fmt: skip
     try:
-        yield Reader(process)
+        yield Reader(process, proxy)
     finally:
         if process.returncode is None:
             process.kill()
@@ -112,17 +128,17 @@ async def status_of(api: RunningApi, session: str) -> str:
 async def test_chunks_come_at_once_also_in_the_feed(api: RunningApi, proxy: tuple[str, Front]) -> None:
     _, through = proxy
     session = await api.new_session()
-    async with (
-        reading(through, f"/api/chat/events?session_id={session}") as feed,
-        reading(through, f"/api/chat/sessions/{session}/stream", *posted(proxy, "/stream 100000 20")) as answer,
-    ):
-        await feed.until(b'"turn-started"')
-        await answer.until(b'"text-delta"')
-        assert await status_of(api, session) == "running"
-        stopped = await api.http.post(f"/api/chat/sessions/{session}/cancel")
-        assert stopped.json()["cancelled"] is True
-        await answer.until(b"data: [DONE]\n\n")
-        assert await answer.to_the_end() == 0
+    async with reading(through, f"/api/chat/events?session_id={session}") as feed:
+        await feed.until(b'"snapshot"')  # a turn that starts earlier is in the snapshot alone
+        message = posted(proxy, "/stream 100000 20")
+        async with reading(through, f"/api/chat/sessions/{session}/stream", *message) as answer:
+            await feed.until(b'"turn-started"')
+            await answer.until(b'"text-delta"')
+            assert await status_of(api, session) == "running"
+            stopped = await api.http.post(f"/api/chat/sessions/{session}/cancel")
+            assert stopped.json()["cancelled"] is True
+            await answer.until(b"data: [DONE]\n\n")
+            assert await answer.to_the_end() == 0
 
 
 async def test_heartbeats_come_while_the_answer_is_silent(api: RunningApi, proxy: tuple[str, Front]) -> None:

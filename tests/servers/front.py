@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,11 @@ _LOADED = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "ssl", "
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """A proxy that runs. `http2`: it speaks HTTP/2 to clients."""
+    """A proxy that runs. `http2`: it speaks HTTP/2 to clients. `output` returns the end of what it has printed."""
 
     base: str
     http2: bool
+    output: Callable[[], str]
 
 
 @asynccontextmanager
@@ -58,7 +59,7 @@ async def front(name: str, api_port: int, folder: Path) -> AsyncIterator[Front]:
             await until_ready(process, name, lambda: listens(port), output_file.tail)
             base = f"http{'s' if http2 else ''}://localhost:{port}"
             await until_ready(process, name, lambda: _passes_on(base), output_file.tail)
-            yield Front(base, http2)
+            yield Front(base, http2, output_file.tail)
         finally:
             if process.returncode is None:
                 process.terminate()

@@ -3,6 +3,9 @@
 The note only saves the sweeper work. So notes are written every half second, for all turns together, and only for turns
 that no executor has taken by then, which are few. A note that is late is not written: an executor may have taken the
 turn and died since, and the turn would count as published although the queue no longer has it.
+
+A turn that could not be published may count as published from before: an executor had it in hand, and hands it back
+while it cannot reach the queue. So that is noted too, however late, and the sweeper publishes the turn seconds later.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ class Outbox:
         self._turns = turns
         self._database = database
         self._published: list[tuple[TaskId, float]] = []
+        self._failed: list[TaskId] = []
         self._noting: asyncio.Task[None] | None = None
         self._trouble = Trouble(logger, "turns are not published; the sweeper will do it")
 
@@ -57,8 +61,9 @@ class Outbox:
             await self._note()
 
     async def publish(self, turn: Turn) -> None:
-        """Puts a turn on the queue. If the queue is unavailable, the sweeper does it later."""
-        await self.try_publish(turn)
+        """Puts a turn on the queue. If the queue is unavailable, the sweeper does it seconds later."""
+        if not await self.try_publish(turn) and len(self._failed) < MAX_NOTES:
+            self._failed.append(turn.task_id)
 
     async def try_publish(self, turn: Turn) -> bool:
         """Puts a turn on the queue. Returns False if the queue is unavailable."""
@@ -83,9 +88,16 @@ class Outbox:
                 logger.warning("published turns were not noted", extra={"error": str(error)})
 
     async def _note(self) -> None:
-        if not self._published:
+        if not self._published and not self._failed:
             return
-        noted, self._published = self._published, []
-        async with self._database.connection() as c:
-            oldest = time.monotonic() - NOTE_WITHIN
-            await tasks.mark_published(c, [task_id for task_id, at in noted if at >= oldest])
+        published, self._published = self._published, []
+        failed, self._failed = self._failed, []
+        try:
+            async with self._database.connection() as c:
+                oldest = time.monotonic() - NOTE_WITHIN
+                await tasks.mark_published(c, [task_id for task_id, at in published if at >= oldest])
+                if failed:
+                    await tasks.mark_unpublished(c, failed)
+        except Unavailable:
+            self._failed = [*failed, *self._failed][:MAX_NOTES]
+            raise

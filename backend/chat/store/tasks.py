@@ -363,6 +363,15 @@ async def mark_published(c: Connection, task_ids: Sequence[TaskId]) -> None:
     await c.execute(_MARK_PUBLISHED, task_ids)
 
 
+_MARK_UNPUBLISHED = """
+UPDATE tasks SET published_at = NULL WHERE id = ANY($1::text[]) AND owner IS NULL AND published_at IS NOT NULL"""
+
+
+async def mark_unpublished(c: Connection, task_ids: Sequence[TaskId]) -> None:
+    """Records that the queue may have no message for these turns, except those that an executor has claimed since."""
+    await c.execute(_MARK_UNPUBLISHED, task_ids)
+
+
 # --- running ------------------------------------------------------------------------------------------------------
 
 _CLAIM_NEW = with_usage(

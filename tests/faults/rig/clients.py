@@ -20,8 +20,12 @@ from tests.plain_http import http_client
 from tests.speed import limit
 
 KNOWS_RESET = "?accept=reset-step"
-SILENCE = limit(15)
-"""Seconds without data after which a client gives up a connection. The API sends something every 10 s."""
+SILENCE, CONNECTED_WITHIN = min(limit(15), 30.0), min(limit(5), 10.0)
+"""Seconds without data after which a client gives up a connection, or an attempt to connect, and asks another API.
+
+The API sends something every 10 s. They do not grow without end on a slow machine: no test fails if a client gives up,
+and its patience with an API that is cut off would count as time that the system takes.
+"""
 _PAUSE = 0.2
 """Seconds between two attempts."""
 
@@ -171,7 +175,7 @@ async def _code_of(stream: SseStream) -> str:
 @asynccontextmanager
 async def open_client(name: str, bases: Sequence[str], history: History) -> AsyncIterator[Client]:
     """Opens a client for a user of the API processes at `bases`."""
-    timeout = httpx.Timeout(SILENCE, connect=limit(5))
+    timeout = httpx.Timeout(SILENCE, connect=CONNECTED_WITHIN)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     async with http_client(headers=bearer(name), timeout=timeout, limits=limits) as http:
         yield Client(name, http, bases, history)

@@ -51,6 +51,7 @@ from backend.chat.store.webhooks.pushes import Push
 from backend.chat.streams.reader import RESET_STEP
 from backend.config import Settings
 from backend.errors import AppError, BadRequest, Unprocessable
+from backend.files.kinds import DOCX, XLSX
 from backend.ids import SessionId, UserId, new_session_id
 from backend.postgres import Connection
 
@@ -135,7 +136,7 @@ async def agent_card(request: Request, api: AppState) -> dict[str, Any]:
             "pushNotifications": settings.max_webhooks > 0,
             "extendedAgentCard": False,
         },
-        "defaultInputModes": ["text/plain", "application/json", "image/*", "application/pdf"],
+        "defaultInputModes": ["text/plain", "application/json", "image/*", "application/pdf", DOCX, XLSX],
         "defaultOutputModes": ["text/plain"],
         "skills": [
             {

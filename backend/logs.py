@@ -30,7 +30,7 @@ _SAYS = re.compile(
     r"|UNBLOCKED|WRONGTYPE)\b.*"
 )
 """Matches what a Redis server says, from the error's code on."""
-MOST_WORDS = 200
+MAX_REASON = 200
 """Characters of a server's words in a log line."""
 _bound: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("bound", default=None)
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -154,7 +154,7 @@ def words_of_redis(error: BaseException | None) -> str | None:
     """Returns what Redis said in an error or in one of its causes, with the code first. None if it said nothing."""
     while error is not None:
         if said := _SAYS.search(str(error)):
-            return said.group()[:MOST_WORDS]
+            return said.group()[:MAX_REASON]
         error = error.__cause__ or error.__context__
     return None
 
@@ -166,11 +166,11 @@ def _words_of(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or 'no reason'}"
     if isinstance(getattr(error, "sqlstate", None), str):  # an error of PostgreSQL; details are not in its first line
-        return str(error).partition("\n")[0][:MOST_WORDS]
+        return str(error).partition("\n")[0][:MAX_REASON]
     if isinstance(error, NoMaster):
-        return str(error)[:MOST_WORDS]
+        return str(error)[:MAX_REASON]
     said = _SAYS.search(str(error))
-    return said.group()[:MOST_WORDS] if said else None
+    return said.group()[:MAX_REASON] if said else None
 
 
 def configure_logs(level: str, form: str) -> None:

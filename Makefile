@@ -18,7 +18,7 @@ AGAIN ?= 5
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 HAVE_NPM := $(shell command -v npm)
 
-.PHONY: help install python node page run test firm servers web-test faults fuzz check measures collected lint bench audit sbom lock secrets clean
+.PHONY: help install python node page run test firm servers web-test faults cluster fuzz check measures collected lint bench audit sbom lock secrets clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,7 @@ servers: python
 	@$(BIN)/python -m tests.servers.claude_install
 	@$(BIN)/python -m tests.servers.mcp_install
 	@$(BIN)/python -m tests.servers.prometheus
+	@$(BIN)/python -m tests.servers.kubernetes_install
 
 web-test: page
 	@$(if $(HAVE_NPM),,echo "make test needs Node.js 20 or later with npm: https://nodejs.org/en/download" >&2; exit 1)
@@ -67,6 +68,9 @@ firm: python node page servers  ## repeat WHAT=tests TIMES=20 times, half of the
 faults: python node  ## run the fault tests at full size, for hours, with a new seed (FAULT_SEED sets one); WHAT=file for one
 	@$(BIN)/python -m tests.servers.rabbitmq_install
 	@FAULTS=full $(BIN)/python -m pytest -v --durations=0 $(or $(WHAT),$(IN_FULL))
+
+cluster: python  ## run three APIs, three executors and clusters of all stores on hosts of their own (as root); Ctrl-C ends it
+	@exec $(BIN)/python -m tests.bed
 
 fuzz: python  ## fuzz the decoders that read bytes of strangers, SECONDS=600 each; WHAT=target for one
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3.0,<4'

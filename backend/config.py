@@ -146,6 +146,10 @@ class Settings(BaseModel):
     web_search_url: HttpUrl | None = None
     brave_search_api_key: SecretStr | None = None
     tavily_api_key: SecretStr | None = None
+    feature_requests_github: str | None = Field(None, pattern=r"^[\w.-]{1,39}/[\w.-]{1,50}$")
+    feature_requests_github_token: SecretStr | None = None
+    feature_requests_github_label: str = Field("feature-request", min_length=1, max_length=50)
+    feature_requests_github_url: HttpUrl = "https://api.github.com"
     workspace_tools: bool = True
     bash_exec: bool = False
     sandbox_socket: Path | None = None
@@ -228,6 +232,7 @@ class Settings(BaseModel):
             *self._weak_secrets(),
             *self._sample_passwords(),
             *self._unfit_models(),
+            *self._unfit_github(),
         ]
         if faults:
             raise ValueError("\n".join(faults))
@@ -271,6 +276,10 @@ class Settings(BaseModel):
             here = host is None or host.startswith("/") or host.strip("[]") in ("localhost", "127.0.0.1", "::1")
             if not here and password.get_secret_value().lower() in SAMPLE_SECRETS:
                 yield f"{setting}: a sample password; choose your own"
+
+    def _unfit_github(self) -> Iterator[str]:
+        if self.feature_requests_github is not None and self.feature_requests_github_token is None:
+            yield "FEATURE_REQUESTS_GITHUB_TOKEN: required with FEATURE_REQUESTS_GITHUB"
 
     def _unfit_models(self) -> Iterator[str]:
         if not self.chat_models.get_secret_value():

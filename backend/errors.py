@@ -369,7 +369,9 @@ class UnsupportedMediaType(AppError):
 
 
 class UnsupportedFile(UnsupportedMediaType):
-    """Files may be PNG, JPEG, WebP and GIF pictures, PDF, and text in UTF-8 (CSV, JSON, Markdown and others)."""
+    """Files may be PNG, JPEG, WebP and GIF pictures, PDF, Word documents (.docx), workbooks (.xlsx, .xls, .ods), and
+    text in UTF-8 (CSV, JSON, Markdown and others).
+    """
 
     code = "unsupported_file"
 

@@ -51,7 +51,7 @@ _POOLER = (
     asyncpg.InvalidSQLStatementNameError,
     asyncpg.DuplicatePreparedStatementError,
 )
-"""Errors of a statement which mean, behind a pooler, that it met another connection to the server than before."""
+"""Errors of a statement. Behind a pooler they mean that it ran on another server connection than the one before."""
 _UNKNOWN_TO_POOLER = "unsupported startup parameter"
 _SAFE_TO_TELL = ("`sslmode`", "`sslnegotiation`", "direct TLS", "root certificate", "target_session_attrs")
 """Beginnings of the driver's messages about a URL that quote no part of a login."""

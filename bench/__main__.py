@@ -9,6 +9,7 @@ PARTS = (
     "bench.starts",
     "bench.models",
     "bench.costs",
+    "bench.store_costs",
     "bench.writing",
     "bench.reading",
     "bench.turns",

@@ -126,13 +126,16 @@ class RunList(_Out):
 
 
 class ScheduleOut(_Out):
-    """A schedule. `next_run_at` is null while it is paused. It keeps the version that it was made with."""
+    """A schedule. `when` is its cron expression in English words. `next_run_at` is null while it is paused. It keeps
+    the version that it was made with.
+    """
 
     id: str
     graph_id: str
     version: int
     name: str
     cron: str
+    when: str
     timezone: str
     inputs: dict[str, Json]
     paused: bool

@@ -54,7 +54,7 @@ class ToolWork:
         return ToolCallPart(self.tool_call_id, self.tool_name, self.input)
 
     def ordering(self, order: Json, *, remote: str | None = None) -> ToolWork:
-        """Returns the same work with an order, and with the server of its remote task."""
+        """Returns a copy with this order. `remote` is the server on which it runs as a task, if there is one."""
         return replace(self, order=order, remote=remote)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and PDFs are read by a child process (`child.py`), because their decoders may fail badly."""
+"""Pictures, PDFs and Office files are read by a child process (`child.py`), because their decoders may fail badly."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import IO, Any
 
-from backend.errors import PictureTooLarge, ServerBusy, UnreadableFile
+from backend.errors import PictureTooLarge, ServerBusy, UnreadableFile, UnsupportedFile
 
 MAX_PIXELS = 40_000_000
 MAX_TEXT = 60_000
-"""Characters of a PDF, or of a text, that a model may read."""
+"""Characters of a PDF, of an Office file, or of a text, that a model may read."""
 CHILDREN = 2
 """Children of one process at a time."""
 WAITS, RUNS = 20.0, 30.0
@@ -23,6 +23,14 @@ WAITS, RUNS = 20.0, 30.0
 _CHILD = Path(__file__).with_name("child.py")
 _ERRORS = 65_536
 """Bytes that a child may write to its standard error: libraries warn there."""
+
+
+_NOT_READ = {
+    "protected": "The file has a password. Save it without one.",
+    "old_format": "This is an older format of Office. Save the file as .docx, .xlsx or PDF.",
+    "unsupported": None,
+}
+"""Errors of `office` for files that may be whole, with what the user reads; None: the sentence of UnsupportedFile."""
 
 
 class FileReader:
@@ -44,19 +52,22 @@ class FileReader:
         """Returns the number of a PDF's pages. Raises UnreadableFile, ServerBusy."""
         return int(_checked(await self._run("pages", 0, given, out))["pages"])
 
-    async def read_pdf(self, given: IO[bytes], out: IO[bytes]) -> bool:
-        """Writes the text of a PDF, up to MAX_TEXT characters. Returns False if there is more of it.
+    async def office_type(self, given: IO[bytes], out: IO[bytes]) -> str:
+        """Returns the type of an Office file. Raises UnsupportedFile, UnreadableFile, ServerBusy."""
+        result = await self._run("office", 0, given, out)
+        if (error := str(result.get("error"))) in _NOT_READ:
+            raise UnsupportedFile(_NOT_READ[error])
+        return str(_checked(result)["media_type"])
+
+    async def text_of(self, data: bytes) -> bytes:
+        """Returns the text of a PDF or an Office file in UTF-8, up to MAX_TEXT characters.
 
         Raises UnreadableFile, ServerBusy.
         """
-        return bool(_checked(await self._run("text", MAX_TEXT, given, out))["whole"])
-
-    async def text_of_pdf(self, data: bytes) -> bytes:
-        """Returns the text of a PDF in UTF-8, up to MAX_TEXT characters. Raises UnreadableFile, ServerBusy."""
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out:
             given.write(data)
             given.flush()
-            await self.read_pdf(given, out)
+            _checked(await self._run("text", MAX_TEXT, given, out))
             out.seek(0)
             return await asyncio.to_thread(out.read)
 

@@ -31,6 +31,7 @@ class Upload:
         self._limits = {
             Kind.IMAGE: settings.max_image_bytes,
             Kind.PDF: settings.max_pdf_bytes,
+            Kind.OFFICE: settings.max_pdf_bytes,
             Kind.TEXT: settings.max_text_bytes,
             Kind.AUDIO: MAX_AUDIO_BYTES,
         }

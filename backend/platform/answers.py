@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from backend.chat.models import Json
+from backend.platform.cron_words import cron_in_words
 from backend.platform.failures import Failure, PlatformFailure
 
 MAX_TEXT_CHARS = 2_000
@@ -110,6 +111,7 @@ class Schedule:
             "version": self.version,
             "name": self.name,
             "cron": self.cron,
+            "when": cron_in_words(self.cron),
             "timezone": self.timezone,
             "inputs": self.inputs,
             "paused": self.paused,

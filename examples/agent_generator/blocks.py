@@ -10,10 +10,11 @@ from examples.agent_platform.blocks.block import Block
 
 MANUAL, EVENT, TIMED = "Manual Trigger", "Event Trigger", "Schedule Trigger"
 _AGENT = "Agent: "
+_NTH = " (?:first|second|third|fourth|last)"
 _CLOCK = r"( at [\w:]+(\.\d+)?( [ap]m\b)?)?"
 SCHEDULE = re.compile(
-    rf"\b(every(day)?( other| \d+)?( \w+)?{_CLOCK}|each( \w+)?{_CLOCK}|daily{_CLOCK}|hourly|weekly|monthly|yearly"
-    rf"|schedule\w*|on (mon|tues|wednes|thurs|fri|satur|sun)days?{_CLOCK}|at \d[\w:]*( [ap]m\b)?|in the morning"
+    rf"\b(every(day)?( other| \d+|{_NTH})?( \w+)?{_CLOCK}|each( \w+)?{_CLOCK}|daily{_CLOCK}|hourly|weekly|monthly"
+    rf"|yearly|schedule\w*|on (mon|tues|wednes|thurs|fri|satur|sun)days?{_CLOCK}|at \d[\w:]*( [ap]m\b)?|in the morning"
     r"|at night)(?!\w)",
     re.IGNORECASE,
 )
@@ -30,7 +31,7 @@ _BY_NAME = {block.name: block for block in BLOCKS.values()}
 _CHAINED = frozenset(
     {MANUAL, EVENT, TIMED, "Webhook Trigger", "AI Text Generator", "Run Agent"} | {name for _, name in _BY_WORD}
 )
-"""The blocks of steps that need nothing but an instruction."""
+"""The blocks whose only input is an instruction."""
 
 
 def block_for(text: str) -> str:

@@ -25,6 +25,8 @@ _DAYS = (
         )
     ),
 )
+_NTH_DAY = re.compile(r"\b(first|second|third|fourth|last) (sun|mon|tues|wednes|thurs|fri|satur)day\b", re.IGNORECASE)
+_NTHS, _NAMES = ("first", "second", "third", "fourth"), ("sun", "mon", "tues", "wednes", "thurs", "fri", "satur")
 _MINUTES = re.compile(r"\bevery (?:(\d{1,2}|other) )?minutes?\b", re.IGNORECASE)
 _HOURLY = re.compile(r"\b(?:every|each) (?:(\d{1,2}|other) )?hours?\b|\bhourly\b", re.IGNORECASE)
 DEFAULT = "0 8 * * *"
@@ -41,6 +43,9 @@ def cron_of(text: str) -> str:
         return f"{minute} {hour} 1 1 *"
     if re.search(r"\b(?:monthly|every month|each month)\b", text, re.IGNORECASE):
         return f"{minute} {hour} 1 * *"
+    if found := _NTH_DAY.search(text):
+        nth, day = found[1].lower(), _NAMES.index(found[2].lower())
+        return f"{minute} {hour} * * {day}{'L' if nth == 'last' else f'#{_NTHS.index(nth) + 1}'}"
     days = [number for word, number in _DAYS if word.search(text)]
     if not days and re.search(r"\b(?:weekly|every week|each week)\b", text, re.IGNORECASE):
         days = ["1"]

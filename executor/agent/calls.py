@@ -89,10 +89,10 @@ class ToolHost(Protocol):
 
 
 class Calls:
-    """The calls of one committed response. `limit` is in seconds, for each call whose tool sets none.
+    """The calls of one committed response. `limit` is that of a call whose tool sets none, in seconds.
 
-    `approved`: the user has approved them. An operation that such a call begins gets a call id of its own, since the id
-    of the call already names the question. `sample` asks the turn's model for a tool.
+    `approved` is True if the user has approved them. An operation that such a call begins gets a call id of its own,
+    since the id of the call already names the question. `sample` asks the turn's model for a tool.
     """
 
     def __init__(

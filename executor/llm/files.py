@@ -1,5 +1,5 @@
 """The files of messages and of tool results in prompts. A model gets pictures, PDFs and sounds whole if it accepts
-them, texts as text, and of all others a line with the name.
+them, texts and Office files as text, and of all others a line with the name.
 
 Newer files go first, up to MOST_BYTES and a part of the model's context; older ones become lines. What is planned here
 has no bytes yet: `executor/turns/files.py` reads them just before the model is asked.
@@ -66,7 +66,7 @@ def _planned(part: FilePart, accepts: frozenset[str], tokens_left: int) -> Promp
         return PromptFile(part, tokens) if kind in accepts and tokens <= tokens_left else None
     if kind in accepts and part.pages <= MOST_PAGES and part.pages * PAGE_TOKENS <= tokens_left:
         return PromptFile(part, max(1, part.pages) * PAGE_TOKENS)
-    longest = MAX_TEXT if kind is Kind.PDF else min(MAX_TEXT, part.size)
+    longest = min(MAX_TEXT, part.size) if kind is Kind.TEXT else MAX_TEXT
     tokens = min(longest // _CHARACTERS_A_TOKEN + LEAST_TOKENS, tokens_left)
     return PromptFile(part, tokens, as_text=True) if tokens >= LEAST_TOKENS else None
 
@@ -78,6 +78,8 @@ def file_tokens(part: FilePart) -> int:
     if kind_of(part.media_type) is Kind.AUDIO:
         return part.size // AUDIO_BYTES_A_TOKEN + LEAST_TOKENS
     size = part.pages * PAGE_TOKENS if part.pages else part.size // _CHARACTERS_A_TOKEN
+    if kind_of(part.media_type) is Kind.OFFICE:
+        size = part.size  # it is compressed, to a third or less
     return min(size, MAX_TEXT // _CHARACTERS_A_TOKEN) + LEAST_TOKENS
 
 

@@ -69,7 +69,7 @@ class ResponsesDialect:
     def _with_summary(self, body: dict[str, Any]) -> dict[str, Any]:
         """Asks for a summary of the reasoning, beside the effort if there is one."""
         given = body.get("reasoning", {})
-        if not isinstance(given, dict):  # what the operator's list has in its place
+        if not isinstance(given, dict):  # the operator's list of models has set another value
             return body
         reasoning = {"summary": "auto", **given}
         if self._adapter.refuses("summary"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-TIMES = r"(?:every|each|daily|hourly|weekly)\b"
+TIMES = r"(?:every|each|daily|hourly|weekly|monthly)\b"
 """The beginning of a time, as a regular expression."""
 _CLOCK = re.compile(r"\bat (\d{1,2})(?:[:.](\d{2}))?\s*(?:([ap])\.?m\b)?", re.IGNORECASE)
 _EVERY = re.compile(r"\b(?:every|each) (?:(\d{1,2}) )?(minute|hour)s?\b|\b(hourly)\b", re.IGNORECASE)
@@ -15,6 +15,10 @@ _DAYS = {"weekday": "1-5", "weekend": "0,6"} | {
     day: str(number)
     for number, day in enumerate(["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"])
 }
+_NTH_DAY = re.compile(rf"\b(first|second|third|fourth|last) ({'|'.join(list(_DAYS)[2:])})\b", re.IGNORECASE)
+_NTHS = ("first", "second", "third", "fourth")
+_MONTHLY = re.compile(r"\bmonthly\b|\b(?:every|each) month\b", re.IGNORECASE)
+_DATE = re.compile(r"\bon the (?:(\d{1,2})(?:st|nd|rd|th)|last day)\b", re.IGNORECASE)
 
 
 def cron_of(text: str) -> str:
@@ -23,10 +27,17 @@ def cron_of(text: str) -> str:
         step = "*" if found[1] in (None, "1", "0") else f"*/{found[1]}"
         return f"{step} * * * *" if (found[2] or "").lower() == "minute" else f"0 {step} * * *"
     words = re.findall(r"[a-z]+", text.lower())
+    minute, hour = _time_in(text, words)
+    if found := _NTH_DAY.search(text):
+        day, nth = _DAYS[found[2].lower()], found[1].lower()
+        return f"{minute} {hour} * * {day}{'L' if nth == 'last' else f'#{_NTHS.index(nth) + 1}'}"
+    if _MONTHLY.search(text):
+        found = _DATE.search(text)
+        date = "1" if found is None else (found[1] or "L")
+        return f"{minute} {hour} {date if date == 'L' else min(max(int(date), 1), 31)} * *"
     days = [number for day, number in _DAYS.items() if day in words or f"{day}s" in words]
     if not days and ("weekly" in words or "week" in words):
         days = ["1"]
-    minute, hour = _time_in(text, words)
     return f"{minute} {hour} * * {','.join(days) or '*'}"
 
 

@@ -1,4 +1,4 @@
-"""The response for a tool's result, whose pictures, PDFs and sounds the conversation keeps as files."""
+"""The response for a tool's result, whose pictures, PDFs, Office files and sounds the conversation keeps as files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mcp_types import AudioContent, BlobResourceContents, CallToolResult, Conten
 from backend.chat.models import FilePart
 from backend.chat.protocol.tool_responses import ToolResponse
 from backend.errors import AppError
+from backend.files.kinds import Kind, kind_of
 from executor.mcp.failure_responses import masked
 from executor.mcp.outputs import response_of
 from executor.mcp.server_entry import Server
@@ -60,12 +61,11 @@ def _bytes_of(data: str) -> bytes:
 
 
 def _file_of(block: ContentBlock) -> tuple[str, str] | None:
-    """Returns the base64 and the type of a picture, a sound or a PDF. What it really is, its content tells later."""
+    """Returns the base64 and the type of a file that can be kept. What it really is, its content tells later."""
     match block:
         case ImageContent() | AudioContent():
             return block.data, block.mime_type
         case EmbeddedResource(resource=BlobResourceContents(blob=blob, mime_type=str(media_type))):
-            is_file = media_type.startswith(("image/", "audio/")) or media_type == "application/pdf"
-            return (blob, media_type) if is_file else None
+            return (blob, media_type) if kind_of(media_type) not in (Kind.TEXT, Kind.BINARY) else None
         case _:
             return None

@@ -34,7 +34,7 @@ MOST_USERS = 1_000
 MOST_CONNECTIONS = 64
 """Connections of one executor at once. They are cheaper than programs, and more users wait for theirs."""
 NOT_AGAIN = 30.0
-"""Seconds for which turns do not wait for a user's tools after one has waited without success."""
+"""After a turn has waited for a user's tools in vain, turns of that user do not wait for this many seconds."""
 PREPARE_LIMIT = 3.0
 """Seconds that a turn waits for its user's tools at its start. Later ones are there for its next step."""
 ANONYMOUS = "it needs a user who is signed in here; this conversation is anonymous"

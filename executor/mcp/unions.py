@@ -81,7 +81,7 @@ def _may_be_object(schema: dict[str, Any]) -> bool:
 
 
 def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns the schema of what both allow."""
+    """Returns a schema that allows what both schemas allow."""
     properties = dict(_mapped(one.get("properties")))
     for name, value in _mapped(other.get("properties")).items():
         properties[name] = value if properties.get(name, value) == value else {"allOf": [properties[name], value]}

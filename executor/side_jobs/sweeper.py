@@ -39,7 +39,7 @@ from executor.side_jobs.webhook_sender import WebhookSender
 from executor.turns.ownership import is_dead
 
 SWEEP_EVERY, IDLE_SWEEP_EVERY = 1.0, 2.0
-"""Seconds between two sweeps, and after one that found nothing to do and no task that runs."""
+"""Seconds between two sweeps. The second value counts after a sweep that found no work and no running task."""
 UNPUBLISHED_AFTER = 4.0
 """Seconds after which a turn that is neither published nor claimed is published by the sweeper: six at most, even after
 an idle sweep.

@@ -34,6 +34,7 @@ from executor.web import Web
 if TYPE_CHECKING:  # an executor without a generator starts faster without it
     from backend.platform.client import Platform
     from executor.generator.client import Generator
+    from executor.tools.github_issues import GitHubIssues
 
 NO_WEB = Web()
 BUILT_IN_DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -52,6 +53,7 @@ def own_tools(
     """Returns all of CoPilot's tools. Raises ConfigError for a bad folder."""
     folder = _existing(settings.docs_dir, "DOCS_DIR")
     documentation = Documentation(folder) if folder else built_in_documentation()
+    github = _github(settings)
     templates = Templates(_existing(settings.agent_templates_dir, "AGENT_TEMPLATES_DIR"))
     return [
         AddUnderstanding(),
@@ -63,12 +65,20 @@ def own_tools(
         EditAgent(generator),
         CustomizeAgent(generator, templates),
         CheckOperationStatus(),
-        SearchFeatureRequests(),
-        CreateFeatureRequest(),
+        SearchFeatureRequests(github),
+        CreateFeatureRequest(github),
         *([AskUser()] if settings.ask_user != "never" else []),
         *(_platform_tools(settings, platform) if platform is not None else []),
         *_web_tools(web),
     ]
+
+
+def _github(settings: Settings) -> GitHubIssues | None:
+    if settings.feature_requests_github is None:
+        return None
+    from executor.tools.github_issues import GitHubIssues  # few deployments use it
+
+    return GitHubIssues(settings)
 
 
 def workspace_tools(workspace: Workspace, reader: FileReader) -> list[Tool[Any]]:

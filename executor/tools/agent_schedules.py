@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from backend.chat.protocol.tool_responses import AgentSchedules, ErrorResponse, NeedLogin, NoResults, ToolResponse
 from backend.ids import UserId
 from backend.platform.answers import Schedule
+from backend.platform.cron_words import cron_in_words
 from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_making import find_agent
 from executor.tools.context import ToolContext
@@ -94,4 +95,5 @@ class AgentSchedulesTool(Tool[AgentSchedulesArgs]):
 
 
 def _words(schedule: Schedule) -> str:
-    return f"{schedule.name} ({schedule.cron}, {schedule.timezone}{', paused' if schedule.paused else ''})"
+    paused = ", paused" if schedule.paused else ""
+    return f"{schedule.name} ({cron_in_words(schedule.cron)}, {schedule.timezone}{paused})"

@@ -13,6 +13,7 @@ from backend.chat.protocol.tool_responses import AgentSchedules, ErrorResponse, 
 from backend.chat.store.library import RunnableAgent, graph_id_of, runnable_agent
 from backend.errors import AgentNotFound
 from backend.ids import UserId
+from backend.platform.cron_words import cron_in_words
 from backend.platform.failures import Failure, PlatformFailure
 from executor.tools.agent_runs import AgentRuns, due_after, order_of
 from executor.tools.context import ToolContext
@@ -186,8 +187,8 @@ class RunAgent(Tool[RunAgentArgs]):
             return gone
         first = f" It runs first at {made.next_run_at}." if made.next_run_at else ""
         response = AgentSchedules(
-            message=f"The agent “{order['agent_name']}” runs by the schedule “{made.name}” ({made.cron}, "
-            f"{made.timezone}).{first}",
+            message=f"The agent “{order['agent_name']}” runs by the schedule “{made.name}” "
+            f"({cron_in_words(made.cron)}, {made.timezone}).{first}",
             schedules=[made.as_json()],
             count=1,
         )

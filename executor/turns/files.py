@@ -136,8 +136,8 @@ class PromptFiles:
             raise Unavailable
         async with asyncio.timeout_at(asked.until):
             data = await self._resources.files.get(part.file.file_id)
-            is_pdf = part.as_text and kind_of(part.file.media_type) is Kind.PDF
-            return await self._resources.file_reader.text_of_pdf(data) if is_pdf else data
+            is_text = not part.as_text or kind_of(part.file.media_type) is Kind.TEXT
+            return data if is_text else await self._resources.file_reader.text_of(data)
 
 
 def _room_for(planned: Sequence[PromptFile]) -> int:

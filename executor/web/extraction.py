@@ -28,7 +28,7 @@ WAITS = 60.0
 RUNS = 20.0
 """Seconds that a child may take. Its limit of CPU time is shorter; this limit matters on a busy machine."""
 _MAX_OUTPUT = 8 * MAX_TEXT
-"""JSON needs up to six bytes for one."""
+"""Bytes of a child's output. A character takes up to six bytes in JSON."""
 _CHILD = Path(__file__).with_name("extraction_child.py")
 Kind = Literal["html", "lean", "text", "pdf"]
 _SAYINGS = {

@@ -87,7 +87,7 @@ class Fetcher:
     async def fetch(self, url: str, *, extract_text: bool = True, owner: str = "") -> FetchedPage:
         """Returns the page: its main text as Markdown, or with `extract_text=False` its source. Raises WebFailure.
 
-        `owner` is who wants it: pages of others are fetched and read in turn with theirs.
+        `owner` is the user or session that wants it. Owners take turns, so one with many pages does not block others.
         """
         target = page_url(url, self._ports)
         try:

@@ -98,7 +98,7 @@ async def test_the_story_of_an_agent_from_nothing(machine: Machine) -> None:
 
     await tab.click(".tool .button.primary")  # look
     await tab.until(f"{_STATUSES} === 'Completed' && {_OUTPUTS} === '5'")
-    await tab.until(f"{_SCHEDULES}.includes('Every day at 08:00') && {_SCHEDULES}.includes('Next run')")
+    await tab.until(f"{_SCHEDULES}.includes('At 08:00 every day') && {_SCHEDULES}.includes('Next run')")
     agent = await page.path()
     assert await page.serious_faults() == []
 
@@ -122,7 +122,7 @@ async def test_the_story_of_an_agent_from_nothing(machine: Machine) -> None:
     for place in (1, 2):
         await tab.type(f".new-schedule .ask p:nth-of-type({place}) input", str(place))
     await tab.click(".new-schedule .ask [type=submit]")
-    await tab.until(f"{_SCHEDULES}.includes('Every day at 08:00')")
+    await tab.until(f"{_SCHEDULES}.includes('At 08:00 every day')")
 
     await page.go(conversation)  # change
     await page.send(f"Change the agent {agent.rpartition('/')[2]} like this: multiply two numbers")

@@ -20,6 +20,7 @@ from tests import ROOT
 from tests.e2e.agents import outputs
 from tests.e2e.chat_api import asked, ending_of, history_of, open_session
 from tests.e2e.stack import Servers, Stack, new_user, open_stack, ready
+from tests.office_files import workbook
 from tests.plain_http import http_client
 from tests.servers.bubblewrap_install import HINT
 from tests.servers.fork_server import Process, start
@@ -88,9 +89,11 @@ async def test_tools_write_list_read_and_delete_files(stack: Stack) -> None:
     async with stack.client(new_user()) as client, stack.client(new_user()) as stranger:
         session = await open_session(client)
         upload = await client.post("/api/chat/files", params={"filename": "a b.csv"}, content=b"x,y\n1,2\n")
-        async with asked(client, session, "/say Thanks", file_ids=[upload.json()["id"]]) as stream:
+        sheets = await client.post("/api/chat/files", params={"filename": "s.xlsx"}, content=workbook())
+        ids = [upload.json()["id"], sheets.json()["id"]]
+        async with asked(client, session, "/say Thanks", file_ids=ids) as stream:
             await stream.rest()
-        written, again, listed, read, part, given, refused, deleted, missing = await answers(
+        written, again, listed, read, part, given, office, refused, deleted, missing = await answers(
             client,
             session,
             call("write_workspace_file", path="/workspace/notes/may.md", content="# May"),
@@ -99,6 +102,7 @@ async def test_tools_write_list_read_and_delete_files(stack: Stack) -> None:
             call("read_workspace_file", path="notes/may.md"),
             call("read_workspace_file", path="notes/may.md", start=7),
             call("read_workspace_file", path="attachments/a b.csv"),
+            call("read_workspace_file", path="attachments/s.xlsx"),
             call("write_workspace_file", path="attachments/a b.csv", content="no"),
             call("delete_workspace_file", path="notes/may.md"),
             call("read_workspace_file", path="notes/may.md"),
@@ -109,8 +113,10 @@ async def test_tools_write_list_read_and_delete_files(stack: Stack) -> None:
             5,
         )
         assert again["size_bytes"] == 12
-        assert again["url"] == listed["files"][1]["url"] != written["url"]
-        assert [file["path"] for file in listed["files"]] == ["attachments/a b.csv", "notes/may.md"]
+        assert again["url"] == listed["files"][2]["url"] != written["url"]
+        paths = ["attachments/a b.csv", "attachments/s.xlsx", "notes/may.md"]
+        assert [file["path"] for file in listed["files"]] == paths
+        assert "2026-01-31,42,2.5,True" in office["content"]
         assert (read["content"], part["content"], given["content"]) == ("# May, again", "again", "x,y\n1,2\n")
         assert read["mime_type"] == "text/markdown"
         assert refused["error"] == "invalid_path"
@@ -120,6 +126,7 @@ async def test_tools_write_list_read_and_delete_files(stack: Stack) -> None:
         files = await files_of(client, session)
         assert {path: file["written"] for path, file in files.items()} == {
             "attachments/a b.csv": False,
+            "attachments/s.xlsx": False,
             "page.html": True,
         }
         shown = await client.get(files["page.html"]["url"])

@@ -106,7 +106,7 @@ def json_body(data: bytes) -> None:
 
 
 def conversation(data: bytes) -> None:
-    """An exported conversation: turns without gaps, each after what it follows, that can be stored; or its error."""
+    """Reads the bytes as an exported conversation. It is refused, or its turns can be stored, each after its parent."""
     try:
         document = load_json(data, MAX_DEPTH + 8)
     except AppError:
@@ -272,7 +272,8 @@ def _check_messages(text: bytes) -> None:
 
 
 def mcp(data: bytes) -> None:
-    """A line, a body and events of an MCP server: valid JSON-RPC, and one answer for the one request."""
+    """Reads the bytes as a line, a body and events of an MCP server. The SDK gets valid JSON-RPC, and one answer to its
+    request."""
     _check_messages(data)
     stop = asyncio.Event()
     answer = _loop().run_until_complete(_read(JsonBody(_Pieces(data), 1, stop, lambda: None)))

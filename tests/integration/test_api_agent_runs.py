@@ -133,6 +133,7 @@ async def test_a_run_can_be_cancelled(owner: Owner) -> None:
 async def test_a_schedule_is_made_seen_paused_and_deleted(owner: Owner) -> None:
     made = (await owner.schedule()).json()
     assert (made["cron"], made["name"], made["inputs"]) == ("0 8 * * *", "Mail sorter", {"a": 2, "b": 3})
+    assert made["when"] == "At 08:00 every day"
     one = f"{LIBRARY}/schedules/{made['id']}"
     for path in (f"{owner.path}/schedules", f"{LIBRARY}/schedules"):
         assert (await owner.get(path))["schedules"] == [made]

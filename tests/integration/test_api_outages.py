@@ -30,7 +30,7 @@ NEED_NO_STORE = {
     "agent-card.json",
 }
 REFUSED_FIRST = {"import", "agents", "a2a", "schedules", "00000000-0000-4000-8000-000000000000"}
-"""The ends of paths that check a body which the test does not have, or whether there is an agent platform."""
+"""Ends of paths that refuse the request before they ask Postgres: the test sends no body, and has no agent platform."""
 
 
 async def test_without_postgres_every_endpoint_answers_503_and_recovers(

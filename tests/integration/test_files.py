@@ -13,6 +13,7 @@ import pytest
 from backend.chat.flows.files.expire import delete_expired_files, delete_orphans
 from backend.ids import FileId, new_file_id
 from tests.integration.running_api import RunningApi, new_id, new_user, running_api
+from tests.office_files import archive
 from tests.pictures import data_url, pdf, picture, png_head, size_of
 
 PATH = "/api/chat/files"
@@ -124,7 +125,7 @@ async def test_the_content_and_not_the_name_decides_what_is_taken(api: RunningAp
     for data, name in (
         (b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "a.png"),
         (b"<?xml version='1.0'?>", "a.svg"),
-        (b"PK\x03\x04\0\0", "a.docx"),
+        (archive(a=b"a"), "a.docx"),
         (b"\x7fELF\0", "a.txt"),
         ("€".encode()[:2], "a.txt"),
     ):

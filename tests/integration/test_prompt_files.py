@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakes.running import bodies_of, fake_server
 from tests.integration.running_api import RunningApi, new_id, running_api
+from tests.office_files import document, workbook
 from tests.pictures import pdf, picture
 
 FORMATS = ("openai", "anthropic", "responses")
@@ -106,6 +107,19 @@ async def test_a_model_that_takes_no_files_reads_names_and_the_text_of_pdfs(
     assert '<file name="d.pdf"' in content
     assert "First words" in content
     assert "Second page" in content
+
+
+@pytest.mark.parametrize("model", ["openai", "anthropic", "plain"])
+async def test_every_model_reads_the_text_of_office_files(api: RunningApi, urls: dict[str, str], model: str) -> None:
+    user, mark = api.as_user(), new_id()
+    session = await api.new_session(user)
+    given = ((document("First words"), "d.docx"), (workbook(), "w.xlsx"))
+    files = [await upload(api, user, content, name) for content, name in given]
+    await api.say(session, f"{mark} look", user, file_ids=files, model=model)
+    content = json.dumps(users(await last_body(urls["anthropic" if model == "anthropic" else "openai"], mark)))
+    assert "d.docx" in content
+    assert "First words" in content
+    assert "2026-01-31,42,2.5,True" in content
 
 
 async def test_a_model_that_refuses_pictures_is_asked_again_without_them(api: RunningApi, urls: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ AT_ONCE = limit(2)
 
 @pytest.fixture(params=["rabbitmq", "redis"])
 def broker(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A server that is not hurt: the kind and the address."""
+    """The kind and the address of a server that tests share, so they must not stop it."""
     if request.param == "rabbitmq":
         return "rabbitmq", request.getfixturevalue("rabbitmq_dsn")
     return "redis", request.getfixturevalue("private_redis").dsn

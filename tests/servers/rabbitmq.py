@@ -19,6 +19,7 @@ from typing import Protocol
 
 import aio_pika
 import pytest
+from yarl import URL
 
 from backend.embedded.children import Child
 from tests.servers.ports import free_port
@@ -28,7 +29,7 @@ from tests.speed import limit
 
 _BOOT_WITHIN = limit(90)
 _CTL_WITHIN = limit(60)
-_CLOSE_ALL = 'rabbit_networking:close_connections(rabbit_networking:connections(), <<"test">>)'
+CLOSE_ALL = 'rabbit_networking:close_connections(rabbit_networking:connections(), <<"test">>)'
 _ALWAYS = "loopback_users = none\nlog.console = true\nlog.console.level = info\n"
 
 
@@ -74,18 +75,19 @@ def _dsn(port: int) -> str:
     return f"amqp://guest:guest@127.0.0.1:{port}/"
 
 
-async def _takes_connections(port: int) -> bool:
-    if not await listens(port):
+async def takes_connections(dsn: str) -> bool:
+    url = URL(dsn)
+    if not await listens(url.port or 5672, url.host or "127.0.0.1"):
         return False
     try:
-        connection = await aio_pika.connect(_dsn(port), timeout=limit(20))
+        connection = await aio_pika.connect(dsn, timeout=limit(20))
     except (OSError, TimeoutError, aio_pika.exceptions.AMQPError):
         return False
     await connection.close()
     return True
 
 
-async def _output_of(*command: str | Path, environment: dict[str, str] | None = None, input: str = "") -> str:
+async def output_of(*command: str | Path, environment: dict[str, str] | None = None, input: str = "") -> str:
     process = await asyncio.create_subprocess_exec(
         *command,
         env=environment,
@@ -129,7 +131,7 @@ class _InstalledNode:
 
     async def ctl(self, *arguments: str) -> str:
         node = self.environment["RABBITMQ_NODENAME"]
-        return await _output_of(
+        return await output_of(
             self.scripts / "rabbitmqctl", "-n", node, "--quiet", *arguments, environment=self.environment
         )
 
@@ -138,12 +140,12 @@ class _InstalledNode:
             return await self.ctl("eval", f"{expression}.")
         cookie = (Path(self.environment["HOME"]) / ".erlang.cookie").read_text()
         called = (program, "-sname", self.environment["RABBITMQ_NODENAME"], "-c", cookie, "-e")
-        answer = await _output_of(*called, environment=self.environment, input=f"{expression}.\n")
+        answer = await output_of(*called, environment=self.environment, input=f"{expression}.\n")
         assert answer.startswith("{ok, "), answer
         return answer.removeprefix("{ok, ").removesuffix("}")
 
     async def close_all_connections(self) -> None:
-        await self.eval(_CLOSE_ALL)
+        await self.eval(CLOSE_ALL)
 
 
 @asynccontextmanager
@@ -152,7 +154,7 @@ async def _installed_node(folder: Path, scripts: Path) -> AsyncIterator[RabbitNo
     environment = _environment(folder, port, free_port())
 
     async def ready() -> bool:
-        return await _takes_connections(port)
+        return await takes_connections(_dsn(port))
 
     broker = Child(
         "RabbitMQ",
@@ -219,13 +221,13 @@ class _DockerNode:
     running: bool = True
 
     async def start(self) -> None:
-        await _output_of("docker", "start", self.name)
+        await output_of("docker", "start", self.name)
         await self.is_ready()
         self.running = True
 
     async def is_ready(self) -> None:
         async with asyncio.timeout(_BOOT_WITHIN):
-            while not await _takes_connections(self.port):
+            while not await takes_connections(self.dsn):
                 await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
@@ -235,7 +237,7 @@ class _DockerNode:
         await self._end("kill")
 
     async def _end(self, command: str) -> None:
-        await _output_of("docker", command, self.name)
+        await output_of("docker", command, self.name)
         self.running = False
 
     def pause(self) -> None:
@@ -248,13 +250,13 @@ class _DockerNode:
         subprocess.run(("docker", command, self.name), check=False, capture_output=True, timeout=limit(30))
 
     async def ctl(self, *arguments: str) -> str:
-        return await _output_of("docker", "exec", self.name, "rabbitmqctl", "--quiet", *arguments)
+        return await output_of("docker", "exec", self.name, "rabbitmqctl", "--quiet", *arguments)
 
     async def eval(self, expression: str) -> str:
         return await self.ctl("eval", f"{expression}.")
 
     async def close_all_connections(self) -> None:
-        await self.eval(_CLOSE_ALL)
+        await self.eval(CLOSE_ALL)
 
 
 @asynccontextmanager

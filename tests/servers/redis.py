@@ -15,6 +15,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from backend.embedded.children import Child
 from backend.embedded.valkey import valkey_binary
+from tests.servers.hosts import Host
 from tests.servers.ports import free_port
 from tests.speed import limit
 
@@ -27,6 +28,7 @@ class RedisNode:
     port: int
     folder: Path
     server: Child
+    address: str = "127.0.0.1"
 
     @property
     def running(self) -> bool:
@@ -63,11 +65,13 @@ class RedisNode:
 
 
 @asynccontextmanager
-async def redis_node(folder: Path, **more: str) -> AsyncIterator[RedisNode]:
-    """Starts a private server with its files in `folder`, which allows DEBUG. `more` are settings, with `_` for `-`."""
-    port = free_port()
+async def redis_node(folder: Path, host: Host | None = None, **more: str) -> AsyncIterator[RedisNode]:
+    """Starts a private server with its files in `folder`, which allows DEBUG, on `host` if there is one. `more` are
+    settings, with `_` for `-`."""
+    port, address = free_port(), host.address if host else "127.0.0.1"
     settings = {
-        "bind": "127.0.0.1",
+        "bind": address,
+        "protected-mode": "no",
         "port": str(port),
         "dir": str(folder),
         "appendonly": "yes",
@@ -81,12 +85,14 @@ async def redis_node(folder: Path, **more: str) -> AsyncIterator[RedisNode]:
         command += [f"--{name}", value]
 
     async def ready() -> bool:
-        return await answers(port)
+        return await answers(port, address)
 
+    if host is not None:
+        command = host.inside(*command)
     server = Child("Valkey", command, ready=ready, ready_within=limit(20), log=folder / "valkey.log")
     try:
         await server.start()
-        yield RedisNode(f"redis://127.0.0.1:{port}/0", port, folder, server)
+        yield RedisNode(f"redis://{address}:{port}/0", port, folder, server, address)
     finally:
         server.send(signal.SIGCONT)
         await server.stop()
@@ -123,10 +129,10 @@ def redis_client(dsn: str) -> Redis:
     return cast("Redis", client)
 
 
-async def answers(port: int) -> bool:
+async def answers(port: int, address: str = "127.0.0.1") -> bool:
     try:
         async with asyncio.timeout(limit(20)):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(address, port)
             try:
                 writer.write(b"PING\r\n")
                 return await reader.readline() == b"+PONG\r\n"

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import RedisError
 
+from tests.servers.hosts import Host
 from tests.servers.ports import free_port
 from tests.servers.redis import RedisNode, redis_node
 from tests.speed import limit
@@ -32,7 +33,7 @@ class RedisCluster:
 
     @property
     def dsn(self) -> str:
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}/0"
+        return f"redis+cluster://{','.join(f'{node.address}:{node.port}' for node in self.nodes)}/0"
 
     # --- what a RedisNode can do, done to all nodes -------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class RedisCluster:
 
     async def _move_keys(self, slot: int, source: RedisNode, target: RedisNode) -> None:
         while keys := await _call(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
-            await _call(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+            await _call(source, "MIGRATE", target.address, target.port, "", 0, 5000, "KEYS", *keys)
 
     async def heal(self) -> None:
         """Starts what is dead and thaws what is frozen. Returns when every master has its replica in step again."""
@@ -159,7 +160,7 @@ class RedisCluster:
 
 async def _call(node: RedisNode, *command: Any) -> Any:
     """Returns the reply as the server gives it. Raises OSError if it refuses the command or does not answer."""
-    async with Redis(port=node.port, socket_timeout=limit(5), retry=Retry(NoBackoff(), 0)) as client:
+    async with Redis(host=node.address, port=node.port, socket_timeout=limit(5), retry=Retry(NoBackoff(), 0)) as client:
         client.response_callbacks.clear()
         ask: Any = client.execute_command
         try:
@@ -184,19 +185,24 @@ async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 @asynccontextmanager
-async def redis_cluster(folder: Path, *, masters: int = 3, replicas: bool = True) -> AsyncIterator[RedisCluster]:
+async def redis_cluster(
+    folder: Path, *, masters: int = 3, replicas: bool = True, hosts: Sequence[Host] = ()
+) -> AsyncIterator[RedisCluster]:
     """Starts a cluster with its files in `folder`. Every slot is served, and every replica in step, when it begins.
 
-    The nodes hide their hosts, so that a `ClusterProxy` can stand before them.
+    With `hosts`, each node is on one of its own. Otherwise the nodes hide their hosts, so that a `ClusterProxy` can
+    stand before them.
     """
+    endpoint = "ip" if hosts else "unknown-endpoint"
     async with AsyncExitStack() as stack:
         nodes = []
         for number in range(masters * (2 if replicas else 1)):
             (folder / f"node-{number}").mkdir()
             node = redis_node(
-                folder / f"node-{number}", cluster_enabled="yes", cluster_port=str(free_port()),
+                folder / f"node-{number}", hosts[number] if hosts else None, cluster_enabled="yes",
+                cluster_port=str(free_port()),
                 cluster_node_timeout=str(round(1000 * NODE_TIMEOUT)), repl_diskless_sync_delay="0",
-                cluster_preferred_endpoint_type="unknown-endpoint",
+                cluster_preferred_endpoint_type=endpoint,
             )  # fmt: skip
             nodes.append(await stack.enter_async_context(node))
         await _join(nodes, masters)
@@ -220,7 +226,7 @@ async def _join(nodes: Sequence[RedisNode], masters: int) -> None:
             first, last = (REDIS_CLUSTER_HASH_SLOTS * at // masters for at in (number, number + 1))
             await _call(node, "CLUSTER", "ADDSLOTSRANGE", first, last - 1)
     for node in nodes[1:]:
-        await _call(nodes[0], "CLUSTER", "MEET", "127.0.0.1", node.port, _bus_port(node))
+        await _call(nodes[0], "CLUSTER", "MEET", node.address, node.port, _bus_port(node))
     for node in nodes:
         await _until(lambda node=node: _knows(node, len(nodes)))
     for number, node in enumerate(nodes[masters:]):

@@ -43,10 +43,10 @@ class OutputFile:
         return os.pread(self.fileno(), _TAIL, max(0, size - _TAIL)).decode(errors="replace") or "(it printed nothing)"
 
 
-async def listens(port: int) -> bool:
-    """Returns True if a process accepts connections at that port on loopback."""
+async def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Returns True if a process accepts connections at that port, on loopback or at another address."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(address, port)
     except OSError:
         return False
     writer.close()

@@ -137,6 +137,8 @@ def test_a_time_becomes_a_schedule_trigger() -> None:
         ("every monday at 9", "0 9 * * 1"),
         ("on sundays", "0 8 * * 0"),
         ("weekly", "0 8 * * 1"),
+        ("every first monday at 9", "0 9 * * 1#1"),
+        ("every last friday", "0 8 * * 5L"),
         ("every month", "0 8 1 * *"),
         ("yearly", "0 8 1 1 *"),
         ("every other day", "0 8 */2 * *"),

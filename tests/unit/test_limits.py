@@ -17,7 +17,7 @@ TESTS = ROOT / "tests"
 LIMITS = re.compile(r"(LIMIT|WITHIN|SOON|IN_TIME|PATIENCE)$")
 KEYWORDS = {"timeout", "within", "ready_within"}
 CHECK = "asyncio.wait"
-"""A wait of less than a second is a check that nothing happens; a slow machine does not make that harder."""
+"""Waits of less than a second with this call check that nothing happens, which a slow machine does not prevent."""
 SIZES = {"_LINE_LIMIT"}
 WAITS = {"asyncio.timeout": 0, "asyncio.wait_for": 1}
 """The calls with a limit, and the position of the limit among their arguments."""

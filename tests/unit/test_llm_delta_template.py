@@ -13,7 +13,7 @@ from backend.chat.models import Usage
 from executor.llm.answer_body import AnswerBody, Decoder
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.delta_template import MOST_LESSONS, DeltaTemplate
-from executor.llm.events import ModelEvent, TextDelta, UsageSoFar
+from executor.llm.events import ModelEvent, TextDelta, ToolCallStart, UsageSoFar
 from executor.llm.openai_stream import OpenAIDecoder
 
 TEXTS = st.one_of(
@@ -76,12 +76,18 @@ MAKERS: dict[str, tuple[Any, Any]] = {
 
 
 def heard(decoder: Decoder, pieces: list[bytes]) -> list[ModelEvent]:
-    """Returns the events; deltas of text are not joined, since every one of them is sent alone."""
+    """Returns the events; deltas of text are not joined, since every one of them is sent alone.
+
+    A call whose id was used before gets a random one. Here its index replaces it, so that two decoders can be compared.
+    """
     body, events = AnswerBody(decoder), []
     for piece in pieces:
         more, failure = body.feed(piece)
         assert failure is None, failure.note
         events += more
+    for event in events:
+        if isinstance(event, ToolCallStart) and event.id.startswith("call_"):
+            event.id = f"call {event.index}"
     return events
 
 
@@ -105,6 +111,14 @@ def test_the_short_way_gives_the_same_events(kind: str, said: list[Any], cuts: l
     short, ordinary = make(set(), "me"), make(set(), "me")
     ordinary._template = DeltaTemplate(lambda _: None)
     assert heard(short, cut) == heard(ordinary, [body])
+
+
+def test_calls_with_one_id_are_compared_by_their_places() -> None:
+    calls = [{"index": 0, "id": "i", "function": {"name": "f", "arguments": "{}"}}] * 2
+    body = b"".join(b"data: %b\n\n" % json.dumps(chat({"tool_calls": [call]})).encode() for call in calls)
+    first, second = (heard(OpenAIDecoder(set(), "me"), [body]) for _ in range(2))
+    assert first == second
+    assert [event.id for event in first if isinstance(event, ToolCallStart)] == ["i", "call 1"]
 
 
 @pytest.mark.parametrize("kind", MAKERS)

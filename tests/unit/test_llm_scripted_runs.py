@@ -92,6 +92,11 @@ def test_the_form_of_a_schedule_without_inputs_makes_the_schedule() -> None:
         ("every minute", "* * * * *"),
         ("every 2 hours", "0 */2 * * *"),
         ("weekly", "0 8 * * 1"),
+        ("every first Monday of the month at 9", "0 9 * * 1#1"),
+        ("each last friday at 5 pm", "0 17 * * 5L"),
+        ("every month", "0 8 1 * *"),
+        ("every month on the 15th at 10", "0 10 15 * *"),
+        ("monthly on the last day at 18:00", "0 18 L * *"),
         ("every day at 99", "0 8 * * *"),
     ],
 )

@@ -188,8 +188,8 @@ async def _changes(c: Connection, user_id: UserId, saved: SavedAgent, work: Tool
 
 
 def _saved(saved: SavedAgent, work: ToolWork, changes: str) -> AgentSaved:
-    """Returns the response for a saved agent. Its message tells its version, what changed, and of versions that the
-    work did not know.
+    """Returns the response for a saved agent. Its message names the version and what changed, and warns if other
+    versions were saved while the work ran.
     """
     base = 0 if work.graph_id is None else work.base_version  # None: the row is older than this value
     version, name = saved.agent.version, saved.agent.name

@@ -18,10 +18,11 @@ from backend.postgres import Connection
 
 
 async def steer_if_possible(c: Connection, request: TurnRequest, running: Task, *, most: int) -> TurnRequest:
-    """Returns the request of a message as one that the running task takes in, or unchanged if it cannot.
+    """Returns the request with `steers` set to the running task, which then takes the message in at its next step.
 
-    It cannot if the request edits or answers again, names its own place, or comes after a cancel, or if the task
-    answers on a branch that is not shown. The caller holds the session's lock. Raises TooManySteers if `most` wait.
+    Returns it unchanged if the running task cannot do that: if the request edits a message, answers one again or names
+    a place of its own, if the task is being cancelled, or if it answers on a branch that is not shown. The caller holds
+    the session's lock. Raises TooManySteers if `most` wait.
     """
     is_new = request.text is not None and request.revises is None and not request.branches
     if not is_new or running.cancel_requested or not await branches.is_task_on_current(c, running):

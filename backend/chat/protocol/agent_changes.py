@@ -17,7 +17,7 @@ _IN_WORDS = {
 
 
 def changes_between(before: Mapping[str, Json], after: Mapping[str, Json]) -> str:
-    """Returns such as `1 node added, 2 nodes changed, name changed`, or an empty string. Both are stored documents."""
+    """Returns the differences of two stored documents, such as `1 node added, name changed`, or an empty string."""
     return ", ".join([*_of_members("node", before, after), *_of_members("link", before, after), *_other(before, after)])
 
 

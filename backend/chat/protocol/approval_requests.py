@@ -22,7 +22,7 @@ _DATA = b"data: "
 
 
 async def with_approval_requests(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yields blocks of whole frames with a request in place of each output that says that an approval is awaited."""
+    """Yields the blocks, which hold whole frames. An output that asks for an approval becomes an approval request."""
     async with aclosing(blocks):
         async for block in blocks:
             if _ASKS not in block:

@@ -79,8 +79,8 @@ class AgentOutput(ToolResponse):
 
 
 class AgentSchedules(ToolResponse):
-    """Schedules of agents. Each has `id`, `name`, `graph_id`, `version`, `cron`, `timezone`, `inputs`, `paused` and
-    `next_run_at`."""
+    """Schedules of agents. Each has `id`, `name`, `graph_id`, `version`, `cron`, `when` (in words), `timezone`,
+    `inputs`, `paused` and `next_run_at`."""
 
     type: Literal["agent_schedules"] = "agent_schedules"
     schedules: list[JsonObject]

@@ -105,7 +105,7 @@ def _answers(rows: Sequence[Message]) -> bool:
 
 def _answer(task: Task, answer_rows: Sequence[HistoryItem], most: int, links: Mapping[FileId, str]) -> Json:
     parts = list(_parts(answer_rows, partial(history_output, task_id=task.id, most=most), links))
-    if not parts and task.answer_end is not None:  # the model said nothing, and the stream had a step all the same
+    if not parts and task.answer_end is not None:  # the stream had a step, although the model said nothing
         parts.append({"type": "step-start"})
     message: dict[str, Json] = {"id": task.message_id, "role": "assistant", "parts": parts}
     if task.status.ended:

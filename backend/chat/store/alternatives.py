@@ -79,7 +79,7 @@ SELECT p.place, next.task_id, next.asked FROM unnest($2::int[]) AS p (place) CRO
 
 
 async def following(c: Connection, session_id: SessionId, rows: Sequence[Message]) -> Following:
-    """Returns what follows these messages, and what they follow, on any branch.
+    """Returns the messages that come right after and right before these messages, on any branch.
 
     The messages are neighbours on the current branch, in order. Returns nothing if the session has no other branch.
     """

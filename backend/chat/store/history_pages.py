@@ -28,8 +28,8 @@ _SMALL = 8_192
 """Bytes of a row that is read as it is."""
 
 _STORED_SHARE = 16
-"""The weight of a stored byte; a shown byte weighs 1. A page ends when its bytes weigh PAGE_BYTES, so Postgres reads at
-most 16 * PAGE_BYTES for it, and one row more.
+"""A page ends at PAGE_BYTES shown bytes. Stored bytes that are not shown count a sixteenth, so Postgres reads at most
+16 * PAGE_BYTES for a page, plus one row.
 """
 
 _COLUMNS = "m.session_id, m.sequence, m.task_id, m.step, m.role, m.message_id, m.created_at"

@@ -49,8 +49,7 @@ class Nemesis:
         self.struck: Counter[str] = Counter()
 
     async def strike(self, times: int | None = None) -> None:
-        """Injects so many faults and returns when all are repaired. Without a number, continues until it is
-        cancelled."""
+        """Injects `times` faults and returns when all are repaired. With None, continues until it is cancelled."""
         try:
             for n in count() if times is None else range(times):
                 await asyncio.sleep(self._chance.uniform(*self._pause))  # the time between two faults

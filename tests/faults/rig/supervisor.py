@@ -113,11 +113,12 @@ async def open_rig(
     history: History | None = None,
     started: bool = True,
     network: Network | None = None,
+    proxied: bool = True,
     **settings: str,
 ) -> AsyncIterator[Rig]:
     """Migrates the database and starts everything. `settings` are environment variables. With `started=False` the slots
     stay empty until the test calls `ProcessSlot.start` and `Rig.ready`. With a `network`, each slot has a host of its
-    own there, in their order: first the APIs."""
+    own there, in their order: first the APIs. Without `proxied` they reach the stores at their own addresses."""
     history = history or History(folder / "history.jsonl")
     await migrate(stores.postgres.dsn)
     async with AsyncExitStack() as cleanup:
@@ -129,7 +130,7 @@ async def open_rig(
         for number, kind in enumerate(["api"] * apis + ["executor"] * executors):
             proxies = {
                 name: await cleanup.enter_async_context(FaultProxy.before(node.dsn, host=here))
-                for name, node in stores.all.items()
+                for name, node in (stores.all if proxied else {}).items()
             }
             slots.append(ProcessSlot(stack, kind, proxies, history, network.hosts[number] if network else None))
         rig = Rig(stores, stack, history, slots[:apis], slots[apis:])

@@ -3,7 +3,7 @@ import { useState } from "react";
 import { agentApi, type Inputs, type Schedule } from "./agentApi";
 import { InputsForm } from "./InputsForm";
 import { Problem } from "./Problem";
-import { cronOf, day, inWords, RHYTHMS, zone, type Rhythm } from "./times";
+import { cronOf, day, RHYTHMS, zone, type Rhythm } from "./times";
 import { usePolled } from "./usePolled";
 
 const never = () => false;
@@ -47,7 +47,7 @@ function Shown({ schedule }: { schedule: Schedule }) {
   const inputs = Object.entries(schedule.inputs).map(([name, value]) => `${name}: ${JSON.stringify(value)}`).join(", ");
   return (
     <>
-      <strong>{inWords(schedule.cron)}</strong>
+      <strong title={schedule.cron}>{schedule.when}</strong>
       <span className="note">
         {schedule.timezone}, version {schedule.version}{inputs && `, with ${inputs}`}.{" "}
         {schedule.paused ? "Paused" : schedule.next_run_at && `Next run: ${day(schedule.next_run_at)}`}

@@ -28,6 +28,7 @@ export interface Schedule {
   version: number;
   name: string;
   cron: string;
+  when: string; // the same in words
   timezone: string;
   inputs: Row;
   paused: boolean;

@@ -87,7 +87,7 @@ function Schedules({ output }: { output: Output }) {
           <li key={place}>
             <strong>{text(one.name)}</strong>{" "}
             <span className="note">
-              {text(one.cron)}, {text(one.timezone)}. {one.paused ? "Paused" : one.next_run_at ? `Next run: ${new Date(text(one.next_run_at)).toLocaleString()}` : ""}
+              <span title={text(one.cron)}>{text(one.when ?? one.cron)}</span>, {text(one.timezone)}. {one.paused ? "Paused" : one.next_run_at ? `Next run: ${new Date(text(one.next_run_at)).toLocaleString()}` : ""}
             </span>
             <Link href={`/build?${new URLSearchParams({ flowID: text(one.graph_id) })}`}>Show the agent</Link>
           </li>

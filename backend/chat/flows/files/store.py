@@ -62,6 +62,8 @@ async def _read(resources: Resources, upload: Upload, out: IO[bytes]) -> _Conten
             return _Content(out, await reader.write_picture(upload.file, out), 0)
         case Kind.PDF:
             return _Content(upload.file, upload.media_type, await reader.count_pages(upload.file, out))
+        case Kind.OFFICE:
+            return _Content(upload.file, await reader.office_type(upload.file, out), 0)
         case Kind.TEXT | Kind.BINARY:
             await asyncio.to_thread(require_text, upload.file)
             return _Content(upload.file, upload.media_type, 0)

@@ -14,7 +14,7 @@ from backend.chat.store.attachments import workspaces
 from backend.chat.store.attachments.files import NewFile
 from backend.config import Settings
 from backend.errors import FileTooLarge, InvalidPath, SessionNotFound, TooManyFiles, Unavailable, UnsupportedFile
-from backend.files.kinds import BINARY, Kind, kind_of, media_type_of, require_text
+from backend.files.kinds import BINARY, UNREAD_OFFICE, Kind, kind_of, media_type_of, office_type_of_name, require_text
 from backend.files.storage import FileStorage
 from backend.ids import FileId, SessionId, new_file_id
 from backend.postgres import Database
@@ -92,7 +92,7 @@ def _type_of(data: bytes, name: str) -> str:
             require_text(io.BytesIO(data))
     except UnsupportedFile:
         return BINARY
-    return media_type
+    return office_type_of_name(name) if media_type == UNREAD_OFFICE else media_type
 
 
 async def _all(working: Iterable[Awaitable[None]]) -> None:

@@ -64,7 +64,7 @@ _REMOVE = f"DELETE FROM feedback WHERE task_id IN (SELECT r.id FROM ({_RATED}) A
 
 
 async def remove_feedback(c: Connection, caller: Caller, session_id: SessionId, task_id: TaskId) -> None:
-    """Removes what is stored about an answer. Does nothing if nothing is."""
+    """Removes the feedback about an answer, if there is any."""
     await c.execute(_REMOVE, task_id, session_id, caller.user_id)
 
 

@@ -138,5 +138,5 @@ node: $(if $(HAVE_NPM),$(addsuffix /node_modules/.installed,$(NODE_FOLDERS)))
 page: $(if $(HAVE_NPM),$(PAGE))
 backend/api/page/index.html: web/package-lock.json web/index.html web/vite.config.ts web/tsconfig.json $(shell find web/src web/public web/packages/*/src -type f)
 	@echo "Building the page"
-	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build
+	@cd web && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn
 	@touch $@

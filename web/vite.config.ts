@@ -9,7 +9,7 @@ export default defineConfig({
     target: "es2022",
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    chunkSizeWarningLimit: 700,
+    chunkSizeWarningLimit: 1600, // the layout of some diagrams, which is loaded with the first of them
     rollupOptions: { input: ["index.html", "shared.html", "diagrams.html"] },
   },
   server: { proxy: { "/api": "http://127.0.0.1:8006" } },

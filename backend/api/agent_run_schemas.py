@@ -35,7 +35,7 @@ class NewSchedule(_In):
     """The schedule to make."""
 
     cron: Annotated[
-        str, StringConstraints(min_length=9, max_length=200), Field(description="Minute hour day month weekday.")
+        str, StringConstraints(min_length=1, max_length=200), Field(description="Minute hour day month weekday.")
     ]
     timezone: Annotated[str, StringConstraints(min_length=1, max_length=100), Field(description="An IANA name.")] = (
         "UTC"

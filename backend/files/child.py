@@ -147,11 +147,16 @@ def _has_document(data: bytes) -> bool:
 def _markdown_of(data: bytes) -> str:
     """Returns the text of a document with its tables and without pictures, comments and deleted words."""
     import mammoth
-    from markdownify import markdownify
+    from bs4 import BeautifulSoup
+    from markdownify import MarkdownConverter
 
     without = mammoth.images.img_element(lambda _: {"src": ""})
     html = mammoth.convert_to_html(io.BytesIO(data), convert_image=without).value
-    made: str = markdownify(html, heading_style="ATX", strip=["a", "img"])
+    soup = BeautifulSoup(html, "html.parser")
+    for words in soup.find_all(string=lambda text: bool(text and "|" in text)):
+        if words.find_parent("table"):  # where a bar would begin another cell
+            words.replace_with(words.replace("|", r"\|"))
+    made: str = MarkdownConverter(heading_style="ATX", strip=["a", "img"]).convert_soup(soup)
     return made.strip() + "\n"
 
 

@@ -38,7 +38,7 @@ AgentId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 class ScheduleArgs(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    cron: str = Field(min_length=9, max_length=200, description="When: five fields, minute hour day month weekday")
+    cron: str = Field(min_length=1, max_length=200, description="When: five fields, minute hour day month weekday")
     timezone: str = Field("UTC", min_length=1, max_length=100, description="IANA name, such as Europe/Berlin")
     name: str = Field("", max_length=200, description="What the schedule is called; by default as the agent")
 

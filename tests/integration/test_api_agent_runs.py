@@ -141,7 +141,8 @@ async def test_a_schedule_is_made_seen_paused_and_deleted(owner: Owner) -> None:
         assert (await owner.ask("PATCH", one, json={"paused": paused})).json()["paused"] is paused
     assert (await owner.ask("DELETE", one)).status_code == 204
     assert_problem(await owner.ask("DELETE", one), 404, "schedule_not_found")
-    assert_problem(await owner.schedule(cron="0 8 * * * *"), 422, "invalid_schedule")
+    for cron in ("0 8 * * * *", "@daily", "8"):
+        assert_problem(await owner.schedule(cron=cron), 422, "invalid_schedule")
     assert_problem(await owner.schedule(inputs={}), 422, "invalid_inputs")
 
 

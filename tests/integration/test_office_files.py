@@ -78,18 +78,34 @@ async def test_a_document_becomes_markdown(reader: FileReader) -> None:
     assert "Not in the text" not in text
 
 
-async def test_inserted_words_are_read_and_deleted_ones_are_not(reader: FileReader) -> None:
-    body = "<w:p><w:ins><w:r><w:t>kept</w:t></w:r></w:ins><w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p>"
-    given, out = document(), io.BytesIO()
+def replaced(given: bytes, old: str, new: str) -> bytes:
+    """Returns the document with another text in the XML of its body."""
+    out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(given)) as before, zipfile.ZipFile(out, "w") as after:
         for name in before.namelist():
             data = before.read(name)
-            if name == "word/document.xml":
-                data = data.replace(b"<w:body>", b"<w:body>" + body.encode())
-            after.writestr(name, data)
-    text = (await reader.text_of(out.getvalue())).decode()
+            after.writestr(name, data.replace(old.encode(), new.encode()) if name == "word/document.xml" else data)
+    return out.getvalue()
+
+
+async def test_inserted_words_are_read_and_deleted_ones_are_not(reader: FileReader) -> None:
+    body = "<w:p><w:ins><w:r><w:t>kept</w:t></w:r></w:ins><w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p>"
+    text = (await reader.text_of(replaced(document(), "<w:body>", "<w:body>" + body))).decode()
     assert text.startswith("kept\n")
     assert "gone" not in text
+
+
+async def test_a_bar_in_a_cell_begins_no_other_cell(reader: FileReader) -> None:
+    text = (await reader.text_of(replaced(document("left | right"), "name 1", "yes | no"))).decode()
+    assert r"| yes \| no | sum 1 |" in text
+    assert "left | right" in text
+
+
+async def test_a_bar_in_a_table_within_a_cell_is_escaped_once(reader: FileReader) -> None:
+    table = "<w:tbl><w:tr><w:tc><w:p><w:r><w:t>in | out</w:t></w:r></w:p></w:tc></w:tr></w:tbl><w:p/>"
+    text = (await reader.text_of(replaced(document(), "<w:tc>", "<w:tc>" + table))).decode()
+    assert r"in \| out" in text
+    assert r"\\|" not in text
 
 
 async def test_a_workbook_becomes_its_values_sheet_by_sheet(reader: FileReader) -> None:

@@ -50,6 +50,7 @@ _CONTAINERS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """The signatures of ZIP and of Microsoft's compound files, which Office files are in."""
 BINARY = "application/octet-stream"
 """The type of a file in a workspace whose content is none of those that messages may have."""
+NOT_UTF8 = "The file is not text in UTF-8. If it is text, save it as UTF-8: spreadsheets call it “CSV UTF-8”."
 _PIECE = 65_536
 
 
@@ -115,4 +116,4 @@ def require_text(file: IO[bytes]) -> None:
                 raise UnsupportedFile
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        raise UnsupportedFile from None
+        raise UnsupportedFile(NOT_UTF8) from None

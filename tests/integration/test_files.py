@@ -109,6 +109,12 @@ async def test_a_file_is_read_whole_in_ranges_and_by_a_signed_link(api: RunningA
     assert ended.status_code == 404
 
 
+async def test_a_text_in_another_encoding_is_told_how_to_be_saved(api: RunningApi) -> None:
+    answer = await post(api, "Straße;Größe\n".encode("cp1252"), api.as_user(), "a.csv")
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_file")
+    assert "CSV UTF-8" in answer.json()["detail"]
+
+
 async def test_a_form_may_carry_the_file(api: RunningApi) -> None:
     user = api.as_user()
     answer = await api.http.post(PATH, files={"file": ("a ü.gif", picture("GIF"), "text/html")}, headers=user)

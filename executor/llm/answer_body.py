@@ -101,6 +101,8 @@ class AnswerBody:
         events: list[ModelEvent] = []
         try:
             for payload in parse(*chunk):
+                if not payload or payload.isspace():  # some gateways send empty events while a model is silent
+                    continue
                 self._events_seen = True
                 events += self._decoder.feed(payload)
         except (ModelCallError, *_UNREADABLE) as error:

@@ -33,6 +33,8 @@ _REASONS: dict[str, FinishReason] = {
     "end_turn": "stop", "stop_sequence": "stop", "pause_turn": "stop", "max_tokens": "length",
     "model_context_window_exceeded": "length", "tool_use": "tool-calls", "refusal": "content-filter",
 }  # fmt: skip
+_IMPLIED = {"text_delta": "text", "thinking_delta": "thinking"}
+"""The types of blocks whose `content_block_start` some compatible servers leave out."""
 MAX_EXPLANATION = 500  # characters
 
 
@@ -162,6 +164,8 @@ class AnthropicDecoder:
         return events
 
     def _delta(self, delta: dict[str, Json]) -> list[ModelEvent]:
+        if not self._block and (implied := _IMPLIED.get(str(delta.get("type")))) is not None:
+            self._block = {"type": implied}
         match delta.get("type"), self._block.get("type"):
             case "text_delta", "text":
                 return self._say(self._mender.mend(delta.get("text") or ""))

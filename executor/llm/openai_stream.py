@@ -9,6 +9,7 @@ Source: OpenAI's chat completion chunk, and the additions of other servers. Serv
 - The usage comes with the last chunk, in a separate chunk without choices, in the choice (Kimi) or in `x_groq`.
 - Citations come in any delta, in a whole message with the finish reason, or beside the choices (Perplexity, xAI).
 - A whole message may come in one event, or as the whole body.
+- No finish reason may come before `[DONE]`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class OpenAIDecoder:
     def feed(self, payload: bytes) -> list[ModelEvent]:
         if self._is_plain and (text := self._template.text_of(payload)) is not None:
             return [TextDelta(text)]
-        if payload == b"[DONE]":
+        if payload.strip() == b"[DONE]":
             self.done = True
             return []
         events = self._read(read_json(payload))
@@ -145,8 +146,9 @@ class OpenAIDecoder:
             events.extend(pages_beside(lists))
 
     def end(self) -> list[ModelEvent]:
-        if self._reason is None:
+        if self._reason is None and not (self.done and self._said):
             raise ModelCallError("provider_incomplete", again=True, note="no finish_reason")
+        self._reason = self._reason or "unknown"
         if failure := _FAILURES.get(self._reason.lower()):
             raise ModelCallError(failure, again=True, note=f"finish_reason={self._reason}")
         events: list[ModelEvent] = []

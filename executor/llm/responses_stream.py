@@ -105,7 +105,7 @@ class ResponsesDecoder:
         return self._reason is not None
 
     def feed(self, payload: bytes) -> list[ModelEvent]:
-        if payload == b"[DONE]":
+        if payload.strip() == b"[DONE]":
             self.done = True
             return []
         event = read_json(payload)

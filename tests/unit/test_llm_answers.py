@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from backend.chat.models import NewMessage, Role, TextPart, ToolResultPart, Usage
 from backend.errors import ProviderError
 from executor.agent.response import Response
+from executor.llm.answer_body import AnswerBody
 from executor.llm.anthropic_stream import AnthropicDecoder
 from executor.llm.arguments import parse_arguments
 from executor.llm.body_reader import Read, read_from
@@ -33,7 +34,7 @@ from executor.llm.events import (
     ToolCallStart,
     UsageSoFar,
 )
-from executor.llm.failures import of_response
+from executor.llm.failures import ModelCallError, of_response
 from executor.llm.history import to_prompt_messages
 from executor.llm.model import Prompt
 from executor.llm.openai_stream import OpenAIDecoder
@@ -380,3 +381,52 @@ async def test_the_key_is_hidden_in_whatever_comes_with_the_status_200(
 
 def test_the_key_for_servers_that_need_none_is_not_masked() -> None:
     assert masked("reasoning_effort: expected none or low", [NO_KEY]) == "reasoning_effort: expected none or low"
+
+
+# --- what servers leave out or add --------------------------------------------------------------------------------
+
+
+def body_events(decoder: OpenAIDecoder | AnthropicDecoder, *payloads: bytes) -> list[ModelEvent]:
+    body = AnswerBody(decoder)
+    events, failure = body.feed(b"".join(b"data: %b\n\n" % one for one in payloads))
+    assert failure is None, failure.note
+    return [*events, *decoder.end()]
+
+
+@pytest.mark.parametrize("done", [b"[DONE]", b"[DONE] ", b" [DONE]\t"])
+def test_the_mark_of_the_end_is_enough_without_a_finish_reason(done: bytes) -> None:
+    said = json.dumps(chunk({"content": "Hi"})).encode()
+    assert body_events(OpenAIDecoder(set()), said, done) == [TextDelta("Hi"), Finished("other", Usage())]
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+    *_, end = body_events(OpenAIDecoder(set()), json.dumps(chunk({"tool_calls": [call]})).encode(), done)
+    assert end == Finished("tool-calls", Usage())
+
+
+@pytest.mark.parametrize("payloads", [[b"[DONE]"], [json.dumps(chunk({"content": "Hi"})).encode()]])
+def test_without_the_mark_or_without_words_an_answer_without_a_reason_is_incomplete(payloads: list[bytes]) -> None:
+    with pytest.raises(ModelCallError) as raised:
+        body_events(OpenAIDecoder(set()), *payloads)
+    assert raised.value.code == "provider_incomplete"
+
+
+def test_events_without_data_are_skipped() -> None:
+    said = [json.dumps(chunk({"content": word})).encode() for word in ("a", "b")]
+    end = json.dumps(chunk(reason="stop")).encode()
+    events = body_events(OpenAIDecoder(set()), b"", said[0], b" ", said[1], b"", end)
+    assert events == [TextDelta("a"), TextDelta("b"), Finished("stop", Usage())]
+
+
+def test_blocks_of_anthropics_format_may_have_no_start() -> None:
+    given = [
+        {"type": "message_start", "message": {"content": []}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hm."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hi"}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": " there"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+    events = body_events(AnthropicDecoder(set()), *(json.dumps(one).encode() for one in given))
+    assert [type(event).__name__ for event in events] == [
+        "ReasoningDelta", "ReasoningEnd", "TextDelta", "TextDelta", "Finished",
+    ]  # fmt: skip

@@ -59,3 +59,27 @@ def archive(**files: bytes) -> bytes:
 def with_password() -> bytes:
     """Returns what the beginning and the directory of a file with a password look like ([MS-OFFCRYPTO] 2.3)."""
     return OLE + bytes(1_024) + "EncryptedPackage".encode("utf-16-le") + bytes(512)
+
+
+def open_document(kind: str = "spreadsheet") -> bytes:
+    """Returns an OpenDocument file with one row: a text and a number."""
+    name = f"application/vnd.oasis.opendocument.{kind}"
+    spaces = "".join(
+        f' xmlns:{one}="urn:oasis:names:tc:opendocument:xmlns:{one}:1.0"' for one in ("office", "table", "text")
+    )
+    cells = (
+        '<table:table-cell office:value-type="string"><text:p>Größe</text:p></table:table-cell>'
+        '<table:table-cell office:value-type="float" office:value="1.5"><text:p>1.5</text:p></table:table-cell>'
+    )
+    table = f'<table:table table:name="A"><table:table-row>{cells}</table:table-row></table:table>'
+    body = f"<office:body><office:{kind}>{table}</office:{kind}></office:body>"
+    content = f'<office:document-content{spaces} office:version="1.3">{body}</office:document-content>'
+    entry = f'<manifest:file-entry manifest:full-path="/" manifest:media-type="{name}"/>'
+    manifest = f'<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0">{entry}'
+    return archive(
+        **{
+            "mimetype": name.encode(),
+            "content.xml": content.encode(),
+            "META-INF/manifest.xml": f"{manifest}</manifest:manifest>".encode(),
+        }
+    )

@@ -13,7 +13,7 @@ from backend.files.kinds import DOCX, XLSX, Kind, kind_of
 from backend.files.reading import MAX_TEXT, FileReader
 from tests.integration.running_api import RunningApi, running_api
 from tests.integration.test_files import post
-from tests.office_files import OLE, archive, document, with_password, workbook
+from tests.office_files import OLE, archive, document, open_document, with_password, workbook
 
 SALES = """\
 Sheets: Sales, Notes
@@ -111,6 +111,14 @@ async def test_a_bar_in_a_table_within_a_cell_is_escaped_once(reader: FileReader
 async def test_a_workbook_becomes_its_values_sheet_by_sheet(reader: FileReader) -> None:
     text = (await reader.text_of(workbook())).decode()
     assert text == SALES + "\n## Notes (1 rows, 1 columns, hidden)\na note\n"
+
+
+async def test_a_sheet_of_open_document_is_read_and_a_text_of_it_is_not(api: RunningApi, reader: FileReader) -> None:
+    answer = await post(api, open_document(), api.as_user(), "a.ods")
+    assert answer.json()["mediaType"] == "application/vnd.oasis.opendocument.spreadsheet"
+    assert (await reader.text_of(open_document())).decode().endswith("\nGröße,1.5\n")
+    refused = await post(api, open_document("text"), api.as_user(), "a.odt")
+    assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_file")
 
 
 async def test_a_long_one_is_cut(reader: FileReader) -> None:

@@ -7,6 +7,7 @@ the list of the newest issues.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +23,11 @@ from backend.json_client.retry_after import retry_after_of
 from backend.json_client.strict_json import load
 
 LIMITS = CallLimits(total=15, connect=5)
+"""A call is made once, in `total` seconds."""
 MAX_ANSWER = 8 << 20
-"""Bytes. A hundred issues, each with a body of up to 64 KB."""
-NEWEST = 100
-"""Issues in which an earlier call is looked for: a page of the list."""
+"""Bytes of an answer. The text of an issue has up to 65,536 characters."""
+NEWEST = 30
+"""The newest issues, in which one that an earlier call has made is looked for."""
 MAX_QUERY = 150
 """Characters of the words; GitHub takes 256 together with the qualifiers."""
 MAX_REPOSITORY = 90
@@ -98,13 +100,14 @@ class GitHubIssues:
         headers = {**_HEADERS, "authorization": f"Bearer {self._token.get_secret_value()}"}
         try:
             async with (
+                asyncio.timeout(LIMITS.total),
                 open_json_client(self._url, LIMITS, 1, headers) as client,
                 client.stream(method, self._url + path, json=body) as response,
             ):
                 if not response.is_success:
                     raise _failure_of(response)
                 return load(await read_body(response, MAX_ANSWER))
-        except (httpx2.HTTPError, httpx2.StreamError, BodyCompressed, BodyTooLarge, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError, BodyCompressed, BodyTooLarge, ValueError, TimeoutError) as error:
             raise GitHubFailure(f"it cannot be reached ({type(error).__name__})") from error
 
 

@@ -23,7 +23,8 @@ MAX_BODY, MAX_QUERY = 65_536, 256
 
 
 class GitHub:
-    """`issues` has all that were made. `fault` answers everything: a status with headers, or `cut` after the work."""
+    """`issues` has all that were made. `fault` answers everything: a status with headers, `cut` after the work, or
+    `drip`, an answer that goes on and on."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -40,6 +41,11 @@ class GitHub:
         if isinstance(self.fault, tuple):
             await exchange.answer(self.fault[0], {"message": "no"}, self.fault[1])
             return
+        if self.fault == "drip":
+            await exchange.begin_stream()
+            while True:
+                await exchange.send(b" ")
+                await asyncio.sleep(0.05)
         status, document = self._refused(exchange) or self._answer(request.method, request.path, request.body)
         if self.fault == "cut" and request.method == "POST":
             await exchange.hang_up()

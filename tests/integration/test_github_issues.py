@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 
 from backend.config import Settings, load_settings
 from backend.errors import ConfigError
+from backend.json_client.calls import CallLimits
 from executor.tools.github_issues import GitHubFailure, GitHubIssues
 from tests.fakes.github_server import REPOSITORY, TOKEN, GitHub, github_server
 from tests.integration.running_api import RunningApi, new_id, new_user, running_api
 from tests.integration.test_api_library import called
 from tests.servers.ports import free_port
+from tests.speed import limit
 
 ODD = "@someone see #12 and https://github.com/o/r/issues/1\n```\ncode\n```` ![x](http://a/b.png)\nCloses #3"
 
@@ -121,6 +124,16 @@ async def test_without_github_requests_are_stored_and_found_all_the_same(api: Ru
     assert "not at GitHub" in made["message"]
     found = await called(api, user, "search_feature_requests", query=word)
     assert found["results"][0]["id"] == made["issue_id"]
+
+
+async def test_an_answer_that_never_ends_is_left(
+    github: GitHub, issues: GitHubIssues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    github.fault = "drip"
+    monkeypatch.setattr("executor.tools.github_issues.LIMITS", CallLimits(total=limit(1)))
+    async with asyncio.timeout(limit(20)):
+        with pytest.raises(GitHubFailure, match="TimeoutError"):
+            await issues.search("x", 1)
 
 
 async def test_a_server_that_is_away_is_told(github: GitHub) -> None:

@@ -96,9 +96,9 @@ def pages() -> dict[str, Any]:
 def office() -> dict[str, Any]:
     data = sys.stdin.buffer.read()
     if data.startswith(OLE):
-        if "EncryptedPackage".encode("utf-16-le") in data:
-            return {"error": "protected"}
-        return {"media_type": EXCEL} if _is_workbook(data) else {"error": "old_format"}
+        if _is_workbook(data):
+            return {"media_type": EXCEL}
+        return {"error": "protected" if "EncryptedPackage".encode("utf-16-le") in data else "old_format"}
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = set(archive.namelist())
         if "mimetype" in names:

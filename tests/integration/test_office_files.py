@@ -135,4 +135,3 @@ async def test_what_is_no_office_file_inside_has_no_text(reader: FileReader) -> 
 def test_every_office_type_has_the_kind_office() -> None:
     for media_type in (DOCX, XLSX, "application/vnd.ms-excel", "application/vnd.oasis.opendocument.spreadsheet"):
         assert kind_of(media_type) is Kind.OFFICE
-    assert kind_of("application/zip") is Kind.TEXT  # no file is stored with this type

@@ -211,21 +211,8 @@ def _add_routes(app: ChatApp) -> None:
     # routes are matched in this order: those of messages come first, as they are used most; the paths of chat begin
     # with a parameter and come last
     modules = (
-        *(
-            streams,
-            sessions,
-            export,
-            folders,
-            feedback,
-            shares,
-            search,
-            user,
-            instructions,
-            models,
-            autogpt,
-            tasks,
-            operations,
-        ),
+        streams,
+        *(sessions, export, folders, feedback, shares, search, user, instructions, models, autogpt, tasks, operations),
         questions,
         *(tool_servers, webhooks, events, files, workspace, health, schema, ag_ui, a2a),
         chat,

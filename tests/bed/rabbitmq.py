@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from backend.embedded.children import Child
 from tests.servers.hosts import Host
-from tests.servers.rabbitmq import CLOSE_ALL, output_of, takes_connections
+from tests.servers.rabbitmq import CLOSE_ALL, BrokerProcess, takes_connections
 from tests.servers.rabbitmq_install import HINT, scripts_or_install
 from tests.servers.starting import listens
 from tests.speed import limit
@@ -43,51 +42,17 @@ consumer_timeout = 10800000
 
 
 @dataclass(eq=False)
-class HostedRabbit:
+class HostedRabbit(BrokerProcess):
     """One node. Its Erlang name is rabbit@ and the name of its host."""
 
     host: Host
-    scripts: Path
-    environment: dict[str, str]
-    broker: Child
 
     @property
-    def node(self) -> str:
-        return self.environment["RABBITMQ_NODENAME"]
+    def cookie(self) -> str:
+        return _COOKIE
 
-    @property
-    def running(self) -> bool:
-        return self.broker.running
-
-    async def start(self) -> None:
-        await self.broker.start()
-
-    async def stop(self) -> None:
-        await self.broker.stop(patience=10)
-
-    async def kill(self) -> None:
-        self.broker.send(signal.SIGKILL)
-        await self.broker.wait()
-
-    def pause(self) -> None:
-        self.broker.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.broker.send(signal.SIGCONT)
-
-    async def ctl(self, *arguments: str) -> str:
-        command: tuple[str | Path, ...] = (self.scripts / "rabbitmqctl", "-n", self.node, "--quiet", *arguments)
-        return await output_of(*self.host.inside(*command), environment=self.environment)
-
-    async def eval(self, expression: str) -> str:
-        program = shutil.which("erl_call")
-        if program is None:
-            return await self.ctl("eval", f"{expression}.")
-        called = self.host.inside(program, "-sname", self.node, "-c", _COOKIE, "-e")
-        answer = await output_of(*called, environment=self.environment, input=f"{expression}.\n")
-        if not answer.startswith("{ok, "):
-            raise OSError(answer)
-        return answer.removeprefix("{ok, ").removesuffix("}")
+    def inside(self, *command: str | Path) -> Sequence[str | Path]:
+        return self.host.inside(*command)
 
 
 @dataclass
@@ -254,7 +219,7 @@ def _node(folder: Path, host: Host, scripts: Path, peers: str) -> HostedRabbit:
         f"RabbitMQ on {host.known_as}", host.inside(scripts / "rabbitmq-server"), environment=environment, ready=ready,
         ready_within=_BOOT_WITHIN, log=folder / "broker.log",
     )  # fmt: skip
-    return HostedRabbit(host, scripts, environment, broker)
+    return HostedRabbit(scripts, environment, broker, host)
 
 
 def _epmd(folder: Path, host: Host, environment: dict[str, str]) -> Child:

@@ -101,17 +101,30 @@ async def output_of(*command: str | Path, environment: dict[str, str] | None = N
     return output.decode()
 
 
-@dataclass
-class _InstalledNode:
-    dsn: str
-    port: int
+@dataclass(eq=False)
+class BrokerProcess:
+    """A broker of an installed RabbitMQ: what all nodes have in common."""
+
     scripts: Path
     environment: dict[str, str]
     broker: Child
 
     @property
+    def node(self) -> str:
+        """Its Erlang name."""
+        return self.environment["RABBITMQ_NODENAME"]
+
+    @property
+    def cookie(self) -> str:
+        return (Path(self.environment["HOME"]) / ".erlang.cookie").read_text()
+
+    @property
     def running(self) -> bool:
         return self.broker.running
+
+    def inside(self, *command: str | Path) -> Sequence[str | Path]:
+        """Returns a command line that runs where the broker does."""
+        return command
 
     async def start(self) -> None:
         await self.broker.start()
@@ -130,19 +143,24 @@ class _InstalledNode:
         self.broker.send(signal.SIGCONT)
 
     async def ctl(self, *arguments: str) -> str:
-        node = self.environment["RABBITMQ_NODENAME"]
-        return await output_of(
-            self.scripts / "rabbitmqctl", "-n", node, "--quiet", *arguments, environment=self.environment
-        )
+        command: tuple[str | Path, ...] = (self.scripts / "rabbitmqctl", "-n", self.node, "--quiet", *arguments)
+        return await output_of(*self.inside(*command), environment=self.environment)
 
     async def eval(self, expression: str) -> str:
+        """Raises OSError if the node does not answer with a value."""
         if (program := shutil.which("erl_call")) is None:
             return await self.ctl("eval", f"{expression}.")
-        cookie = (Path(self.environment["HOME"]) / ".erlang.cookie").read_text()
-        called = (program, "-sname", self.environment["RABBITMQ_NODENAME"], "-c", cookie, "-e")
+        called = self.inside(program, "-sname", self.node, "-c", self.cookie, "-e")
         answer = await output_of(*called, environment=self.environment, input=f"{expression}.\n")
-        assert answer.startswith("{ok, "), answer
+        if not answer.startswith("{ok, "):
+            raise OSError(answer)
         return answer.removeprefix("{ok, ").removesuffix("}")
+
+
+@dataclass(eq=False)
+class _InstalledNode(BrokerProcess):
+    dsn: str
+    port: int
 
     async def close_all_connections(self) -> None:
         await self.eval(CLOSE_ALL)
@@ -168,7 +186,7 @@ async def _installed_node(folder: Path, scripts: Path) -> AsyncIterator[RabbitNo
     try:
         await epmd.start()
         await broker.start()
-        yield _InstalledNode(_dsn(port), port, scripts, environment, broker)
+        yield _InstalledNode(scripts, environment, broker, _dsn(port), port)
     finally:
         broker.send(signal.SIGCONT)
         await broker.stop(patience=10)

@@ -52,7 +52,7 @@ class ScheduleChanges(_In):
 
 
 class RunInputs(_Out):
-    """What a version of an agent takes and gives. `property_order` has the names of the inputs in their order.
+    """The inputs and outputs of a version of an agent. `property_order` has the names of the inputs in their order.
 
     `trigger` is null, `webhook` or `schedule`.
     """

@@ -267,7 +267,7 @@ class Calls:
         return self._accept(call, OperationAccepted(operation)) if operation.result is None else operation.result
 
     async def _failed(self, tool: Tool[Any], call: ToolCallPart, context: ToolContext, failure: ErrorResponse) -> Json:
-        """Returns the output of a failed call. If the tool had begun an operation, its state decides.
+        """Returns the output of a failed call. If the tool had begun an operation, it is the state of that operation.
 
         An operation that no service has accepted ends with the failure; any other goes on. Raises Unavailable if the
         call can be repeated.

@@ -42,7 +42,7 @@ ANONYMOUS = "it needs a user who is signed in here; this conversation is anonymo
 
 @dataclass(slots=True)
 class _User:
-    """What is known of a user. `identity` is the one with which the tools were listed; empty if they were not."""
+    """The state of one user's connection. `identity` is that of the newest list of tools; empty if there was none."""
 
     tools: ServerTools
     identity: str = ""

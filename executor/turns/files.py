@@ -60,7 +60,7 @@ class FileCache:
 
 @dataclass(slots=True)
 class _Asked:
-    """What a prompt has asked of the storage: until when it may, and whether that has failed."""
+    """The requests of one prompt to the storage: their deadline, and whether one has failed."""
 
     until: float
     in_vain: bool = False

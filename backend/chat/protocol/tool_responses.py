@@ -41,7 +41,7 @@ class AgentDetails(ToolResponse):
 
 
 class SetupRequirements(ToolResponse):
-    """What is missing before an agent or a block can run.
+    """Names the inputs that an agent or a block still needs before it can run.
 
     `setup_info` has `kind` (`agent` or `block`), its `id`, `name` and `version`, the `missing` inputs, those `given`,
     and `input_schema`, a JSON Schema of an object. `property_order` has the names of the inputs in their order.

@@ -1,4 +1,4 @@
-"""What callers think of answers: a thumb up or down, and perhaps a comment."""
+"""The feedback of callers about answers: a thumb up or down, and perhaps a comment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rating: TypeAlias = Literal["up", "down"]
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What a caller thinks of the answer of a task. `comment` is None if there is none."""
+    """The feedback of a caller about the answer of a task. `comment` is None if there is none."""
 
     task_id: TaskId
     rating: Rating
